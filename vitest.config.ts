@@ -1,0 +1,11 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["packages/**/*.test.ts", "test/**/*.test.ts", "scripts/**/*.test.ts", "bench/**/*.test.ts"],
+    pool: "threads",
+    // One file after another: native jobs use every core already.
+    fileParallelism: false,
+    testTimeout: 120_000,
+  },
+});
