@@ -1,0 +1,300 @@
+// The operations that a model is made of. A backend knows no model; the engine knows no device.
+//
+// Shape letters, declared once: T tokens, D hidden size, F inner size, H query heads, G key/value heads, C head
+// dimension, V vocabulary, R head rows, E scored edges, M rows of a decoding step, N/K output/input features.
+//
+// A = the activation type: f32 in an f32 engine, bf16 in a bf16 engine. The residual stream, its gradient, all
+// statistics (rstd, lse), logits and parameter gradients are f32 always; sums are accumulated in f32 or f64.
+// Every operation gives the same bits when it is run again with the same input on the same machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../engine/forest.h"
+
+namespace tempora {
+
+enum class DType : std::uint8_t { f32, bf16 };
+
+constexpr std::size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+
+enum class MemoryUse : std::uint8_t { weights, gradients, optimizer, workspace, cache };
+constexpr int kMemoryUses = 5;
+
+class Backend;
+
+// Device memory with one owner. Aligned to 64 bytes; its content is undefined until written.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Backend* backend, void* data, std::size_t bytes, MemoryUse use)
+      : backend_(backend), data_(data), bytes_(bytes), use_(use) {}
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer();
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  MemoryUse use() const { return use_; }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  Backend* backend_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  MemoryUse use_ = MemoryUse::workspace;
+};
+
+// A view of device memory: row-major, rows adjacent.
+struct Matrix {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+
+  std::int64_t size() const { return rows * cols; }
+  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype); }
+  float* f32() const { return static_cast<float*>(data); }
+  Matrix row_range(std::int64_t begin, std::int64_t count) const {
+    return {static_cast<char*>(data) + static_cast<std::size_t>(begin * cols) * size_of(dtype), dtype, count, cols};
+  }
+};
+
+struct MatmulOptions {
+  bool transpose_a = false;
+  bool transpose_b = false;
+  bool accumulate = false;  // c += instead of c =
+};
+
+// What tree attention precomputes for a forest, once for all layers. Made by plan_attention of the same backend.
+class AttentionPlan {
+ public:
+  virtual ~AttentionPlan() = default;
+};
+
+struct AttentionShape {
+  int heads = 0;     // H
+  int kv_heads = 0;  // G, divides H
+  int head_dim = 0;  // C, even
+  int window = 0;    // tokens visible, the query's own included; 0 for all
+};
+
+// One weight matrix in the layout that packed_matmul reads.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual std::size_t bytes() const = 0;
+};
+
+// Pages of kCachePage tokens; the layout inside a page is the backend's own.
+constexpr int kCachePage = 16;
+
+// The paths that M query rows see in a paged KV cache. Row m sees segments [row_segment[m], row_segment[m+1]); a
+// segment is `length` consecutive tokens of the path, lying in pages page[first_page ...], starting at offset 0 of
+// the first. The keys' positions count up from 0 along a row's segments; row m sees keys at positions
+// <= position[m] and > position[m] - window. Rows of one `group` number have the same leading segments: all but the
+// last of each row's segments are theirs in common, so that a backend may read the shared keys once.
+struct CachePaths {
+  struct Segment {
+    std::int32_t first_page;
+    std::int32_t length;
+  };
+  std::vector<std::int32_t> row_segment;  // [M + 1]
+  std::vector<Segment> segments;
+  std::vector<std::int32_t> pages;
+  std::vector<std::int32_t> position;  // [M]
+  std::vector<std::int32_t> group;     // [M], ascending
+};
+
+class CachePlan {
+ public:
+  virtual ~CachePlan() = default;
+};
+
+// Which head rows predict which tokens. Siblings share a row. Edges are sorted by row.
+struct Edges {
+  std::int64_t count = 0;              // E
+  const std::int32_t* row = nullptr;   // [E] device, ascending
+  const std::int32_t* token = nullptr; // [E] device
+  const std::int32_t* row_start = nullptr;  // [R + 1] device: edges of row r are [row_start[r], row_start[r+1])
+};
+
+struct AdamWOptions {
+  double learning_rate = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;     // of this parameter
+  double gradient_scale = 1;   // the clipping factor
+  std::int64_t step = 1;       // 1-based, for bias correction
+  std::uint64_t rounding_key = 0;  // stochastic rounding of bf16 weights: a counter-based stream keyed by this and the element
+};
+
+struct SamplingOptions {
+  float temperature = 1;  // 0: greedy (the lowest token id among equals)
+  int top_k = 0;          // 0: off
+  float top_p = 1;        // 1: off; the smallest set of most likely tokens whose mass reaches top_p
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+
+  virtual std::string name() const = 0;
+
+  // ---- memory. Throws std::bad_alloc-derived OutOfMemory naming what was asked.
+  virtual Buffer allocate(std::size_t bytes, MemoryUse use) = 0;
+  virtual void release(void* data, std::size_t bytes, MemoryUse use) noexcept = 0;
+  virtual std::size_t used(MemoryUse use) const = 0;
+  virtual std::size_t peak() const = 0;
+  virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
+  virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;  // device to device
+  virtual void zero(void* device, std::size_t bytes) = 0;
+  virtual void cast(const Matrix& from, const Matrix& to) = 0;      // same size, round to nearest even
+  virtual bool all_finite(const Matrix& x) = 0;
+  virtual void synchronize() = 0;
+
+  // ---- matrix products: c[m,n] (+)= op(a) · op(b). a and b have one dtype; c has it too or is f32.
+  virtual void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) = 0;
+
+  // ---- embedding: out f32 [T,D] = table[token]; backward adds into d_table f32 [V,D] in token order.
+  virtual void embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) = 0;
+  virtual void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) = 0;
+
+  // ---- RMSNorm: y A [T,D] = x · rstd · weight, rstd f32 [T] = 1/sqrt(mean(x²) + eps). x f32.
+  virtual void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) = 0;
+  // d_x f32 [T,D] += ..., d_weight f32 [D] += ...; d_y f32. weight has dtype `weight_dtype`.
+  virtual void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
+                                 const Matrix& d_y, const Matrix& d_x, float* d_weight) = 0;
+
+  // ---- RMSNorm of each head, for q and k of Qwen3: y A [T, heads·C] from x A of that shape; rstd f32 [T·heads].
+  virtual void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y,
+                         float* rstd) = 0;
+  // d_x A (overwritten) may be d_y; d_weight f32 [C] += ...
+  virtual void head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd,
+                                  const Matrix& d_y, const Matrix& d_x, float* d_weight) = 0;
+
+  // ---- x A or f32 [T,N] += bias[N] (dtype A); d_bias f32 [N] += column sums of d_y (A or f32).
+  virtual void add_bias(const Matrix& x, const void* bias, DType bias_dtype) = 0;
+  virtual void bias_backward(const Matrix& d_y, float* d_bias) = 0;
+
+  // ---- rotary embedding in place on x A [T, heads·C], rotating halves as Hugging Face does: dimension i pairs with
+  // i + C/2. positions i32 [T], frequencies f32 [C/2]. inverse rotates back (the backward pass).
+  virtual void rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
+                    bool inverse) = 0;
+
+  // ---- SwiGLU: out A = silu(gate) · up. Backward overwrites d_gate and d_up (A), which may be the same memory as
+  // gate and up; `out` is recomputed into it when its data is not null (the down projection's gradient needs it).
+  virtual void swiglu(const Matrix& gate, const Matrix& up, const Matrix& out) = 0;
+  virtual void swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
+                               const Matrix& d_up, const Matrix& out) = 0;
+
+  // ---- tree attention, scaled by 1/sqrt(C): a token sees its own node up to itself and all its ancestors, within
+  // the window. q, out A [T, H·C]; k, v A [T, G·C]; lse f32 [T, H] = log Σ exp(scaled scores).
+  virtual std::unique_ptr<AttentionPlan> plan_attention(const ForestLayout& layout) = 0;
+  virtual void tree_attention(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
+                              const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
+  // d_q, d_k, d_v A, overwritten. A prompt's d_k and d_v are summed over its branches in a fixed order, in f32.
+  virtual void tree_attention_backward(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
+                                       const Matrix& k, const Matrix& v, const Matrix& out, const float* lse,
+                                       const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
+                                       const Matrix& d_v) = 0;
+
+  // ---- rows: out [R,D] = x[rows]; x[rows] += d_out (rows are distinct). Both matrices of one dtype.
+  virtual void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) = 0;
+  virtual void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) = 0;
+
+  // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
+  // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward pass.
+  virtual void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
+                            float* lse, const Matrix& keep) = 0;
+  // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += .... `kept` is
+  // what head_forward kept (and is destroyed), or has null data: then logits are computed again.
+  virtual void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges,
+                             const float* coefficient, const float* lse, const Matrix& kept, const Matrix& d_hidden,
+                             const Matrix& d_weight) = 0;
+
+  // ---- optimizer. Σ x² in f64, in a fixed order. AdamW (decoupled decay) over n elements; weight is f32 or bf16.
+  virtual double sum_of_squares(const Matrix& x) = 0;
+  virtual void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
+                     const AdamWOptions& options) = 0;
+
+  // ---- generation. A row's result does not depend on how many rows there are, nor on its place among them.
+  virtual std::unique_ptr<PackedWeight> pack(const Matrix& weight) = 0;  // weight [N,K]
+  // out [M,N] (+)= x A [M,K] · weightᵀ; out is A or f32.
+  virtual void packed_matmul(const Matrix& x, const PackedWeight& weight, const Matrix& out, bool accumulate) = 0;
+  // Bytes of one layer's cache of keys (values the same): `pages` pages of kCachePage tokens of G·C elements A.
+  virtual std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const = 0;
+  // k, v A [M, G·C] go to slots i32 [M] (host): page · kCachePage + offset.
+  virtual void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
+                           void* key_cache, void* value_cache) = 0;
+  virtual std::unique_ptr<CachePlan> plan_cache(CachePaths paths) = 0;
+  virtual void cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
+                                const void* key_cache, const void* value_cache, const Matrix& out) = 0;
+  // One token a row from logits f32 [M,V]; uniforms in [0,1) and results on the host. log_probs: log-softmax of the
+  // logits as they are (temperature 1, nothing cut off) at the chosen token.
+  virtual void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
+                      std::int32_t* tokens, float* log_probs) = 0;
+};
+
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+inline Buffer::Buffer(Buffer&& other) noexcept
+    : backend_(other.backend_), data_(other.data_), bytes_(other.bytes_), use_(other.use_) {
+  other.data_ = nullptr;
+  other.bytes_ = 0;
+}
+
+inline Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    if (data_ != nullptr) backend_->release(data_, bytes_, use_);
+    backend_ = other.backend_;
+    data_ = other.data_;
+    bytes_ = other.bytes_;
+    use_ = other.use_;
+    other.data_ = nullptr;
+    other.bytes_ = 0;
+  }
+  return *this;
+}
+
+inline Buffer::~Buffer() {
+  if (data_ != nullptr) backend_->release(data_, bytes_, use_);
+}
+
+// What this machine has; see addon's deviceInfo().
+struct CpuInfo {
+  std::string kernels;  // "baseline", "avx2", "avx512"
+  std::string name;
+  int threads = 0;
+  std::string onednn;
+};
+struct CudaInfo {
+  bool built = false;
+  std::vector<std::string> devices;
+  std::string problem;  // why there is no device, or empty
+};
+
+std::unique_ptr<Backend> make_cpu_backend(int threads);  // threads 0: all cores
+CpuInfo cpu_info();
+std::unique_ptr<Backend> make_cuda_backend();  // throws when built without CUDA or when there is no device
+CudaInfo cuda_info();
+
+}  // namespace tempora

@@ -1,0 +1,157 @@
+// The face of the engine: one model on one device. Mirrors packages/engine/src/addon.ts.
+// Not thread-safe: the addon runs one call at a time.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "forest.h"
+#include "model_shape.h"
+#include "preference_loss.h"
+
+namespace tempora {
+
+class Cancelled : public std::runtime_error {
+ public:
+  Cancelled() : std::runtime_error("cancelled") {}
+};
+
+// Set from any thread; looked at between blocks of layers. A cancelled training call leaves zero gradients behind.
+class CancelFlag {
+ public:
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void check() const {
+    if (cancelled_.load(std::memory_order_relaxed)) throw Cancelled();
+  }
+
+ private:
+  std::atomic<bool> cancelled_{false};
+};
+
+struct EngineOptions {
+  bool cuda = false;
+  DType dtype = DType::f32;
+  int threads = 0;
+};
+
+struct LogProbs {
+  std::vector<float> token;   // [T] 0 where not scored
+  std::vector<double> node;   // [N]
+};
+
+struct PreferenceStep {
+  Forest forest;
+  std::vector<std::int32_t> pairs;  // [2 P] leaves: chosen, rejected
+  std::vector<double> reference;    // [2 P]
+  PreferenceLoss loss;
+  double total_pairs = 1;
+  double total_chosen_tokens = 1;
+  bool checkpointing = false;
+};
+
+struct PreferenceResult {
+  double loss = 0;
+  std::vector<double> pair_losses;     // [P]
+  std::vector<double> log_probs;       // [2 P]
+  std::vector<std::int32_t> lengths;   // [2 P]
+  std::vector<float> token_log_probs;  // [T]
+};
+
+struct OptimizerOptions {
+  double learning_rate = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  bool decay_all = false;
+  double max_grad_norm = 0;
+  std::uint64_t seed = 0;
+};
+
+struct GenerationOptions {
+  SamplingOptions sampling;
+  int max_new_tokens = 0;
+  std::vector<std::int32_t> end_tokens;
+  std::uint64_t seed = 0;
+  int max_rows = 0;
+  std::int64_t max_cache_tokens = 0;
+};
+
+struct GenerationRequest {
+  Forest forest;
+  std::vector<std::int32_t> leaves;      // [R]
+  std::vector<std::int32_t> samples;     // [R]
+  std::vector<std::uint64_t> prompt_keys;  // [R]
+  GenerationOptions options;
+};
+
+struct GenerationStep {
+  std::vector<std::int32_t> rows;
+  std::vector<std::int32_t> tokens;
+  std::vector<float> log_probs;
+  std::vector<std::uint8_t> finished;  // 0 goes on, 1 end token, 2 length
+  bool done = false;
+};
+
+struct MemoryReport {
+  std::size_t weights = 0, gradients = 0, optimizer = 0, workspace = 0, cache = 0, peak = 0;
+};
+
+class Engine;
+
+// A running generation. Holds the engine's weights as they were packed at its start; must not outlive the engine.
+class Generation {
+ public:
+  virtual ~Generation() = default;
+  virtual GenerationStep step(int steps, const CancelFlag* cancel) = 0;
+  virtual void finish_rows(const std::vector<std::int32_t>& rows) = 0;
+};
+
+class Snapshot {
+ public:
+  std::vector<Buffer> parameters;
+  std::size_t bytes = 0;
+};
+
+class Engine {
+ public:
+  Engine(ModelShape shape, EngineOptions options);
+  ~Engine();
+
+  int parameter_count() const;
+  std::size_t parameter_bytes(int index) const;
+  void set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size);
+  std::vector<std::uint8_t> get_parameter(int index) const;
+  std::vector<float> get_gradient(int index) const;
+
+  LogProbs log_probs(const Forest& forest, const CancelFlag* cancel);
+  PreferenceResult preference_step(const PreferenceStep& step, const CancelFlag* cancel);
+  LogProbs accumulate(const Forest& forest, const std::vector<float>& coefficients, bool checkpointing,
+                      const CancelFlag* cancel);
+  std::vector<float> hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
+                                   const CancelFlag* cancel);
+  void zero_gradients();
+  double optimizer_step(const OptimizerOptions& options);  // the gradient norm before clipping
+
+  void get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const;
+  void set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second);
+  std::int64_t optimizer_steps() const;
+  void set_optimizer_steps(std::int64_t steps);
+  void reset_optimizer();
+
+  std::unique_ptr<Snapshot> snapshot();
+  void restore(const Snapshot& snapshot);
+  std::unique_ptr<Generation> start_generation(GenerationRequest request, const CancelFlag* cancel);
+  MemoryReport memory() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tempora

@@ -1,0 +1,228 @@
+/**
+ * The whole native addon, typed. native/src/addon implements exactly this. Numbers arrive checked: the addon trusts
+ * shapes and throws only for what it alone can see (memory, NaN weights, cancelled work, a used-up engine).
+ * Every method that returns a promise runs on another thread; at most one such job of an engine runs at a time, the
+ * others wait their turn. A method called after dispose() throws; dispose() during a job waits for no one: it cancels the job.
+ */
+
+export interface NativeModelShape {
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  normEps: number;
+  tiedHead: boolean;
+  qkvBias: boolean;
+  outputBias: boolean;
+  qkNorm: boolean;
+  /** [layers] */
+  windows: Int32Array;
+  /** [headDim / 2] */
+  rotaryFrequencies: Float32Array;
+  maxPositions: number;
+}
+
+export interface NativeEngineOptions {
+  device: "cpu" | "cuda";
+  dtype: "f32" | "bf16";
+  /** OpenMP threads; 0 for all cores. */
+  threads: number;
+}
+
+export interface NativeForest {
+  tokens: Int32Array;
+  nodeStart: Int32Array;
+  nodeParent: Int32Array;
+  nodeScored: Uint8Array;
+}
+
+export interface NativeLogProbs {
+  /** [T] log-prob of each token of a scored node given its path; 0 elsewhere and for the first token of a scored root. */
+  tokenLogProbs: Float32Array;
+  /** [N] sum over each node's scored tokens, added up in f64. */
+  nodeLogProbs: Float64Array;
+}
+
+export interface NativePreferenceLoss {
+  types: string[];
+  weights: Float64Array;
+  beta: number;
+  labelSmoothing: number;
+  discopopTau: number;
+}
+
+export interface NativePreferenceSums {
+  /** Each [P]. */
+  policyChosen: Float64Array;
+  policyRejected: Float64Array;
+  referenceChosen: Float64Array;
+  referenceRejected: Float64Array;
+  chosenLengths: Int32Array;
+  rejectedLengths: Int32Array;
+}
+
+export interface NativeLossResult {
+  /** [P] each pair's loss; their sum / P is the batch mean. sft: Σ token losses · P / Σ chosen tokens. */
+  pairLosses: Float64Array;
+  /** [P] derivative of the batch mean with respect to each log-prob sum. */
+  dChosen: Float64Array;
+  dRejected: Float64Array;
+}
+
+export interface NativePreferenceStep {
+  forest: NativeForest;
+  /** [2 P] leaf node of the chosen, then of the rejected completion, pair after pair. */
+  pairs: Int32Array;
+  /** [2 P] reference log-prob sums in the same order. */
+  reference: Float64Array;
+  loss: NativePreferenceLoss;
+  /** Number of pairs that the mean runs over (the whole optimizer batch). */
+  totalPairs: number;
+  /** Number of chosen tokens of the whole optimizer batch: the sft term is a token mean. */
+  totalChosenTokens: number;
+  /** Recompute a block's activations in the backward pass instead of keeping them. */
+  checkpointing: boolean;
+}
+
+export interface NativePreferenceResult {
+  /** This call's share of the batch mean: Σ pair losses / totalPairs (sft: by tokens). */
+  loss: number;
+  pairLosses: Float64Array;
+  /** [2 P] policy log-prob sums, chosen then rejected, and the completions' token counts. */
+  logProbs: Float64Array;
+  lengths: Int32Array;
+  tokenLogProbs: Float32Array;
+}
+
+export interface NativeOptimizerOptions {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weightDecay: number;
+  /** Decay norms and biases as well. */
+  decayAll: boolean;
+  /** 0: no clipping. */
+  maxGradNorm: number;
+  /** Seed of the stochastic rounding of bf16 weights. */
+  seed: number;
+}
+
+export interface NativeGenerationOptions {
+  temperature: number;
+  topK: number;
+  topP: number;
+  maxNewTokens: number;
+  /** Token ids that end a completion (they are part of it). */
+  endTokens: Int32Array;
+  seed: number;
+  /** Rows decoded at once at most. */
+  maxRows: number;
+  /** KV cache tokens at most (prompts held at the time plus rows). */
+  maxCacheTokens: number;
+}
+
+export interface NativeGenerationRequest {
+  forest: NativeForest;
+  /** [R] nodes to continue. */
+  leaves: Int32Array;
+  /** [R] samples of each. */
+  samples: Int32Array;
+  /** [R] keys the random numbers together with the seed, the sample and the position. */
+  promptKeys: Float64Array;
+  options: NativeGenerationOptions;
+}
+
+/** A piece of progress: what each row gained in this step. */
+export interface NativeGenerationStep {
+  /** [S] row numbers (request r, sample s: Σ samples before r, plus s), grouped so that a row's tokens are in order. */
+  rows: Int32Array;
+  tokens: Int32Array;
+  logProbs: Float32Array;
+  /** [S] 0 goes on, 1 ended by an end token, 2 by maxNewTokens or the context length. */
+  finished: Uint8Array;
+  done: boolean;
+}
+
+export interface NativeGeneration {
+  /** Advances until at least one token was made for every active row, `steps` times. */
+  step(steps: number, cancel: NativeCancel | null): Promise<NativeGenerationStep>;
+  /** Ends rows early (stop strings are found in TypeScript). */
+  finishRows(rows: Int32Array): void;
+  dispose(): void;
+}
+
+export interface NativeCancel {
+  /** Running work stops at its next safe point (a block of a layer) and rejects with "cancelled". */
+  cancel(): void;
+}
+
+export interface NativeMemory {
+  weights: number;
+  gradients: number;
+  optimizer: number;
+  workspace: number;
+  cache: number;
+  /** Largest sum of all of them so far. */
+  peak: number;
+}
+
+export interface NativeEngine {
+  /** Copies one parameter in, converting between f32 and bf16. Rejects on NaN or infinity. */
+  setParameter(index: number, dtype: "f32" | "bf16", bytes: Uint8Array): Promise<void>;
+  /** One parameter's bytes, in the engine's dtype. */
+  getParameter(index: number): Promise<Uint8Array>;
+  getGradient(index: number): Promise<Float32Array>;
+  logProbs(forest: NativeForest, cancel: NativeCancel | null): Promise<NativeLogProbs>;
+  preferenceStep(step: NativePreferenceStep, cancel: NativeCancel | null): Promise<NativePreferenceResult>;
+  /** Adds the gradient of Σ coefficients · log-probs. coefficients: [T]. */
+  accumulate(
+    forest: NativeForest,
+    coefficients: Float32Array,
+    checkpointing: boolean,
+    cancel: NativeCancel | null,
+  ): Promise<NativeLogProbs>;
+  /** [nodes.length · hiddenSize] final-norm states at the last token of each node. */
+  hiddenStates(forest: NativeForest, nodes: Int32Array, cancel: NativeCancel | null): Promise<Float32Array>;
+  zeroGradients(): Promise<void>;
+  /** Returns the gradient norm before clipping. Gradients are zero afterwards. */
+  optimizerStep(options: NativeOptimizerOptions): Promise<{ gradNorm: number }>;
+  /** AdamW's moments of one parameter and the number of steps taken: what an exact resume needs. */
+  getOptimizerState(index: number): Promise<{ first: Float32Array; second: Float32Array }>;
+  setOptimizerState(index: number, first: Float32Array, second: Float32Array): Promise<void>;
+  optimizerSteps: number;
+  /** Forgets moments, steps and gradients and gives their memory back. */
+  resetOptimizer(): Promise<void>;
+  /** A copy of the weights, held in native memory. */
+  snapshot(): Promise<NativeSnapshot>;
+  restore(snapshot: NativeSnapshot): Promise<void>;
+  startGeneration(request: NativeGenerationRequest, cancel: NativeCancel | null): Promise<NativeGeneration>;
+  memory(): NativeMemory;
+  dispose(): void;
+}
+
+export interface NativeSnapshot {
+  bytes: number;
+  dispose(): void;
+}
+
+export interface NativeDeviceInfo {
+  /** "baseline", "avx2", "avx512": the kernels that were chosen on this CPU. */
+  cpuKernels: string;
+  cpuName: string;
+  threads: number;
+  oneDnn: string;
+  cuda: { built: boolean; devices: string[]; problem: string | null };
+}
+
+export interface NativeAddon {
+  Engine: new (shape: NativeModelShape, options: NativeEngineOptions) => NativeEngine;
+  Cancel: new () => NativeCancel;
+  preferenceLoss(loss: NativePreferenceLoss, sums: NativePreferenceSums): NativeLossResult;
+  deviceInfo(): NativeDeviceInfo;
+  /** Does nothing on another thread; the cost of a call. */
+  noop(): Promise<void>;
+}
