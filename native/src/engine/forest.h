@@ -33,10 +33,11 @@ ForestLayout layout_of(const Forest& forest);
 
 // The scored tokens as edges: source row (the token before, on the path) -> target token. Siblings share a row.
 struct EdgeList {
-  std::vector<std::int32_t> source;     // [R] distinct token indices, ascending by the order in which nodes need them
-  std::vector<std::int32_t> row;        // [E] index into source, ascending
-  std::vector<std::int32_t> row_start;  // [R + 1]
-  std::vector<std::int32_t> target;     // [E] the token index that is predicted
+  std::vector<std::int32_t> source;       // [R] distinct token indices, ascending within a tree, tree after tree
+  std::vector<std::int32_t> source_tree;  // [R] tree of each row, ascending
+  std::vector<std::int32_t> row;          // [E] index into source, ascending
+  std::vector<std::int32_t> row_start;    // [R + 1]
+  std::vector<std::int32_t> target;       // [E] the token index that is predicted
 };
 
 // Edges of scored nodes; the first token of a root has no source and no edge. Empty where nothing is scored.

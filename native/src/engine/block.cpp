@@ -1,0 +1,191 @@
+#include "block.h"
+
+namespace tempora {
+
+AttentionShape attention_shape(const ModelShape& shape, int layer) {
+  return {shape.heads, shape.kv_heads, shape.head_dim, shape.windows[static_cast<std::size_t>(layer)]};
+}
+
+BlockActivations allocate_activations(Arena& arena, const BlockContext& context) {
+  const ModelShape& shape = context.shape;
+  const DType a = context.parameters.dtype();
+  const std::int64_t t = context.tokens;
+  BlockActivations saved;
+  saved.x_mid = arena.matrix(t, shape.hidden_size, DType::f32);
+  saved.q = arena.matrix(t, shape.query_size(), a);
+  saved.k = arena.matrix(t, shape.key_size(), a);
+  saved.v = arena.matrix(t, shape.key_size(), a);
+  if (shape.qk_norm) {
+    saved.q_raw = arena.matrix(t, shape.query_size(), a);
+    saved.k_raw = arena.matrix(t, shape.key_size(), a);
+    saved.rstd_q = arena.floats(t * shape.heads);
+    saved.rstd_k = arena.floats(t * shape.kv_heads);
+  }
+  saved.attention = arena.matrix(t, shape.query_size(), a);
+  saved.gate = arena.matrix(t, shape.intermediate_size, a);
+  saved.up = arena.matrix(t, shape.intermediate_size, a);
+  saved.rstd_in = arena.floats(t);
+  saved.rstd_post = arena.floats(t);
+  saved.lse = arena.floats(t * shape.heads);
+  return saved;
+}
+
+namespace {
+
+void copy_unless_same(Backend& backend, const Matrix& from, const Matrix& to) {
+  if (from.data != to.data) backend.copy(to.data, from.data, from.bytes());
+}
+
+// q, k and v of the normalised input: bias, head norm, rope.
+void project_queries_keys_values(const BlockContext& c, const BlockParameters& p, BlockOperations& operations,
+                                 const BlockActivations& saved, const Matrix& normed) {
+  Backend& backend = c.backend;
+  const DType dtype = c.parameters.dtype();
+  const bool norm = c.shape.qk_norm;
+  const Matrix& q = norm ? saved.q_raw : saved.q;
+  const Matrix& k = norm ? saved.k_raw : saved.k;
+  operations.project(normed, p.q, q, false);
+  operations.project(normed, p.k, k, false);
+  operations.project(normed, p.v, saved.v, false);
+  if (p.q_bias >= 0) {
+    backend.add_bias(q, c.parameters.data(p.q_bias), dtype);
+    backend.add_bias(k, c.parameters.data(p.k_bias), dtype);
+    backend.add_bias(saved.v, c.parameters.data(p.v_bias), dtype);
+  }
+  if (norm) {
+    const int head_dim = c.shape.head_dim;
+    backend.head_norm(q, head_dim, c.parameters.data(p.q_norm), c.shape.norm_eps, saved.q, saved.rstd_q);
+    backend.head_norm(k, head_dim, c.parameters.data(p.k_norm), c.shape.norm_eps, saved.k, saved.rstd_k);
+  }
+  backend.rope(saved.q, c.shape.head_dim, c.positions, c.frequencies, false);
+  backend.rope(saved.k, c.shape.head_dim, c.positions, c.frequencies, false);
+}
+
+// x as the activation type: itself in an f32 engine.
+Matrix as_activation(const BlockContext& c, Arena& scratch, const Matrix& x) {
+  if (x.dtype == c.parameters.dtype()) return x;
+  const Matrix cast = scratch.matrix(x.rows, x.cols, c.parameters.dtype());
+  c.backend.cast(x, cast);
+  return cast;
+}
+
+// d_weight += d_outᵀ · x
+void weight_gradient(const BlockContext& c, const Matrix& d_out, const Matrix& x, int parameter) {
+  c.backend.matmul(d_out, x, c.parameters.gradient(parameter), {.transpose_a = true, .accumulate = true});
+}
+
+// d_in (+)= d_out · weight
+void input_gradient(const BlockContext& c, const Matrix& d_out, int parameter, const Matrix& d_in, bool accumulate) {
+  c.backend.matmul(d_out, c.parameters.weight(parameter), d_in, {.accumulate = accumulate});
+}
+
+Matrix normalise_again(const BlockContext& c, Arena& scratch, const Matrix& x, int norm) {
+  const Matrix normed = scratch.matrix(x.rows, x.cols, c.parameters.dtype());
+  c.backend.rms_norm(x, c.parameters.data(norm), c.shape.norm_eps, normed, scratch.floats(x.rows));
+  return normed;
+}
+
+void mlp_backward(const BlockContext& c, const BlockParameters& p, Arena& scratch, const BlockActivations& saved,
+                  const Matrix& d_x) {
+  const ArenaScope scope(scratch);
+  const DType a = c.parameters.dtype();
+  const Matrix d_out = as_activation(c, scratch, d_x);
+  const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
+  input_gradient(c, d_out, p.down, d_act, false);
+  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
+  c.backend.swiglu_backward(saved.gate, saved.up, d_act, saved.gate, saved.up, act);
+  weight_gradient(c, d_out, act, p.down);
+  const Matrix normed = normalise_again(c, scratch, saved.x_mid, p.post_norm);
+  weight_gradient(c, saved.gate, normed, p.gate);
+  weight_gradient(c, saved.up, normed, p.up);
+  const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
+  input_gradient(c, saved.gate, p.gate, d_normed, false);
+  input_gradient(c, saved.up, p.up, d_normed, true);
+  c.backend.rms_norm_backward(saved.x_mid, c.parameters.data(p.post_norm), a, saved.rstd_post, d_normed, d_x,
+                              c.parameters.gradient_data(p.post_norm));
+}
+
+// Back through rope, the head norm and the biases: d_q, d_k, d_v become gradients of the projections' outputs.
+void queries_keys_backward(const BlockContext& c, const BlockParameters& p, const BlockActivations& saved,
+                           const Matrix& d_q, const Matrix& d_k, const Matrix& d_v) {
+  Backend& backend = c.backend;
+  const int head_dim = c.shape.head_dim;
+  backend.rope(d_q, head_dim, c.positions, c.frequencies, true);
+  backend.rope(d_k, head_dim, c.positions, c.frequencies, true);
+  if (c.shape.qk_norm) {
+    backend.head_norm_backward(saved.q_raw, head_dim, c.parameters.data(p.q_norm), saved.rstd_q, d_q, d_q,
+                               c.parameters.gradient_data(p.q_norm));
+    backend.head_norm_backward(saved.k_raw, head_dim, c.parameters.data(p.k_norm), saved.rstd_k, d_k, d_k,
+                               c.parameters.gradient_data(p.k_norm));
+  }
+  if (p.q_bias >= 0) {
+    backend.bias_backward(d_q, c.parameters.gradient_data(p.q_bias));
+    backend.bias_backward(d_k, c.parameters.gradient_data(p.k_bias));
+    backend.bias_backward(d_v, c.parameters.gradient_data(p.v_bias));
+  }
+}
+
+void attention_backward(const BlockContext& c, int layer, const BlockParameters& p, const AttentionPlan& plan,
+                        Arena& scratch, const BlockActivations& saved, const Matrix& d_x) {
+  const ArenaScope scope(scratch);
+  const DType a = c.parameters.dtype();
+  const Matrix d_out = as_activation(c, scratch, d_x);
+  const Matrix d_attention = scratch.matrix(c.tokens, c.shape.query_size(), a);
+  input_gradient(c, d_out, p.output, d_attention, false);
+  weight_gradient(c, d_out, saved.attention, p.output);
+  if (p.output_bias >= 0) c.backend.bias_backward(d_out, c.parameters.gradient_data(p.output_bias));
+
+  const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
+  const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
+  const Matrix d_v = scratch.matrix(c.tokens, c.shape.key_size(), a);
+  c.backend.tree_attention_backward(plan, attention_shape(c.shape, layer), saved.q, saved.k, saved.v,
+                                    saved.attention, saved.lse, d_attention, d_q, d_k, d_v);
+  queries_keys_backward(c, p, saved, d_q, d_k, d_v);
+
+  const Matrix normed = normalise_again(c, scratch, saved.x_in, p.input_norm);
+  weight_gradient(c, d_q, normed, p.q);
+  weight_gradient(c, d_k, normed, p.k);
+  weight_gradient(c, d_v, normed, p.v);
+  const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
+  input_gradient(c, d_q, p.q, d_normed, false);
+  input_gradient(c, d_k, p.k, d_normed, true);
+  input_gradient(c, d_v, p.v, d_normed, true);
+  c.backend.rms_norm_backward(saved.x_in, c.parameters.data(p.input_norm), a, saved.rstd_in, d_normed, d_x,
+                              c.parameters.gradient_data(p.input_norm));
+}
+
+}  // namespace
+
+void block_forward(const BlockContext& c, int layer, BlockOperations& operations, Arena& scratch,
+                   const BlockActivations& saved, const Matrix& x_out) {
+  const ArenaScope scope(scratch);
+  const BlockParameters& p = c.parameters.block(layer);
+  Backend& backend = c.backend;
+  const float eps = c.shape.norm_eps;
+  const Matrix normed = scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
+
+  backend.rms_norm(saved.x_in, c.parameters.data(p.input_norm), eps, normed, saved.rstd_in);
+  project_queries_keys_values(c, p, operations, saved, normed);
+  operations.attend(layer, saved.q, saved.k, saved.v, saved.attention, saved.lse);
+  copy_unless_same(backend, saved.x_in, saved.x_mid);
+  operations.project(saved.attention, p.output, saved.x_mid, true);
+  if (p.output_bias >= 0) backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
+
+  backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), eps, normed, saved.rstd_post);
+  operations.project(normed, p.gate, saved.gate, false);
+  operations.project(normed, p.up, saved.up, false);
+  if (x_out.data == nullptr) return;
+  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
+  backend.swiglu(saved.gate, saved.up, act);
+  copy_unless_same(backend, saved.x_mid, x_out);
+  operations.project(act, p.down, x_out, true);
+}
+
+void block_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,
+                    const BlockActivations& saved, const Matrix& d_x) {
+  const BlockParameters& p = c.parameters.block(layer);
+  mlp_backward(c, p, scratch, saved, d_x);
+  attention_backward(c, layer, p, plan, scratch, saved, d_x);
+}
+
+}  // namespace tempora

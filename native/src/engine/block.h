@@ -1,0 +1,61 @@
+// The decoder block, forward, written once: training, scoring and generation differ only in where the products and
+// the attention come from (BlockOperations).
+#pragma once
+
+#include "../backend/backend.h"
+#include "arena.h"
+#include "model_shape.h"
+#include "parameters.h"
+
+namespace tempora {
+
+// How a block multiplies by its weights and attends.
+class BlockOperations {
+ public:
+  virtual ~BlockOperations() = default;
+  // out [T,N] (+)= x [T,K] · weightᵀ
+  virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
+  // k is already rotated; lse may be unused.
+  virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out,
+                      float* lse) = 0;
+};
+
+// What a block's backward pass needs. x_in and x_mid are the residual stream (f32 [T,D]) before attention and before
+// the MLP; the normalised inputs are cheaper to compute again than to keep.
+struct BlockActivations {
+  Matrix x_in, x_mid;
+  Matrix q, k, v;          // A, after rope
+  Matrix q_raw, k_raw;     // A, before the head norm (Qwen3 only)
+  Matrix attention;        // A [T, H·C]
+  Matrix gate, up;         // A [T, F]
+  float* rstd_in = nullptr;
+  float* rstd_post = nullptr;
+  float* rstd_q = nullptr;
+  float* rstd_k = nullptr;
+  float* lse = nullptr;
+};
+
+struct BlockContext {
+  Backend& backend;
+  const ModelShape& shape;
+  const Parameters& parameters;
+  const std::int32_t* positions;  // [T] device
+  const float* frequencies;       // [C/2] device
+  std::int64_t tokens;            // T
+};
+
+AttentionShape attention_shape(const ModelShape& shape, int layer);
+
+// All but x_in, which the caller owns.
+BlockActivations allocate_activations(Arena& arena, const BlockContext& context);
+
+// Fills `saved` from saved.x_in. x_out may be saved.x_in's memory only where saved.x_mid is too (nothing is kept).
+// x_out with null data: stop before the down projection (recomputation for the backward pass).
+void block_forward(const BlockContext& context, int layer, BlockOperations& operations, Arena& scratch,
+                   const BlockActivations& saved, const Matrix& x_out);
+
+// d_x f32 [T,D]: the gradient of x_out on entry, of x_in on return. Destroys gate and up.
+void block_backward(const BlockContext& context, int layer, const AttentionPlan& plan, Arena& scratch,
+                    const BlockActivations& saved, const Matrix& d_x);
+
+}  // namespace tempora

@@ -1,0 +1,115 @@
+#include "decoder.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace tempora {
+namespace {
+
+class TreeOperations : public BlockOperations {
+ public:
+  TreeOperations(const BlockContext& context, const AttentionPlan& plan) : context_(context), plan_(plan) {}
+
+  void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
+    context_.backend.matmul(x, context_.parameters.weight(parameter), out,
+                            {.transpose_b = true, .accumulate = accumulate});
+  }
+
+  void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) override {
+    context_.backend.tree_attention(plan_, attention_shape(context_.shape, layer), q, k, v, out, lse);
+  }
+
+ private:
+  const BlockContext& context_;
+  const AttentionPlan& plan_;
+};
+
+void check(const CancelFlag* cancel) {
+  if (cancel != nullptr) cancel->check();
+}
+
+}  // namespace
+
+Decoder::Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters)
+    : backend_(backend), shape_(shape), parameters_(parameters), arena_(backend), scratch_(backend) {
+  const std::size_t bytes = shape.rotary_frequencies.size() * sizeof(float);
+  frequencies_ = backend.allocate(bytes, MemoryUse::weights);
+  backend.copy_in(frequencies_.data(), shape.rotary_frequencies.data(), bytes);
+}
+
+Batch Decoder::prepare(const Forest& forest) {
+  arena_.reset();
+  scratch_.reset();
+  blocks_.clear();
+  kept_ = Keep::nothing;
+  Batch batch;
+  batch.layout = layout_of(forest);
+  batch.tokens = arena_.upload(forest.tokens);
+  batch.positions = arena_.upload(batch.layout.position);
+  batch.plan = backend_.plan_attention(batch.layout);
+  return batch;
+}
+
+BlockContext Decoder::context(const Batch& batch) const {
+  return {backend_, shape_, parameters_, batch.positions, frequencies(), batch.layout.tokens};
+}
+
+Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel) {
+  const BlockContext c = context(batch);
+  TreeOperations operations(c, *batch.plan);
+  kept_ = keep;
+  Matrix x = arena_.matrix(c.tokens, shape_.hidden_size, DType::f32);
+  backend_.embed(batch.tokens, parameters_.weight(parameters_.embedding()), x);
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    check(cancel);
+    if (keep == Keep::activations) {
+      BlockActivations saved = allocate_activations(arena_, c);
+      saved.x_in = x;
+      x = arena_.matrix(c.tokens, shape_.hidden_size, DType::f32);
+      block_forward(c, layer, operations, scratch_, saved, x);
+      blocks_.push_back(saved);
+      continue;
+    }
+    const ArenaScope scope(scratch_);
+    BlockActivations saved = allocate_activations(scratch_, c);
+    saved.x_in = x;
+    if (keep == Keep::inputs) {
+      blocks_.push_back(saved);
+      x = arena_.matrix(c.tokens, shape_.hidden_size, DType::f32);
+    } else {
+      saved.x_mid = x;
+    }
+    block_forward(c, layer, operations, scratch_, saved, x);
+  }
+  return x;
+}
+
+void Decoder::backward(const Batch& batch, const Matrix& d_x, const CancelFlag* cancel) {
+  if (kept_ == Keep::nothing) throw std::logic_error("backward without a forward pass that kept activations");
+  const BlockContext c = context(batch);
+  TreeOperations operations(c, *batch.plan);
+  for (int layer = shape_.layers - 1; layer >= 0; --layer) {
+    check(cancel);
+    const ArenaScope scope(scratch_);
+    BlockActivations saved = blocks_[static_cast<std::size_t>(layer)];
+    if (kept_ == Keep::inputs) {
+      const Matrix x_in = saved.x_in;
+      saved = allocate_activations(scratch_, c);
+      saved.x_in = x_in;
+      block_forward(c, layer, operations, scratch_, saved, Matrix{});
+    }
+    block_backward(c, layer, *batch.plan, scratch_, saved, d_x);
+  }
+  backend_.embed_backward(batch.tokens, d_x, parameters_.gradient(parameters_.embedding()));
+  kept_ = Keep::nothing;
+  blocks_.clear();
+}
+
+void Decoder::release_memory() {
+  blocks_.clear();
+  kept_ = Keep::nothing;
+  arena_.clear();
+  scratch_.clear();
+}
+
+}  // namespace tempora

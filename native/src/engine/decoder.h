@@ -1,0 +1,58 @@
+// The decoder over a forest, forward and backward: embeddings to the residual stream after the last block.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "arena.h"
+#include "block.h"
+#include "engine.h"
+
+namespace tempora {
+
+// One forest on the device. Lives in the decoder's arena until the next `prepare`.
+struct Batch {
+  ForestLayout layout;
+  const std::int32_t* tokens = nullptr;     // [T] device
+  const std::int32_t* positions = nullptr;  // [T] device
+  std::unique_ptr<AttentionPlan> plan;
+};
+
+enum class Keep {
+  nothing,      // scoring: one block's activations at a time
+  inputs,       // activation checkpointing: the residual stream before each block
+  activations,  // everything the backward pass needs
+};
+
+class Decoder {
+ public:
+  Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters);
+
+  // Forgets the batch before and everything computed for it.
+  Batch prepare(const Forest& forest);
+  // The residual stream after the last block, f32 [T,D].
+  Matrix forward(const Batch& batch, Keep keep, const CancelFlag* cancel);
+  // d_x f32 [T,D]: gradient of what forward returned; destroyed. Adds to the parameters' gradients. The forward pass
+  // before it must have kept inputs or activations.
+  void backward(const Batch& batch, const Matrix& d_x, const CancelFlag* cancel);
+
+  // Memory that lives as long as the batch, and memory that a caller takes and gives back within a scope.
+  Arena& arena() { return arena_; }
+  Arena& scratch() { return scratch_; }
+  const float* frequencies() const { return static_cast<const float*>(frequencies_.data()); }
+  void release_memory();
+
+ private:
+  BlockContext context(const Batch& batch) const;
+
+  Backend& backend_;
+  const ModelShape& shape_;
+  Parameters& parameters_;
+  Arena arena_;
+  Arena scratch_;
+  Buffer frequencies_;
+  Keep kept_ = Keep::nothing;
+  std::vector<BlockActivations> blocks_;
+};
+
+}  // namespace tempora

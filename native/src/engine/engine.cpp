@@ -1,0 +1,177 @@
+#include "engine.h"
+
+#include <stdexcept>
+
+#include "engine_impl.h"
+
+namespace tempora {
+
+Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
+    : shape(std::move(model_shape)),
+      backend(options.cuda ? make_cuda_backend() : make_cpu_backend(options.threads)),
+      parameters(*backend, shape, options.dtype),
+      decoder(*backend, shape, parameters),
+      scoring(*backend, shape, parameters, decoder) {}
+
+void Engine::Impl::weights_changed() { packed_.reset(); }
+
+std::shared_ptr<PackedParameters> Engine::Impl::packed() {
+  if (packed_ == nullptr) {
+    auto packed = std::make_shared<PackedParameters>();
+    packed->weights.resize(static_cast<std::size_t>(parameters.count()));
+    for (int i = 0; i < parameters.count(); ++i) {
+      // A tied embedding is packed for its use as the head.
+      const bool looked_up_only = i == parameters.embedding() && parameters.head() != parameters.embedding();
+      if (parameters.at(i).rows == 1 || looked_up_only) continue;
+      packed->weights[static_cast<std::size_t>(i)] = backend->pack(parameters.weight(i));
+      packed->bytes += packed->weights[static_cast<std::size_t>(i)]->bytes();
+    }
+    packed_ = std::move(packed);
+  }
+  return packed_;
+}
+
+Engine::Engine(ModelShape shape, EngineOptions options) : impl_(std::make_unique<Impl>(std::move(shape), options)) {}
+Engine::~Engine() = default;
+
+int Engine::parameter_count() const { return impl_->parameters.count(); }
+
+std::size_t Engine::parameter_bytes(int index) const { return impl_->parameters.at(index).weight.bytes(); }
+
+void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size) {
+  Parameter& parameter = impl_->parameters.at(index);
+  Backend& backend = *impl_->backend;
+  if (size != static_cast<std::size_t>(parameter.size()) * size_of(dtype)) {
+    throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) + " bytes for " +
+                                std::to_string(parameter.size()) + " elements");
+  }
+  const Matrix target = impl_->parameters.weight(index);
+  if (dtype == target.dtype) {
+    backend.copy_in(target.data, bytes, size);
+  } else {
+    const Buffer staging = backend.allocate(size, MemoryUse::workspace);
+    backend.copy_in(staging.data(), bytes, size);
+    backend.cast({staging.data(), dtype, target.rows, target.cols}, target);
+  }
+  impl_->weights_changed();
+  parameter.loaded = false;
+  if (!backend.all_finite(target)) throw std::domain_error("not finite");
+  parameter.loaded = true;
+}
+
+std::vector<std::uint8_t> Engine::get_parameter(int index) const {
+  const Parameter& parameter = impl_->parameters.at(index);
+  std::vector<std::uint8_t> bytes(parameter.weight.bytes());
+  impl_->backend->copy_out(bytes.data(), parameter.weight.data(), bytes.size());
+  return bytes;
+}
+
+namespace {
+
+std::vector<float> read_floats(Backend& backend, const Parameter& parameter, const Buffer& buffer) {
+  std::vector<float> values(static_cast<std::size_t>(parameter.size()), 0.0f);
+  if (buffer) backend.copy_out(values.data(), buffer.data(), values.size() * sizeof(float));
+  return values;
+}
+
+LogProbs spread(const Forest& forest, const EdgeList& edges, const std::vector<float>& log_prob) {
+  LogProbs result{std::vector<float>(forest.tokens.size()), std::vector<double>(forest.node_parent.size())};
+  for (std::size_t e = 0; e < log_prob.size(); ++e) result.token[edges.target[e]] = log_prob[e];
+  for (std::size_t node = 0; node < result.node.size(); ++node) {
+    for (std::int32_t i = forest.node_start[node]; i < forest.node_start[node + 1]; ++i) {
+      result.node[node] += result.token[i];
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<float> Engine::get_gradient(int index) const {
+  const Parameter& parameter = impl_->parameters.at(index);
+  return read_floats(*impl_->backend, parameter, parameter.gradient);
+}
+
+LogProbs Engine::log_probs(const Forest& forest, const CancelFlag* cancel) {
+  impl_->parameters.require_loaded();
+  EdgeList edges;
+  const auto log_prob = impl_->scoring.log_probs(forest, edges, cancel);
+  return spread(forest, edges, log_prob);
+}
+
+LogProbs Engine::accumulate(const Forest& forest, const std::vector<float>& coefficients, bool checkpointing,
+                            const CancelFlag* cancel) {
+  return impl_->train([&] {
+    EdgeList edges;
+    const auto fill = [&](std::int64_t begin, std::int64_t end, const std::vector<float>&, std::vector<float>& out) {
+      for (std::int64_t e = begin; e < end; ++e) out[e] = coefficients[edges.target[e]];
+    };
+    const auto log_prob = impl_->scoring.step(forest, edges, false, checkpointing, fill, cancel);
+    return spread(forest, edges, log_prob);
+  });
+}
+
+std::vector<float> Engine::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
+                                         const CancelFlag* cancel) {
+  impl_->parameters.require_loaded();
+  return impl_->scoring.hidden_states(forest, nodes, cancel);
+}
+
+void Engine::zero_gradients() { impl_->parameters.zero_gradients(); }
+
+void Engine::get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const {
+  const Parameter& parameter = impl_->parameters.at(index);
+  first = read_floats(*impl_->backend, parameter, parameter.first);
+  second = read_floats(*impl_->backend, parameter, parameter.second);
+}
+
+void Engine::set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second) {
+  Parameter& parameter = impl_->parameters.at(index);
+  const auto size = static_cast<std::size_t>(parameter.size());
+  if (first.size() != size || second.size() != size) {
+    throw std::invalid_argument("optimizer state of parameter " + std::to_string(index) + " has the wrong size");
+  }
+  impl_->parameters.ensure_moments();
+  impl_->backend->copy_in(parameter.first.data(), first.data(), size * sizeof(float));
+  impl_->backend->copy_in(parameter.second.data(), second.data(), size * sizeof(float));
+}
+
+std::int64_t Engine::optimizer_steps() const { return impl_->optimizer_steps; }
+void Engine::set_optimizer_steps(std::int64_t steps) { impl_->optimizer_steps = steps; }
+
+void Engine::reset_optimizer() {
+  impl_->parameters.drop_training_state();
+  impl_->decoder.release_memory();
+  impl_->optimizer_steps = 0;
+}
+
+std::unique_ptr<Snapshot> Engine::snapshot() {
+  auto snapshot = std::make_unique<Snapshot>();
+  for (int i = 0; i < impl_->parameters.count(); ++i) {
+    const Buffer& weight = impl_->parameters.at(i).weight;
+    Buffer copy = impl_->backend->allocate(weight.bytes(), MemoryUse::weights);
+    impl_->backend->copy(copy.data(), weight.data(), weight.bytes());
+    snapshot->bytes += weight.bytes();
+    snapshot->parameters.push_back(std::move(copy));
+  }
+  return snapshot;
+}
+
+void Engine::restore(const Snapshot& snapshot) {
+  for (int i = 0; i < impl_->parameters.count(); ++i) {
+    Parameter& parameter = impl_->parameters.at(i);
+    const Buffer& copy = snapshot.parameters.at(static_cast<std::size_t>(i));
+    if (copy.bytes() != parameter.weight.bytes()) throw std::invalid_argument("the snapshot is another model's");
+    impl_->backend->copy(parameter.weight.data(), copy.data(), copy.bytes());
+    parameter.loaded = true;
+  }
+  impl_->weights_changed();
+}
+
+MemoryReport Engine::memory() const {
+  const Backend& b = *impl_->backend;
+  return {b.used(MemoryUse::weights),   b.used(MemoryUse::gradients), b.used(MemoryUse::optimizer),
+          b.used(MemoryUse::workspace), b.used(MemoryUse::cache),     b.peak()};
+}
+
+}  // namespace tempora

@@ -1,0 +1,50 @@
+// What an Engine is made of. Only engine/*.cpp include this.
+#pragma once
+
+#include "decoder.h"
+#include "engine.h"
+#include "parameters.h"
+#include "scoring.h"
+
+namespace tempora {
+
+// Weights laid out for generation, made when a generation starts and dropped when weights change.
+struct PackedParameters {
+  std::vector<std::unique_ptr<PackedWeight>> weights;  // by parameter index; null for vectors
+  std::size_t bytes = 0;
+};
+
+class Engine::Impl {
+ public:
+  Impl(ModelShape model_shape, const EngineOptions& options);
+
+  // Called after any change of the weights.
+  void weights_changed();
+  std::shared_ptr<PackedParameters> packed();
+  // Runs a training call; what it throws leaves zero gradients behind.
+  template <typename Work>
+  auto train(Work work);
+
+  ModelShape shape;
+  std::unique_ptr<Backend> backend;
+  Parameters parameters;
+  Decoder decoder;
+  Scoring scoring;
+  std::int64_t optimizer_steps = 0;
+
+ private:
+  std::shared_ptr<PackedParameters> packed_;
+};
+
+template <typename Work>
+auto Engine::Impl::train(Work work) {
+  parameters.require_loaded();
+  try {
+    return work();
+  } catch (...) {
+    parameters.zero_gradients();
+    throw;
+  }
+}
+
+}  // namespace tempora

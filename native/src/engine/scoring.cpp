@@ -1,0 +1,180 @@
+#include "scoring.h"
+
+namespace tempora {
+namespace {
+
+// Logits kept between the head's forward and backward pass, at most. A tree whose rows need more is computed twice.
+constexpr std::int64_t kKeptLogitsBytes = std::int64_t{64} << 20;
+constexpr std::int64_t kLargestKeptLogitsBytes = std::int64_t{512} << 20;
+
+struct Chunk {
+  std::int64_t row_begin, row_end;
+};
+
+// Whole trees, as many as fit; at least one.
+std::vector<Chunk> chunks_of(const EdgeList& edges, std::int64_t rows_that_fit) {
+  std::vector<Chunk> chunks;
+  const auto rows = static_cast<std::int64_t>(edges.source.size());
+  std::int64_t begin = 0;
+  while (begin < rows) {
+    std::int64_t end = begin;
+    while (end < rows) {
+      std::int64_t tree_end = end;
+      while (tree_end < rows && edges.source_tree[tree_end] == edges.source_tree[end]) ++tree_end;
+      if (end > begin && tree_end - begin > rows_that_fit) break;
+      end = tree_end;
+    }
+    chunks.push_back({begin, end});
+    begin = end;
+  }
+  return chunks;
+}
+
+// The edges of rows [begin, end) on the device, numbered from 0.
+Edges upload_edges(Arena& arena, const EdgeList& list, const std::vector<std::int32_t>& tokens, const Chunk& chunk) {
+  const std::int32_t first = list.row_start[chunk.row_begin], last = list.row_start[chunk.row_end];
+  std::vector<std::int32_t> row, token, row_start;
+  for (std::int32_t e = first; e < last; ++e) {
+    row.push_back(list.row[e] - static_cast<std::int32_t>(chunk.row_begin));
+    token.push_back(tokens[e]);
+  }
+  for (std::int64_t r = chunk.row_begin; r <= chunk.row_end; ++r) row_start.push_back(list.row_start[r] - first);
+  return {last - first, arena.upload(row), arena.upload(token), arena.upload(row_start)};
+}
+
+std::vector<std::int32_t> target_tokens(const Forest& forest, const EdgeList& edges) {
+  std::vector<std::int32_t> tokens;
+  for (const std::int32_t target : edges.target) tokens.push_back(forest.tokens[target]);
+  return tokens;
+}
+
+}  // namespace
+
+struct Scoring::Rows {
+  const std::int32_t* index = nullptr;     // [R] device
+  Matrix residual;                         // f32 [R,D]
+  Matrix normed;                           // A [R,D]
+  float* rstd = nullptr;                   // [R]
+  std::vector<std::int32_t> target_token;  // [E]
+};
+
+Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& source) {
+  Arena& arena = decoder_.arena();
+  const auto count = static_cast<std::int64_t>(source.size());
+  Rows rows;
+  rows.index = arena.upload(source);
+  rows.residual = arena.matrix(count, shape_.hidden_size, DType::f32);
+  rows.normed = arena.matrix(count, shape_.hidden_size, parameters_.dtype());
+  rows.rstd = arena.floats(count);
+  backend_.gather_rows(x, rows.index, rows.residual);
+  backend_.rms_norm(rows.residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed,
+                    rows.rstd);
+  return rows;
+}
+
+std::vector<float> Scoring::log_probs(const Forest& forest, EdgeList& edges, const CancelFlag* cancel) {
+  const Batch batch = decoder_.prepare(forest);
+  edges = edges_of(forest, batch.layout);
+  std::vector<float> log_prob(edges.row.size());
+  if (log_prob.empty()) return log_prob;
+  const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
+  const Rows rows = gather(x, edges.source);
+  Arena& arena = decoder_.arena();
+  const Edges uploaded = upload_edges(arena, edges, target_tokens(forest, edges), {0, rows.normed.rows});
+  float* result = arena.floats(uploaded.count);
+  backend_.head_forward(rows.normed, parameters_.weight(parameters_.head()), uploaded, result,
+                        arena.floats(rows.normed.rows), Matrix{});
+  backend_.copy_out(log_prob.data(), result, log_prob.size() * sizeof(float));
+  return log_prob;
+}
+
+void Scoring::head_step(const Rows& rows, const EdgeList& edges, bool whole_batch, const Coefficients& coefficients,
+                        const Matrix& d_normed, std::vector<float>& log_prob, const CancelFlag* cancel) {
+  const Matrix weight = parameters_.weight(parameters_.head());
+  const Matrix d_weight = parameters_.gradient(parameters_.head());
+  const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
+  std::vector<float> coefficient(log_prob.size());
+  Arena& scratch = decoder_.scratch();
+  float* lse = decoder_.arena().floats(rows.normed.rows);
+  const auto chunks = chunks_of(edges, std::max<std::int64_t>(1, kKeptLogitsBytes / row_bytes));
+
+  const auto forward = [&](const Chunk& chunk, const Edges& uploaded, const Matrix& keep) {
+    if (cancel != nullptr) cancel->check();
+    float* result = scratch.floats(uploaded.count);
+    backend_.head_forward(rows.normed.row_range(chunk.row_begin, chunk.row_end - chunk.row_begin), weight, uploaded,
+                          result, lse + chunk.row_begin, keep);
+    backend_.copy_out(log_prob.data() + edges.row_start[chunk.row_begin], result,
+                      static_cast<std::size_t>(uploaded.count) * sizeof(float));
+  };
+  if (whole_batch) {
+    for (const Chunk& chunk : chunks) {
+      const ArenaScope scope(scratch);
+      forward(chunk, upload_edges(scratch, edges, rows.target_token, chunk), Matrix{});
+    }
+    coefficients(0, static_cast<std::int64_t>(log_prob.size()), log_prob, coefficient);
+  }
+  for (const Chunk& chunk : chunks) {
+    const ArenaScope scope(scratch);
+    const std::int64_t count = chunk.row_end - chunk.row_begin;
+    const std::int32_t first = edges.row_start[chunk.row_begin], last = edges.row_start[chunk.row_end];
+    const Edges uploaded = upload_edges(scratch, edges, rows.target_token, chunk);
+    Matrix kept;
+    if (!whole_batch) {
+      if (count * row_bytes <= kLargestKeptLogitsBytes) kept = scratch.matrix(count, weight.rows, parameters_.dtype());
+      forward(chunk, uploaded, kept);
+      coefficients(first, last, log_prob, coefficient);
+    }
+    if (cancel != nullptr) cancel->check();
+    float* device_coefficient = scratch.floats(uploaded.count);
+    backend_.copy_in(device_coefficient, coefficient.data() + first,
+                     static_cast<std::size_t>(uploaded.count) * sizeof(float));
+    backend_.head_backward(rows.normed.row_range(chunk.row_begin, count), weight, uploaded, device_coefficient,
+                           lse + chunk.row_begin, kept, d_normed.row_range(chunk.row_begin, count), d_weight);
+  }
+}
+
+std::vector<float> Scoring::step(const Forest& forest, EdgeList& edges, bool whole_batch, bool checkpointing,
+                                 const Coefficients& coefficients, const CancelFlag* cancel) {
+  const Batch batch = decoder_.prepare(forest);
+  edges = edges_of(forest, batch.layout);
+  std::vector<float> log_prob(edges.row.size());
+  if (log_prob.empty()) return log_prob;
+  parameters_.ensure_gradients();
+  const Matrix x = decoder_.forward(batch, checkpointing ? Keep::inputs : Keep::activations, cancel);
+  Rows rows = gather(x, edges.source);
+  rows.target_token = target_tokens(forest, edges);
+
+  Arena& arena = decoder_.arena();
+  const Matrix d_normed = arena.matrix(rows.normed.rows, shape_.hidden_size, DType::f32);
+  head_step(rows, edges, whole_batch, coefficients, d_normed, log_prob, cancel);
+
+  const Matrix d_residual = arena.matrix(rows.normed.rows, shape_.hidden_size, DType::f32);
+  backend_.zero(d_residual.data, d_residual.bytes());
+  const int norm = parameters_.final_norm();
+  backend_.rms_norm_backward(rows.residual, parameters_.data(norm), parameters_.dtype(), rows.rstd, d_normed,
+                             d_residual, parameters_.gradient_data(norm));
+  const Matrix d_x = arena.matrix(x.rows, x.cols, DType::f32);
+  backend_.zero(d_x.data, d_x.bytes());
+  backend_.scatter_add_rows(d_residual, rows.index, d_x);
+  decoder_.backward(batch, d_x, cancel);
+  return log_prob;
+}
+
+std::vector<float> Scoring::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
+                                          const CancelFlag* cancel) {
+  const Batch batch = decoder_.prepare(forest);
+  const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
+  std::vector<std::int32_t> source;
+  for (const std::int32_t node : nodes) source.push_back(batch.layout.node_start[node + 1] - 1);
+  const Rows rows = gather(x, source);
+  Matrix states = rows.normed;
+  if (states.dtype != DType::f32) {
+    states = decoder_.arena().matrix(states.rows, states.cols, DType::f32);
+    backend_.cast(rows.normed, states);
+  }
+  std::vector<float> host(static_cast<std::size_t>(states.size()));
+  backend_.copy_out(host.data(), states.data, states.bytes());
+  return host;
+}
+
+}  // namespace tempora
