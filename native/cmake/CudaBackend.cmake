@@ -1,0 +1,52 @@
+# Adds backend/cuda to tempora_engine, or no_cuda.cpp, which carries the reason, in its place.
+# CMake 3.25's FindCUDAToolkit stops at CUDA 13 (it wants nvToolsExt), hence find_path and find_library.
+if(NOT TEMPORA_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "TEMPORA_CUDA is ${TEMPORA_CUDA}; it may be AUTO, ON or OFF")
+endif()
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS src/backend/cuda/*.cu src/backend/cuda/*.cpp)
+set(no_cuda_reason "")
+if(TEMPORA_CUDA STREQUAL "OFF")
+  set(no_cuda_reason "it was switched off (TEMPORA_CUDA=OFF)")
+elseif(NOT cuda_sources)
+  set(no_cuda_reason "this version has no CUDA sources")
+else()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(no_cuda_reason "no nvcc was found (put it on PATH or set CUDACXX, then build again)")
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES OFF)  # -gencode below says it all
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    set(CMAKE_CUDA_STANDARD 20)
+    enable_language(CUDA)
+    find_path(TEMPORA_CUBLASLT_INCLUDE cublasLt.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+    if(NOT TEMPORA_CUBLASLT_INCLUDE)
+      set(no_cuda_reason "nvcc is there, but cublasLt.h is not (it belongs to the package libcublas-dev)")
+    endif()
+  endif()
+endif()
+
+if(no_cuda_reason)
+  if(TEMPORA_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TEMPORA_CUDA=ON, but ${no_cuda_reason}")
+  endif()
+  target_sources(tempora_engine PRIVATE src/backend/no_cuda.cpp)
+  set_source_files_properties(
+    src/backend/no_cuda.cpp PROPERTIES COMPILE_DEFINITIONS "TEMPORA_NO_CUDA_REASON=\"${no_cuda_reason}\""
+  )
+  message(STATUS "CUDA backend: left out, because ${no_cuda_reason}")
+  return()
+endif()
+
+target_sources(tempora_engine PRIVATE ${cuda_sources})
+target_include_directories(
+  tempora_engine SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${TEMPORA_CUBLASLT_INCLUDE}
+)
+# -arch=sm_90a would add a plain sm_90 pass, which rejects wgmma.
+target_compile_options(
+  tempora_engine
+  PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_80,code=sm_80;-gencode=arch=compute_90a,code=sm_90a;--expt-relaxed-constexpr;-Xcompiler=-Wall>
+)
+target_link_libraries(tempora_engine PUBLIC ${CMAKE_DL_LIBS})
+message(STATUS "CUDA backend: sm_80 and sm_90a by ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}")
