@@ -119,9 +119,9 @@ class CachePlan {
 
 // Which head rows predict which tokens. Siblings share a row. Edges are sorted by row.
 struct Edges {
-  std::int64_t count = 0;              // E
-  const std::int32_t* row = nullptr;   // [E] device, ascending
-  const std::int32_t* token = nullptr; // [E] device
+  std::int64_t count = 0;                   // E
+  const std::int32_t* row = nullptr;        // [E] device, ascending
+  const std::int32_t* token = nullptr;      // [E] device
   const std::int32_t* row_start = nullptr;  // [R + 1] device: edges of row r are [row_start[r], row_start[r+1])
 };
 
@@ -130,10 +130,11 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
-  double weight_decay = 0;     // of this parameter
-  double gradient_scale = 1;   // the clipping factor
-  std::int64_t step = 1;       // 1-based, for bias correction
-  std::uint64_t rounding_key = 0;  // stochastic rounding of bf16 weights: a counter-based stream keyed by this and the element
+  double weight_decay = 0;    // of this parameter
+  double gradient_scale = 1;  // the clipping factor
+  std::int64_t step = 1;      // 1-based, for bias correction
+  std::uint64_t rounding_key =
+      0;  // stochastic rounding of bf16 weights: a counter-based stream keyed by this and the element
 };
 
 struct SamplingOptions {
@@ -160,7 +161,7 @@ class Backend {
   virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;  // device to device
   virtual void zero(void* device, std::size_t bytes) = 0;
-  virtual void cast(const Matrix& from, const Matrix& to) = 0;      // same size, round to nearest even
+  virtual void cast(const Matrix& from, const Matrix& to) = 0;  // same size, round to nearest even
   virtual bool all_finite(const Matrix& x) = 0;
   virtual void synchronize() = 0;
 
@@ -202,8 +203,8 @@ class Backend {
   // ---- tree attention, scaled by 1/sqrt(C): a token sees its own node up to itself and all its ancestors, within
   // the window. q, out A [T, H·C]; k, v A [T, G·C]; lse f32 [T, H] = log Σ exp(scaled scores).
   virtual std::unique_ptr<AttentionPlan> plan_attention(const ForestLayout& layout) = 0;
-  virtual void tree_attention(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
-                              const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
+  virtual void tree_attention(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q, const Matrix& k,
+                              const Matrix& v, const Matrix& out, float* lse) = 0;
   // d_q, d_k, d_v A, overwritten. A prompt's d_k and d_v are summed over its branches in a fixed order, in f32.
   virtual void tree_attention_backward(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
                                        const Matrix& k, const Matrix& v, const Matrix& out, const float* lse,
@@ -215,14 +216,14 @@ class Backend {
   virtual void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) = 0;
 
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
-  // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward pass.
-  virtual void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
-                            float* lse, const Matrix& keep) = 0;
+  // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward
+  // pass.
+  virtual void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+                            const Matrix& keep) = 0;
   // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += .... `kept` is
   // what head_forward kept (and is destroyed), or has null data: then logits are computed again.
-  virtual void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges,
-                             const float* coefficient, const float* lse, const Matrix& kept, const Matrix& d_hidden,
-                             const Matrix& d_weight) = 0;
+  virtual void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+                             const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
 
   // ---- optimizer. Σ x² in f64, in a fixed order. AdamW (decoupled decay) over n elements; weight is f32 or bf16.
   virtual double sum_of_squares(const Matrix& x) = 0;

@@ -138,8 +138,8 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
   const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
   const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
   const Matrix d_v = scratch.matrix(c.tokens, c.shape.key_size(), a);
-  c.backend.tree_attention_backward(plan, attention_shape(c.shape, layer), saved.q, saved.k, saved.v,
-                                    saved.attention, saved.lse, d_attention, d_q, d_k, d_v);
+  c.backend.tree_attention_backward(plan, attention_shape(c.shape, layer), saved.q, saved.k, saved.v, saved.attention,
+                                    saved.lse, d_attention, d_q, d_k, d_v);
   queries_keys_backward(c, p, saved, d_q, d_k, d_v);
 
   const Matrix normed = normalise_again(c, scratch, saved.x_in, p.input_norm);

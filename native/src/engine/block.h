@@ -16,18 +16,17 @@ class BlockOperations {
   // out [T,N] (+)= x [T,K] · weightᵀ
   virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
   // k is already rotated; lse may be unused.
-  virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out,
-                      float* lse) = 0;
+  virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
 };
 
 // What a block's backward pass needs. x_in and x_mid are the residual stream (f32 [T,D]) before attention and before
 // the MLP; the normalised inputs are cheaper to compute again than to keep.
 struct BlockActivations {
   Matrix x_in, x_mid;
-  Matrix q, k, v;          // A, after rope
-  Matrix q_raw, k_raw;     // A, before the head norm (Qwen3 only)
-  Matrix attention;        // A [T, H·C]
-  Matrix gate, up;         // A [T, F]
+  Matrix q, k, v;       // A, after rope
+  Matrix q_raw, k_raw;  // A, before the head norm (Qwen3 only)
+  Matrix attention;     // A [T, H·C]
+  Matrix gate, up;      // A [T, F]
   float* rstd_in = nullptr;
   float* rstd_post = nullptr;
   float* rstd_q = nullptr;

@@ -13,7 +13,10 @@ Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
       decoder(*backend, shape, parameters),
       scoring(*backend, shape, parameters, decoder) {}
 
-void Engine::Impl::weights_changed() { packed_.reset(); }
+void Engine::Impl::weights_changed() {
+  packed_.reset();
+  ++weights_version_;
+}
 
 std::shared_ptr<PackedParameters> Engine::Impl::packed() {
   if (packed_ == nullptr) {
@@ -31,7 +34,7 @@ std::shared_ptr<PackedParameters> Engine::Impl::packed() {
   return packed_;
 }
 
-Engine::Engine(ModelShape shape, EngineOptions options) : impl_(std::make_unique<Impl>(std::move(shape), options)) {}
+Engine::Engine(ModelShape shape, EngineOptions options) : impl_(std::make_shared<Impl>(std::move(shape), options)) {}
 Engine::~Engine() = default;
 
 int Engine::parameter_count() const { return impl_->parameters.count(); }

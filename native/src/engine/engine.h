@@ -40,8 +40,8 @@ struct EngineOptions {
 };
 
 struct LogProbs {
-  std::vector<float> token;   // [T] 0 where not scored
-  std::vector<double> node;   // [N]
+  std::vector<float> token;  // [T] 0 where not scored
+  std::vector<double> node;  // [N]
 };
 
 struct PreferenceStep {
@@ -84,8 +84,8 @@ struct GenerationOptions {
 
 struct GenerationRequest {
   Forest forest;
-  std::vector<std::int32_t> leaves;      // [R]
-  std::vector<std::int32_t> samples;     // [R]
+  std::vector<std::int32_t> leaves;        // [R]
+  std::vector<std::int32_t> samples;       // [R]
   std::vector<std::uint64_t> prompt_keys;  // [R]
   GenerationOptions options;
 };
@@ -104,7 +104,7 @@ struct MemoryReport {
 
 class Engine;
 
-// A running generation. Holds the engine's weights as they were packed at its start; must not outlive the engine.
+// A running generation. It keeps what it needs of its engine alive. Changing the weights ends it: its next step throws.
 class Generation {
  public:
   virtual ~Generation() = default;
@@ -117,6 +117,8 @@ class Snapshot {
   std::vector<Buffer> parameters;
   std::size_t bytes = 0;
 };
+
+class ForestGeneration;
 
 class Engine {
  public:
@@ -146,12 +148,13 @@ class Engine {
 
   std::unique_ptr<Snapshot> snapshot();
   void restore(const Snapshot& snapshot);
-  std::unique_ptr<Generation> start_generation(GenerationRequest request, const CancelFlag* cancel);
+  std::unique_ptr<Generation> start_generation(GenerationRequest request);
   MemoryReport memory() const;
 
  private:
+  friend class ForestGeneration;
   class Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // shared with running generations
 };
 
 }  // namespace tempora

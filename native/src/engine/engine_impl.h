@@ -20,6 +20,7 @@ class Engine::Impl {
 
   // Called after any change of the weights.
   void weights_changed();
+  std::uint64_t weights_version() const { return weights_version_; }
   std::shared_ptr<PackedParameters> packed();
   // Runs a training call; what it throws leaves zero gradients behind.
   template <typename Work>
@@ -34,6 +35,7 @@ class Engine::Impl {
 
  private:
   std::shared_ptr<PackedParameters> packed_;
+  std::uint64_t weights_version_ = 0;
 };
 
 template <typename Work>

@@ -24,8 +24,7 @@ ForestLayout layout_of(const Forest& forest) {
   std::int32_t trees = 0;
   for (std::int32_t node = 0; node < layout.nodes; ++node) {
     const std::int32_t parent = layout.node_parent[node];
-    layout.node_position[node] =
-        parent < 0 ? 0 : layout.node_position[parent] + layout.node_length(parent);
+    layout.node_position[node] = parent < 0 ? 0 : layout.node_position[parent] + layout.node_length(parent);
     layout.node_tree[node] = parent < 0 ? trees++ : layout.node_tree[parent];
     for (std::int32_t i = layout.node_start[node]; i < layout.node_start[node + 1]; ++i) {
       layout.position[i] = layout.node_position[node] + i - layout.node_start[node];

@@ -53,8 +53,7 @@ Slope smoothed_sigmoid(double x, double e) {
 
 Slope robust(double x, double e) {
   const double scale = 1 / (1 - 2 * e);
-  return {scale * (-(1 - e) * log_sigmoid(x) + e * log_sigmoid(-x)),
-          scale * (-(1 - e) * sigmoid(-x) - e * sigmoid(x))};
+  return {scale * (-(1 - e) * log_sigmoid(x) + e * log_sigmoid(-x)), scale * (-(1 - e) * sigmoid(-x) - e * sigmoid(x))};
 }
 
 // s(x) [log s(x) - log(1-e)] + s(-x) [log s(-x) - log e]. Its derivative: s'(x) times the difference of the brackets;
@@ -142,12 +141,12 @@ void add_sorted(const PreferenceLoss& loss, double weight, bool unpaired, const 
   std::vector<double> high(n), low(n);
   for (std::size_t i = 0; i < n; ++i) {
     high[i] = s.policy_chosen[i] - (unpaired ? s.reference_chosen[i] : s.policy_rejected[i]);
-    low[i] = unpaired ? s.policy_rejected[i] - s.reference_rejected[i] : s.reference_chosen[i] - s.reference_rejected[i];
+    low[i] =
+        unpaired ? s.policy_rejected[i] - s.reference_rejected[i] : s.reference_chosen[i] - s.reference_rejected[i];
   }
   const auto high_order = sorted_order(high), low_order = sorted_order(low);
   for (std::size_t k = 0; k < n; ++k) {
-    const Slope slope =
-        smoothed_sigmoid(loss.beta * (high[high_order[k]] - low[low_order[k]]), loss.label_smoothing);
+    const Slope slope = smoothed_sigmoid(loss.beta * (high[high_order[k]] - low[low_order[k]]), loss.label_smoothing);
     const double d = weight * scale * loss.beta * slope.d;
     result.pair_losses[k] += weight * slope.loss;
     result.d_chosen[high_order[k]] += d;
@@ -191,11 +190,10 @@ LossResult preference_loss(const PreferenceLoss& loss, const PreferenceSums& sum
         result.d_chosen[i] -= term.weight / total_chosen_tokens;
         continue;
       }
-      const Value value = pair_value(term.type, loss,
-                                     {sums.policy_chosen[i] - sums.reference_chosen[i],
-                                      sums.policy_rejected[i] - sums.reference_rejected[i],
-                                      static_cast<double>(sums.chosen_lengths[i]),
-                                      static_cast<double>(sums.rejected_lengths[i])});
+      const Value value = pair_value(
+          term.type, loss,
+          {sums.policy_chosen[i] - sums.reference_chosen[i], sums.policy_rejected[i] - sums.reference_rejected[i],
+           static_cast<double>(sums.chosen_lengths[i]), static_cast<double>(sums.rejected_lengths[i])});
       result.pair_losses[i] += term.weight * value.loss;
       result.d_chosen[i] += term.weight * scale * value.d_chosen;
       result.d_rejected[i] += term.weight * scale * value.d_rejected;

@@ -8,8 +8,21 @@
 namespace tempora {
 
 enum class LossType {
-  sigmoid, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard,
-  aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, sft,
+  sigmoid,
+  hinge,
+  ipo,
+  robust,
+  exo_pair,
+  nca_pair,
+  bco_pair,
+  sppo_hard,
+  aot,
+  aot_unpaired,
+  apo_zero,
+  apo_down,
+  discopop,
+  sigmoid_norm,
+  sft,
 };
 
 LossType loss_type_from(const std::string& name);  // throws std::invalid_argument for an unknown name

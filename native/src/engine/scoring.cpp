@@ -67,8 +67,7 @@ Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& 
   rows.normed = arena.matrix(count, shape_.hidden_size, parameters_.dtype());
   rows.rstd = arena.floats(count);
   backend_.gather_rows(x, rows.index, rows.residual);
-  backend_.rms_norm(rows.residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed,
-                    rows.rstd);
+  backend_.rms_norm(rows.residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed, rows.rstd);
   return rows;
 }
 

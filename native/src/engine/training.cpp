@@ -1,4 +1,5 @@
 // Engine::preference_step and Engine::optimizer_step.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -52,8 +53,7 @@ class PairCoefficients {
     return false;
   }
 
-  void fill(std::int64_t begin, std::int64_t end, const std::vector<float>& log_prob,
-            std::vector<float>& coefficient) {
+  void fill(std::int64_t begin, std::int64_t end, const std::vector<float>& log_prob, std::vector<float>& coefficient) {
     std::vector<std::uint8_t> root_here(roots_.size());
     const std::vector<std::int32_t> node_of = nodes_of_tokens();
     for (std::int64_t e = begin; e < end; ++e) {
