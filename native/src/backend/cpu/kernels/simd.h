@@ -1,0 +1,176 @@
+// Vectors of floats as wide as the instruction set this file is compiled for. GCC vector extensions: operators work
+// on whole vectors, comparisons give masks for `mask ? a : b`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace tempora::TEMPORA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+using VecF = float __attribute__((vector_size(kWidth * 4)));
+using VecI = std::int32_t __attribute__((vector_size(kWidth * 4)));
+using VecU = std::uint32_t __attribute__((vector_size(kWidth * 4)));
+using VecH = std::uint16_t __attribute__((vector_size(kWidth * 2)));
+using VecD = double __attribute__((vector_size(kWidth * 4)));  // half as many lanes
+using HalfF = float __attribute__((vector_size(kWidth * 2)));
+
+// bf16 bits.
+using Bf16 = std::uint16_t;
+
+inline VecF splat(float x) { return x - VecF{}; }
+
+inline VecF load(const float* from) {
+  VecF v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline void store(float* to, VecF v) { __builtin_memcpy(to, &v, sizeof v); }
+
+inline VecF load(const Bf16* from) {
+#if defined(__AVX512F__)
+  // By intrinsic, as gcc 12 splits the generic conversion in two; masked, as its unmasked form warns.
+  const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return reinterpret_cast<VecF>(reinterpret_cast<VecU>(_mm512_maskz_cvtepu16_epi32(0xFFFF, h)) << 16);
+#elif defined(__AVX2__)
+  const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return reinterpret_cast<VecF>(reinterpret_cast<VecU>(_mm256_cvtepu16_epi32(h)) << 16);
+#else
+  VecH h;
+  __builtin_memcpy(&h, from, sizeof h);
+  return reinterpret_cast<VecF>(__builtin_convertvector(h, VecU) << 16);
+#endif
+}
+
+// Round to nearest even; a NaN stays one.
+inline VecU bf16_bits(VecF v) {
+  const VecU bits = reinterpret_cast<VecU>(v);
+  const VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  return v == v ? rounded : (bits >> 16) | 0x40u;
+}
+
+inline void store(Bf16* to, VecF v) {
+  const VecH h = __builtin_convertvector(bf16_bits(v), VecH);
+  __builtin_memcpy(to, &h, sizeof h);
+}
+
+inline float widen(float x) { return x; }
+
+inline float widen(Bf16 x) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+  float f;
+  __builtin_memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+inline void store_one(float* to, float x) { *to = x; }
+
+inline void store_one(Bf16* to, float x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  *to = static_cast<Bf16>(x == x ? (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16 : (bits >> 16) | 0x40u);
+}
+
+// The first `count` < kWidth elements; the others are `fill`.
+template <typename T>
+inline VecF load_part(const T* from, std::int64_t count, float fill = 0) {
+  VecF v = splat(fill);
+  for (std::int64_t i = 0; i < count; ++i) v[i] = widen(from[i]);
+  return v;
+}
+
+template <typename T>
+inline void store_part(T* to, VecF v, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) store_one(to + i, v[i]);
+}
+
+// body(load, store, i) for each vector of [0, n): `load(pointer)` reads at i, `store(pointer, v)` writes there; the
+// last, partial vector reads zeros past the end.
+template <typename Body>
+inline void for_vectors(std::int64_t n, Body body) {
+  std::int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    body([i](const auto* p) { return load(p + i); }, [i](auto* p, VecF v) { store(p + i, v); });
+  }
+  if (i < n) {
+    body([i, n](const auto* p) { return load_part(p + i, n - i); },
+         [i, n](auto* p, VecF v) { store_part(p + i, v, n - i); });
+  }
+}
+
+inline VecF max(VecF a, VecF b) { return a > b ? a : b; }
+
+// Lanes are added in a fixed order: halves, quarters, ...
+inline float sum(VecF v) {
+  float lanes[kWidth];
+  __builtin_memcpy(lanes, &v, sizeof lanes);
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+inline double sum(VecD v) {
+  double total = v[0];
+  for (int i = 1; i < kWidth / 2; ++i) total += v[i];
+  return total;
+}
+
+inline float max_lane(VecF v) {
+  float m = v[0];
+  for (int i = 1; i < kWidth; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+inline VecD low_double(VecF v) {
+  HalfF h;
+  __builtin_memcpy(&h, &v, sizeof h);
+  return __builtin_convertvector(h, VecD);
+}
+
+inline VecD high_double(VecF v) {
+  HalfF h;
+  __builtin_memcpy(&h, reinterpret_cast<const char*>(&v) + sizeof h, sizeof h);
+  return __builtin_convertvector(h, VecD);
+}
+
+// e^x to about 1 ulp (Cephes' expf: x = n ln2 + r, a polynomial in r, times 2^n). 0 and infinity past the ends of
+// the range, NaN for NaN.
+inline VecF exp(VecF x) {
+  x = x < -104.0f ? splat(-104.0f) : x;
+  x = x > 89.0f ? splat(89.0f) : x;
+  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
+  const VecF shifted = x * 1.44269504088896341f + magic;
+  const VecF n = shifted - magic;
+  VecF r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  VecF p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  // 2^n as two factors, so that neither leaves the range of normal numbers.
+  const VecI whole = reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic);
+  const VecI half = whole >> 1;
+  const VecF scale_a = reinterpret_cast<VecF>((half + 127) << 23);
+  const VecF scale_b = reinterpret_cast<VecF>((whole - half + 127) << 23);
+  return p * scale_a * scale_b;
+}
+
+inline VecF sigmoid(VecF x) { return 1.0f / (1.0f + exp(-x)); }
+
+}  // namespace tempora::TEMPORA_ISA
