@@ -1,0 +1,34 @@
+// Makes a fresh clone ready: packages, system packages, the native addon. Runs before every command and does nothing,
+// quickly, when nothing is to be done. It runs before anything is installed, so it may import built-in modules only.
+import { join } from "node:path";
+import { addonIsBuilt, buildAddon } from "./setup/addon.ts";
+import { root, SetupError, say } from "./setup/command.ts";
+import { withLock } from "./setup/lock.ts";
+import { installWorkspace, workspaceIsInstalled } from "./setup/workspace.ts";
+
+function isReady(): boolean {
+  return workspaceIsInstalled(root) && addonIsBuilt(root);
+}
+
+async function setUp(): Promise<void> {
+  // Asked again inside the lock: another process may have done the work meanwhile.
+  if (!workspaceIsInstalled(root)) {
+    say("tempora: installing packages from bun.lock");
+    await installWorkspace(root);
+  }
+  if (!addonIsBuilt(root)) await buildAddon(root);
+}
+
+async function main(): Promise<number> {
+  if (isReady()) return 0;
+  try {
+    await withLock(join(root, ".tempora/setup.lock"), () => say("tempora: waiting for another set-up to end"), setUp);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    say(`tempora: ${error.message}`);
+    return 1;
+  }
+}
+
+process.exitCode = await main();
