@@ -1,0 +1,14 @@
+export const schedulers = ["linear", "cosine", "constant"] as const;
+export type Scheduler = (typeof schedulers)[number];
+
+/**
+ * Factor of the peak learning rate in step `step` (0-based) of `steps`: what transformers' get_scheduler gives for
+ * "linear", "cosine" and, with or without warmup, "constant". The first step with warmup has rate 0, as there.
+ */
+export function scheduleFactor(scheduler: Scheduler, step: number, steps: number, warmupSteps: number): number {
+  if (step < warmupSteps) return step / Math.max(1, warmupSteps);
+  if (scheduler === "constant") return 1;
+  if (scheduler === "linear") return Math.max(0, (steps - step) / Math.max(1, steps - warmupSteps));
+  const progress = (step - warmupSteps) / Math.max(1, steps - warmupSteps);
+  return Math.max(0, 0.5 * (1 + Math.cos(Math.PI * progress)));
+}

@@ -1,0 +1,90 @@
+import type { Forest, PreferenceLoss } from "@tempora/engine";
+import { TemporaError } from "@tempora/errors";
+import type { Metrics } from "./metrics.ts";
+import type { Scheduler } from "./schedules.ts";
+
+/** The part of an engine that training uses. `Engine` is one. */
+export interface TrainableEngine {
+  readonly config: { readonly maxPositions: number };
+  logProbs(forest: Forest, options?: { signal?: AbortSignal }): Promise<{ node: Float64Array }>;
+  preferenceStep(
+    forest: Forest,
+    pairs: readonly { chosen: number; rejected: number; referenceChosen: number; referenceRejected: number }[],
+    loss: PreferenceLoss,
+    options?: { totalPairs?: number; totalChosenTokens?: number; checkpointing?: boolean; signal?: AbortSignal },
+  ): Promise<{
+    loss: number;
+    pairs: readonly { loss: number; chosenLogProb: number; rejectedLogProb: number }[];
+  }>;
+  supervisedStep(
+    forest: Forest,
+    options?: { weight?: number; checkpointing?: boolean; signal?: AbortSignal },
+  ): Promise<{ loss: number; tokens: number }>;
+  accumulate(
+    forest: Forest,
+    dLossDLogProb: Float32Array,
+    options?: { checkpointing?: boolean; signal?: AbortSignal },
+  ): Promise<unknown>;
+  zeroGradients(): Promise<void>;
+  optimizerStep(options: {
+    learningRate: number;
+    betas?: [number, number];
+    epsilon?: number;
+    weightDecay?: number;
+    maxGradNorm?: number;
+    seed?: number;
+  }): Promise<{ gradNorm: number }>;
+  resetOptimizer(): Promise<void>;
+}
+
+export interface TrainingOptions {
+  learningRate: number;
+  scheduler: Scheduler;
+  warmupSteps: number;
+  /** Not applied to norms and biases, as in the Hugging Face Trainer. */
+  weightDecay: number;
+  /** 0: no clipping. */
+  maxGradNorm: number;
+  /** Pairs (or supervised rows) of an optimizer step. */
+  batchPairs: number;
+  /** Tokens of a micro-batch at most. */
+  maxTokens: number;
+  epochs: number;
+  /** False: rows in the order given, in every epoch. */
+  shuffle: boolean;
+  seed: number;
+  betas?: [number, number];
+  epsilon?: number;
+  /** Recompute activations in the backward pass instead of keeping them. */
+  checkpointing?: boolean;
+}
+
+export interface TrainingSummary {
+  steps: number;
+  /** Tokens computed in training forests, shared prompts once. */
+  tokens: number;
+  metrics: Metrics[];
+}
+
+/** Takes one AdamW step and gives the gradient norm; stops with a remedy when the training has blown up. */
+export async function optimize(
+  engine: TrainableEngine,
+  options: TrainingOptions,
+  step: number,
+  learningRate: number,
+): Promise<number> {
+  const { gradNorm } = await engine.optimizerStep({
+    learningRate,
+    betas: options.betas ?? [0.9, 0.999],
+    epsilon: options.epsilon ?? 1e-8,
+    weightDecay: options.weightDecay,
+    maxGradNorm: options.maxGradNorm,
+    seed: options.seed + step,
+  });
+  if (!Number.isFinite(gradNorm)) {
+    throw new TemporaError(`The gradient of step ${step} is not finite`, {
+      remedy: "Lower the learning rate, or raise the warmup steps; then train again from the start model.",
+    });
+  }
+  return gradNorm;
+}
