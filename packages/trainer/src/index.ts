@@ -1,10 +1,12 @@
 export * from "./batches.ts";
+export * from "./config.ts";
 export * from "./metrics.ts";
 export * from "./observer.ts";
 export * from "./preference-training.ts";
 export * from "./random.ts";
 export * from "./results.ts";
 export * from "./schedules.ts";
+export { paperSettings, type Settings, settingsSchema, strategyNames } from "./settings.ts";
 export { type ScoredCompletion, type ScoreOptions, type ScoringEngine, scoreRows } from "./scoring.ts";
 export { type SupervisedRow, type SupervisedTraining, trainSupervised } from "./supervised-training.ts";
 export type { TrainableEngine, TrainingOptions, TrainingSummary } from "./training-face.ts";

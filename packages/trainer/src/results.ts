@@ -13,18 +13,14 @@
  *     <strategy>/...                     the same for every further strategy
  */
 
+import type { Interval, JudgementAudit, Role } from "@tempora/preferences";
 import type { Metrics } from "./metrics.ts";
 
-/** A mean with its 95 % interval over `count` values. */
-export interface Estimate {
-  mean: number;
-  low: number;
-  high: number;
-  count: number;
-}
+/** A mean with its 95 % interval over `count` values; the ends are null below two values. */
+export type Estimate = Interval;
 
 /** past: M0; current: the model of this iteration; future: trained from it in phase 1. */
-export type PoolRole = "past" | "current" | "future";
+export type PoolRole = Role;
 
 export interface Message {
   role: string;
@@ -115,23 +111,11 @@ export interface LedgerEntry {
 
 export type LedgerTotals = Omit<LedgerEntry, "iteration" | "stage" | "label">;
 
-/** How the judgements of one pool went. */
-export interface JudgeAudit {
+/** How the judgements of one pool went. Counts every attempt, retries included. */
+export interface JudgeAudit extends JudgementAudit {
   judge: string;
-  judgements: number;
-  /** Judgements that did not parse, retries included. */
-  failures: number;
-  failureRate: number;
   /** Responses without one parsed judgement: left out of the pairs. */
   unscored: number;
-  mean: number;
-  variance: number;
-  /** Count of single judgements by score, rounded to 0..5. */
-  histogram: number[];
-  /** Share of the most frequent score. */
-  equalShare: number;
-  /** Share of prompts whose responses all have the same score. */
-  tieRate: number;
 }
 
 export interface TrainingResult {

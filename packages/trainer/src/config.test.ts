@@ -1,0 +1,38 @@
+import { describe, expect, it } from "vitest";
+import { defineConfig, mergeConfigs, parseConfig } from "./config.ts";
+import { paperSettings } from "./settings.ts";
+
+const parse = (config: unknown) => parseConfig(config, paperSettings, "tempora.config.ts");
+
+describe("parseConfig", () => {
+  it("fills in the defaults around what is given", () => {
+    const { settings, run, runs } = parse(defineConfig({ iterations: 3, loss: { beta: 0.5 } }));
+    expect(settings.iterations).toBe(3);
+    expect(settings.loss).toEqual({ ...paperSettings.loss, beta: 0.5 });
+    expect([run, runs]).toEqual(["world-temporal", "runs"]);
+  });
+
+  it("names the field and the value that is wrong", () => {
+    expect(() => parse({ sampling: { topP: 1.5 } })).toThrow(
+      /The setting sampling.topP is 1.5: .*1 \(tempora.config.ts, field sampling.topP\)/,
+    );
+    expect(() => parse({ strategy: "spin" })).toThrow(/field strategy/);
+    expect(() => parse({ candidates: 1 })).toThrow(/field candidates/);
+  });
+
+  it("refuses a setting that does not exist, with its full path", () => {
+    expect(() => parse({ training: { lr: 1 } })).toThrow(/There is no setting training.lr/);
+  });
+
+  it("refuses settings that contradict each other", () => {
+    expect(() => parse({ model: "m" })).toThrow(/without prompts/);
+    expect(() => parse({ judge: { role: "external" } })).toThrow(/no model is named/);
+    expect(() => parse({ baselines: ["temporal"] })).toThrow(/its own baseline/);
+    expect(() => parse({ run: "../x" })).toThrow(/field run/);
+  });
+
+  it("lets later configurations override earlier ones", () => {
+    const merged = mergeConfigs({ seed: 1, judge: { retries: 2 } }, { judge: { judgements: 5 } });
+    expect(merged).toEqual({ seed: 1, judge: { retries: 2, judgements: 5 } });
+  });
+});
