@@ -12,6 +12,13 @@
 
 namespace tempora {
 
+// Cosines and sines of the positions met so far, for one set of frequencies.
+struct RotaryTable {
+  std::vector<float> frequencies;  // [C/2]
+  std::int64_t positions = 0;
+  Buffer values;  // f32 [positions, C]: cosines, then sines
+};
+
 class CpuBackend : public Backend {
  public:
   // threads 0: all cores. Throws std::invalid_argument where TEMPORA_CPU_KERNELS names what this CPU cannot run.
@@ -93,11 +100,15 @@ class CpuBackend : public Backend {
   void product(const Product& product, const void* a, const void* b, void* c);
   void widened_product(const Product& product, const void* a, const void* b, void* c);
 
+  // The table for positions up to `largest`.
+  const float* rotary_table(const float* frequencies, int half, std::int64_t largest);
+
   int threads_;
   Isa isa_;
   bool native_bf16_;  // whether oneDNN multiplies bf16 faster than f32
   Allocator allocator_;
   ProductCache products_;
+  RotaryTable rotary_;
 };
 
 }  // namespace tempora

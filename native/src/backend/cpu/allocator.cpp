@@ -1,0 +1,147 @@
+#include "allocator.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "parallel.h"
+
+namespace tempora {
+namespace {
+
+constexpr std::size_t kLargeBlock = std::size_t{2} << 20;   // from here on: pages of its own, huge ones if there are
+constexpr std::size_t kKeptBytes = std::size_t{256} << 20;  // freed memory kept for the next request
+
+// The next multiple of an eighth of the power of two below: at most 12.5 % is wasted, and few sizes occur.
+std::size_t block_size(std::size_t bytes) {
+  bytes = std::max<std::size_t>(bytes, 64);
+  std::size_t step = 64;
+  while (step * 16 < bytes) step *= 2;
+  if (bytes >= kLargeBlock) step = std::max(step, std::size_t{1} << 16);
+  return (bytes + step - 1) / step * step;
+}
+
+void free_block(void* data, std::size_t block) {
+  if (block >= kLargeBlock) {
+    munmap(data, block);
+  } else {
+    std::free(data);
+  }
+}
+
+// Pages belong to the memory of the thread that writes them first.
+void touch(void* data, std::size_t block, int threads) {
+  constexpr std::int64_t kPage = 4096;
+  char* bytes = static_cast<char*>(data);
+  parallel_ranges(threads, static_cast<std::int64_t>(block) / kPage, 1024, 512,
+                  [bytes](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t page = begin; page < end; ++page) bytes[page * kPage] = 0;
+                  });
+}
+
+std::string in_words(std::size_t bytes) {
+  char text[32];
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  std::snprintf(text, sizeof text, mib < 1024 ? "%.1f MiB" : "%.2f GiB", mib < 1024 ? mib : mib / 1024);
+  return text;
+}
+
+constexpr const char* kUseNames[kMemoryUses] = {"weights", "gradients", "optimizer", "workspace", "cache"};
+
+constexpr const char* kRemedies[kMemoryUses] = {
+    "take a smaller model, or bf16 weights",
+    "take a smaller model: gradients are f32",
+    "take a smaller model: AdamW keeps two f32 numbers for each weight",
+    "take fewer tokens a batch, or turn activation checkpointing on",
+    "take a smaller key/value cache: fewer rows at a time, or shorter completions",
+};
+
+}  // namespace
+
+Allocator::~Allocator() { drop_cached(0); }
+
+void* Allocator::take_cached(std::size_t block) {
+  const auto found = cached_.find(block);
+  if (found == cached_.end()) return nullptr;
+  void* data = found->second.back();
+  found->second.pop_back();
+  if (found->second.empty()) cached_.erase(found);
+  cached_bytes_ -= block;
+  return data;
+}
+
+void* Allocator::take_new(std::size_t block) {
+  if (block < kLargeBlock) return std::aligned_alloc(64, block);
+  void* data = mmap(nullptr, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  madvise(data, block, MADV_HUGEPAGE);
+  touch(data, block, threads_);
+  return data;
+}
+
+void Allocator::drop_cached(std::size_t keep_bytes) noexcept {
+  // The largest first.
+  while (cached_bytes_ > keep_bytes) {
+    const auto largest = std::prev(cached_.end());
+    free_block(largest->second.back(), largest->first);
+    cached_bytes_ -= largest->first;
+    largest->second.pop_back();
+    if (largest->second.empty()) cached_.erase(largest);
+  }
+}
+
+void* Allocator::allocate(std::size_t bytes, MemoryUse use) {
+  const std::lock_guard lock(mutex_);
+  const std::size_t block = block_size(bytes);
+  if (block < bytes) throw out_of_memory(bytes, use);  // wrapped around
+  void* data = take_cached(block);
+  if (data == nullptr) data = take_new(block);
+  if (data == nullptr) {
+    drop_cached(0);
+    data = take_new(block);
+  }
+  if (data == nullptr) throw out_of_memory(bytes, use);
+  used_[static_cast<std::size_t>(use)] += block;
+  std::size_t total = 0;
+  for (const std::size_t of_use : used_) total += of_use;
+  peak_ = std::max(peak_, total);
+  return data;
+}
+
+void Allocator::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
+  const std::lock_guard lock(mutex_);
+  const std::size_t block = block_size(bytes);
+  used_[static_cast<std::size_t>(use)] -= block;
+  try {
+    cached_[block].push_back(data);
+    cached_bytes_ += block;
+  } catch (const std::bad_alloc&) {
+    free_block(data, block);
+  }
+  drop_cached(kKeptBytes);
+}
+
+std::size_t Allocator::used(MemoryUse use) const {
+  const std::lock_guard lock(mutex_);
+  return used_[static_cast<std::size_t>(use)];
+}
+
+std::size_t Allocator::peak() const {
+  const std::lock_guard lock(mutex_);
+  return peak_;
+}
+
+OutOfMemory Allocator::out_of_memory(std::size_t bytes, MemoryUse use) const {
+  const auto wanted = static_cast<std::size_t>(use);
+  std::string held;
+  for (std::size_t i = 0; i < kMemoryUses; ++i) {
+    if (used_[i] > 0) held += (held.empty() ? "" : ", ") + std::string(kUseNames[i]) + " " + in_words(used_[i]);
+  }
+  return OutOfMemory("the system has no " + in_words(bytes) + " for " + kUseNames[wanted] +
+                     " (held already: " + (held.empty() ? "nothing" : held) + "); " + kRemedies[wanted]);
+}
+
+}  // namespace tempora

@@ -1,0 +1,53 @@
+#include <cmath>
+#include <vector>
+
+#include "cpu_backend.h"
+#include "kernels/adamw.h"
+#include "kernels/elements.h"
+#include "parallel.h"
+#include "views.h"
+
+namespace tempora {
+
+double CpuBackend::sum_of_squares(const Matrix& x) {
+  constexpr std::int64_t kBlock = 1 << 15;
+  const auto kernel = element_kernels_for(isa_).sum_of_squares[index_of(x.dtype)];
+  const std::int64_t size = x.size();
+  std::vector<double> sums(static_cast<std::size_t>((size + kBlock - 1) / kBlock));
+  parallel_ranges(threads_, static_cast<std::int64_t>(sums.size()), 2, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t block = begin; block < end; ++block) {
+      const std::int64_t first = block * kBlock;
+      sums[static_cast<std::size_t>(block)] = kernel(element(x, first), std::min(kBlock, size - first));
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+void CpuBackend::adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
+                       const AdamWOptions& options) {
+  require(gradient.dtype == DType::f32 && gradient.size() == weight.size(),
+          "adamw: the gradient is f32 and as large as the weight");
+  const auto step = static_cast<double>(options.step);
+  AdamWScalars scalars;
+  scalars.keep = static_cast<float>(1 - options.learning_rate * options.weight_decay);
+  scalars.gradient_scale = static_cast<float>(options.gradient_scale);
+  scalars.beta2 = static_cast<float>(options.beta2);
+  scalars.one_minus_beta1 = static_cast<float>(1 - options.beta1);
+  scalars.one_minus_beta2 = static_cast<float>(1 - options.beta2);
+  scalars.step_size = static_cast<float>(options.learning_rate / (1 - std::pow(options.beta1, step)));
+  scalars.second_root_correction = static_cast<float>(std::sqrt(1 - std::pow(options.beta2, step)));
+  scalars.epsilon = static_cast<float>(options.epsilon);
+  scalars.rounding_key = options.rounding_key;
+  const AdamWKernels& kernels = adamw_kernels_for(isa_);
+  parallel_ranges(threads_, weight.size(), kParallelGrain, 64, [&](std::int64_t begin, std::int64_t end) {
+    if (weight.dtype == DType::f32) {
+      kernels.update_f32(weight.f32(), gradient.f32(), first, second, scalars, begin, end);
+    } else {
+      kernels.update_bf16(static_cast<std::uint16_t*>(weight.data), gradient.f32(), first, second, scalars, begin, end);
+    }
+  });
+}
+
+}  // namespace tempora
