@@ -1,0 +1,75 @@
+const list = (text: string): readonly string[] => text.trim().split(/\s+/);
+
+/** Words of three or four letters, each one token. */
+export const nouns = list(`
+  ant axe bag bat bear bed bee bell bird boat book bowl box bus cake car cart cat coat corn cow cup deer desk dog
+  door duck egg fan fire fish fox frog goat hat hen jar key king lamp leaf lion milk moon nest owl pan pig
+  rain ring road rope salt ship shoe star sun tree wolf`);
+
+export const adjectives = list("big blue cold dark fast gold gray kind long new old pink red soft tall warm");
+
+export const verbs = list("finds gets has likes sees takes wants hears");
+
+export const letters = list("a b c d e f g h i j k l m n o p q r s t u v w x y z");
+
+/** 0 to 20. */
+export const numbers: readonly string[] = Array.from({ length: 21 }, (_, number) => String(number));
+
+export const words: readonly string[] = [...nouns, ...adjectives];
+
+/** What an answer needs beside words, letters and numbers. */
+export const marks = list("the . ( , )");
+
+/** The kinds of task, each named by the first word of its instruction. */
+export const kinds = [
+  "repeat",
+  "reverse",
+  "sort",
+  "spell",
+  "count",
+  "add",
+  "last",
+  "second",
+  "list",
+  "sentence",
+] as const;
+
+export type Kind = (typeof kinds)[number];
+
+/** The rubric's points, in the order in which they are added up. */
+export const points = ["kind", "half", "length", "items", "order"] as const;
+
+export type Point = (typeof points)[number];
+
+/** One token of a justification: "half=1". */
+export function pointToken(point: Point, met: boolean): string {
+  return `${point}=${met ? 1 : 0}`;
+}
+
+export const rubricToken = "judge";
+export const responseToken = "answer";
+export const scoreToken = "Score:";
+
+export const special = {
+  pad: "<pad>",
+  unknown: "<unk>",
+  end: "<end>",
+  user: "<user>",
+  assistant: "<assistant>",
+} as const;
+
+/** Every token by its id. */
+export const vocabulary: readonly string[] = [
+  ...Object.values(special),
+  ...kinds,
+  ...words,
+  ...verbs,
+  ...letters,
+  ...numbers,
+  ...marks,
+  "+",
+  rubricToken,
+  responseToken,
+  scoreToken,
+  ...points.flatMap((point) => [pointToken(point, true), pointToken(point, false)]),
+];
