@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { resolve } from "node:path";
 
 /** The repository's root folder. */
-export const root = resolve(import.meta.dir, "../..");
+export const root = resolve(import.meta.dirname, "../..");
 
 /** A step that could not be done, worded for the user: what is wrong and what to do. */
 export class SetupError extends Error {

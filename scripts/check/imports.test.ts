@@ -1,0 +1,62 @@
+import { describe, expect, test } from "vitest";
+import { importProblems } from "./imports.ts";
+
+function problems(path: string, text: string): string[] {
+  return importProblems([{ path, text }]);
+}
+
+describe("imports between packages", () => {
+  test("run downward", () => {
+    expect(problems("packages/trainer/src/a.ts", 'import { Engine } from "@tempora/engine";')).toEqual([]);
+    expect(problems("packages/engine/src/a.ts", '\nimport { runLoop } from "@tempora/trainer";')).toEqual([
+      "packages/engine/src/a.ts:2: @tempora/trainer may not be imported by engine",
+    ]);
+  });
+
+  test("keep preferences and world away from the engine, in types, re-exports and dynamic imports too", () => {
+    expect(
+      problems("packages/preferences/src/a.ts", 'import type {\n  Engine,\n} from "@tempora/engine";'),
+    ).toHaveLength(1);
+    expect(problems("packages/world/src/a.ts", 'export * from "@tempora/engine";')).toHaveLength(1);
+    expect(problems("packages/world/src/a.ts", 'const e = await import("@tempora/engine");')).toHaveLength(1);
+    expect(problems("packages/world/src/a.ts", 'import { Tokenizer } from "@tempora/text";')).toEqual([]);
+  });
+
+  test("go by a package's name, not into its folder", () => {
+    expect(problems("packages/cli/src/a.ts", 'import { x } from "../../engine/src/model.ts";')).toHaveLength(1);
+    expect(problems("packages/cli/src/a.ts", 'import { x } from "../src/b.ts";')).toEqual([]);
+  });
+
+  test("are refused in a package that has no place in the order", () => {
+    expect(problems("packages/novel/src/a.ts", 'import { x } from "./b.ts";')).toHaveLength(1);
+  });
+});
+
+describe("imports of the set-up", () => {
+  test("are built-in modules only", () => {
+    expect(problems("scripts/setup/a.ts", 'import { join } from "node:path";\nimport { x } from "./b.ts";')).toEqual(
+      [],
+    );
+    expect(problems("scripts/setup/a.ts", 'import { z } from "zod";')).toHaveLength(1);
+    expect(problems("scripts/check.ts", 'import { z } from "zod";')).toEqual([]);
+  });
+});
+
+describe("includes", () => {
+  test("of a backend know forest.h of the engine only", () => {
+    expect(problems("native/src/backend/backend.h", '#include "../engine/forest.h"')).toEqual([]);
+    expect(problems("native/src/backend/cpu/head.cpp", '#include "../../engine/decoder.h"')).toHaveLength(1);
+    expect(problems("native/src/backend/cpu/head.cpp", '#include "engine/decoder.h"')).toHaveLength(1);
+    expect(problems("native/src/backend/cpu/head.cpp", '#include "../cuda/arena.h"')).toHaveLength(1);
+  });
+
+  test("of the engine know backend.h only", () => {
+    expect(problems("native/src/engine/block.cpp", '#include "../backend/backend.h"\n#include "block.h"')).toEqual([]);
+    expect(problems("native/src/engine/block.cpp", '#include "../backend/cpu/cpu_backend.h"')).toHaveLength(1);
+  });
+
+  test("of N-API stand in the addon only", () => {
+    expect(problems("native/src/addon/engine.cpp", "#include <napi.h>")).toEqual([]);
+    expect(problems("native/src/engine/engine.cpp", "#include <napi.h>")).toHaveLength(1);
+  });
+});

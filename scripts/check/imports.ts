@@ -1,0 +1,86 @@
+import { posix } from "node:path";
+import { isCpp, type SourceFile } from "./files.ts";
+
+/** The packages, lowest first: one may import those before it. */
+const order = ["errors", "engine", "models", "text", "preferences", "world", "trainer", "report", "cli"];
+
+/** Packages that may import less than their place allows. */
+const only: Record<string, readonly string[]> = {
+  text: ["errors"],
+  preferences: ["errors"],
+  world: ["errors", "text", "preferences"],
+};
+
+function allowedImports(name: string): readonly string[] {
+  return only[name] ?? order.slice(0, order.indexOf(name));
+}
+
+interface Reference {
+  target: string;
+  line: number;
+}
+
+function references(text: string, pattern: RegExp): Reference[] {
+  return [...text.matchAll(pattern)].map((match) => ({
+    target: match[1] ?? match[2] ?? "",
+    line: text.slice(0, match.index).split("\n").length,
+  }));
+}
+
+const tsImport =
+  /^[ \t]*(?:import|export)\b[^"';=()]*?\bfrom\s*["']([^"'\n]+)["']|(?:^[ \t]*import\s*|\bimport\(\s*)["']([^"'\n]+)["']/gm;
+const cppInclude = /^[ \t]*#[ \t]*include[ \t]*[<"]([^>"\n]+)[>"]/gm;
+
+function packageProblem(name: string, path: string, target: string): string | null {
+  if (target.startsWith(".")) {
+    const resolved = posix.join(posix.dirname(path), target);
+    return resolved.startsWith(`packages/${name}/`) ? null : "leaves its package; import it by name";
+  }
+  const imported = /^@tempora\/([^/]+)/.exec(target)?.[1];
+  if (imported === undefined || allowedImports(name).includes(imported)) return null;
+  return imported === name ? "is its own package" : `may not be imported by ${name}`;
+}
+
+function tsProblem(path: string, target: string): string | null {
+  const name = /^packages\/([^/]+)\//.exec(path)?.[1];
+  if (name !== undefined) {
+    return order.includes(name) ? packageProblem(name, path, target) : "is in a package whose place is unknown";
+  }
+  const isSetup = path === "scripts/setup.ts" || (path.startsWith("scripts/setup/") && !path.endsWith(".test.ts"));
+  if (isSetup && !/^(node:|bun:|\.)/.test(target))
+    return "may not be imported by the set-up: it runs before the install";
+  return null;
+}
+
+function cppProblem(path: string, target: string): string | null {
+  if (/^(napi|node_api|js_native_api)\b/.test(target) && !path.startsWith("native/src/addon/")) {
+    return "may be included by native/src/addon only";
+  }
+  const resolved =
+    target.startsWith(".") || !target.includes("/") ? posix.join(posix.dirname(path), target) : `native/src/${target}`;
+  const inFolder = (file: string, folder: string) => file.startsWith(`native/src/${folder}/`);
+  if (inFolder(path, "backend") && inFolder(resolved, "engine") && resolved !== "native/src/engine/forest.h") {
+    return "may not be included by a backend: it knows of the engine forest.h only";
+  }
+  if (inFolder(path, "engine") && inFolder(resolved, "backend") && resolved !== "native/src/backend/backend.h") {
+    return "may not be included by the engine: it knows of the backends backend.h only";
+  }
+  const device = /^native\/src\/backend\/(cpu|cuda)\//;
+  const own = device.exec(path)?.[1];
+  const other = device.exec(resolved)?.[1];
+  if (own !== undefined && other !== undefined && own !== other) return "is another backend's";
+  return null;
+}
+
+/** Imports and includes against the direction of the architecture. */
+export function importProblems(files: readonly SourceFile[]): string[] {
+  const problems: string[] = [];
+  for (const { path, text } of files) {
+    const cpp = isCpp(path);
+    for (const { target, line } of references(text, cpp ? cppInclude : tsImport)) {
+      const problem = cpp ? cppProblem(path, target) : tsProblem(path, target);
+      if (problem !== null) problems.push(`${path}:${line}: ${target} ${problem}`);
+    }
+  }
+  return problems;
+}

