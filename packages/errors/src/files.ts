@@ -24,9 +24,9 @@ const reasons: Record<string, string> = {
   EMFILE: "too many open files",
 };
 
-/** The system's code of a failed file operation ("ENOENT"), or undefined for any other error. */
+/** The system's code of a failed file operation ("ENOENT"), or undefined for any other error, such as an abort. */
 export function systemErrorCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !("code" in error)) return undefined;
+  if (!(error instanceof Error) || !("code" in error) || !("errno" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
 }
 

@@ -1,0 +1,40 @@
+import { readFile } from "node:fs/promises";
+import { fileError, TemporaError } from "@tempora/errors";
+
+/** The object that a JSON file holds. @throws TemporaError when the file is missing, not JSON, or not an object. */
+export async function readJsonObject(file: string, what: string): Promise<Record<string, unknown>> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw fileError(error, `Cannot read ${what}`, file);
+  }
+  return parseJsonObject(text, file, what);
+}
+
+/** The same from text that was read already. */
+export function parseJsonObject(text: string, file: string, what: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TemporaError(`${what} is not valid JSON: ${reason}`, {
+      where: { file },
+      remedy: "Fetch or write the file again.",
+      cause: error,
+    });
+  }
+  if (!isObject(value)) {
+    throw new TemporaError(`${what} does not hold a JSON object`, {
+      where: { file },
+      remedy: "Fetch or write the file again.",
+    });
+  }
+  return value;
+}
+
+/** True for a JSON object: neither null nor a list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

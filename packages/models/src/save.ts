@@ -1,0 +1,182 @@
+import { existsSync } from "node:fs";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine/model";
+import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { dtypeName, parseModelConfig } from "./config.ts";
+import { companionFiles, partialFolder, replacedFolder } from "./layout.ts";
+import { type NamedTensor, SafetensorsWriter, type TensorLayout, tensorBytes } from "./safetensors_writer.ts";
+import { indexFile } from "./weights.ts";
+
+export interface SaveOptions {
+  config: ModelConfig;
+  /** The config.json to write; its element type is corrected. It must describe `config`. */
+  raw: Record<string, unknown>;
+  dtype: DType;
+  /** Every parameter of the model once, in any order, in `dtype`. */
+  tensors: AsyncIterable<NamedTensor> | Iterable<NamedTensor>;
+  /** Folder whose tokenizer and generation files are copied. */
+  companions?: string;
+  /** Further files by name; they win over companions. */
+  files?: Record<string, string>;
+  /** A shard is closed before it grows beyond this. Default 5 GB. */
+  maxShardBytes?: number;
+}
+
+const defaultShardBytes = 5e9;
+
+/**
+ * Writes a checkpoint that transformers, TRL and vLLM open; whole or not at all: everything goes to a folder beside it,
+ * is flushed to the disk and then renamed. An existing folder is replaced only when it is empty or a checkpoint.
+ */
+export async function saveCheckpoint(folder: string, options: SaveOptions): Promise<void> {
+  const target = resolve(folder);
+  const partial = partialFolder(target);
+  const raw = correctedConfig(options);
+  try {
+    await refuseForeignFolder(target);
+    await recoverReplaced(target);
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true });
+    await writeWeights(partial, options);
+    await copyCompanions(partial, options);
+    await writeSynced(join(partial, "config.json"), `${JSON.stringify(raw, null, 2)}\n`);
+    for (const [name, text] of Object.entries(options.files ?? {})) await writeSynced(join(partial, name), text);
+    await syncFolder(partial);
+    await takePlace(partial, target);
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true }).catch(() => undefined);
+    throw systemErrorCode(error) === undefined ? error : fileError(error, "Cannot save the checkpoint", folder);
+  }
+}
+
+/** config.json with the element type of the weights, checked to describe the very model that is saved. */
+function correctedConfig({ config, raw, dtype }: SaveOptions): Record<string, unknown> {
+  const corrected = { ...raw };
+  const name = dtypeName(dtype);
+  if ("torch_dtype" in raw || !("dtype" in raw)) corrected.torch_dtype = name;
+  if ("dtype" in raw || !("torch_dtype" in raw)) corrected.dtype = name;
+  const described = parseModelConfig(corrected, "config.json");
+  for (const key of Object.keys(described) as (keyof ModelConfig)[]) {
+    if (JSON.stringify(described[key]) !== JSON.stringify(config[key])) {
+      const shown = `${JSON.stringify(described[key])} instead of ${JSON.stringify(config[key])}`;
+      throw new TemporaError(`The config.json to save describes another model: ${shown}`, {
+        where: { field: key },
+        remedy: "Save with the raw config that the model was loaded with.",
+      });
+    }
+  }
+  return corrected;
+}
+
+async function refuseForeignFolder(target: string): Promise<void> {
+  if (!existsSync(target)) return;
+  const names = await readdir(target);
+  const checkpoint = names.includes("config.json") && names.some((name) => name.endsWith(".safetensors"));
+  if (names.length > 0 && !checkpoint) {
+    throw new TemporaError("The folder holds something else than a checkpoint, so it is not replaced", {
+      where: { file: target },
+      remedy: "Name an empty or a new folder.",
+    });
+  }
+}
+
+/** After a crash between the two renames the previous checkpoint comes back; after one behind them it goes. */
+async function recoverReplaced(target: string): Promise<void> {
+  const replaced = replacedFolder(target);
+  if (!existsSync(replaced)) return;
+  if (existsSync(target)) await rm(replaced, { recursive: true, force: true });
+  else await rename(replaced, target);
+}
+
+async function takePlace(partial: string, target: string): Promise<void> {
+  const replaced = replacedFolder(target);
+  if (existsSync(target)) await rename(target, replaced);
+  await rename(partial, target);
+  await syncFolder(dirname(target));
+  await rm(replaced, { recursive: true, force: true });
+}
+
+async function writeWeights(folder: string, options: SaveOptions): Promise<void> {
+  const shards = planShards(options);
+  const names = shardNames(shards.length);
+  const writers: SafetensorsWriter[] = [];
+  try {
+    for (const [i, shard] of shards.entries()) {
+      writers.push(await SafetensorsWriter.create(join(folder, names[i]!), shard));
+    }
+    for await (const tensor of options.tensors) {
+      // A tensor that no shard waits for is refused, by name, by the first one.
+      const writer = writers.find((candidate) => candidate.has(tensor.name)) ?? writers[0]!;
+      await writer.write(tensor);
+    }
+    for (const writer of writers) await writer.close();
+  } finally {
+    for (const writer of writers) await writer.abandon();
+  }
+  if (shards.length > 1) await writeSynced(join(folder, indexFile), indexJson(shards, names));
+}
+
+/** Parameters in their own order, a new shard whenever the next one would not fit. */
+function planShards({ config, dtype, maxShardBytes = defaultShardBytes }: SaveOptions): TensorLayout[][] {
+  const shards: TensorLayout[][] = [[]];
+  let filled = 0;
+  for (const { name, shape } of parameterShapes(config)) {
+    const tensor = { name, shape, dtype };
+    const bytes = tensorBytes(tensor);
+    if (filled > 0 && filled + bytes > maxShardBytes) {
+      shards.push([]);
+      filled = 0;
+    }
+    shards.at(-1)!.push(tensor);
+    filled += bytes;
+  }
+  return shards;
+}
+
+function shardNames(count: number): string[] {
+  if (count === 1) return ["model.safetensors"];
+  const five = (number: number) => String(number).padStart(5, "0");
+  return Array.from({ length: count }, (_, i) => `model-${five(i + 1)}-of-${five(count)}.safetensors`);
+}
+
+function indexJson(shards: readonly TensorLayout[][], names: readonly string[]): string {
+  const all = shards.flat();
+  const metadata = {
+    total_parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0),
+    total_size: all.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
+  };
+  const owners = shards.flatMap((shard, i) => shard.map(({ name }) => [name, names[i]!] as const));
+  owners.sort(([a], [b]) => (a < b ? -1 : 1));
+  return `${JSON.stringify({ metadata, weight_map: Object.fromEntries(owners) }, null, 2)}\n`;
+}
+
+async function copyCompanions(folder: string, { companions, files = {} }: SaveOptions): Promise<void> {
+  if (companions === undefined) return;
+  for (const name of companionFiles) {
+    const source = join(companions, name);
+    if (!(name in files) && existsSync(source)) {
+      // Not copyFile: a read-only source would make a read-only copy.
+      await writeSynced(join(folder, name), await readFile(source));
+    }
+  }
+}
+
+async function writeSynced(file: string, content: string | Uint8Array): Promise<void> {
+  const handle = await open(file, "w");
+  try {
+    await handle.writeFile(content);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
