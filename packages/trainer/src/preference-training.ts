@@ -4,7 +4,7 @@ import { type MicroBatch, optimizerBatches, type PackItem, packForests } from ".
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
 import { scheduleFactor } from "./schedules.ts";
-import { type ScoringEngine, scoreRows, signalOption } from "./scoring.ts";
+import { type ScoredCompletion, type ScoringEngine, scoreRows, signalOption } from "./scoring.ts";
 import { accumulateSupervised, epochOrder, type SupervisedRow, toItem } from "./supervised-training.ts";
 import { optimize, type TrainableEngine, type TrainingOptions, type TrainingSummary } from "./training-face.ts";
 
@@ -108,8 +108,8 @@ async function referenceSums(training: PreferenceTraining): Promise<ReferenceSum
   let next = 0;
   return rows.map((row) => {
     if (row.reference !== undefined) return row.reference;
-    const [chosen, rejected] = scored[next++] as [{ sum: number }, { sum: number }];
-    return { chosen: chosen.sum, rejected: rejected.sum };
+    const [chosen, rejected] = scored[next++] as ScoredCompletion[];
+    return { chosen: (chosen as ScoredCompletion).sum, rejected: (rejected as ScoredCompletion).sum };
   });
 }
 

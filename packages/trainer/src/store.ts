@@ -1,0 +1,131 @@
+import { createHash } from "node:crypto";
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import writeFileAtomic from "write-file-atomic";
+import { type FolderLock, tryLockFolder } from "./locks.ts";
+
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
+
+/** JSON with sorted keys: equal values give equal text. */
+export function canonical(value: Json): string {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  if (isList(value)) return `[${value.map(canonical).join(",")}]`;
+  const keys = Object.keys(value).filter((key) => value[key] !== undefined);
+  return `{${keys.sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key] as Json)}`).join(",")}}`;
+}
+
+function isList(value: Json): value is readonly Json[] {
+  return Array.isArray(value);
+}
+
+export function hashJson(value: Json): string {
+  return createHash("sha256").update(canonical(value)).digest("hex");
+}
+
+export interface StageOutcome<Result> {
+  key: string;
+  /** Where the stage's files lie. */
+  folder: string;
+  result: Result;
+  /** True when nothing was computed. */
+  reused: boolean;
+}
+
+export interface StageWork<Result> {
+  kind: string;
+  /** Everything that decides the output, the code version aside. */
+  inputs: Json;
+  signal?: AbortSignal;
+  /** Called once when another process is computing the same stage. */
+  onWait?(): void;
+  /**
+   * Computes the stage. Files go into `folder`, whole or as append-safe logs; what an interrupted attempt left there is
+   * still there. The returned value becomes result.json, which marks the stage as done: it must be plain JSON.
+   */
+  compute(folder: string): Promise<Result>;
+}
+
+/**
+ * Outputs of stages under the hash of their inputs: <folder>/<kind>/<key>/. A stage is computed once, whoever asks;
+ * resuming is asking again. Several processes may share a store.
+ */
+export class Store {
+  constructor(
+    readonly folder: string,
+    readonly codeVersion: string,
+  ) {}
+
+  key(kind: string, inputs: Json): string {
+    return hashJson({ kind, code: this.codeVersion, inputs });
+  }
+
+  async stage<Result>(work: StageWork<Result>): Promise<StageOutcome<Result>> {
+    const key = this.key(work.kind, work.inputs);
+    const folder = join(this.folder, work.kind, key);
+    const done = await readResult<Result>(folder);
+    if (done !== null) return { key, folder, result: done.result, reused: true };
+    const lost = new AbortController();
+    const lock = await this.#lock(folder, work, lost);
+    try {
+      const meanwhile = await readResult<Result>(folder);
+      if (meanwhile !== null) return { key, folder, result: meanwhile.result, reused: true };
+      await writeWhole(join(folder, "inputs.json"), `${canonical(work.inputs)}\n`);
+      const result = await work.compute(folder);
+      lost.signal.throwIfAborted();
+      await writeWhole(join(folder, "result.json"), `${JSON.stringify(result)}\n`);
+      // Through JSON, so that a fresh result is what a reused one will be.
+      return { key, folder, result: JSON.parse(JSON.stringify(result)) as Result, reused: false };
+    } finally {
+      await lock.release();
+    }
+  }
+
+  async #lock(folder: string, work: StageWork<unknown>, lost: AbortController): Promise<FolderLock> {
+    for (let attempt = 0; ; attempt++) {
+      work.signal?.throwIfAborted();
+      const lock = await tryLockFolder(folder, (reason) => lost.abort(reason));
+      if (lock !== null) return lock;
+      if (attempt === 0) work.onWait?.();
+      await sleep(200, undefined, work.signal === undefined ? {} : { signal: work.signal });
+    }
+  }
+}
+
+async function readResult<Result>(folder: string): Promise<{ result: Result } | null> {
+  const file = join(folder, "result.json");
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return null;
+    throw fileError(error, "Cannot read the stage's result", file);
+  }
+  try {
+    return { result: JSON.parse(text) as Result };
+  } catch (error) {
+    throw new TemporaError("The stage's result is not JSON", {
+      where: { file },
+      remedy: "Something else wrote to the store: delete this stage's folder and run again.",
+      cause: error,
+    });
+  }
+}
+
+/** Writes a file whole or not at all. */
+export async function writeWhole(file: string, content: string): Promise<void> {
+  try {
+    await writeFileAtomic(file, content);
+  } catch (error) {
+    throw fileError(error, "Cannot write the file", file);
+  }
+}
+
+export async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw fileError(error, "Cannot create the folder", folder);
+  }
+}
