@@ -1,0 +1,62 @@
+import { type Forest, ForestBuilder } from "@tempora/engine";
+
+export interface PrefixForest {
+  forest: Forest;
+  /** leaves[k] is the node at which sequence k ends. */
+  leaves: number[];
+}
+
+/**
+ * The forest in which every prefix that two sequences have in common is held once: a judge's rubric for all its
+ * prompts, a prompt for all its responses. Equal sequences end at the same node.
+ */
+export function prefixForest(sequences: readonly (readonly number[])[]): PrefixForest {
+  const builder = new ForestBuilder();
+  const leaves = new Array<number>(sequences.length).fill(-1);
+  const order = sequences.map((_, index) => index);
+  order.sort((a, b) => compare(sequences[a] as number[], sequences[b] as number[]) || a - b);
+  // A work list instead of recursion: sequences that only grow by one token would nest as deep as they are long.
+  const pending = [{ members: order, depth: 0, parent: -1 }];
+  for (let group = pending.shift(); group !== undefined; group = pending.shift()) {
+    for (const members of splitByToken(sequences, group.members, group.depth)) {
+      const first = sequences[members[0] as number] as readonly number[];
+      const end = commonLength(sequences, members);
+      const node = builder.add(first.slice(group.depth, end), group.parent, false);
+      const longer = members.filter((member) => (sequences[member] as readonly number[]).length > end);
+      for (const member of members) leaves[member] = node;
+      if (longer.length > 0) pending.push({ members: longer, depth: end, parent: node });
+    }
+  }
+  return { forest: builder.build(), leaves };
+}
+
+/** Runs of members (sorted) that agree in the token at `depth`. */
+function splitByToken(sequences: readonly (readonly number[])[], members: number[], depth: number): number[][] {
+  const runs: number[][] = [];
+  let last: number | undefined;
+  for (const member of members) {
+    const token = (sequences[member] as readonly number[])[depth];
+    if (runs.length === 0 || token !== last) runs.push([]);
+    (runs[runs.length - 1] as number[]).push(member);
+    last = token;
+  }
+  return runs;
+}
+
+/** Tokens that all members share from the start. They are sorted: the first and the last differ earliest. */
+function commonLength(sequences: readonly (readonly number[])[], members: readonly number[]): number {
+  const first = sequences[members[0] as number] as readonly number[];
+  const last = sequences[members[members.length - 1] as number] as readonly number[];
+  const shortest = Math.min(first.length, last.length);
+  let length = 0;
+  while (length < shortest && first[length] === last[length]) length++;
+  return length;
+}
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  const shortest = Math.min(a.length, b.length);
+  for (let i = 0; i < shortest; i++) {
+    if (a[i] !== b[i]) return (a[i] as number) - (b[i] as number);
+  }
+  return a.length - b.length;
+}
