@@ -90,7 +90,10 @@ function readStatements(text: string, max: number, finished: boolean): Statement
     const stated = /[:=：]$/u.test(match[0]);
     // The bare word at the end of a finished text ("this earns a perfect score") states nothing.
     if (!stated && finished) continue;
-    statements.push({ rank, reading: stated ? read(text.slice(match.index + match[0].length), max, finished) : "cut-off" });
+    statements.push({
+      rank,
+      reading: stated ? read(text.slice(match.index + match[0].length), max, finished) : "cut-off",
+    });
   }
   return statements;
 }
@@ -106,8 +109,8 @@ function rankOf(before: string): Rank | null {
 }
 
 function read(after: string, max: number, finished: boolean): Reading {
-  if (after.trim() === "") return "cut-off";
   const undecorated = after.replace(decoration, "");
+  if (undecorated === "") return "cut-off";
   if (placeholder.test(after.trimStart()) && !/^\p{N}/u.test(undecorated)) return "placeholder";
   const added = sum.exec(undecorated);
   const rest = added === null ? undecorated : undecorated.slice(added[0].length).replace(decoration, "");

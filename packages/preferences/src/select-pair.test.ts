@@ -1,0 +1,162 @@
+import { describe, expect, it } from "vitest";
+import { type Judged, selectPair, selectPairs } from "./select-pair.ts";
+import { rolesOf, strategies } from "./strategies.ts";
+
+function pool(role: string, ...scores: (number | null)[]): Judged[] {
+  return scores.map((score, i) => ({ id: `${role}/${i}`, role, text: `${role} answer ${i}`, score, length: 10 + i }));
+}
+
+const selfRewarding = strategies["self-rewarding"].phases[0]!;
+const [phase1, phase2] = [strategies.temporal.phases[0]!, strategies.temporal.phases[1]!];
+
+function ids(selection: ReturnType<typeof selectPair>): unknown {
+  return "dropped" in selection ? selection.dropped : [selection.chosen.id, selection.rejected.id];
+}
+
+describe("self-rewarding", () => {
+  it("takes the best and the worst of the current model, the first among equals", () => {
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", 3, 5, 5, 1, 1) }))).toEqual(["M1/1", "M1/3"]);
+  });
+
+  it("drops ties", () => {
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", 3, 3, 3) }))).toBe("tie");
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", 3) }))).toBe("tie");
+  });
+
+  it("never lets an answer without a score win either side", () => {
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", null, 4, 2, null) }))).toEqual(["M1/1", "M1/2"]);
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", null, null) }))).toBe("no-scores");
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", Number.NaN) }))).toBe("no-scores");
+    expect(ids(selectPair(selfRewarding, { current: [] }))).toBe("no-scores");
+  });
+
+  it("drops a pair of one and the same text", () => {
+    const answers = pool("M1", 4, 2).map((answer) => ({ ...answer, text: "same" }));
+    expect(ids(selectPair(selfRewarding, { current: answers }))).toBe("identical-text");
+  });
+
+  it("keeps fractions of a point apart", () => {
+    expect(ids(selectPair(selfRewarding, { current: pool("M1", 10 / 3, 3) }))).toEqual(["M1/0", "M1/1"]);
+  });
+
+  it("keeps only pairs further apart than the smallest gap", () => {
+    const pools = { current: pool("M1", 4, 3) };
+    expect(ids(selectPair(selfRewarding, pools, { minimumGap: 1 }))).toBe("tie");
+    expect(ids(selectPair(selfRewarding, pools, { minimumGap: 0.9 }))).toEqual(["M1/0", "M1/1"]);
+  });
+});
+
+describe("temporal, phase 1", () => {
+  it("rejects the past model's worst answer where it is strictly worse", () => {
+    const current = pool("M1", 4, 2);
+    expect(ids(selectPair(phase1, { current, past: pool("M0", 3, 1) }))).toEqual(["M1/0", "M0/1"]);
+    expect(ids(selectPair(phase1, { current, past: pool("M0", 3, 2) }))).toEqual(["M1/0", "M1/1"]);
+    expect(ids(selectPair(phase1, { current, past: pool("M0", 5, 3) }))).toEqual(["M1/0", "M1/1"]);
+  });
+
+  it("never takes chosen from the past", () => {
+    expect(ids(selectPair(phase1, { current: pool("M1", 2, 2), past: pool("M0", 5, 1) }))).toEqual(["M1/0", "M0/1"]);
+  });
+
+  it("falls back to the current model where the past has no scores", () => {
+    expect(ids(selectPair(phase1, { current: pool("M1", 4, 2), past: pool("M0", null) }))).toEqual(["M1/0", "M1/1"]);
+  });
+
+  it("is self-rewarding when the past is the current pool", () => {
+    const current = pool("M0", 4, 1, 3);
+    expect(ids(selectPair(phase1, { current, past: current }))).toEqual(["M0/0", "M0/1"]);
+  });
+
+  it("says which pool is missing", () => {
+    expect(() => selectPair(phase1, { current: pool("M1", 4, 2) })).toThrow(/needs answers of the past model/);
+  });
+});
+
+describe("temporal, phase 2", () => {
+  const current = pool("M1", 4, 2);
+  const past = pool("M0", 1);
+
+  it("chooses the future model's best answer where it is strictly better", () => {
+    expect(ids(selectPair(phase2, { current, past, future: pool("F", 3, 5) }))).toEqual(["F/1", "M0/0"]);
+    expect(ids(selectPair(phase2, { current, past, future: pool("F", 3, 4) }))).toEqual(["M1/0", "M0/0"]);
+  });
+
+  it("can make a pair of a prompt that phase 1 dropped", () => {
+    const tied = pool("M1", 2, 2);
+    const samePast = pool("M0", 2);
+    expect(ids(selectPair(phase1, { current: tied, past: samePast }))).toBe("tie");
+    expect(ids(selectPair(phase2, { current: tied, past: samePast, future: pool("F", 3) }))).toEqual(["F/0", "M1/0"]);
+  });
+});
+
+describe("the ablations", () => {
+  const pools = { current: pool("M1", 4, 2), past: pool("M0", 1), future: pool("F", 5) };
+
+  it("use only the past, or only the future", () => {
+    expect(ids(selectPair(strategies["past-only"].phases[0]!, pools))).toEqual(["M1/0", "M0/0"]);
+    expect(ids(selectPair(strategies["future-only"].phases[0]!, pools))).toEqual(["M1/0", "M1/1"]);
+    expect(ids(selectPair(strategies["future-only"].phases[1]!, pools))).toEqual(["F/0", "M1/1"]);
+  });
+
+  it("name the pools they read", () => {
+    const roles = Object.values(strategies).map(({ name, phases }) => [name, phases.map(rolesOf)]);
+    expect(Object.fromEntries(roles)).toEqual({
+      temporal: [
+        ["past", "current"],
+        ["past", "current", "future"],
+      ],
+      "self-rewarding": [["current"]],
+      "past-only": [["past", "current"]],
+      "future-only": [["current"], ["current", "future"]],
+    });
+  });
+
+  it("end every strategy with the next model", () => {
+    for (const { phases } of Object.values(strategies)) expect(phases.at(-1)!.trains).toBe("next");
+  });
+});
+
+describe("length control", () => {
+  const answer = (id: string, score: number, length: number): Judged => ({ id, role: "M", text: id, score, length });
+  const current = [
+    answer("a", 5, 90),
+    answer("b", 4.6, 20),
+    answer("c", 4, 10),
+    answer("d", 1.3, 80),
+    answer("e", 1, 30),
+  ];
+
+  it("chooses the shortest of the top band and rejects the longest of the bottom band", () => {
+    expect(ids(selectPair(selfRewarding, { current }, { lengthControl: { rho: 0.1 } }))).toEqual(["b", "d"]);
+  });
+
+  it("changes nothing at rho 0 and when it is off", () => {
+    expect(ids(selectPair(selfRewarding, { current }, { lengthControl: { rho: 0 } }))).toEqual(["a", "e"]);
+    expect(ids(selectPair(selfRewarding, { current }, { lengthControl: null }))).toEqual(["a", "e"]);
+  });
+
+  it("still keeps only pairs whose chosen scores higher", () => {
+    expect(ids(selectPair(selfRewarding, { current }, { lengthControl: { rho: 1 } }))).toBe("tie");
+  });
+
+  it("refuses a rho outside 0..1", () => {
+    expect(() => selectPair(selfRewarding, { current }, { lengthControl: { rho: 1.5 } })).toThrow(/rho is 1.5/);
+  });
+});
+
+describe("selectPairs", () => {
+  it("keeps the order of the prompts and counts what it drops", () => {
+    const prompts = [
+      { prompt: "p0", pools: { current: pool("M", 1, 2) } },
+      { prompt: "p1", pools: { current: pool("M", 2, 2) } },
+      { prompt: "p2", pools: { current: pool("M", null) } },
+      { prompt: "p3", pools: { current: pool("M", 5, 2) } },
+    ];
+    const { pairs, dropped } = selectPairs(selfRewarding, prompts);
+    expect(pairs.map(({ prompt, chosen, rejected }) => [prompt, chosen.id, rejected.id])).toEqual([
+      ["p0", "M/1", "M/0"],
+      ["p3", "M/0", "M/1"],
+    ]);
+    expect(dropped).toEqual({ tie: 1, "no-scores": 1, "identical-text": 0 });
+  });
+});
