@@ -1,0 +1,222 @@
+// The log-prob head, a block of rows by a chunk of the vocabulary at a time: the logits of one such tile are all that
+// exists at once.
+//
+// Kept bf16 logits are kept relative to the logit of the row's first target: bf16 has 8 bits, and what matters is
+// the difference to likely tokens. The reference is computed again for the backward pass.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "cpu_backend.h"
+#include "kernels/head.h"
+#include "parallel.h"
+#include "views.h"
+
+namespace tempora {
+namespace {
+
+// A tile of f32 logits is at most 4 MiB: half of it is in each core's L2 when its epilogue comes.
+constexpr std::int64_t kTileRows = 1024;
+constexpr std::int64_t kTileColumns = 1024;
+
+struct Tile {
+  std::int64_t row_begin, row_end, column_begin, column_end;
+  std::int64_t rows() const { return row_end - row_begin; }
+  std::int64_t columns() const { return column_end - column_begin; }
+};
+
+template <typename Body>
+void for_tiles(std::int64_t rows, std::int64_t vocab, const Body& body) {
+  for (std::int64_t r = 0; r < rows; r += kTileRows) {
+    for (std::int64_t v = 0; v < vocab; v += kTileColumns) {
+      body(Tile{r, std::min(rows, r + kTileRows), v, std::min(vocab, v + kTileColumns)});
+    }
+  }
+}
+
+std::size_t tile_elements(std::int64_t rows, std::int64_t vocab) {
+  return static_cast<std::size_t>(std::min(rows, kTileRows) * std::min(vocab, kTileColumns));
+}
+
+// logits f32 [rows of the tile, columns of the tile] = hidden · weightᵀ
+Product logits_product(const Matrix& hidden, const Tile& tile, std::int64_t row_c) {
+  Product p;
+  p.m = tile.rows();
+  p.n = tile.columns();
+  p.k = hidden.cols;
+  p.row_a = p.row_b = hidden.cols;
+  p.row_c = row_c;
+  p.in = hidden.dtype;
+  p.transpose_b = true;
+  return p;
+}
+
+void require_head(const Matrix& hidden, const Matrix& weight, const Matrix& logits) {
+  require(hidden.dtype == weight.dtype && hidden.cols == weight.cols, "head: hidden and weight fit each other");
+  require(logits.data == nullptr || (logits.rows == hidden.rows && logits.cols == weight.rows),
+          "head: kept logits have a row a hidden state and a column a token");
+}
+
+// The logit of each row's first target, from which kept bf16 logits count.
+std::vector<float> reference_logits(int threads, const HeadKernels& kernels, const Matrix& hidden, const Matrix& weight,
+                                    const Edges& edges) {
+  std::vector<float> reference(static_cast<std::size_t>(hidden.rows));
+  const std::int64_t cols = hidden.cols;
+  parallel_ranges(threads, hidden.rows, row_grain(cols), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const std::int32_t edge = edges.row_start[r];
+      if (edge == edges.row_start[r + 1]) continue;
+      reference[r] = kernels.dot[index_of(hidden.dtype)](element(hidden, r * cols),
+                                                         element(weight, edges.token[edge] * cols), cols);
+    }
+  });
+  return reference;
+}
+
+}  // namespace
+
+void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
+                              float* lse, const Matrix& keep) {
+  require_head(hidden, weight, keep);
+  const HeadKernels& kernels = head_kernels_for(isa_);
+  const std::int64_t rows = hidden.rows, vocab = weight.rows;
+  const bool keep_f32 = keep.data != nullptr && keep.dtype == DType::f32;
+  const bool keep_bf16 = keep.data != nullptr && keep.dtype == DType::bf16;
+  const Buffer tile_buffer = workspace(keep_f32 ? 0 : tile_elements(rows, vocab) * sizeof(float));
+  std::vector<float> largest(static_cast<std::size_t>(rows), -std::numeric_limits<float>::infinity());
+  std::vector<float> reference;
+  if (keep_bf16) reference = reference_logits(threads_, kernels, hidden, weight, edges);
+  std::vector<double> exp_sum(static_cast<std::size_t>(rows));
+
+  for_tiles(rows, vocab, [&](const Tile& tile) {
+    // f32 logits that are kept are computed where they stay.
+    const std::int64_t stride = keep_f32 ? vocab : tile.columns();
+    float* logits =
+        keep_f32 ? keep.f32() + tile.row_begin * vocab + tile.column_begin : static_cast<float*>(tile_buffer.data());
+    product(logits_product(hidden, tile, stride), element(hidden, tile.row_begin * hidden.cols),
+            element(weight, tile.column_begin * weight.cols), logits);
+    parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t r = tile.row_begin + i;
+        const float* row = logits + i * stride;
+        kernels.add_to_log_sum(row, tile.columns(), &largest[r], &exp_sum[r]);
+        if (keep_bf16) {
+          kernels.keep(row, reference[r], static_cast<std::uint16_t*>(keep.data) + r * vocab + tile.column_begin,
+                       tile.columns());
+        }
+        for (std::int32_t e = edges.row_start[r]; e < edges.row_start[r + 1]; ++e) {
+          const std::int64_t column = edges.token[e] - tile.column_begin;
+          if (column >= 0 && column < tile.columns()) log_prob[e] = row[column];
+        }
+      }
+    });
+  });
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double log_sum = largest[r] + std::log(exp_sum[r]);
+    lse[r] = static_cast<float>(log_sum);
+    for (std::int32_t e = edges.row_start[r]; e < edges.row_start[r + 1]; ++e) {
+      log_prob[e] = static_cast<float>(log_prob[e] - log_sum);
+    }
+  }
+}
+
+namespace {
+
+// The gradient of one row of logits: d_logits[v] = Σ_edges coefficient · (1[v is the edge's token] - p[v]).
+struct RowGradient {
+  const HeadKernels& kernels;
+  const Edges& edges;
+  const float* coefficient;
+  DType in, out;
+
+  // `shift` is what the logits' row was lessened by, log_sum that of the logits as they are.
+  void operator()(std::int64_t row, const void* logits, float shift, float log_sum, const Tile& tile,
+                  void* d_logits) const {
+    const std::int32_t first = edges.row_start[row], last = edges.row_start[row + 1];
+    float total = 0;
+    for (std::int32_t e = first; e < last; ++e) total += coefficient[e];
+    kernels.scaled_exp[index_of(in)][index_of(out)](logits, log_sum - shift, -total, d_logits, tile.columns());
+    for (std::int32_t e = first; e < last; ++e) {
+      const std::int64_t column = edges.token[e] - tile.column_begin;
+      if (column < 0 || column >= tile.columns()) continue;
+      // Rounded once: 1 - p may be small. Siblings may begin with the same token.
+      float own = 0;
+      for (std::int32_t other = first; other < last; ++other) {
+        if (edges.token[other] == edges.token[e]) own += coefficient[other];
+      }
+      const float logit = read(logits, column) + shift;
+      write(d_logits, column, own - total * std::exp(logit - log_sum));
+    }
+  }
+
+ private:
+  float read(const void* from, std::int64_t index) const {
+    if (in == DType::f32) return static_cast<const float*>(from)[index];
+    const std::uint32_t bits = static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(from)[index]) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+
+  void write(void* to, std::int64_t index, float value) const {
+    if (out == DType::f32) {
+      static_cast<float*>(to)[index] = value;
+    } else {
+      kernels.keep(&value, 0, static_cast<std::uint16_t*>(to) + index, 1);
+    }
+  }
+};
+
+}  // namespace
+
+void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+                               const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+  require_head(hidden, weight, kept);
+  require(d_hidden.dtype == DType::f32 && d_weight.dtype == DType::f32, "head_backward: the gradients are f32");
+  const HeadKernels& kernels = head_kernels_for(isa_);
+  const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
+  const bool again = kept.data == nullptr;
+  const bool shifted = !again && kept.dtype == DType::bf16;
+  std::vector<float> reference;
+  if (shifted) reference = reference_logits(threads_, kernels, hidden, weight, edges);
+  const Buffer logits_buffer = workspace(again ? tile_elements(rows, vocab) * sizeof(float) : 0);
+  const Buffer gradient_buffer = workspace(tile_elements(rows, vocab) * size_of(hidden.dtype));
+  const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
+
+  for_tiles(rows, vocab, [&](const Tile& tile) {
+    const void* weight_rows = element(weight, tile.column_begin * cols);
+    const void* hidden_rows = element(hidden, tile.row_begin * cols);
+    if (again) {
+      product(logits_product(hidden, tile, tile.columns()), hidden_rows, weight_rows, logits_buffer.data());
+    }
+    parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t r = tile.row_begin + i;
+        const void* logits = again ? element(logits_buffer.data(), DType::f32, i * tile.columns())
+                                   : element(kept, r * vocab + tile.column_begin);
+        const float shift = shifted ? reference[r] : 0;
+        row_gradient(r, logits, shift, lse[r], tile,
+                     static_cast<char*>(gradient_buffer.data()) +
+                         static_cast<std::size_t>(i * tile.columns()) * size_of(hidden.dtype));
+      }
+    });
+    Product to_hidden;
+    to_hidden.m = tile.rows();
+    to_hidden.n = cols;
+    to_hidden.k = tile.columns();
+    to_hidden.row_a = tile.columns();
+    to_hidden.row_b = to_hidden.row_c = cols;
+    to_hidden.in = hidden.dtype;
+    to_hidden.accumulate = tile.column_begin > 0;
+    product(to_hidden, gradient_buffer.data(), weight_rows, d_hidden.f32() + tile.row_begin * cols);
+    Product to_weight = to_hidden;
+    to_weight.m = tile.columns();
+    to_weight.k = tile.rows();
+    to_weight.transpose_a = true;
+    to_weight.accumulate = true;
+    product(to_weight, gradient_buffer.data(), hidden_rows, d_weight.f32() + tile.column_begin * cols);
+  });
+}
+
+}  // namespace tempora

@@ -1,0 +1,53 @@
+#include "head.h"
+
+#include "simd.h"
+
+namespace tempora::TEMPORA_ISA {
+namespace {
+
+void add_to_log_sum(const float* logits, std::int64_t n, float* largest, double* exp_sum) {
+  std::int64_t i = 0;
+  VecF top = splat(*largest);
+  for (; i + kWidth <= n; i += kWidth) top = max(load(logits + i), top);
+  if (i < n) top = max(load_part(logits + i, n - i, *largest), top);
+  const float shift = max_lane(top);
+  // All -infinity so far: exp(x - shift) would be NaN.
+  const float safe_shift = shift == -__builtin_inff() ? 0.0f : shift;
+  VecF sums = splat(0);
+  for (i = 0; i + kWidth <= n; i += kWidth) sums += exp(load(logits + i) - safe_shift);
+  if (i < n) sums += exp(load_part(logits + i, n - i, -__builtin_inff()) - safe_shift);
+  const float rescale = exp(splat(*largest - safe_shift))[0];
+  *exp_sum = (*exp_sum == 0 ? 0 : *exp_sum * static_cast<double>(rescale)) + static_cast<double>(sum(sums));
+  *largest = shift;
+}
+
+template <typename T>
+float dot(const void* a_data, const void* b_data, std::int64_t n) {
+  const T* a = static_cast<const T*>(a_data);
+  const T* b = static_cast<const T*>(b_data);
+  VecF sums = splat(0);
+  for_vectors(n, [&](auto load, auto) { sums += load(a) * load(b); });
+  return sum(sums);
+}
+
+void keep(const float* logits, float reference, std::uint16_t* to, std::int64_t n) {
+  for_vectors(n, [=](auto load, auto store) { store(to, load(logits) - reference); });
+}
+
+template <typename X, typename Y>
+void scaled_exp(const void* logits, float log_sum, float scale, void* d_logits, std::int64_t n) {
+  const X* x = static_cast<const X*>(logits);
+  Y* y = static_cast<Y*>(d_logits);
+  for_vectors(n, [=](auto load, auto store) { store(y, scale * exp(load(x) - log_sum)); });
+}
+
+}  // namespace
+
+const HeadKernels head_kernels = {
+    add_to_log_sum,
+    {dot<float>, dot<Bf16>},
+    keep,
+    {{scaled_exp<float, float>, scaled_exp<float, Bf16>}, {scaled_exp<Bf16, float>, scaled_exp<Bf16, Bf16>}},
+};
+
+}  // namespace tempora::TEMPORA_ISA
