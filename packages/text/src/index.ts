@@ -1,3 +1,15 @@
 export { readAllRows, readRows, type SourceRow } from "./datasets.ts";
 export { writeJson, writeJsonl, writeWhole } from "./files.ts";
 export { JsonlLog } from "./jsonl_log.ts";
+export {
+  type CompletionRow,
+  type Conversation,
+  completionRow,
+  type Message,
+  type PreferenceRow,
+  type PromptRow,
+  preferenceRow,
+  promptRow,
+} from "./rows.ts";
+export { type TokenizeOptions, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
+export { Tokenizer } from "./tokenizer.ts";

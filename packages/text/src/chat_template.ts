@@ -1,0 +1,93 @@
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Template } from "@huggingface/jinja";
+import { fileError, TemporaError } from "@tempora/errors";
+import type { Message } from "./rows.ts";
+
+/** A compiled chat template. */
+export interface ChatTemplate {
+  file: string;
+  render(messages: readonly Message[], addGenerationPrompt: boolean, variables: Record<string, unknown>): string;
+}
+
+/**
+ * The default chat template of a tokenizer folder, or null when it has none: chat_template.jinja, else chat_template.json,
+ * else `chat_template` of tokenizer_config.json (one template, or a list of named ones). The order is that of transformers.
+ */
+export async function loadChatTemplate(folder: string, config: Record<string, unknown>): Promise<ChatTemplate | null> {
+  const jinja = join(folder, "chat_template.jinja");
+  if (existsSync(jinja)) return compile(await readText(jinja), jinja);
+  const json = join(folder, "chat_template.json");
+  if (existsSync(json)) return compile(pickTemplate(parseTemplateFile(await readText(json), json), json), json);
+  const value = config.chat_template ?? null;
+  const file = join(folder, "tokenizer_config.json");
+  return value === null ? null : compile(pickTemplate(value, file), file);
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    throw fileError(error, "Cannot read the chat template", file);
+  }
+}
+
+function parseTemplateFile(text: string, file: string): unknown {
+  try {
+    return (JSON.parse(text) as { chat_template?: unknown } | null)?.chat_template;
+  } catch (error) {
+    throw broken(file, `The file is not valid JSON: ${reasonOf(error)}`, error);
+  }
+}
+
+function pickTemplate(value: unknown, file: string): string {
+  if (typeof value === "string") return value;
+  if (!Array.isArray(value)) throw broken(file, "chat_template must be a string or a list of named templates");
+  const named = value as { name?: unknown; template?: unknown }[];
+  const chosen = named.find((one) => one?.name === "default")?.template;
+  if (typeof chosen === "string") return chosen;
+  const names = named.map((one) => String(one?.name)).join(", ");
+  throw broken(file, `None of the chat templates is named "default"; there are: ${names}`);
+}
+
+function compile(source: string, file: string): ChatTemplate {
+  let template: Template;
+  try {
+    template = new Template(source);
+  } catch (error) {
+    throw broken(file, `Cannot parse the chat template: ${reasonOf(error)}`, error);
+  }
+  return {
+    file,
+    render(messages, addGenerationPrompt, variables) {
+      try {
+        return template.render({
+          tools: null,
+          documents: null,
+          ...variables,
+          messages,
+          add_generation_prompt: addGenerationPrompt,
+        });
+      } catch (error) {
+        throw new TemporaError(`The chat template refuses the conversation: ${reasonOf(error)}`, {
+          where: { file },
+          remedy: "Check the roles and their order, or change the template.",
+          cause: error,
+        });
+      }
+    },
+  };
+}
+
+function broken(file: string, what: string, cause?: unknown): TemporaError {
+  return new TemporaError(what, {
+    where: { file, field: "chat_template" },
+    remedy: "Correct the template, or take the one that belongs to the model.",
+    cause,
+  });
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

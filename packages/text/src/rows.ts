@@ -1,0 +1,206 @@
+import { TemporaError } from "@tempora/errors";
+import { z } from "zod";
+import type { SourceRow } from "./datasets.ts";
+import { extractPrompt } from "./extract_prompt.ts";
+
+/** One turn of a conversation. Further fields of a file's messages are kept and reach the chat template. */
+export interface Message {
+  role: string;
+  content: string;
+}
+
+/** Plain text, or turns that go through the chat template. */
+export type Conversation = string | Message[];
+
+interface RowPlace {
+  file: string;
+  /** 1-based. */
+  row: number;
+}
+
+/** What a row adds to the variables of the chat template: TRL's columns `tools` and `chat_template_kwargs`. */
+interface Templated {
+  variables?: Record<string, unknown>;
+}
+
+export type PreferenceRow =
+  | (RowPlace & Templated & { prompt: Conversation; chosen: Conversation; rejected: Conversation })
+  | (RowPlace & { promptIds: number[]; chosenIds: number[]; rejectedIds: number[] });
+
+export type CompletionRow =
+  | (RowPlace & Templated & { prompt: Conversation; completion: Conversation })
+  | (RowPlace & { promptIds: number[]; completionIds: number[] });
+
+export type PromptRow = (RowPlace & Templated & { prompt: Conversation }) | (RowPlace & { promptIds: number[] });
+
+const text = z.string().refine((value) => value.isWellFormed(), "holds half of a surrogate pair, which is no text");
+const message = z.looseObject({ role: text.min(1, "must not be empty"), content: text });
+const conversation = z.union([text, z.array(message).min(1, "has no messages")], {
+  error: "must be a string or a list of {role, content}",
+});
+const tokenIds = z.array(z.number().int().min(0, "must be a token id, 0 or more"), {
+  error: "must be a list of token ids",
+});
+
+/**
+ * Checks a row of preferences: {prompt, chosen, rejected} or {prompt_ids, chosen_ids, rejected_ids}. A row whose prompt is
+ * only implied, or repeated, by its conversations is split as TRL splits it (data_utils: maybe_extract_prompt).
+ * @throws TemporaError naming file, row and field.
+ */
+export function preferenceRow(source: SourceRow, file: string): PreferenceRow {
+  const reader = new RowReader(source, file);
+  if (reader.hasAll("prompt_ids", "chosen_ids", "rejected_ids")) {
+    const ids = { promptIds: reader.ids("prompt_ids"), chosenIds: reader.ids("chosen_ids") };
+    return { ...reader.place, ...ids, rejectedIds: reader.ids("rejected_ids") };
+  }
+  const chosen = reader.conversation("chosen");
+  const rejected = reader.conversation("rejected");
+  reader.sameForm("rejected", rejected, "chosen", chosen);
+  const given = reader.hasAll("prompt") ? reader.conversation("prompt") : null;
+  const implied = given === null || (typeof given === "string" && typeof chosen !== "string");
+  const parts = implied ? impliedPrompt(reader, chosen, rejected, given) : { prompt: given, chosen, rejected };
+  reader.sameForm("chosen", parts.chosen, "prompt", parts.prompt);
+  reader.notEmpty("chosen", parts.chosen);
+  reader.notEmpty("rejected", parts.rejected);
+  return { ...reader.place, ...reader.variables(), ...parts };
+}
+
+function impliedPrompt(reader: RowReader, chosen: Conversation, rejected: Conversation, given: Conversation | null) {
+  const parts = extractPrompt(chosen, rejected);
+  if (parts.prompt.length === 0) {
+    if (given !== null) reader.mixed("chosen", "a conversation", "prompt", "a string");
+    reader.fail(
+      "prompt",
+      `The row has no field prompt, and chosen and rejected share no beginning; it has ${reader.fields()}`,
+      "Add the prompt as a field of its own.",
+    );
+  }
+  return parts;
+}
+
+/** Checks a row for supervised training: {prompt, completion} or {prompt_ids, completion_ids}. */
+export function completionRow(source: SourceRow, file: string): CompletionRow {
+  const reader = new RowReader(source, file);
+  if (reader.hasAll("prompt_ids", "completion_ids")) {
+    return { ...reader.place, promptIds: reader.ids("prompt_ids"), completionIds: reader.ids("completion_ids") };
+  }
+  const prompt = reader.conversation("prompt");
+  const completion = reader.conversation("completion");
+  reader.sameForm("completion", completion, "prompt", prompt);
+  reader.notEmpty("completion", completion);
+  return { ...reader.place, ...reader.variables(), prompt, completion };
+}
+
+/**
+ * Checks a row of prompts: {prompt} or {prompt_ids}; also the fields of well-known prompt collections, as plain text:
+ * `instruction` (with `input`, or that of the first of its `instances`), `question`, and the first of `turns`.
+ */
+export function promptRow(source: SourceRow, file: string): PromptRow {
+  const reader = new RowReader(source, file);
+  if (reader.hasAll("prompt_ids")) return { ...reader.place, promptIds: reader.ids("prompt_ids") };
+  if (reader.hasAll("prompt")) {
+    return { ...reader.place, ...reader.variables(), prompt: reader.conversation("prompt") };
+  }
+  return { ...reader.place, prompt: reader.collectionPrompt() };
+}
+
+const instruction = z.object({
+  instruction: text.min(1, "must not be empty"),
+  input: text.nullish(),
+  instances: z.array(z.object({ input: text.nullish() })).nullish(),
+});
+
+/** Reads the fields of one row; every fault names file, row and field. */
+class RowReader {
+  readonly place: RowPlace;
+  private readonly value: Record<string, unknown>;
+
+  constructor(source: SourceRow, file: string) {
+    this.place = { file, row: source.row };
+    this.value = source.value;
+  }
+
+  hasAll(...fields: string[]): boolean {
+    return fields.every((field) => (this.value[field] ?? null) !== null);
+  }
+
+  fields(): string {
+    return Object.keys(this.value).join(", ") || "none";
+  }
+
+  ids(field: string): number[] {
+    const ids = this.parse(tokenIds, field);
+    if (ids.length === 0) this.fail(field, `${field} is empty`, "Give at least one token id, or leave the row out.");
+    return ids;
+  }
+
+  conversation(field: string): Conversation {
+    if (!this.hasAll(field)) {
+      const remedy = `Add the field ${field} to every row, or name the file that has it.`;
+      this.fail(field, `The row has no field ${field}; it has ${this.fields()}`, remedy);
+    }
+    const value = this.value[field];
+    // Checked apart, so that the message names the turn at fault rather than the two forms.
+    return Array.isArray(value)
+      ? this.parse(z.array(message).min(1, "has no messages"), field)
+      : this.parse(conversation, field);
+  }
+
+  collectionPrompt(): string {
+    if (this.hasAll("instruction")) {
+      const row = this.parse(instruction);
+      const input = row.input ?? row.instances?.[0]?.input ?? "";
+      return input === "" ? row.instruction : `${row.instruction}\n${input}`;
+    }
+    if (this.hasAll("question")) return this.parse(text, "question");
+    if (this.hasAll("turns")) return this.parse(z.array(text).min(1, "is empty"), "turns")[0]!;
+    const remedy = "Give rows with the field prompt (a string or a list of {role, content}), or prompt_ids.";
+    return this.fail("prompt", `The row has no field prompt; it has ${this.fields()}`, remedy);
+  }
+
+  variables(): Templated {
+    if (!this.hasAll("tools") && !this.hasAll("chat_template_kwargs")) return {};
+    const named = this.parse(z.record(z.string(), z.unknown()).nullish(), "chat_template_kwargs") ?? {};
+    const { tools } = this.value;
+    return { variables: { ...(tools == null ? {} : { tools: this.tools(tools) }), ...named } };
+  }
+
+  sameForm(field: string, value: Conversation, otherField: string, other: Conversation): void {
+    const form = (one: Conversation) => (typeof one === "string" ? "a string" : "a conversation");
+    if (form(value) !== form(other)) this.mixed(field, form(value), otherField, form(other));
+  }
+
+  mixed(field: string, form: string, otherField: string, otherForm: string): never {
+    const remedy = "Write all fields of a row as strings, or all as lists of {role, content}.";
+    this.fail(field, `${field} is ${form}, but ${otherField} is ${otherForm}`, remedy);
+  }
+
+  notEmpty(field: string, value: Conversation): void {
+    const empty = typeof value === "string" ? value === "" : value.every((turn) => turn.content === "");
+    if (empty) this.fail(field, `${field} is empty`, "Leave the row out, or give it the answer that is missing.");
+  }
+
+  fail(field: string, what: string, remedy: string): never {
+    throw new TemporaError(what, { where: { ...this.place, field }, remedy });
+  }
+
+  private tools(value: unknown): unknown {
+    if (typeof value !== "string") return value;
+    try {
+      return JSON.parse(value);
+    } catch {
+      return this.fail("tools", "tools is a string that is not JSON", "Write the tools as a list, or as JSON text.");
+    }
+  }
+
+  private parse<T>(schema: z.ZodType<T>, field?: string): T {
+    const result = schema.safeParse(field === undefined ? this.value : this.value[field]);
+    if (result.success) return result.data;
+    const issue = result.error.issues[0]!;
+    const path = [...(field === undefined ? [] : [field]), ...issue.path];
+    const name = path
+      .map((key, i) => (typeof key === "number" ? `[${key}]` : i === 0 ? key : `.${String(key)}`))
+      .join("");
+    return this.fail(name, `${name}: ${issue.message}`, "Correct the row.");
+  }
+}
