@@ -1,0 +1,130 @@
+import { TemporaError } from "@tempora/errors";
+import type { PreferenceLoss } from "@tempora/engine";
+import { paperSettings, type ReferenceSums, scoreRows, trainPreferences } from "@tempora/trainer";
+import { type Command, Option } from "commander";
+import type { Context } from "../context.ts";
+import { loadModel } from "../model.ts";
+import {
+  addEngineOptions,
+  addTrainingOptions,
+  type EngineFlags,
+  newCommand,
+  parseLossTerms,
+  real,
+  type TrainingFlags,
+  trainingOptions,
+  whenCalled,
+} from "../options.ts";
+import { claimFile, claimFolder } from "../output.ts";
+import { RowReader } from "../rows.ts";
+import { TrainingRun } from "./training.ts";
+
+interface DpoFlags extends EngineFlags, TrainingFlags {
+  model: string;
+  reference?: string;
+  data: string;
+  out: string;
+  loss: PreferenceLoss["terms"];
+  beta: number;
+  labelSmoothing: number;
+  discopopTau: number;
+  metrics?: string;
+}
+
+export function dpoCommand(context: Context): Command {
+  const { loss } = paperSettings;
+  const command = newCommand("dpo", "Preference training: DPO and every other loss_type of TRL", [
+    "dpo --model models/M0 --data pairs.jsonl --out models/M1 --beta 0.1 --lr 1e-6 --metrics dpo.jsonl",
+    "dpo --model models/M0 --data pairs.jsonl --out models/M1 --loss sigmoid,sft:0.3",
+  ])
+    .requiredOption("--model <folder>", "Hugging Face checkpoint to train")
+    .option("--reference <folder>", "reference model (default: --model as it is before training)")
+    .requiredOption("--data <file>", "rows with prompt, chosen and rejected, or their _ids")
+    .requiredOption("--out <folder>", "where the trained checkpoint goes")
+    .addOption(
+      new Option("--loss <terms>", "loss_type, or a weighted sum as sigmoid,sft:0.3")
+        .argParser(parseLossTerms)
+        .default(loss.terms, "sigmoid"),
+    )
+    .option("--beta <number>", "strength of the pull to the reference", real(0, Infinity, { above: true }), loss.beta)
+    .option("--label-smoothing <share>", "chance that a pair is labelled the wrong way round", real(0, 0.5), 0)
+    .option("--discopop-tau <number>", "temperature of discopop", real(0, Infinity, { above: true }), loss.discopopTau)
+    .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
+  addTrainingOptions(command, paperSettings.training.learningRate, "pairs");
+  return whenCalled(addEngineOptions(command), context, dpo);
+}
+
+async function dpo(flags: DpoFlags, context: Context): Promise<void> {
+  context.onStopped("No checkpoint was written: run the same command again.");
+  const inputs = flags.reference === undefined ? [flags.model] : [flags.model, flags.reference];
+  const loss = checkedLoss(flags);
+  const out = await claimFolder("--out", flags.out, inputs);
+  const metricsFile =
+    flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
+  const references = flags.reference === undefined ? null : await scoreReference(flags.reference, flags, context);
+  using model = await loadModel(flags.model, flags, context);
+  const pairs = await new RowReader(model, context).preferences(flags.data);
+  const rows = pairs.map((pair, index) => ({ ...pair, ...(references === null ? {} : { reference: references[index]! }) }));
+  const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, metricsFile, context);
+  const own = references === null ? context.progress.stage("reference", rows.length, "pairs") : null;
+  try {
+    const summary = await trainPreferences({
+      engine: model.engine,
+      rows,
+      options: { ...trainingOptions(flags), loss },
+      onReference: (done, total) => {
+        own?.update(done);
+        if (done === total) {
+          own?.finish();
+          run.start();
+        }
+      },
+      onMetrics: run.onMetrics,
+      signal: context.signal,
+    });
+    await run.finish(model, summary, out);
+  } finally {
+    await run.close();
+  }
+}
+
+function checkedLoss(flags: DpoFlags): PreferenceLoss {
+  const types = flags.loss.map((term) => term.type);
+  if (types.includes("exo_pair") && flags.labelSmoothing === 0) {
+    throw new TemporaError("exo_pair needs label smoothing", {
+      where: { field: "--label-smoothing" },
+      remedy: "Give a value above 0, as --label-smoothing 0.001.",
+    });
+  }
+  if (flags.labelSmoothing >= 0.5) {
+    throw new TemporaError(`The label smoothing is ${flags.labelSmoothing}`, {
+      where: { field: "--label-smoothing" },
+      remedy: "Give a share below 0.5: from there on the labels would mean their opposite.",
+    });
+  }
+  return {
+    terms: flags.loss,
+    beta: flags.beta,
+    labelSmoothing: flags.labelSmoothing,
+    discopopTau: flags.discopopTau,
+  };
+}
+
+/** Summed log-probs of every pair under another model, which leaves the memory again before training begins. */
+async function scoreReference(folder: string, flags: DpoFlags, context: Context): Promise<ReferenceSums[]> {
+  using model = await loadModel(folder, flags, context);
+  const pairs = await new RowReader(model, context).preferences(flags.data);
+  const stage = context.progress.stage("reference", pairs.length, "pairs");
+  const items = pairs.map(({ promptIds, chosenIds, rejectedIds, where }) => ({
+    promptIds,
+    completions: [chosenIds, rejectedIds],
+    where,
+  }));
+  const scored = await scoreRows(model.engine, items, {
+    maxTokens: flags.maxTokens,
+    signal: context.signal,
+    onProgress: (done) => stage.update(done),
+  });
+  stage.finish();
+  return scored.map(([chosen, rejected]) => ({ chosen: chosen!.sum, rejected: rejected!.sum }));
+}

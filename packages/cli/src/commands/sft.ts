@@ -1,0 +1,57 @@
+import { paperSettings, trainSupervised } from "@tempora/trainer";
+import type { Command } from "commander";
+import type { Context } from "../context.ts";
+import { loadModel } from "../model.ts";
+import {
+  addEngineOptions,
+  addTrainingOptions,
+  type EngineFlags,
+  newCommand,
+  type TrainingFlags,
+  trainingOptions,
+  whenCalled,
+} from "../options.ts";
+import { claimFile, claimFolder } from "../output.ts";
+import { RowReader } from "../rows.ts";
+import { TrainingRun } from "./training.ts";
+
+interface SftFlags extends EngineFlags, TrainingFlags {
+  model: string;
+  data: string;
+  out: string;
+  metrics?: string;
+}
+
+export function sftCommand(context: Context): Command {
+  const command = newCommand("sft", "Supervised fine-tuning: cross-entropy over the completion tokens", [
+    "sft --model base --data demonstrations.jsonl --out models/M0 --lr 1e-5 --epochs 2 --metrics sft.jsonl",
+  ])
+    .requiredOption("--model <folder>", "Hugging Face checkpoint to start from")
+    .requiredOption("--data <file>", "rows with prompt and completion, or prompt_ids and completion_ids")
+    .requiredOption("--out <folder>", "where the trained checkpoint goes")
+    .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
+  addTrainingOptions(command, paperSettings.start.training.learningRate, "rows");
+  return whenCalled(addEngineOptions(command), context, sft);
+}
+
+async function sft(flags: SftFlags, context: Context): Promise<void> {
+  context.onStopped("No checkpoint was written: run the same command again.");
+  const out = await claimFolder("--out", flags.out, [flags.model]);
+  const metricsFile =
+    flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
+  using model = await loadModel(flags.model, flags, context);
+  const rows = await new RowReader(model, context).completions(flags.data);
+  const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
+  try {
+    const summary = await trainSupervised({
+      engine: model.engine,
+      rows,
+      options: trainingOptions(flags),
+      onMetrics: run.onMetrics,
+      signal: context.signal,
+    });
+    await run.finish(model, summary, out);
+  } finally {
+    await run.close();
+  }
+}

@@ -1,0 +1,78 @@
+import { rm } from "node:fs/promises";
+import { saveCheckpoint } from "@tempora/models";
+import { JsonlLog } from "@tempora/text";
+import type { Metrics, TrainingSummary } from "@tempora/trainer";
+import type { Context } from "../context.ts";
+import { formatCount } from "../format.ts";
+import type { LoadedModel } from "../model.ts";
+import type { StageProgress } from "../progress.ts";
+
+/** What sft and dpo share: the bar, the metrics file and the checkpoint at the end. */
+export class TrainingRun {
+  #stage: StageProgress | null = null;
+  #last: Metrics | null = null;
+
+  private constructor(
+    private readonly label: string,
+    private readonly steps: number,
+    private readonly metrics: JsonlLog<Metrics> | null,
+    private readonly context: Context,
+  ) {}
+
+  static async begin(
+    label: string,
+    { rows, batchPairs, epochs }: { rows: number; batchPairs: number; epochs: number },
+    metricsFile: string | null,
+    context: Context,
+  ): Promise<TrainingRun> {
+    const steps = Math.ceil(rows / batchPairs) * epochs;
+    return new TrainingRun(label, steps, await newLog(metricsFile), context);
+  }
+
+  /** Shows the bar; called when the first step begins. */
+  start(): void {
+    this.#stage ??= this.context.progress.stage(this.label, this.steps, "steps");
+  }
+
+  readonly onMetrics = async (row: Metrics): Promise<void> => {
+    this.start();
+    this.#last = row;
+    const margin = row["rewards/margins"];
+    const shown = [`loss ${row.loss.toFixed(4)}`];
+    if (margin !== undefined) shown.push(`margin ${margin.toFixed(3)}`);
+    shown.push(`grad ${row.grad_norm.toFixed(2)}`, `${formatCount(row.num_tokens)} tokens`);
+    this.#stage?.update(row.step, shown.join(" · "));
+    await this.metrics?.append([row]);
+  };
+
+  /** Saves the trained model and reports. */
+  async finish(model: LoadedModel, summary: TrainingSummary, out: string): Promise<void> {
+    this.#stage?.finish();
+    const { checkpoint, engine } = model;
+    await saveCheckpoint(out, {
+      config: checkpoint.config,
+      raw: checkpoint.raw,
+      dtype: engine.dtype,
+      tensors: engine.tensors(),
+      companions: checkpoint.folder,
+    });
+    const last = this.#last;
+    const tokens = formatCount(summary.tokens);
+    this.context.result(
+      { out, steps: summary.steps, tokens: summary.tokens, last, device: engine.device, dtype: engine.dtype },
+      `Trained ${summary.steps} steps on ${tokens} tokens${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
+    );
+  }
+
+  /** The metrics stay as they are: the steps that were taken. */
+  async close(): Promise<void> {
+    await this.metrics?.close();
+  }
+}
+
+/** Metrics are a log: they can be followed while the training goes on. One of an earlier training is replaced. */
+async function newLog(file: string | null): Promise<JsonlLog<Metrics> | null> {
+  if (file === null) return null;
+  await rm(file, { force: true });
+  return JsonlLog.open<Metrics>(file);
+}

@@ -1,0 +1,169 @@
+import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
+import { paperSettings, schedulers, type TrainingOptions } from "@tempora/trainer";
+import { Command, InvalidArgumentError, Option } from "commander";
+import type { Context } from "./context.ts";
+
+/** A command with what every command has: --json, --debug and an example. */
+export function newCommand(name: string, description: string, examples: readonly string[]): Command {
+  const shown = examples.map((example) => `  $ tempora ${example}`).join("\n");
+  return new Command(name)
+    .description(description)
+    .option("--json", "print the result as JSON on standard output", false)
+    .option("--debug", "print the stack of an error (also TEMPORA_DEBUG=1)", false)
+    .addHelpText("after", `\nExample${examples.length > 1 ? "s" : ""}:\n${shown}`);
+}
+
+/** Binds a command's work to the options it was given. */
+export function whenCalled<T extends object>(
+  command: Command,
+  context: Context,
+  work: (options: T, context: Context, args: readonly string[]) => Promise<void>,
+): Command {
+  return command.action(() => work(command.opts<T>(), context, command.args));
+}
+
+/** A whole number in [low, high]. */
+export function whole(low: number, high = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+    if (Number.isSafeInteger(value) && value >= low && value <= high) return value;
+    const range = high === Number.MAX_SAFE_INTEGER ? `${low} or more` : `${low} to ${high}`;
+    throw new InvalidArgumentError(`Give a whole number, ${range}.`);
+  };
+}
+
+/** A number with low < value (or low <= value) and value <= high. */
+export function real(
+  low: number,
+  high = Number.POSITIVE_INFINITY,
+  { above = false }: { above?: boolean } = {},
+): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (Number.isFinite(value) && (above ? value > low : value >= low) && value <= high) return value;
+    const upper = high === Number.POSITIVE_INFINITY ? "" : ` and at most ${high}`;
+    throw new InvalidArgumentError(`Give a number ${above ? "above" : "from"} ${low}${upper}.`);
+  };
+}
+
+export interface EngineFlags {
+  device: "auto" | "cpu" | "cuda";
+  dtype?: "f32" | "bf16";
+  threads: number;
+}
+
+export function addEngineOptions(command: Command): Command {
+  return command
+    .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cpu", "cuda"]).default("auto"))
+    .addOption(new Option("--dtype <type>", "type of the weights in memory (default: the checkpoint's own)").choices(["f32", "bf16"]))
+    .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(whole(0)).default(0));
+}
+
+export interface SamplingFlags {
+  temperature: number;
+  topP: number;
+  topK: number;
+  maxNewTokens: number;
+  seed: number;
+}
+
+export function addSamplingOptions(command: Command, defaults: SamplingFlags): Command {
+  return command
+    .option("--temperature <number>", "0 takes the most likely token", real(0), defaults.temperature)
+    .option("--top-p <share>", "smallest set of tokens with this probability", real(0, 1, { above: true }), defaults.topP)
+    .option("--top-k <count>", "only the k most likely tokens, 0 for all", whole(0), defaults.topK)
+    .option("--max-new-tokens <count>", "longest completion", whole(1), defaults.maxNewTokens)
+    .option("--seed <number>", "seed of the random numbers", whole(0), defaults.seed);
+}
+
+export interface CacheFlags {
+  maxRows: number;
+  maxCacheTokens: number;
+}
+
+export function addCacheOptions(command: Command): Command {
+  const { maxRows, maxCacheTokens } = paperSettings.generation;
+  return command
+    .option("--max-rows <count>", "completions decoded at once at most", whole(1), maxRows)
+    .option("--max-cache-tokens <count>", "tokens of the KV cache at most: bounds the memory", whole(1), maxCacheTokens);
+}
+
+export function maxTokensOption(): Option {
+  return new Option("--max-tokens <count>", "tokens of a micro-batch at most: bounds the memory")
+    .argParser(whole(1))
+    .default(paperSettings.training.maxTokens);
+}
+
+export interface TrainingFlags {
+  lr: number;
+  scheduler: (typeof schedulers)[number];
+  warmupSteps: number;
+  weightDecay: number;
+  maxGradNorm: number;
+  batchPairs: number;
+  maxTokens: number;
+  epochs: number;
+  shuffle: boolean;
+  seed: number;
+  adamBeta1: number;
+  adamBeta2: number;
+  adamEpsilon: number;
+  checkpointing: boolean;
+}
+
+export function addTrainingOptions(command: Command, lr: number, rows: "pairs" | "rows"): Command {
+  const defaults = paperSettings.training;
+  return command
+    .option("--lr <rate>", "peak learning rate of AdamW", real(0), lr)
+    .addOption(new Option("--scheduler <name>", "learning rate over the steps").choices(schedulers).default("linear"))
+    .option("--warmup-steps <count>", "steps in which the learning rate rises from 0", whole(0), 0)
+    .option("--weight-decay <number>", "not applied to norms and biases", real(0), defaults.weightDecay)
+    .option("--max-grad-norm <number>", "clip the gradient to this norm, 0 to leave it", real(0), defaults.maxGradNorm)
+    .option("--batch-pairs <count>", `${rows} per optimizer step`, whole(1), defaults.batchPairs)
+    .addOption(maxTokensOption())
+    .option("--epochs <count>", "passes over the data", whole(1), 1)
+    .option("--shuffle", "a new order of the rows in every epoch (default)", true)
+    .option("--no-shuffle", "the rows in the order of the file")
+    .option("--seed <number>", "seed of the order and of stochastic rounding", whole(0), 0)
+    .option("--adam-beta1 <share>", "decay of the first moment", real(0, 1), defaults.betas[0])
+    .option("--adam-beta2 <share>", "decay of the second moment", real(0, 1), defaults.betas[1])
+    .option("--adam-epsilon <number>", "added to the root of the second moment", real(0, 1, { above: true }), defaults.epsilon)
+    .option("--checkpointing", "recompute activations in the backward pass: less memory, more time", false);
+}
+
+export function trainingOptions(flags: TrainingFlags): TrainingOptions {
+  return {
+    learningRate: flags.lr,
+    scheduler: flags.scheduler,
+    warmupSteps: flags.warmupSteps,
+    weightDecay: flags.weightDecay,
+    maxGradNorm: flags.maxGradNorm,
+    batchPairs: flags.batchPairs,
+    maxTokens: flags.maxTokens,
+    epochs: flags.epochs,
+    shuffle: flags.shuffle,
+    seed: flags.seed,
+    betas: [flags.adamBeta1, flags.adamBeta2],
+    epsilon: flags.adamEpsilon,
+    checkpointing: flags.checkpointing,
+  };
+}
+
+/** "sigmoid", or a weighted sum as "sigmoid,sft:0.3". */
+export function parseLossTerms(text: string): PreferenceLoss["terms"] {
+  return text.split(",").map((part) => {
+    const [name = "", weight, ...rest] = part.trim().split(":");
+    if (!isLossType(name)) {
+      throw new InvalidArgumentError(`There is no loss "${name}"; there are ${lossTypes.join(", ")}.`);
+    }
+    const value = weight === undefined ? 1 : Number(weight);
+    if (rest.length > 0 || weight === "" || !Number.isFinite(value)) {
+      throw new InvalidArgumentError(`"${part.trim()}" is no loss with a weight; write it as sft:0.3.`);
+    }
+    return { type: name, weight: value };
+  });
+}
+
+function isLossType(name: string): name is LossType {
+  return (lossTypes as readonly string[]).includes(name);
+}

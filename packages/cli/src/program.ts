@@ -1,0 +1,38 @@
+import { Command, type CommandUnknownOpts } from "commander";
+import { doctorCommand } from "./commands/doctor.ts";
+import { dpoCommand } from "./commands/dpo.ts";
+import { generateCommand } from "./commands/generate.ts";
+import { judgeCommand } from "./commands/judge.ts";
+import { logProbsCommand } from "./commands/logprobs.ts";
+import { pairsCommand } from "./commands/pairs.ts";
+import { reportCommand } from "./commands/report.ts";
+import { sftCommand } from "./commands/sft.ts";
+import { trainCommand } from "./commands/train.ts";
+import type { Context } from "./context.ts";
+
+/** Every command, bound to the context it will run in. Faults are thrown, never printed here. */
+export function createProgram(context: Context): Command {
+  const program = new Command("tempora")
+    .description("Temporal self-rewarding training of language models")
+    .version("0.1.0");
+  const commands = [
+    trainCommand,
+    sftCommand,
+    dpoCommand,
+    logProbsCommand,
+    generateCommand,
+    judgeCommand,
+    pairsCommand,
+    reportCommand,
+    doctorCommand,
+  ];
+  for (const create of commands) program.addCommand(create(context));
+  quiet(program);
+  for (const command of program.commands) quiet(command);
+  return program;
+}
+
+/** Usage errors are thrown and worded by failure.ts instead of printed and followed by an exit. */
+function quiet(command: CommandUnknownOpts): void {
+  command.exitOverride().configureOutput({ writeErr: () => {} }).configureHelp({ helpWidth: 110 });
+}

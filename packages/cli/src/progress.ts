@@ -1,0 +1,153 @@
+import { Format, SingleBar } from "cli-progress";
+import { formatCount, formatDuration } from "./format.ts";
+
+/** Plain output, without a terminal, says something this often. */
+const plainInterval = 10_000;
+
+/** One long piece of work: a bar on a terminal, a line now and then without one. */
+export interface StageProgress {
+  /** `done` counts from the start of the stage; extra is shown behind the rate, for example a loss. */
+  update(done: number, extra?: string): void;
+  finish(note?: string): void;
+}
+
+/** Shows what goes on, with rates and remaining time. One stage at a time. */
+export class Progress {
+  readonly #stream: NodeJS.WriteStream;
+  #active: Stage | null = null;
+
+  constructor(stream: NodeJS.WriteStream) {
+    this.#stream = stream;
+  }
+
+  stage(label: string, total: number, unit: string): StageProgress {
+    this.clear();
+    const stage = this.#stream.isTTY
+      ? new BarStage(this.#stream, label, total, unit)
+      : new PlainStage(this.#stream, label, total, unit);
+    this.#active = stage;
+    return {
+      update: (done, extra = "") => stage.update(done, extra),
+      finish: (note = "") => {
+        if (this.#active === stage) this.#active = null;
+        stage.finish(note);
+      },
+    };
+  }
+
+  /** A line of its own, above the bar if there is one. */
+  note(text: string): void {
+    this.#active?.pause();
+    this.#stream.write(`${text}\n`);
+    this.#active?.resume();
+  }
+
+  /** Takes an unfinished bar off the screen. */
+  clear(): void {
+    this.#active?.pause();
+    this.#active = null;
+  }
+}
+
+abstract class Stage {
+  protected done = 0;
+  protected extra = "";
+  readonly #began = performance.now();
+  /** Work that was there before (a resumed stage) says nothing about the rate. */
+  #from: number | null = null;
+  #fromTime = this.#began;
+
+  constructor(
+    protected readonly stream: NodeJS.WriteStream,
+    protected readonly label: string,
+    protected readonly total: number,
+    protected readonly unit: string,
+  ) {}
+
+  update(done: number, extra: string): void {
+    if (this.#from === null && done > this.total / 20) this.#from = this.done;
+    this.done = done;
+    this.extra = extra;
+    this.show();
+  }
+
+  finish(note: string): void {
+    this.pause();
+    const seconds = (performance.now() - this.#began) / 1000;
+    const work = this.total > 0 ? ` ${formatCount(this.total)} ${this.unit}` : "";
+    const what = note === "" ? `${work} in ${formatDuration(seconds)}${this.#rateText()}` : ` ${note}`;
+    this.stream.write(`${this.label}:${what}${this.extra && note === "" ? ` · ${this.extra}` : ""}\n`);
+  }
+
+  /** "120/400 rows · 31 rows/s · 9 s left · loss 0.61" */
+  protected describe(): string {
+    const parts = [`${formatCount(this.done)}/${formatCount(this.total)} ${this.unit}`];
+    const rate = this.#rate();
+    if (rate > 0) {
+      parts.push(`${formatCount(rate)} ${this.unit}/s`);
+      if (this.total > this.done) parts.push(`${formatDuration((this.total - this.done) / rate)} left`);
+    }
+    if (this.extra) parts.push(this.extra);
+    return parts.join(" · ");
+  }
+
+  #rate(): number {
+    const seconds = (performance.now() - this.#fromTime) / 1000;
+    return seconds > 0 ? (this.done - (this.#from ?? 0)) / seconds : 0;
+  }
+
+  #rateText(): string {
+    const rate = this.#rate();
+    return rate > 0 ? ` (${formatCount(rate)} ${this.unit}/s)` : "";
+  }
+
+  protected abstract show(): void;
+  abstract pause(): void;
+  abstract resume(): void;
+}
+
+class BarStage extends Stage {
+  #bar: SingleBar | null = null;
+
+  constructor(stream: NodeJS.WriteStream, label: string, total: number, unit: string) {
+    super(stream, label, total, unit);
+    this.resume();
+  }
+
+  protected show(): void {
+    this.#bar?.update(this.done);
+  }
+
+  pause(): void {
+    this.#bar?.stop();
+    this.#bar = null;
+  }
+
+  resume(): void {
+    this.#bar = new SingleBar({
+      stream: this.stream,
+      clearOnComplete: true,
+      hideCursor: true,
+      barsize: 24,
+      barCompleteChar: "█",
+      barIncompleteChar: "░",
+      fps: 5,
+      linewrap: false,
+      format: (options, params) => `${this.label} ${Format.BarFormat(params.progress, options)} ${this.describe()}`,
+    });
+    this.#bar.start(Math.max(1, this.total), this.done);
+  }
+}
+
+class PlainStage extends Stage {
+  #said = performance.now();
+
+  protected show(): void {
+    if (performance.now() - this.#said < plainInterval) return;
+    this.#said = performance.now();
+    this.stream.write(`${this.label}: ${this.describe()}\n`);
+  }
+
+  pause(): void {}
+  resume(): void {}
+}
