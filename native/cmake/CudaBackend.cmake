@@ -16,9 +16,7 @@ else()
   if(NOT CMAKE_CUDA_COMPILER)
     set(no_cuda_reason "no nvcc was found (put it on PATH or set CUDACXX, then build again)")
   else()
-    set(CMAKE_CUDA_ARCHITECTURES OFF)  # -gencode below says it all
-    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
-    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real)
     enable_language(CUDA)
     find_path(TEMPORA_CUBLASLT_INCLUDE cublasLt.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
     if(NOT TEMPORA_CUBLASLT_INCLUDE)
@@ -43,10 +41,14 @@ target_sources(tempora_engine PRIVATE ${cuda_sources})
 target_include_directories(
   tempora_engine SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${TEMPORA_CUBLASLT_INCLUDE}
 )
-# -arch=sm_90a would add a plain sm_90 pass, which rejects wgmma.
-target_compile_options(
-  tempora_engine
-  PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_80,code=sm_80;-gencode=arch=compute_90a,code=sm_90a;--expt-relaxed-constexpr;-Xcompiler=-Wall>
+# CMake 3.25 does not know how to ask nvcc for C++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+endif()
+# The runtime is static, so that the addon loads on a machine without CUDA.
+set_target_properties(
+  tempora_engine PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
 )
+target_compile_options(tempora_engine PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Xcompiler=-Wall>)
 target_link_libraries(tempora_engine PUBLIC ${CMAKE_DL_LIBS})
 message(STATUS "CUDA backend: sm_80 and sm_90a by ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}")
