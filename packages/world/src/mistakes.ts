@@ -19,7 +19,7 @@ const mistakes: readonly [weight: number, mistake: Mistake][] = [
 
 const totalWeight = mistakes.reduce((sum, [weight]) => sum + weight, 0);
 
-/** The answer with one to several mistakes; `more` is the chance of each further one. */
+/** The answer, never empty, with one to several mistakes; `more` is the chance of each further one. */
 export function spoil(answer: readonly string[], task: Task, random: Random, more: number): string[] {
   let spoilt = [...answer];
   do spoilt = pickMistake(random)(spoilt, task, random);
@@ -41,11 +41,10 @@ function position(answer: readonly string[], random: Random): number {
 }
 
 function drop(answer: string[], _: Task, random: Random): string[] {
-  return answer.length === 0 ? answer : answer.toSpliced(position(answer, random), 1);
+  return answer.length < 2 ? answer : answer.toSpliced(position(answer, random), 1);
 }
 
 function duplicate(answer: string[], _: Task, random: Random): string[] {
-  if (answer.length === 0) return answer;
   const at = position(answer, random);
   return answer.toSpliced(at, 0, answer[at] as string);
 }
@@ -57,17 +56,15 @@ function swap(answer: string[], _: Task, random: Random): string[] {
 }
 
 function replaceByKind(answer: string[], task: Task, random: Random): string[] {
-  if (answer.length === 0) return answer;
   return answer.toSpliced(position(answer, random), 1, random.pick([...task.allowed]));
 }
 
 function replaceByAny(answer: string[], _: Task, random: Random): string[] {
-  if (answer.length === 0) return answer;
   return answer.toSpliced(position(answer, random), 1, random.pick(answerTokens));
 }
 
 function truncate(answer: string[], _: Task, random: Random): string[] {
-  return answer.slice(0, random.between(0, Math.max(0, answer.length - 2)));
+  return answer.slice(0, random.between(1, Math.max(1, answer.length - 2)));
 }
 
 function extend(answer: string[], task: Task, random: Random): string[] {

@@ -187,6 +187,8 @@ function gradedExamples(seed: number, count: number): WorldRow[] {
 function answerOfScore(task: Task, score: number, random: Random): string[] {
   const good = task.open === null ? task.answer : sentence(task.open, random);
   if (score === points.length) return [...good];
+  // Spoilt answers are never empty, but a model's own can be.
+  if (score === 0 && random.chance(0.1)) return [];
   let answer = good;
   for (let attempt = 0; attempt < 200; attempt++) {
     answer = spoil(good, task, random, 0.2 + 0.2 * random.between(0, 3));
