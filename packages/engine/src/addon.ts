@@ -2,8 +2,12 @@
  * The whole native addon, typed. native/src/addon implements exactly this. Numbers arrive checked: the addon trusts
  * shapes and throws only for what it alone can see (memory, NaN weights, cancelled work, a used-up engine).
  * Every method that returns a promise runs on another thread; at most one such job of an engine runs at a time, the
- * others wait their turn. A method called after dispose() throws; dispose() during a job waits for no one: it cancels the job.
+ * others wait their turn. dispose() during a job waits for no one: it cancels that job and rejects the waiting ones; the
+ * memory is free when the job has ended. Calls after dispose() reject. A promise rejects with an Error that has a `code`.
  */
+
+/** Wrong arguments, which TypeScript should have caught, are "invalid-argument" (some throw at once, as TypeError). */
+export type NativeErrorCode = "cancelled" | "disposed" | "out-of-memory" | "not-finite" | "invalid-argument" | "failed";
 
 export interface NativeModelShape {
   vocabSize: number;
@@ -148,13 +152,14 @@ export interface NativeGenerationStep {
 }
 
 export interface NativeGeneration {
-  /** Advances until at least one token was made for every active row, `steps` times. */
+  /** Advances until at least one token was made for every active row, `steps` times. Not again after a rejection. */
   step(steps: number, cancel: NativeCancel | null): Promise<NativeGenerationStep>;
-  /** Ends rows early (stop strings are found in TypeScript). */
+  /** Ends rows early (stop strings are found in TypeScript), at the beginning of the next step. */
   finishRows(rows: Int32Array): void;
   dispose(): void;
 }
 
+/** For one call: a flag that was set stays set. */
 export interface NativeCancel {
   /** Running work stops at its next safe point (a block of a layer) and rejects with "cancelled". */
   cancel(): void;
@@ -171,7 +176,12 @@ export interface NativeMemory {
 }
 
 export interface NativeEngine {
-  /** Copies one parameter in, converting between f32 and bf16. Rejects on NaN or infinity. */
+  /** Takes the device and the weights' memory. To be awaited before anything else. */
+  ready(): Promise<void>;
+  /**
+   * Copies one parameter in, converting between f32 and bf16. Rejects on NaN or infinity. `bytes` is read while the
+   * promise is pending: leave it alone until then.
+   */
   setParameter(index: number, dtype: "f32" | "bf16", bytes: Uint8Array): Promise<void>;
   /** One parameter's bytes, in the engine's dtype. */
   getParameter(index: number): Promise<Uint8Array>;
@@ -193,19 +203,22 @@ export interface NativeEngine {
   /** AdamW's moments of one parameter and the number of steps taken: what an exact resume needs. */
   getOptimizerState(index: number): Promise<{ first: Float32Array; second: Float32Array }>;
   setOptimizerState(index: number, first: Float32Array, second: Float32Array): Promise<void>;
-  optimizerSteps: number;
+  setOptimizerSteps(steps: number): Promise<void>;
+  /** As of the last call that ended. */
+  readonly optimizerSteps: number;
   /** Forgets moments, steps and gradients and gives their memory back. */
   resetOptimizer(): Promise<void>;
   /** A copy of the weights, held in native memory. */
   snapshot(): Promise<NativeSnapshot>;
   restore(snapshot: NativeSnapshot): Promise<void>;
   startGeneration(request: NativeGenerationRequest, cancel: NativeCancel | null): Promise<NativeGeneration>;
+  /** As of the last call that ended. */
   memory(): NativeMemory;
   dispose(): void;
 }
 
 export interface NativeSnapshot {
-  bytes: number;
+  readonly bytes: number;
   dispose(): void;
 }
 

@@ -1,1 +1,17 @@
-export {};
+export type { NativeDeviceInfo as DeviceInfo } from "./addon.ts";
+export type { PreferencePair } from "./check.ts";
+export { Engine } from "./engine.ts";
+export * from "./engine-types.ts";
+export { type Forest, ForestBuilder, nodeCount } from "./forest.ts";
+export type {
+  Completion,
+  GenerationLeaf,
+  GenerationOptions,
+  GenerationProgress,
+  GenerationPrompt,
+} from "./generate.ts";
+export { couplesPairs, type LossType, lossTypes, type PreferenceLoss } from "./losses.ts";
+export * from "./model.ts";
+export { deviceInfo } from "./native.ts";
+export { type PreferenceLossResult, type PreferenceSums, preferenceLoss } from "./preference-loss.ts";
+export type { Snapshot } from "./snapshot.ts";

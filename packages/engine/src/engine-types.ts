@@ -1,0 +1,102 @@
+import type { NativeMemory } from "./addon.ts";
+import type { DType } from "./model.ts";
+
+export interface EngineOptions {
+  /** "auto" (default) takes a CUDA device if there is one and the CPU otherwise; "cuda" takes no other. */
+  device?: "auto" | "cpu" | "cuda" | undefined;
+  /** Element type of weights and activations; default: the checkpoint's. */
+  dtype?: DType | undefined;
+  /** CPU threads; 0 (default) for all cores. */
+  threads?: number | undefined;
+}
+
+export interface LoadOptions extends EngineOptions {
+  signal?: AbortSignal | undefined;
+  /** Bytes of the checkpoint that are in. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+export interface CallOptions {
+  /** Stops the call at its next safe point; it then rejects with an AbortError. A stopped training call leaves zero gradients. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface TrainingCallOptions extends CallOptions {
+  /** Recompute activations in the backward pass instead of keeping them: less memory, a third more work. */
+  checkpointing?: boolean | undefined;
+}
+
+export interface PreferenceStepOptions extends TrainingCallOptions {
+  /** Pairs of the whole optimizer batch that this call is a part of; default: this call's. */
+  totalPairs?: number | undefined;
+  /** Chosen tokens of the whole optimizer batch (the sft term is a token mean); default: this call's. */
+  totalChosenTokens?: number | undefined;
+}
+
+export interface LogProbs {
+  /** [T] log-prob of each token of a scored node; 0 elsewhere and for the first token of a scored root. */
+  token: Float32Array;
+  /** [N] sum over each node. */
+  node: Float64Array;
+}
+
+export interface PairResult {
+  loss: number;
+  /** Summed log-probs of the completions under the policy, and their token counts. */
+  chosenLogProb: number;
+  rejectedLogProb: number;
+  chosenLength: number;
+  rejectedLength: number;
+  /** beta · (policy - reference) */
+  chosenReward: number;
+  rejectedReward: number;
+}
+
+export interface PreferenceStepResult {
+  /** This call's share of the batch mean. */
+  loss: number;
+  pairs: PairResult[];
+  /** [T] */
+  token: Float32Array;
+}
+
+export interface SupervisedStepResult {
+  /** Σ weight · -log p */
+  loss: number;
+  /** Scored tokens. */
+  tokens: number;
+  /** [T] log-probs */
+  token: Float32Array;
+}
+
+export interface OptimizerStepOptions {
+  learningRate: number;
+  /** Default [0.9, 0.999]. */
+  betas?: [number, number] | undefined;
+  /** Default 1e-8. */
+  epsilon?: number | undefined;
+  /** Decoupled; default 0. */
+  weightDecay?: number | undefined;
+  /** Decay norms and biases as well; default false, as in the Hugging Face Trainer. */
+  decayAll?: boolean | undefined;
+  /** Largest norm of all gradients together; 0 (default) for no clipping. */
+  maxGradNorm?: number | undefined;
+  /** Of the stochastic rounding of bf16 weights. */
+  seed?: number | undefined;
+}
+
+/** What an exact resume needs beside the weights. */
+export interface OptimizerState {
+  steps: number;
+  parameters: { name: string; first: Float32Array; second: Float32Array }[];
+}
+
+export interface TensorBytes {
+  name: string;
+  dtype: DType;
+  shape: readonly number[];
+  bytes: Uint8Array;
+}
+
+/** Bytes by use, as of the last call that ended. */
+export type EngineMemory = NativeMemory;

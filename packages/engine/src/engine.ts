@@ -1,0 +1,416 @@
+import { TemporaError } from "@tempora/errors";
+import type { NativeEngine } from "./addon.ts";
+import {
+  checkCoefficients,
+  checkConfig,
+  checkForest,
+  checkLoss,
+  checkNode,
+  checkNumber,
+  checkPairs,
+  checkTotals,
+  completionLength,
+  type PreferencePair,
+  scoredTokens,
+} from "./check.ts";
+import type {
+  CallOptions,
+  EngineMemory,
+  EngineOptions,
+  LoadOptions,
+  LogProbs,
+  OptimizerState,
+  OptimizerStepOptions,
+  PreferenceStepOptions,
+  PreferenceStepResult,
+  SupervisedStepResult,
+  TensorBytes,
+  TrainingCallOptions,
+} from "./engine-types.ts";
+import { type Forest, nodeCount } from "./forest.ts";
+import {
+  type Completion,
+  CompletionCollector,
+  type GenerationLeaf,
+  type GenerationOptions,
+  type GenerationPrompt,
+  generationRequest,
+  promptForest,
+} from "./generate.ts";
+import { checkSameModel, collectTensors, loadParameters } from "./loading.ts";
+import type { PreferenceLoss } from "./losses.ts";
+import {
+  type DType,
+  type ModelConfig,
+  type ModelSource,
+  type ParameterShape,
+  parameterShapes,
+  rotaryFrequencies,
+} from "./model.ts";
+import { abortError, addon, cancellable, deviceInfo } from "./native.ts";
+import { nativeLoss } from "./preference-loss.ts";
+import { randomModel } from "./random-weights.ts";
+import { Snapshot } from "./snapshot.ts";
+
+function chooseDevice(wanted: EngineOptions["device"] = "auto"): { device: "cpu" | "cuda"; name: string } {
+  const info = deviceInfo();
+  const [first] = info.cuda.devices;
+  if (wanted !== "cpu" && first !== undefined) return { device: "cuda", name: first };
+  if (wanted !== "cuda") return { device: "cpu", name: info.cpuName };
+  throw new TemporaError(`There is no CUDA device: ${info.cuda.problem ?? "none was found"}`, {
+    where: { field: "device" },
+    remedy: 'Use device "cpu", or "auto" to take whatever there is.',
+  });
+}
+
+/**
+ * One model on one device. Calls run on another thread, one at a time and in the order they were made. What a call throws
+ * is a TemporaError, or an AbortError when its signal stopped it.
+ */
+export class Engine implements Disposable {
+  readonly config: ModelConfig;
+  readonly dtype: DType;
+  readonly device: "cpu" | "cuda";
+  readonly deviceName: string;
+  /** Every parameter by its Hugging Face name, in the order of their numbers. */
+  readonly parameters: readonly ParameterShape[];
+  readonly #native: NativeEngine;
+  readonly #index: ReadonlyMap<string, number>;
+  #disposed = false;
+  /** Ends with the last multi-part operation; calls made after it wait for that. */
+  #exclusive: Promise<void> | null = null;
+
+  private constructor(config: ModelConfig, dtype: DType, options: EngineOptions) {
+    checkConfig(config);
+    const { device, name } = chooseDevice(options.device);
+    const threads = checkNumber(options.threads ?? 0, "threads", { least: 0, most: 4096, integer: true });
+    this.config = config;
+    this.dtype = dtype;
+    this.device = device;
+    this.deviceName = name;
+    this.parameters = parameterShapes(config);
+    this.#index = new Map(this.parameters.map((parameter, index) => [parameter.name, index]));
+    this.#native = new (addon().Engine)(
+      { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
+      { device, dtype, threads },
+    );
+  }
+
+  /**
+   * Loads a model whole: every tensor there, finite and of its shape, or a TemporaError that names the file and the tensor.
+   */
+  static async load(model: ModelSource, options: LoadOptions = {}): Promise<Engine> {
+    if (options.signal?.aborted) throw abortError(options.signal);
+    const engine = new Engine(model.config, options.dtype ?? model.dtype, options);
+    try {
+      const tensors = await collectTensors(model, engine.parameters);
+      await cancellable(undefined, () => engine.#native.ready());
+      await loadParameters(engine.#native, tensors, options.signal, options.onProgress);
+    } catch (error) {
+      engine.dispose();
+      throw error;
+    }
+    return engine;
+  }
+
+  /** A model before any training: matrices normal(0, std), norms 1, biases 0; the same for the same seed. Default f32. */
+  static random(config: ModelConfig, options: EngineOptions & { seed?: number; std?: number } = {}): Promise<Engine> {
+    const seed = checkNumber(options.seed ?? 0, "seed", { least: 0, integer: true });
+    const std = checkNumber(options.std ?? 0.02, "std", { least: 0 });
+    checkConfig(config);
+    return Engine.load(randomModel(config, options.dtype ?? "f32", seed, std), options);
+  }
+
+  /** Log-probs of the scored nodes' tokens. Changes nothing. */
+  async logProbs(forest: Forest, options: CallOptions = {}): Promise<LogProbs> {
+    await this.#turn();
+    checkForest(forest, this.config);
+    const result = await cancellable(options.signal, (cancel) => this.#native.logProbs(forest, cancel));
+    return { token: result.tokenLogProbs, node: result.nodeLogProbs };
+  }
+
+  /**
+   * Adds the gradient of a preference loss over pairs of completions: chosen and rejected name the last node of each; their
+   * tokens are the scored nodes on its path.
+   */
+  async preferenceStep(
+    forest: Forest,
+    pairs: readonly PreferencePair[],
+    loss: PreferenceLoss,
+    options: PreferenceStepOptions = {},
+  ): Promise<PreferenceStepResult> {
+    await this.#turn();
+    checkForest(forest, this.config);
+    checkPairs(pairs, forest);
+    checkLoss(loss);
+    const totalPairs = options.totalPairs ?? pairs.length;
+    const totalChosenTokens =
+      options.totalChosenTokens ?? pairs.reduce((sum, pair) => sum + completionLength(forest, pair.chosen), 0);
+    checkTotals(loss, pairs.length, totalPairs, totalChosenTokens);
+    const step = {
+      forest,
+      pairs: Int32Array.from(pairs.flatMap((pair) => [pair.chosen, pair.rejected])),
+      reference: Float64Array.from(pairs.flatMap((pair) => [pair.referenceChosen, pair.referenceRejected])),
+      loss: nativeLoss(loss),
+      totalPairs,
+      totalChosenTokens,
+      checkpointing: options.checkpointing ?? false,
+    };
+    const result = await cancellable(options.signal, (cancel) => this.#native.preferenceStep(step, cancel));
+    return {
+      loss: result.loss,
+      token: result.tokenLogProbs,
+      pairs: pairs.map((pair, i) => {
+        const chosenLogProb = result.logProbs[2 * i] as number;
+        const rejectedLogProb = result.logProbs[2 * i + 1] as number;
+        return {
+          loss: result.pairLosses[i] as number,
+          chosenLogProb,
+          rejectedLogProb,
+          chosenLength: result.lengths[2 * i] as number,
+          rejectedLength: result.lengths[2 * i + 1] as number,
+          chosenReward: loss.beta * (chosenLogProb - pair.referenceChosen),
+          rejectedReward: loss.beta * (rejectedLogProb - pair.referenceRejected),
+        };
+      }),
+    };
+  }
+
+  /** Adds the gradient of the cross-entropy of the scored tokens. `weight` of each token: default 1 / their number. */
+  async supervisedStep(
+    forest: Forest,
+    options: TrainingCallOptions & { weight?: number | undefined } = {},
+  ): Promise<SupervisedStepResult> {
+    await this.#turn();
+    checkForest(forest, this.config);
+    let tokens = 0;
+    for (let node = 0; node < nodeCount(forest); node++) tokens += scoredTokens(forest, node);
+    if (tokens === 0) {
+      throw new TemporaError("No token of the forest is scored", {
+        remedy: "Mark the nodes of the completions as scored.",
+      });
+    }
+    const weight = checkNumber(options.weight ?? 1 / tokens, "weight");
+    const coefficients = new Float32Array(forest.tokens.length).fill(-weight);
+    const { token, node } = await this.#accumulate(forest, coefficients, options);
+    return { loss: -weight * node.reduce((sum, value) => sum + value, 0), tokens, token };
+  }
+
+  /** Adds the gradient of Σ dLossDLogProb · log-prob over the scored tokens: any loss of log-probs. dLossDLogProb: [T]. */
+  async accumulate(forest: Forest, dLossDLogProb: Float32Array, options: TrainingCallOptions = {}): Promise<LogProbs> {
+    await this.#turn();
+    checkForest(forest, this.config);
+    checkCoefficients(dLossDLogProb, forest);
+    return this.#accumulate(forest, dLossDLogProb, options);
+  }
+
+  async #accumulate(forest: Forest, coefficients: Float32Array, options: TrainingCallOptions): Promise<LogProbs> {
+    const result = await cancellable(options.signal, (cancel) =>
+      this.#native.accumulate(forest, coefficients, options.checkpointing ?? false, cancel),
+    );
+    return { token: result.tokenLogProbs, node: result.nodeLogProbs };
+  }
+
+  /** States after the final norm at the last token of each of `nodes`: [nodes.length × hiddenSize]. */
+  async hiddenStates(forest: Forest, nodes: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
+    await this.#turn();
+    checkForest(forest, this.config);
+    const list = Array.from(nodes);
+    for (const [i, node] of list.entries()) checkNode(node, forest, `nodes[${i}]`);
+    if (list.length === 0) return new Float32Array(0);
+    return cancellable(options.signal, (cancel) => this.#native.hiddenStates(forest, Int32Array.from(list), cancel));
+  }
+
+  async zeroGradients(): Promise<void> {
+    await this.#turn();
+    await cancellable(undefined, () => this.#native.zeroGradients());
+  }
+
+  /**
+   * One AdamW step on the accumulated gradients, which are zero afterwards. gradNorm is their norm before clipping.
+   * @throws TemporaError when that norm is not finite; the weights are as before.
+   */
+  async optimizerStep(options: OptimizerStepOptions): Promise<{ gradNorm: number }> {
+    await this.#turn();
+    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
+    const native = {
+      learningRate: checkNumber(options.learningRate, "learningRate", { least: 0 }),
+      beta1: checkNumber(beta1, "betas[0]", { least: 0, below: 1 }),
+      beta2: checkNumber(beta2, "betas[1]", { least: 0, below: 1 }),
+      epsilon: checkNumber(options.epsilon ?? 1e-8, "epsilon", { above: 0 }),
+      weightDecay: checkNumber(options.weightDecay ?? 0, "weightDecay", { least: 0 }),
+      decayAll: options.decayAll ?? false,
+      maxGradNorm: checkNumber(options.maxGradNorm ?? 0, "maxGradNorm", { least: 0 }),
+      seed: checkNumber(options.seed ?? 0, "seed", { least: 0, integer: true }),
+    };
+    return cancellable(undefined, () => this.#native.optimizerStep(native));
+  }
+
+  /**
+   * Completes prompts; completions come in the order they finish. What a completion becomes depends on the weights, its
+   * prompt, the seed, its key and its sample number, not on what else is generated with it. Leaving the loop early frees all.
+   * Changing the weights meanwhile ends it with an error.
+   */
+  async *generate(
+    prompts: readonly GenerationPrompt[],
+    options: GenerationOptions,
+  ): AsyncGenerator<Completion, void, undefined> {
+    const { forest, leaves } = promptForest(prompts, this.config);
+    yield* this.generateForest(forest, leaves, options);
+  }
+
+  /** Completes nodes of a forest; what lies on several paths is computed once. */
+  async *generateForest(
+    forest: Forest,
+    leaves: readonly GenerationLeaf[],
+    options: GenerationOptions,
+  ): AsyncGenerator<Completion, void, undefined> {
+    await this.#turn();
+    const request = generationRequest(forest, leaves, options, this.config);
+    const collector = new CompletionCollector(request, options);
+    const generation = await cancellable(options.signal, (cancel) => this.#native.startGeneration(request, cancel));
+    try {
+      for (;;) {
+        await this.#turn();
+        const step = await cancellable(options.signal, (cancel) => generation.step(collector.stepsAtOnce, cancel));
+        const { completions, stopped } = collector.take(step);
+        if (stopped.length > 0) generation.finishRows(stopped);
+        yield* completions;
+        if (step.done) return;
+      }
+    } finally {
+      generation.dispose();
+    }
+  }
+
+  /** One parameter's little-endian bytes in the engine's dtype. */
+  async getParameter(name: string): Promise<Uint8Array> {
+    await this.#turn();
+    const index = this.#parameter(name);
+    return cancellable(undefined, () => this.#native.getParameter(index));
+  }
+
+  /** One parameter's accumulated gradient. */
+  async getGradient(name: string): Promise<Float32Array> {
+    await this.#turn();
+    const index = this.#parameter(name);
+    return cancellable(undefined, () => this.#native.getGradient(index));
+  }
+
+  /** Replaces all weights by those of a model of the same shape. The optimizer's state stays as it is. */
+  setParameters(model: ModelSource): Promise<void> {
+    return this.#alone(async () => {
+      checkSameModel(this.config, model.config, model.name);
+      await loadParameters(this.#native, await collectTensors(model, this.parameters));
+    });
+  }
+
+  /** Every parameter in turn, as saveCheckpoint takes them. */
+  async *tensors(): AsyncGenerator<TensorBytes, void, undefined> {
+    for (const { name, shape } of this.parameters)
+      yield { name, dtype: this.dtype, shape, bytes: await this.getParameter(name) };
+  }
+
+  /** A copy of the weights to return to. */
+  async snapshot(): Promise<Snapshot> {
+    await this.#turn();
+    return new Snapshot(await cancellable(undefined, () => this.#native.snapshot()));
+  }
+
+  /** The weights as they were, bit for bit. The optimizer's state stays as it is. */
+  async restore(snapshot: Snapshot): Promise<void> {
+    await this.#turn();
+    await cancellable(undefined, () => this.#native.restore(Snapshot.native(snapshot)));
+  }
+
+  /** AdamW's moments and step count; with the weights, all that an exact resume needs. */
+  optimizerState(): Promise<OptimizerState> {
+    return this.#alone(async () => {
+      const parameters: OptimizerState["parameters"] = [];
+      for (const [index, { name }] of this.parameters.entries()) {
+        parameters.push({ name, ...(await cancellable(undefined, () => this.#native.getOptimizerState(index))) });
+      }
+      return { steps: this.#native.optimizerSteps, parameters };
+    });
+  }
+
+  setOptimizerState(state: OptimizerState): Promise<void> {
+    return this.#alone(async () => {
+      checkNumber(state.steps, "steps", { least: 0, integer: true });
+      const moments = this.#collectMoments(state);
+      for (const [index, { first, second }] of moments.entries()) {
+        await cancellable(undefined, () => this.#native.setOptimizerState(index, first, second));
+      }
+      await cancellable(undefined, () => this.#native.setOptimizerSteps(state.steps));
+    });
+  }
+
+  #collectMoments(state: OptimizerState): OptimizerState["parameters"] {
+    const byName = new Map(state.parameters.map((parameter) => [parameter.name, parameter]));
+    return this.parameters.map(({ name, shape }) => {
+      const size = shape.reduce((product, length) => product * length, 1);
+      const found = byName.get(name);
+      if (found?.first.length === size && found.second.length === size) return found;
+      throw new TemporaError(
+        `The optimizer state ${found === undefined ? "lacks" : "has the wrong size for"} ${name}`,
+        {
+          remedy: "Use the state that was saved with this model.",
+        },
+      );
+    });
+  }
+
+  /** Forgets moments, steps and gradients, and gives their memory and the workspace back. */
+  async resetOptimizer(): Promise<void> {
+    await this.#turn();
+    await cancellable(undefined, () => this.#native.resetOptimizer());
+  }
+
+  memory(): EngineMemory {
+    this.#requireOpen();
+    return this.#native.memory();
+  }
+
+  /** Frees everything; at once, or when the running call, which is cancelled, has ended. May be called again. */
+  dispose(): void {
+    this.#disposed = true;
+    this.#native.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #parameter(name: string): number {
+    const index = this.#index.get(name);
+    if (index !== undefined) return index;
+    throw new TemporaError(`The model has no parameter ${name}`, { remedy: "Use a name from engine.parameters." });
+  }
+
+  #requireOpen(): void {
+    if (!this.#disposed) return;
+    throw new TemporaError("The engine is disposed", {
+      remedy: "Load a new engine; a disposed one cannot be used again.",
+    });
+  }
+
+  /** A call's turn comes after the multi-part operations before it; the native queue orders the rest. */
+  #turn(): Promise<void> | null {
+    this.#requireOpen();
+    return this.#exclusive;
+  }
+
+  /** Runs an operation of several native calls with no other call in between. */
+  async #alone<T>(operation: () => Promise<T>): Promise<T> {
+    const before = this.#turn();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#exclusive = promise;
+    try {
+      await before;
+      return await operation();
+    } finally {
+      if (this.#exclusive === promise) this.#exclusive = null;
+      resolve();
+    }
+  }
+}

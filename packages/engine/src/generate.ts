@@ -1,0 +1,223 @@
+import { TemporaError } from "@tempora/errors";
+import type { NativeGenerationRequest, NativeGenerationStep } from "./addon.ts";
+import { checkForest, checkIds, checkNode, checkNumber } from "./check.ts";
+import { type Forest, ForestBuilder } from "./forest.ts";
+import type { ModelConfig } from "./model.ts";
+import { StopStrings } from "./stop-strings.ts";
+
+export interface GenerationPrompt {
+  ids: ArrayLike<number>;
+  /** Keys the random numbers, so that a completion does not depend on the prompt's place; default: its index. */
+  key?: number | undefined;
+  /** Completions of this prompt; default: `n` of the options. */
+  samples?: number | undefined;
+}
+
+/** A node of a forest to continue: everything on its path is the prompt. */
+export interface GenerationLeaf {
+  node: number;
+  key?: number | undefined;
+  samples?: number | undefined;
+}
+
+export interface GenerationOptions {
+  /** Completions of each prompt; default 1. */
+  n?: number | undefined;
+  /** 0 is greedy; default 1. */
+  temperature?: number | undefined;
+  /** Only the k most likely tokens; 0 (default) for all. */
+  topK?: number | undefined;
+  /** Only the most likely tokens whose mass reaches p; default 1, all. */
+  topP?: number | undefined;
+  maxNewTokens: number;
+  /** Token ids that end a completion; they are part of it. */
+  endTokens?: readonly number[] | undefined;
+  /** Texts that end a completion with the token that completes them. */
+  stop?: { strings: readonly string[]; decode(ids: number[]): string } | undefined;
+  seed?: number | undefined;
+  /** Completions computed at once; default 64. With maxCacheTokens it bounds the memory. */
+  maxRows?: number | undefined;
+  /** Tokens of the key/value cache; default: enough for maxRows of the longest prompts. */
+  maxCacheTokens?: number | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: GenerationProgress) => void) | undefined;
+}
+
+export interface GenerationProgress {
+  newTokens: number;
+  /** Completions done, of `total`. */
+  finished: number;
+  total: number;
+}
+
+export interface Completion {
+  /** Index of the prompt (or leaf), and of the sample among its samples. */
+  prompt: number;
+  sample: number;
+  ids: number[];
+  /** Log-prob of each id under the model itself: temperature 1, nothing cut off. */
+  logProbs: number[];
+  /** "length": maxNewTokens or the model's context were used up. */
+  finishReason: "stop" | "length";
+}
+
+/** The cache keeps tokens in pages; native/src/backend/backend.h, kCachePage. */
+const cachePage = 16;
+const defaultRows = 64;
+/** Decoding steps of one native call: few where a stop string may make the rest of them wasted work. */
+const stepsAtOnce = { plain: 16, withStop: 4 };
+
+/** Prompts as a forest of roots; equal prompts share one. */
+export function promptForest(
+  prompts: readonly GenerationPrompt[],
+  config: ModelConfig,
+): { forest: Forest; leaves: GenerationLeaf[] } {
+  if (prompts.length === 0) throw new TemporaError("There are no prompts", { remedy: "Give at least one prompt." });
+  const builder = new ForestBuilder();
+  const leaves = prompts.map((prompt, index) => {
+    if (prompt.ids.length === 0) {
+      throw new TemporaError(`Prompt ${index} is empty`, {
+        remedy: "Start it with at least one token, such as the model's BOS token.",
+      });
+    }
+    checkIds(prompt.ids, config.vocabSize, (position) => `position ${position} of prompt ${index}`);
+    return { node: builder.share(prompt.ids, -1, false), key: prompt.key, samples: prompt.samples };
+  });
+  return { forest: builder.build(), leaves };
+}
+
+function pages(tokens: number): number {
+  return Math.ceil(tokens / cachePage) * cachePage;
+}
+
+/** Cache tokens of one row with its prompt to itself. */
+function rowTokens(forest: Forest, leaf: number, newTokens: number): number {
+  let tokens = pages(newTokens);
+  for (let node = leaf; node >= 0; node = forest.nodeParent[node] as number) {
+    tokens += pages((forest.nodeStart[node + 1] as number) - (forest.nodeStart[node] as number));
+  }
+  return tokens;
+}
+
+function checkOptions(options: GenerationOptions, config: ModelConfig): void {
+  const whole = { integer: true, most: 0x7fffffff };
+  checkNumber(options.maxNewTokens, "maxNewTokens", { ...whole, least: 1 });
+  checkNumber(options.n ?? 1, "n", { ...whole, least: 1 });
+  checkNumber(options.temperature ?? 1, "temperature", { least: 0 });
+  checkNumber(options.topK ?? 0, "topK", { ...whole, least: 0 });
+  checkNumber(options.topP ?? 1, "topP", { above: 0, most: 1 });
+  checkNumber(options.seed ?? 0, "seed", { least: 0, integer: true });
+  checkNumber(options.maxRows ?? defaultRows, "maxRows", { ...whole, least: 1 });
+  checkNumber(options.maxCacheTokens ?? 1, "maxCacheTokens", { least: 1, integer: true });
+  checkIds(options.endTokens ?? [], config.vocabSize, (index) => `endTokens[${index}]`);
+  if (options.stop?.strings.some((text) => text === "")) {
+    throw new TemporaError("A stop string is empty", { remedy: "Leave it out." });
+  }
+}
+
+/** The native request, with every default filled in and every value checked. */
+export function generationRequest(
+  forest: Forest,
+  leaves: readonly GenerationLeaf[],
+  options: GenerationOptions,
+  config: ModelConfig,
+): NativeGenerationRequest {
+  if (leaves.length === 0)
+    throw new TemporaError("There are no leaves to continue", { remedy: "Name at least one node." });
+  const ends = checkForest(forest, config);
+  checkOptions(options, config);
+  let widest = 0;
+  leaves.forEach((leaf, index) => {
+    checkNode(leaf.node, forest, `leaves[${index}]`);
+    checkNumber(leaf.key ?? index, `the key of prompt ${index}`, { least: 0, integer: true });
+    checkNumber(leaf.samples ?? 1, `the samples of prompt ${index}`, { least: 1, most: 0x7fffffff, integer: true });
+    const length = ends[leaf.node] as number;
+    if (length >= config.maxPositions) {
+      throw new TemporaError(
+        `Prompt ${index} has ${length} tokens, and the model takes ${config.maxPositions} with the answer`,
+        {
+          remedy: "Shorten the prompt or drop it.",
+        },
+      );
+    }
+    const newTokens = Math.min(options.maxNewTokens, config.maxPositions - length);
+    widest = Math.max(widest, rowTokens(forest, leaf.node, newTokens));
+  });
+  const samples = Int32Array.from(leaves, (leaf) => leaf.samples ?? options.n ?? 1);
+  const maxRows = options.maxRows ?? defaultRows;
+  const rowsAtOnce = Math.min(
+    maxRows,
+    samples.reduce((sum, count) => sum + count, 0),
+  );
+  return {
+    forest,
+    leaves: Int32Array.from(leaves, (leaf) => leaf.node),
+    samples,
+    promptKeys: Float64Array.from(leaves, (leaf, index) => leaf.key ?? index),
+    options: {
+      temperature: options.temperature ?? 1,
+      topK: options.topK ?? 0,
+      topP: options.topP ?? 1,
+      maxNewTokens: options.maxNewTokens,
+      endTokens: Int32Array.from(options.endTokens ?? []),
+      seed: options.seed ?? 0,
+      maxRows,
+      maxCacheTokens: options.maxCacheTokens ?? rowsAtOnce * widest,
+    },
+  };
+}
+
+interface Row {
+  prompt: number;
+  sample: number;
+  ids: number[];
+  logProbs: number[];
+  done: boolean;
+}
+
+/** Gathers the rows' tokens, step by step, into completions. */
+export class CompletionCollector {
+  readonly #rows: Row[] = [];
+  readonly #stop: StopStrings | null;
+  readonly #onProgress: GenerationOptions["onProgress"];
+  readonly stepsAtOnce: number;
+  #newTokens = 0;
+  #finished = 0;
+
+  constructor(request: NativeGenerationRequest, options: GenerationOptions) {
+    request.samples.forEach((samples, prompt) => {
+      for (let sample = 0; sample < samples; sample++) {
+        this.#rows.push({ prompt, sample, ids: [], logProbs: [], done: false });
+      }
+    });
+    this.#stop =
+      options.stop && options.stop.strings.length > 0
+        ? new StopStrings(options.stop.strings, options.stop.decode)
+        : null;
+    this.#onProgress = options.onProgress;
+    this.stepsAtOnce = this.#stop === null ? stepsAtOnce.plain : stepsAtOnce.withStop;
+  }
+
+  /** Takes one step in. Returns the completions it finished, and the rows to end because a stop string is complete. */
+  take(step: NativeGenerationStep): { completions: Completion[]; stopped: Int32Array } {
+    const completions: Completion[] = [];
+    const stopped: number[] = [];
+    step.rows.forEach((number, i) => {
+      const row = this.#rows[number] as Row;
+      if (row.done) return; // computed in the same call as the token that completed a stop string
+      row.ids.push(step.tokens[i] as number);
+      row.logProbs.push(step.logProbs[i] as number);
+      this.#newTokens++;
+      const end = step.finished[i] as number;
+      const stop = this.#stop?.completedBy(row.ids) ?? false;
+      if (end === 0 && !stop) return;
+      if (end === 0) stopped.push(number);
+      row.done = true;
+      this.#finished++;
+      const { prompt, sample, ids, logProbs } = row;
+      completions.push({ prompt, sample, ids, logProbs, finishReason: end === 2 && !stop ? "length" : "stop" });
+    });
+    this.#onProgress?.({ newTokens: this.#newTokens, finished: this.#finished, total: this.#rows.length });
+    return { completions, stopped: Int32Array.from(stopped) };
+  }
+}

@@ -1,0 +1,134 @@
+import { TemporaError } from "@tempora/errors";
+import type { NativeEngine } from "./addon.ts";
+import type { DType, ModelConfig, ModelSource, ParameterShape, TensorSource } from "./model.ts";
+import { abortError, nativeFailure } from "./native.ts";
+
+const bytesOf: Record<DType, number> = { f32: 4, bf16: 2 };
+
+/** Tensors whose bytes are in memory at the same time: one is read while the one before is copied in. */
+const readAhead = 2;
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+function checkTensor(tensor: TensorSource, wanted: ParameterShape): void {
+  const where = { file: tensor.file, field: tensor.name };
+  if (!(tensor.dtype in bytesOf)) {
+    throw new TemporaError(`The tensor has element type ${String(tensor.dtype)}`, {
+      where,
+      remedy: "Convert the checkpoint to f32 or bf16.",
+    });
+  }
+  if (tensor.shape.length !== wanted.shape.length || tensor.shape.some((size, i) => size !== wanted.shape[i])) {
+    throw new TemporaError(
+      `The tensor has shape [${tensor.shape.join(", ")}], but the model needs [${wanted.shape.join(", ")}]`,
+      {
+        where,
+        remedy: "Check that config.json and the weights belong together.",
+      },
+    );
+  }
+}
+
+/** Every parameter's tensor, in the order of `parameters`: none missing, unknown, twice or of another shape. */
+export async function collectTensors(
+  model: ModelSource,
+  parameters: readonly ParameterShape[],
+): Promise<TensorSource[]> {
+  const index = new Map(parameters.map((parameter, i) => [parameter.name, i]));
+  const found: (TensorSource | undefined)[] = parameters.map(() => undefined);
+  for await (const tensor of model.tensors()) {
+    const i = index.get(tensor.name);
+    const where = { file: tensor.file, field: tensor.name };
+    if (i === undefined) {
+      throw new TemporaError("The tensor has no place in this model", {
+        where,
+        remedy: "Check that config.json and the weights belong together.",
+      });
+    }
+    if (found[i] !== undefined) {
+      throw new TemporaError(`The tensor is there twice, also in ${found[i].file}`, {
+        where,
+        remedy: "Remove one of them.",
+      });
+    }
+    checkTensor(tensor, parameters[i] as ParameterShape);
+    found[i] = tensor;
+  }
+  const missing = parameters.filter((_, i) => found[i] === undefined).map((parameter) => parameter.name);
+  if (missing.length > 0) {
+    const more = missing.length > 3 ? ` and ${missing.length - 3} more` : "";
+    throw new TemporaError(`The model lacks ${missing.slice(0, 3).join(", ")}${more}`, {
+      where: { file: model.name },
+      remedy: "Get the whole checkpoint; a file of its weights may be missing.",
+    });
+  }
+  return found as TensorSource[];
+}
+
+/** Two configs that describe the same computation, whatever the family is called. */
+export function checkSameModel(mine: ModelConfig, other: ModelConfig, file: string): void {
+  for (const key of Object.keys(mine) as (keyof ModelConfig)[]) {
+    if (key === "family" || JSON.stringify(mine[key]) === JSON.stringify(other[key])) continue;
+    throw new TemporaError(
+      `${key} is ${JSON.stringify(other[key])}, but the engine holds ${JSON.stringify(mine[key])}`,
+      {
+        where: { file, field: key },
+        remedy: "Load this model into an engine of its own.",
+      },
+    );
+  }
+}
+
+async function copyIn(engine: NativeEngine, index: number, tensor: TensorSource, bytes: Uint8Array): Promise<void> {
+  const where = { file: tensor.file, field: tensor.name };
+  const wanted = elements(tensor.shape) * bytesOf[tensor.dtype];
+  if (bytes.length !== wanted) {
+    throw new TemporaError(`The tensor has ${bytes.length} bytes instead of ${wanted}`, {
+      where,
+      remedy: "The file is truncated or damaged: get it again.",
+    });
+  }
+  try {
+    await engine.setParameter(index, tensor.dtype, bytes);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "not-finite") {
+      throw new TemporaError("The tensor holds NaN or infinity", {
+        where,
+        remedy: "Use an earlier checkpoint; these weights come from a training that blew up, or the file is damaged.",
+        cause: error,
+      });
+    }
+    throw nativeFailure(error);
+  }
+}
+
+/** Copies a model's tensors into an engine. `onProgress` counts bytes of the checkpoint. */
+export async function loadParameters(
+  engine: NativeEngine,
+  tensors: readonly TensorSource[],
+  signal?: AbortSignal,
+  onProgress?: (done: number, total: number) => void,
+): Promise<void> {
+  const sizes = tensors.map((tensor) => elements(tensor.shape) * bytesOf[tensor.dtype]);
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  let done = 0;
+  const pending: Promise<void>[] = [];
+  try {
+    for (const [index, tensor] of tensors.entries()) {
+      if (signal?.aborted) throw abortError(signal);
+      const bytes = await tensor.read();
+      const copied = copyIn(engine, index, tensor, bytes).then(() => {
+        done += sizes[index] as number;
+        onProgress?.(done, total);
+      });
+      copied.catch(() => {}); // awaited below; a rejection before that is not unhandled
+      pending.push(copied);
+      if (pending.length >= readAhead) await pending.shift();
+    }
+    for (const copied of pending) await copied;
+  } finally {
+    await Promise.allSettled(pending);
+  }
+}
