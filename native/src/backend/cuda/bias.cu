@@ -1,0 +1,48 @@
+#include "check.h"
+#include "columns.cuh"
+#include "cuda_backend.h"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+template <typename X, typename B>
+__global__ void add_bias_kernel(X* x, const B* bias, std::int64_t size, int width) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (i < size) store(x + i, load(x + i) + load(bias + i % width));
+}
+
+template <typename T>
+struct ElementTerm {
+  const T* x;
+  int width;
+  __device__ float operator()(std::int64_t row, int column) const { return load(x + row * width + column); }
+};
+
+}  // namespace
+
+void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) {
+  if (x.size() == 0) return;
+  with_type(x.dtype, [&](auto* x_type) {
+    with_type(bias_dtype, [&](auto* bias_type) {
+      using X = std::remove_pointer_t<decltype(x_type)>;
+      using B = std::remove_pointer_t<decltype(bias_type)>;
+      add_bias_kernel<<<blocks_for(x.size(), kBlock), kBlock, 0, stream_>>>(
+          static_cast<X*>(x.data), static_cast<const B*>(bias), x.size(), static_cast<int>(x.cols));
+    });
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
+  if (d_y.size() == 0) return;
+  with_type(d_y.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const int width = static_cast<int>(d_y.cols);
+    add_column_sums(d_y.rows, width, d_bias, ElementTerm<T>{static_cast<const T*>(d_y.data), width}, stream_);
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+}  // namespace tempora

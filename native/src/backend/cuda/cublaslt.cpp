@@ -1,0 +1,156 @@
+#include "cublaslt.h"
+
+#include <dlfcn.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace tempora {
+
+struct CublasLt::Library {
+  void* handle = nullptr;
+  decltype(&cublasLtCreate) create = nullptr;
+  decltype(&cublasLtDestroy) destroy = nullptr;
+  decltype(&cublasLtMatmul) matmul = nullptr;
+  decltype(&cublasLtMatmulDescCreate) desc_create = nullptr;
+  decltype(&cublasLtMatmulDescDestroy) desc_destroy = nullptr;
+  decltype(&cublasLtMatmulDescSetAttribute) desc_set = nullptr;
+  decltype(&cublasLtMatrixLayoutCreate) layout_create = nullptr;
+  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy = nullptr;
+  decltype(&cublasLtMatmulPreferenceCreate) preference_create = nullptr;
+  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
+
+  Library() {
+    const std::string file = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+    handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+      throw std::runtime_error(file + " cannot be opened (" + dlerror() + "); install cuBLAS of CUDA " +
+                               std::to_string(CUBLAS_VER_MAJOR) + " or put its folder into LD_LIBRARY_PATH");
+    }
+    resolve(create, "cublasLtCreate");
+    resolve(destroy, "cublasLtDestroy");
+    resolve(matmul, "cublasLtMatmul");
+    resolve(desc_create, "cublasLtMatmulDescCreate");
+    resolve(desc_destroy, "cublasLtMatmulDescDestroy");
+    resolve(desc_set, "cublasLtMatmulDescSetAttribute");
+    resolve(layout_create, "cublasLtMatrixLayoutCreate");
+    resolve(layout_destroy, "cublasLtMatrixLayoutDestroy");
+    resolve(preference_create, "cublasLtMatmulPreferenceCreate");
+    resolve(preference_destroy, "cublasLtMatmulPreferenceDestroy");
+    resolve(preference_set, "cublasLtMatmulPreferenceSetAttribute");
+    resolve(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  }
+  ~Library() {
+    if (handle != nullptr) dlclose(handle);
+  }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+  template <typename Function>
+  void resolve(Function& function, const char* symbol) {
+    function = reinterpret_cast<Function>(dlsym(handle, symbol));
+    if (function == nullptr) throw std::runtime_error(std::string("cuBLASLt lacks ") + symbol);
+  }
+};
+
+namespace {
+
+void check(cublasStatus_t status, const char* call) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw std::runtime_error(std::string("cuBLASLt: ") + call + " failed with status " + std::to_string(status));
+}
+
+cudaDataType_t data_type(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+}  // namespace
+
+#define TEMPORA_LT_CHECK(call) check((call), #call)
+
+// cuBLASLt is column-major: a row-major c = op(a)·op(b) is computed as cᵀ = op(b)ᵀ·op(a)ᵀ, so b is its first operand.
+struct CublasLt::Plan {
+  const Library& library;
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+
+  explicit Plan(const Library& from) : library(from) {}
+  ~Plan() {
+    if (operation != nullptr) library.desc_destroy(operation);
+    for (cublasLtMatrixLayout_t layout : {first, second, result}) {
+      if (layout != nullptr) library.layout_destroy(layout);
+    }
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+};
+
+CublasLt::CublasLt() : library_(std::make_unique<Library>()) { TEMPORA_LT_CHECK(library_->create(&handle_)); }
+
+CublasLt::~CublasLt() {
+  plans_.clear();
+  if (handle_ != nullptr) library_->destroy(handle_);
+}
+
+CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& p) {
+  std::unique_ptr<Plan>& slot = plans_[p];
+  if (slot != nullptr) return *slot;
+  auto plan = std::make_unique<Plan>(*library_);
+  const Library& lt = *library_;
+  // f32 products are for checks against the CPU: no TF32.
+  TEMPORA_LT_CHECK(lt.desc_create(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  const cublasOperation_t first_op = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const cublasOperation_t second_op = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+  TEMPORA_LT_CHECK(lt.desc_set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &first_op, sizeof first_op));
+  TEMPORA_LT_CHECK(lt.desc_set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, &second_op, sizeof second_op));
+
+  const auto layout = [&](cublasLtMatrixLayout_t& out, DType dtype, std::int64_t rows, std::int64_t cols,
+                          std::int64_t stride) {
+    TEMPORA_LT_CHECK(lt.layout_create(&out, data_type(dtype), static_cast<std::uint64_t>(cols),
+                                      static_cast<std::uint64_t>(rows), stride));
+  };
+  layout(plan->first, p.input, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride);
+  layout(plan->second, p.input, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride);
+  layout(plan->result, p.output, p.m, p.n, p.c_stride);
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  TEMPORA_LT_CHECK(lt.preference_create(&preference));
+  const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, decltype(lt.preference_destroy)> owner(preference,
+                                                                                                 lt.preference_destroy);
+  const std::size_t workspace = kWorkspaceBytes;
+  // No split-K: partial sums would be added in an order of their own for each shape.
+  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  TEMPORA_LT_CHECK(
+      lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace));
+  TEMPORA_LT_CHECK(
+      lt.preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction));
+  const auto alignment = [&](cublasLtMatmulPreferenceAttributes_t attribute, std::uint32_t bytes) {
+    TEMPORA_LT_CHECK(lt.preference_set(preference, attribute, &bytes, sizeof bytes));
+  };
+  alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.b_alignment);
+  alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, p.a_alignment);
+  alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, p.c_alignment);
+  alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, p.c_alignment);
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  TEMPORA_LT_CHECK(lt.heuristic(handle_, plan->operation, plan->first, plan->second, plan->result, plan->result,
+                                preference, 1, &best, &found));
+  if (found == 0) {
+    throw std::runtime_error("cuBLASLt has no algorithm for a product of " + std::to_string(p.m) + " x " +
+                             std::to_string(p.n) + " x " + std::to_string(p.k));
+  }
+  plan->algorithm = best.algo;
+  slot = std::move(plan);
+  return *slot;
+}
+
+void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, void* c, void* workspace,
+                   cudaStream_t stream) {
+  Plan& plan = plan_for(product);
+  const float one = 1, beta = product.accumulate ? 1.0f : 0.0f;
+  TEMPORA_LT_CHECK(library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, c, plan.result,
+                                    c, plan.result, &plan.algorithm, workspace, kWorkspaceBytes, stream));
+}
+
+}  // namespace tempora

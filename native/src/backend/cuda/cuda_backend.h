@@ -1,0 +1,115 @@
+// The backend on NVIDIA GPUs: cuBLASLt for large matrix products, own kernels for the rest, one stream.
+//
+// Each group of operations has a .cu file named as its CPU twin. The kernels are the plain versions: right and
+// repeatable first; they are tuned on a device. No kernel adds by atomics, so every sum has a fixed order.
+// All work is queued on one stream of device 0 (CUDA_VISIBLE_DEVICES chooses which that is), whichever thread asks.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../backend.h"
+#include "cublaslt.h"
+
+namespace tempora {
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend();  // throws std::runtime_error with the reason when there is no usable device
+  ~CudaBackend() override;
+
+  std::string name() const override { return name_; }
+
+  Buffer allocate(std::size_t bytes, MemoryUse use) override;
+  void release(void* data, std::size_t bytes, MemoryUse use) noexcept override;
+  std::size_t used(MemoryUse use) const override;
+  std::size_t peak() const override;
+  void copy_in(void* device, const void* host, std::size_t bytes) override;
+  void copy_out(void* host, const void* device, std::size_t bytes) override;
+  void copy(void* to, const void* from, std::size_t bytes) override;
+  void zero(void* device, std::size_t bytes) override;
+  void cast(const Matrix& from, const Matrix& to) override;
+  bool all_finite(const Matrix& x) override;
+  void synchronize() override;
+
+  void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) override;
+
+  void embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) override;
+  void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;
+
+  void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) override;
+  void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd, const Matrix& d_y,
+                         const Matrix& d_x, float* d_weight) override;
+  void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y, float* rstd) override;
+  void head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd, const Matrix& d_y,
+                          const Matrix& d_x, float* d_weight) override;
+
+  void add_bias(const Matrix& x, const void* bias, DType bias_dtype) override;
+  void bias_backward(const Matrix& d_y, float* d_bias) override;
+
+  void rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
+            bool inverse) override;
+
+  void swiglu(const Matrix& gate, const Matrix& up, const Matrix& out) override;
+  void swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
+                       const Matrix& d_up, const Matrix& out) override;
+
+  std::unique_ptr<AttentionPlan> plan_attention(const ForestLayout& layout) override;
+  void tree_attention(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q, const Matrix& k,
+                      const Matrix& v, const Matrix& out, float* lse) override;
+  void tree_attention_backward(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q, const Matrix& k,
+                               const Matrix& v, const Matrix& out, const float* lse, const Matrix& d_out,
+                               const Matrix& d_q, const Matrix& d_k, const Matrix& d_v) override;
+
+  void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
+  void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) override;
+
+  void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+                    const Matrix& keep) override;
+  void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+                     const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
+
+  double sum_of_squares(const Matrix& x) override;
+  void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
+             const AdamWOptions& options) override;
+
+  std::unique_ptr<PackedWeight> pack(const Matrix& weight) override;
+  void packed_matmul(const Matrix& x, const PackedWeight& weight, const Matrix& out, bool accumulate) override;
+  std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
+  void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
+                   void* key_cache, void* value_cache) override;
+  std::unique_ptr<CachePlan> plan_cache(CachePaths paths) override;
+  void cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q, const void* key_cache,
+                        const void* value_cache, const Matrix& out) override;
+  void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms, std::int32_t* tokens,
+              float* log_probs) override;
+
+  // A host vector on the device, for as long as the buffer lives.
+  template <typename T>
+  Buffer upload(const std::vector<T>& host) {
+    Buffer buffer = allocate(host.size() * sizeof(T) + 1, MemoryUse::workspace);
+    if (!host.empty()) copy_in(buffer.data(), host.data(), host.size() * sizeof(T));
+    return buffer;
+  }
+
+ private:
+  void* take_block(std::size_t bytes);
+  void free_cached_blocks() noexcept;
+
+  std::string name_;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<CublasLt> products_;
+
+  // Blocks are kept when they are released and handed out again to whoever asks for their size: a training step
+  // allocates nothing after the first. All work is on one stream, so a block may be reused before its kernels ended.
+  mutable std::mutex memory_mutex_;
+  std::multimap<std::size_t, void*> free_blocks_;
+  std::size_t used_[kMemoryUses] = {};
+  std::size_t peak_ = 0;
+};
+
+}  // namespace tempora

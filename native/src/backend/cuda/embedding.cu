@@ -1,0 +1,53 @@
+#include "check.h"
+#include "cuda_backend.h"
+#include "device.cuh"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+// One block a token.
+template <typename T>
+__global__ void embed_kernel(const std::int32_t* tokens, const T* table, float* out, int width) {
+  const std::int64_t t = blockIdx.x;
+  const T* row = table + static_cast<std::int64_t>(tokens[t]) * width;
+  for (int i = threadIdx.x; i < width; i += kBlock) out[t * width + i] = load(row + i);
+}
+
+// One block a token; the block of a token's first occurrence adds all occurrences, in their order.
+__global__ void embed_backward_kernel(const std::int32_t* tokens, int count, const float* d_out, float* d_table,
+                                      int width) {
+  const int first = blockIdx.x;
+  const std::int32_t token = tokens[first];
+  int seen_before = 0;
+  for (int t = threadIdx.x; t < first; t += kBlock) seen_before |= tokens[t] == token;
+  if (__syncthreads_or(seen_before) != 0) return;
+  for (int t = first; t < count; ++t) {
+    if (tokens[t] != token) continue;
+    for (int i = threadIdx.x; i < width; i += kBlock) {
+      d_table[static_cast<std::int64_t>(token) * width + i] += d_out[static_cast<std::int64_t>(t) * width + i];
+    }
+  }
+}
+
+}  // namespace
+
+void CudaBackend::embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) {
+  if (out.rows == 0) return;
+  with_type(table.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    embed_kernel<<<static_cast<unsigned>(out.rows), kBlock, 0, stream_>>>(tokens, static_cast<const T*>(table.data),
+                                                                          out.f32(), static_cast<int>(out.cols));
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+void CudaBackend::embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) {
+  if (d_out.rows == 0) return;
+  embed_backward_kernel<<<static_cast<unsigned>(d_out.rows), kBlock, 0, stream_>>>(
+      tokens, static_cast<int>(d_out.rows), d_out.f32(), d_table.f32(), static_cast<int>(d_out.cols));
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+}  // namespace tempora

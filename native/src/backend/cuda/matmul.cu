@@ -1,0 +1,41 @@
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda_backend.h"
+
+namespace tempora {
+namespace {
+
+std::uint32_t alignment_of(const void* data) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(256, address & (~address + 1)));
+}
+
+}  // namespace
+
+void CudaBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) {
+  const std::int64_t k = options.transpose_a ? a.rows : a.cols;
+  if (c.rows == 0 || c.cols == 0) return;
+  if (k == 0) {
+    if (!options.accumulate) zero(c.data, c.bytes());
+    return;
+  }
+  const DeviceProduct product{.m = c.rows,
+                              .n = c.cols,
+                              .k = k,
+                              .a_stride = a.cols,
+                              .b_stride = b.cols,
+                              .c_stride = c.cols,
+                              .input = a.dtype,
+                              .output = c.dtype,
+                              .transpose_a = options.transpose_a,
+                              .transpose_b = options.transpose_b,
+                              .accumulate = options.accumulate,
+                              .a_alignment = alignment_of(a.data),
+                              .b_alignment = alignment_of(b.data),
+                              .c_alignment = alignment_of(c.data)};
+  const Buffer workspace = allocate(CublasLt::kWorkspaceBytes, MemoryUse::workspace);
+  products_->run(product, a.data, b.data, c.data, workspace.data(), stream_);
+}
+
+}  // namespace tempora

@@ -1,0 +1,184 @@
+// The device, its memory, copies and conversions.
+#include <cstring>
+
+#include "check.h"
+#include "cuda_backend.h"
+#include "device.cuh"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+constexpr std::size_t kSmall = std::size_t{1} << 20;
+
+// Small blocks in steps of 512 bytes, large ones of 2 MiB: few distinct sizes, little waste.
+std::size_t block_size(std::size_t bytes) {
+  const std::size_t step = bytes < kSmall ? 512 : std::size_t{2} << 20;
+  return (bytes + step - 1) / step * step;
+}
+
+std::string mebibytes(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+template <typename From, typename To>
+__global__ void cast_kernel(const From* from, To* to, std::int64_t size) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (i < size) store(to + i, load(from + i));
+}
+
+template <typename T>
+__global__ void find_not_finite_kernel(const T* x, std::int64_t size, int* found) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  // Every thread that writes writes the same value.
+  if (i < size && !isfinite(load(x + i))) *found = 1;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend() {
+  const CudaInfo info = cuda_info();
+  if (info.devices.empty()) throw std::runtime_error(info.problem);
+  TEMPORA_CUDA_CHECK(cudaSetDevice(0));
+  name_ = info.devices.front();
+  products_ = std::make_unique<CublasLt>();
+  TEMPORA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+}
+
+CudaBackend::~CudaBackend() {
+  // Nothing can be done about an error here; the process or the device is going away.
+  cudaStreamSynchronize(stream_);
+  free_cached_blocks();
+  cudaStreamDestroy(stream_);
+}
+
+void CudaBackend::free_cached_blocks() noexcept {
+  for (const auto& [size, block] : free_blocks_) cudaFree(block);
+  free_blocks_.clear();
+}
+
+void* CudaBackend::take_block(std::size_t bytes) {
+  const auto known = free_blocks_.find(bytes);
+  if (known != free_blocks_.end()) {
+    void* block = known->second;
+    free_blocks_.erase(known);
+    return block;
+  }
+  void* block = nullptr;
+  if (cudaMalloc(&block, bytes) == cudaSuccess) return block;
+  cudaGetLastError();  // forget the failure: with the cached blocks given back there may be room
+  TEMPORA_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  free_cached_blocks();
+  if (cudaMalloc(&block, bytes) == cudaSuccess) return block;
+  cudaGetLastError();
+  std::size_t free = 0, total = 0, in_use = 0;
+  TEMPORA_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  for (const std::size_t use : used_) in_use += use;
+  throw OutOfMemory("out of memory on " + name_ + ": " + mebibytes(bytes) + " were asked for, " + mebibytes(in_use) +
+                    " are in use here and " + mebibytes(free) + " of " + mebibytes(total) +
+                    " are free; lower max-tokens (or the generation's rows and cache tokens), turn on checkpointing, or"
+                    " end other programs on the device");
+}
+
+Buffer CudaBackend::allocate(std::size_t bytes, MemoryUse use) {
+  const std::scoped_lock lock(memory_mutex_);
+  TEMPORA_CUDA_CHECK(cudaSetDevice(0));
+  const std::size_t size = block_size(bytes == 0 ? 1 : bytes);
+  void* data = take_block(size);
+  used_[static_cast<int>(use)] += size;
+  std::size_t all = 0;
+  for (const std::size_t part : used_) all += part;
+  peak_ = std::max(peak_, all);
+  return Buffer(this, data, bytes, use);
+}
+
+void CudaBackend::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
+  const std::scoped_lock lock(memory_mutex_);
+  const std::size_t size = block_size(bytes == 0 ? 1 : bytes);
+  used_[static_cast<int>(use)] -= size;
+  try {
+    free_blocks_.emplace(size, data);
+  } catch (const std::bad_alloc&) {
+    cudaFree(data);
+  }
+}
+
+std::size_t CudaBackend::used(MemoryUse use) const {
+  const std::scoped_lock lock(memory_mutex_);
+  return used_[static_cast<int>(use)];
+}
+
+std::size_t CudaBackend::peak() const {
+  const std::scoped_lock lock(memory_mutex_);
+  return peak_;
+}
+
+void CudaBackend::copy_in(void* device, const void* host, std::size_t bytes) {
+  // From pageable memory the call returns once the bytes are staged: the caller may reuse its memory.
+  TEMPORA_CUDA_CHECK(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_));
+}
+
+void CudaBackend::copy_out(void* host, const void* device, std::size_t bytes) {
+  TEMPORA_CUDA_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_));
+  synchronize();
+}
+
+void CudaBackend::copy(void* to, const void* from, std::size_t bytes) {
+  TEMPORA_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+}
+
+void CudaBackend::zero(void* device, std::size_t bytes) {
+  TEMPORA_CUDA_CHECK(cudaMemsetAsync(device, 0, bytes, stream_));
+}
+
+void CudaBackend::cast(const Matrix& from, const Matrix& to) {
+  if (from.size() == 0) return;
+  with_type(from.dtype, [&](auto* source) {
+    with_type(to.dtype, [&](auto* target) {
+      using From = std::remove_pointer_t<decltype(source)>;
+      using To = std::remove_pointer_t<decltype(target)>;
+      cast_kernel<<<blocks_for(from.size(), kBlock), kBlock, 0, stream_>>>(static_cast<const From*>(from.data),
+                                                                           static_cast<To*>(to.data), from.size());
+    });
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+bool CudaBackend::all_finite(const Matrix& x) {
+  if (x.size() == 0) return true;
+  const Buffer found = allocate(sizeof(int), MemoryUse::workspace);
+  zero(found.data(), sizeof(int));
+  with_type(x.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    find_not_finite_kernel<<<blocks_for(x.size(), kBlock), kBlock, 0, stream_>>>(
+        static_cast<const T*>(x.data), x.size(), static_cast<int*>(found.data()));
+  });
+  TEMPORA_CUDA_LAUNCHED();
+  int host = 0;
+  copy_out(&host, found.data(), sizeof host);
+  return host == 0;
+}
+
+void CudaBackend::synchronize() { TEMPORA_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+
+std::unique_ptr<Backend> make_cuda_backend() { return std::make_unique<CudaBackend>(); }
+
+CudaInfo cuda_info() {
+  CudaInfo info;
+  info.built = true;
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    info.problem = std::string("no CUDA device: ") +
+                   (status == cudaSuccess ? "the driver lists none" : cudaGetErrorString(status));
+    return info;
+  }
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp properties{};
+    TEMPORA_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    info.devices.emplace_back(properties.name);
+  }
+  return info;
+}
+
+}  // namespace tempora

@@ -1,0 +1,102 @@
+#include <cmath>
+#include <numeric>
+
+#include "../../engine/random.h"
+#include "check.h"
+#include "cuda_backend.h"
+#include "device.cuh"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+constexpr int kSumBlocks = 512;
+
+// Block b sums elements b·256 + thread, then every 512·256 further: the order depends on the size alone.
+template <typename T>
+__global__ void sum_of_squares_kernel(const T* x, std::int64_t size, double* partial) {
+  double sum = 0;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x; i < size;
+       i += static_cast<std::int64_t>(kSumBlocks) * kBlock) {
+    const double value = load(x + i);
+    sum += value * value;
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// Rounds to bf16 up or down with the probability that makes the expectation the value itself.
+__device__ bf16 round_stochastically(float value, std::uint64_t key, std::int64_t element) {
+  const std::uint32_t noise =
+      static_cast<std::uint32_t>(combine_key(key, static_cast<std::uint64_t>(element))) & 0xffffu;
+  const std::uint32_t bits = __float_as_uint(value);
+  // Infinity and NaN stay what they are.
+  const std::uint32_t rounded = (bits & 0x7f800000u) == 0x7f800000u ? bits : bits + noise;
+  return __ushort_as_bfloat16(static_cast<unsigned short>(rounded >> 16));
+}
+
+struct AdamWNumbers {
+  float gradient_scale, beta1, beta2, epsilon, decay, step_size, second_correction;
+  std::uint64_t rounding_key;
+};
+
+__device__ void store_weight(float* p, float value, std::uint64_t, std::int64_t) { *p = value; }
+__device__ void store_weight(bf16* p, float value, std::uint64_t key, std::int64_t element) {
+  *p = round_stochastically(value, key, element);
+}
+
+// torch.optim.AdamW: decay, moments, bias-corrected step. Clipping is the factor gradient_scale.
+template <typename T>
+__global__ void adamw_kernel(T* weight, const float* gradient, float* first, float* second, std::int64_t size,
+                             AdamWNumbers n) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (i >= size) return;
+  const float g = gradient[i] * n.gradient_scale;
+  const float m = n.beta1 * first[i] + (1.0f - n.beta1) * g;
+  const float v = n.beta2 * second[i] + (1.0f - n.beta2) * g * g;
+  first[i] = m;
+  second[i] = v;
+  const float decayed = load(weight + i) * n.decay;
+  store_weight(weight + i, decayed - n.step_size * m / (sqrtf(v) * n.second_correction + n.epsilon), n.rounding_key, i);
+}
+
+}  // namespace
+
+double CudaBackend::sum_of_squares(const Matrix& x) {
+  if (x.size() == 0) return 0;
+  const Buffer partial = allocate(kSumBlocks * sizeof(double), MemoryUse::workspace);
+  with_type(x.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    sum_of_squares_kernel<<<kSumBlocks, kBlock, 0, stream_>>>(static_cast<const T*>(x.data), x.size(),
+                                                              static_cast<double*>(partial.data()));
+  });
+  TEMPORA_CUDA_LAUNCHED();
+  std::vector<double> host(kSumBlocks);
+  copy_out(host.data(), partial.data(), host.size() * sizeof(double));
+  return std::accumulate(host.begin(), host.end(), 0.0);
+}
+
+void CudaBackend::adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
+                        const AdamWOptions& o) {
+  if (weight.size() == 0) return;
+  const auto step = static_cast<double>(o.step);
+  const AdamWNumbers numbers{
+      .gradient_scale = static_cast<float>(o.gradient_scale),
+      .beta1 = static_cast<float>(o.beta1),
+      .beta2 = static_cast<float>(o.beta2),
+      .epsilon = static_cast<float>(o.epsilon),
+      .decay = static_cast<float>(1 - o.learning_rate * o.weight_decay),
+      .step_size = static_cast<float>(o.learning_rate / (1 - std::pow(o.beta1, step))),
+      .second_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, step))),
+      .rounding_key = o.rounding_key,
+  };
+  with_type(weight.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    adamw_kernel<<<blocks_for(weight.size(), kBlock), kBlock, 0, stream_>>>(
+        static_cast<T*>(weight.data), gradient.f32(), first, second, weight.size(), numbers);
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+}  // namespace tempora

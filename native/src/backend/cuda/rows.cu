@@ -1,0 +1,47 @@
+#include "check.h"
+#include "cuda_backend.h"
+#include "device.cuh"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+// One block a row.
+template <typename T>
+__global__ void gather_kernel(const T* x, const std::int32_t* rows, T* out, int width) {
+  const std::int64_t r = blockIdx.x;
+  const T* from = x + static_cast<std::int64_t>(rows[r]) * width;
+  for (int i = threadIdx.x; i < width; i += kBlock) out[r * width + i] = from[i];
+}
+
+template <typename T>
+__global__ void scatter_add_kernel(const T* d_out, const std::int32_t* rows, T* x, int width) {
+  const std::int64_t r = blockIdx.x;
+  T* to = x + static_cast<std::int64_t>(rows[r]) * width;
+  for (int i = threadIdx.x; i < width; i += kBlock) store(to + i, load(to + i) + load(d_out + r * width + i));
+}
+
+}  // namespace
+
+void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) {
+  if (out.size() == 0) return;
+  with_type(x.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    gather_kernel<<<static_cast<unsigned>(out.rows), kBlock, 0, stream_>>>(
+        static_cast<const T*>(x.data), rows, static_cast<T*>(out.data), static_cast<int>(out.cols));
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) {
+  if (d_out.size() == 0) return;
+  with_type(x.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    scatter_add_kernel<<<static_cast<unsigned>(d_out.rows), kBlock, 0, stream_>>>(
+        static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
+  });
+  TEMPORA_CUDA_LAUNCHED();
+}
+
+}  // namespace tempora
