@@ -40,7 +40,7 @@ export const strategyNames = ["temporal", "self-rewarding", "past-only", "future
 export const settingsSchema = z.strictObject({
   /** Folder of the checkpoint that is M0; null: the embedded world, whose M0 the run trains. */
   model: z.string().min(1).nullable(),
-  /** File of prompts (JSONL, JSON, Parquet; rows with a `prompt`); needed with a model. */
+  /** File of prompts (JSONL, JSON, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
   prompts: z.string().min(1).nullable(),
   /** File of held-out prompts; null: the last rows of `prompts` are held out. */
   heldOutPrompts: z.string().min(1).nullable(),

@@ -3,7 +3,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
-import writeFileAtomic from "write-file-atomic";
+import { writeWhole } from "@tempora/text";
 import { type FolderLock, tryLockFolder } from "./locks.ts";
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
@@ -110,15 +110,6 @@ async function readResult<Result>(folder: string): Promise<{ result: Result } | 
       remedy: "Something else wrote to the store: delete this stage's folder and run again.",
       cause: error,
     });
-  }
-}
-
-/** Writes a file whole or not at all. */
-export async function writeWhole(file: string, content: string): Promise<void> {
-  try {
-    await writeFileAtomic(file, content);
-  } catch (error) {
-    throw fileError(error, "Cannot write the file", file);
   }
 }
 

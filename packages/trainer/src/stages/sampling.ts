@@ -1,0 +1,134 @@
+import { createHash } from "node:crypto";
+import type { Completion } from "@tempora/engine";
+import { JsonlLog } from "@tempora/text";
+import type { Meter } from "../ledger.ts";
+import { prefixForest } from "../prefix-forest.ts";
+import type { Settings } from "../settings.ts";
+import type { LoadedModel } from "./model-host.ts";
+
+/** A prompt to continue `samples` times. */
+export interface SamplingRequest {
+  /** Identifies the prompt's content: the same key, seed and sample give the same tokens, whatever else is sampled. */
+  key: string;
+  ids: readonly number[];
+  samples: number;
+}
+
+export interface Sampled {
+  /** Index of the request. */
+  request: number;
+  sample: number;
+  text: string;
+  ids: number[];
+  logProb: number;
+  finishReason: "stop" | "length";
+}
+
+export interface SamplingOptions {
+  sampling: Settings["sampling"];
+  limits: Settings["generation"];
+  seed: number;
+  signal: AbortSignal | undefined;
+  onProgress?(newTokens: number): void;
+}
+
+/**
+ * Samples completions of all requests; prefixes that requests share are computed once. Yields them as they finish: their
+ * order means nothing, their content depends only on key, seed and sample.
+ */
+export async function* sample(
+  model: LoadedModel,
+  requests: readonly SamplingRequest[],
+  options: SamplingOptions,
+): AsyncGenerator<Sampled> {
+  if (requests.length === 0) return;
+  const { engine, tokenizer, endTokens } = model;
+  const { forest, leaves } = prefixForest(requests.map(({ ids }) => ids));
+  const { onProgress, signal } = options;
+  const completions: AsyncGenerator<Completion> = engine.generateForest(
+    {
+      forest,
+      leaves: requests.map(({ key, samples }, index) => ({
+        node: leaves[index] as number,
+        samples,
+        key: numberOf(key),
+      })),
+    },
+    {
+      temperature: options.sampling.temperature,
+      topK: options.sampling.topK,
+      topP: options.sampling.topP,
+      maxNewTokens: options.sampling.maxNewTokens,
+      endTokens,
+      seed: options.seed,
+      maxRows: options.limits.maxRows,
+      maxCacheTokens: options.limits.maxCacheTokens,
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress: ({ newTokens }) => onProgress(newTokens) }),
+    },
+  );
+  for await (const completion of completions) {
+    yield {
+      request: completion.prompt,
+      sample: completion.sample,
+      text: tokenizer.decode(withoutEnd(completion.ids, endTokens)),
+      ids: completion.ids,
+      logProb: completion.logProbs.reduce((sum, logProb) => sum + logProb, 0),
+      finishReason: completion.finishReason,
+    };
+  }
+}
+
+/** Charges the prompts of a generation, each shared prefix once. */
+export function meterPrompts(meter: Meter, requests: readonly SamplingRequest[]): void {
+  if (requests.length > 0) meter.prompts(prefixForest(requests.map(({ ids }) => ids)).forest);
+}
+
+function withoutEnd(ids: readonly number[], endTokens: readonly number[]): number[] {
+  const last = ids[ids.length - 1];
+  return last !== undefined && endTokens.includes(last) ? ids.slice(0, -1) : [...ids];
+}
+
+/** 48 bits of a hash: exact in a double. */
+function numberOf(key: string): number {
+  return createHash("sha256").update(key).digest().readUIntBE(0, 6);
+}
+
+/**
+ * A log that takes rows one by one and writes them some at a time: what a kill may lose is computed again. The rows
+ * found at the start are those of earlier attempts.
+ */
+export class BufferedLog<T> {
+  #pending: T[] = [];
+
+  private constructor(readonly log: JsonlLog<T>) {}
+
+  static async open<T>(file: string): Promise<BufferedLog<T>> {
+    return new BufferedLog(await JsonlLog.open<T>(file));
+  }
+
+  get rows(): readonly T[] {
+    return this.log.rows;
+  }
+
+  async add(row: T): Promise<void> {
+    this.#pending.push(row);
+    if (this.#pending.length >= 64) await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    if (this.#pending.length === 0) return;
+    const rows = this.#pending;
+    this.#pending = [];
+    await this.log.append(rows);
+  }
+
+  /** Writes what is pending, also after a failure: it is good work. */
+  async close(): Promise<void> {
+    try {
+      await this.flush();
+    } finally {
+      await this.log.close();
+    }
+  }
+}
