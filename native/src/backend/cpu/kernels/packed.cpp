@@ -1,0 +1,198 @@
+#include "packed.h"
+
+#include "simd.h"
+
+namespace tempora::TEMPORA_ISA {
+namespace {
+
+constexpr int kPanelVectors = 2;
+constexpr int kPanelColumns = kPanelVectors * kWidth;
+// Accumulators that fit the registers beside the operands.
+constexpr int kAccumulators = kWidth == 16 ? 24 : kWidth == 8 ? 12 : 8;
+constexpr int kMostRows = kAccumulators / kPanelVectors;
+constexpr int kMostPanels = 4;
+
+// Panels at once for so many rows: few rows make few chains, and a chain waits for itself.
+constexpr int panels_for(int rows) {
+  int panels = 1;
+  while (panels < kMostPanels && rows * kPanelVectors * panels * 2 <= kAccumulators) panels *= 2;
+  return panels;
+}
+
+struct F32Weights {
+  using X = float;
+  using W = float;
+  static constexpr int kStep = 1;  // of k
+
+  template <int kRows, int kVectors>
+  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+    VecF weight[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) weight[v] = load(w[v / kPanelVectors] + v % kPanelVectors * kWidth);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      const VecF value = splat(x[r * row_x]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
+    }
+  }
+};
+
+inline VecU load_pairs(const Bf16* from) {
+  VecU v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+#if defined(__AVX512BF16__)
+
+struct Bf16Weights {
+  using X = Bf16;
+  using W = Bf16;
+  static constexpr int kStep = 2;
+
+  template <int kRows, int kVectors>
+  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+    VecU weight[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      weight[v] = load_pairs(w[v / kPanelVectors] + v % kPanelVectors * kWidth * 2);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      std::uint32_t pair;
+      __builtin_memcpy(&pair, x + r * row_x, sizeof pair);
+      const VecU value = pair - VecU{};
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = reinterpret_cast<VecF>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums[r][v]),
+                                                             reinterpret_cast<__m512bh>(value),
+                                                             reinterpret_cast<__m512bh>(weight[v])));
+      }
+    }
+  }
+};
+
+#else
+
+struct Bf16Weights {
+  using X = float;
+  using W = Bf16;
+  static constexpr int kStep = 2;
+
+  // A pair's halves are widened by a shift and by a mask.
+  template <int kRows, int kVectors>
+  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      VecF weight[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const VecU pairs = load_pairs(w[v / kPanelVectors] + v % kPanelVectors * kWidth * 2);
+        weight[v] = reinterpret_cast<VecF>(half == 0 ? pairs << 16 : pairs & 0xFFFF0000u);
+      }
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) {
+        const VecF value = splat(x[r * row_x + half]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
+      }
+    }
+  }
+};
+
+#endif
+
+template <typename T>
+void write_rows(const PackedProduct& p, const float* sums, int rows, int columns, std::int64_t row,
+                std::int64_t column) {
+  T* out = static_cast<T*>(p.out) + row * p.n + column;
+  const std::int64_t count = p.n - column < columns ? p.n - column : columns;
+  for (int r = 0; r < rows; ++r, out += p.n, sums += columns) {
+    for_vectors(count, [&](auto load, auto store) { store(out, p.accumulate ? load(out) + load(sums) : load(sums)); });
+  }
+}
+
+// kRows rows by kPanels panels.
+template <typename Weights, int kRows, int kPanels>
+void block(const PackedProduct& p, std::int64_t row, std::int64_t panel) {
+  constexpr int kVectors = kPanels * kPanelVectors;
+  const auto* x = static_cast<const typename Weights::X*>(p.x) + row * p.row_x;
+  const typename Weights::W* w[kPanels];
+  for (int i = 0; i < kPanels; ++i) {
+    w[i] = static_cast<const typename Weights::W*>(p.panels) + (panel + i) * p.k * kPanelColumns;
+  }
+  VecF sums[kRows][kVectors] = {};
+  for (std::int64_t k = 0; k < p.k; k += Weights::kStep) {
+    Weights::template step<kRows, kVectors>(x + k, p.row_x, w, sums);
+#pragma GCC unroll 4
+    for (int i = 0; i < kPanels; ++i) w[i] += Weights::kStep * kPanelColumns;
+  }
+  // Through memory: written out for each register, this would be most of the code.
+  alignas(64) float results[kRows * kVectors * kWidth];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) store(results + (r * kVectors + v) * kWidth, sums[r][v]);
+  }
+  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kRows, kVectors * kWidth, row, panel * kPanelColumns);
+}
+
+// kRows rows by the panels [begin, end), end - begin <= kMostPanels.
+template <typename Weights, int kRows>
+void rows_by_panels(const PackedProduct& p, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  constexpr int kAtOnce = panels_for(kRows);
+  if constexpr (kAtOnce >= 4) {
+    for (; begin + 4 <= end; begin += 4) block<Weights, kRows, 4>(p, row, begin);
+  }
+  if constexpr (kAtOnce >= 2) {
+    for (; begin + 2 <= end; begin += 2) block<Weights, kRows, 2>(p, row, begin);
+  }
+  for (; begin < end; ++begin) block<Weights, kRows, 1>(p, row, begin);
+}
+
+template <typename Weights, int kRows = kMostRows>
+void dispatch_rows(std::int64_t rows, const PackedProduct& p, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  if (rows == kRows) {
+    rows_by_panels<Weights, kRows>(p, row, begin, end);
+  } else if constexpr (kRows > 1) {
+    dispatch_rows<Weights, kRows - 1>(rows, p, row, begin, end);
+  }
+}
+
+template <typename Weights>
+void multiply(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  // Row blocks of even size; the panels at hand stay in the cache meanwhile.
+  const std::int64_t blocks = (p.rows + kMostRows - 1) / kMostRows;
+  for (std::int64_t panel = begin; panel < end; panel += kMostPanels) {
+    const std::int64_t panel_end = panel + kMostPanels < end ? panel + kMostPanels : end;
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const std::int64_t row = p.rows * i / blocks, row_end = p.rows * (i + 1) / blocks;
+      dispatch_rows<Weights>(row_end - row, p, row, panel, panel_end);
+    }
+  }
+}
+
+template <typename T, int kStep>
+void pack(const void* weight, std::int64_t first, std::int64_t count, std::int64_t k, void* panel) {
+  const T* rows = static_cast<const T*>(weight) + first * k;
+  T* to = static_cast<T*>(panel);
+  for (std::int64_t begin = 0; begin < k; begin += kStep) {
+    for (std::int64_t column = 0; column < kPanelColumns; ++column) {
+      for (int i = 0; i < kStep; ++i) {
+        *to++ = column < count && begin + i < k ? rows[column * k + begin + i] : T{0};
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const PackedKernels packed_kernels = {
+    kPanelColumns,
+    sizeof(Bf16Weights::X) == sizeof(Bf16),
+    {pack<float, 1>, pack<Bf16, 2>},
+    {multiply<F32Weights>, multiply<Bf16Weights>},
+};
+
+}  // namespace tempora::TEMPORA_ISA
