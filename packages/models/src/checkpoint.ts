@@ -12,7 +12,7 @@ import {
 } from "@tempora/engine/model";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { readModelConfig } from "./config.ts";
-import { readJsonObject } from "./json_file.ts";
+import { readJsonObject } from "./json-file.ts";
 import { replacedFolder, tokenizerFiles } from "./layout.ts";
 import type { SafetensorsTensor } from "./safetensors.ts";
 import { readWeights } from "./weights.ts";

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { DType, Family, ModelConfig } from "@tempora/engine/model";
-import { ConfigReader } from "./config_reader.ts";
-import { readJsonObject } from "./json_file.ts";
+import { ConfigReader } from "./config-reader.ts";
+import { readJsonObject } from "./json-file.ts";
 import { readRope, ropeJson } from "./rope.ts";
 
 const architectures: Record<Family, string> = {

@@ -1,5 +1,5 @@
 import type { RopeScaling } from "@tempora/engine/model";
-import type { ConfigReader } from "./config_reader.ts";
+import type { ConfigReader } from "./config-reader.ts";
 
 /** Rotary settings of a config.json. */
 export interface Rope {

@@ -5,7 +5,7 @@ import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine/m
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { dtypeName, parseModelConfig } from "./config.ts";
 import { companionFiles, partialFolder, replacedFolder } from "./layout.ts";
-import { type NamedTensor, SafetensorsWriter, type TensorLayout, tensorBytes } from "./safetensors_writer.ts";
+import { type NamedTensor, SafetensorsWriter, type TensorLayout, tensorBytes } from "./safetensors-writer.ts";
 import { indexFile } from "./weights.ts";
 
 export interface SaveOptions {

@@ -1,6 +1,6 @@
 export { readAllRows, readRows, type SourceRow } from "./datasets.ts";
 export { writeJson, writeJsonl, writeWhole } from "./files.ts";
-export { JsonlLog } from "./jsonl_log.ts";
+export { JsonlLog } from "./jsonl-log.ts";
 export {
   type CompletionRow,
   type Conversation,

@@ -1,7 +1,7 @@
 import { TemporaError } from "@tempora/errors";
 import { z } from "zod";
 import type { SourceRow } from "./datasets.ts";
-import { extractPrompt } from "./extract_prompt.ts";
+import { extractPrompt } from "./extract-prompt.ts";
 
 /** One turn of a conversation. Further fields of a file's messages are kept and reach the chat template. */
 export interface Message {

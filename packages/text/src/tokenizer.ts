@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { fileError, TemporaError } from "@tempora/errors";
-import { type ChatTemplate, loadChatTemplate } from "./chat_template.ts";
+import { type ChatTemplate, loadChatTemplate } from "./chat-template.ts";
 import type { Message } from "./rows.ts";
 
 type JsonObject = Record<string, unknown>;

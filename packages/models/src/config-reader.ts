@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import { isObject } from "./json_file.ts";
+import { isObject } from "./json-file.ts";
 
 export interface NumberRule {
   /** Taken when the field is missing or null; without it the field must be there. */
