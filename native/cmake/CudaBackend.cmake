@@ -49,6 +49,6 @@ endif()
 set_target_properties(
   tempora_engine PROPERTIES CUDA_STANDARD 20 CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
 )
-target_compile_options(tempora_engine PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Xcompiler=-Wall>)
+target_compile_options(tempora_engine PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra>)
 target_link_libraries(tempora_engine PUBLIC ${CMAKE_DL_LIBS})
 message(STATUS "CUDA backend: sm_80 and sm_90a by ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}")

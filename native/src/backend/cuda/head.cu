@@ -1,5 +1,7 @@
 // The log-prob head in chunks of the vocabulary: logits of one chunk at a time, an online log-sum-exp over the chunks
 // in the forward pass, exact coefficients in the backward pass.
+#include <algorithm>
+
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"

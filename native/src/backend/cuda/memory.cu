@@ -1,4 +1,5 @@
 // The device, its memory, copies and conversions.
+#include <algorithm>
 #include <cstring>
 
 #include "check.h"

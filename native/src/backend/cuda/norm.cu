@@ -1,4 +1,6 @@
 // RMSNorm over rows, and over the heads of a row (rows of head_dim elements).
+#include <algorithm>
+
 #include "check.h"
 #include "columns.cuh"
 #include "cuda_backend.h"
