@@ -4,7 +4,7 @@ import { type MicroBatch, optimizerBatches, type PackItem, packForests } from ".
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
 import { scheduleFactor } from "./schedules.ts";
-import { type ScoredCompletion, type ScoringEngine, scoreRows, signalOption } from "./scoring.ts";
+import { type ScoredCompletion, type ScoringEngine, scoreRows } from "./scoring.ts";
 import { accumulateSupervised, epochOrder, type SupervisedRow, toItem } from "./supervised-training.ts";
 import { optimize, type TrainableEngine, type TrainingOptions, type TrainingSummary } from "./training-face.ts";
 
@@ -39,7 +39,7 @@ export interface PreferenceTraining {
   onReference?(done: number, total: number): void;
   /** Called with every forest that is trained on. */
   onForest?(forest: Forest): void;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -102,7 +102,7 @@ async function referenceSums(training: PreferenceTraining): Promise<ReferenceSum
   const missing = rows.filter((row) => row.reference === undefined);
   const scored = await scoreRows(engine, missing.map(pairItem), {
     maxTokens: options.maxTokens,
-    ...signalOption(signal),
+    signal,
     ...(training.onReference === undefined ? {} : { onProgress: training.onReference }),
   });
   let next = 0;
@@ -182,8 +182,8 @@ async function accumulateApart(
     const result = await engine.preferenceStep(micro.forest, pairs, options.loss, {
       totalPairs: sums.length,
       totalChosenTokens,
-      checkpointing: options.checkpointing ?? false,
-      ...signalOption(signal),
+      checkpointing: options.checkpointing,
+      signal,
     });
     loss += result.loss;
     result.pairs.forEach((pair, position) => {
@@ -206,7 +206,7 @@ async function accumulateCoupled(
 ): Promise<number> {
   const { engine, options, signal } = training;
   for (const micro of micros) {
-    const { node } = await engine.logProbs(micro.forest, signalOption(signal));
+    const { node } = await engine.logProbs(micro.forest, { signal });
     micro.items.forEach((item, position) => {
       const [chosen, rejected] = micro.leaves[position] as [number, number];
       const sum = sums[item] as PairSums;
@@ -231,8 +231,8 @@ async function accumulateCoupled(
       coefficients.fill(dRejected[item] as number, start[rejected], start[rejected + 1]);
     });
     await engine.accumulate(micro.forest, coefficients, {
-      checkpointing: options.checkpointing ?? false,
-      ...signalOption(signal),
+      checkpointing: options.checkpointing,
+      signal,
     });
   }
   return pairLosses.reduce((total, loss) => total + loss, 0) / sums.length;

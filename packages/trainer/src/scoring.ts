@@ -7,7 +7,7 @@ export interface ScoringEngine {
   readonly config: { readonly maxPositions: number };
   logProbs(
     forest: Forest,
-    options?: { signal?: AbortSignal },
+    options?: { signal?: AbortSignal | undefined },
   ): Promise<{ token: Float32Array; node: Float64Array }>;
 }
 
@@ -20,7 +20,7 @@ export interface ScoredCompletion {
 
 export interface ScoreOptions {
   maxTokens: number;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   onProgress?(done: number, total: number): void;
   /** Called with every forest, for a ledger. */
   onForest?(forest: Forest): void;
@@ -51,7 +51,7 @@ export async function scoreRows(
   const limits = { maxTokens: options.maxTokens, maxPositions: engine.config.maxPositions };
   for (const batch of packForests(unique, limits)) {
     options.signal?.throwIfAborted();
-    const { token, node } = await engine.logProbs(batch.forest, signalOption(options.signal));
+    const { token, node } = await engine.logProbs(batch.forest, { signal: options.signal });
     options.onForest?.(batch.forest);
     batch.items.forEach((item, position) => {
       results[item] = (batch.leaves[position] as number[]).map((leaf) => ({
@@ -63,9 +63,4 @@ export async function scoreRows(
     options.onProgress?.(done, unique.length);
   }
   return indices.map((index) => results[index] as ScoredCompletion[]);
-}
-
-/** An options part that holds the signal only where there is one. */
-export function signalOption(signal: AbortSignal | undefined): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
 }

@@ -4,7 +4,6 @@ import { optimizerBatches, type PackItem, packForests } from "./batches.ts";
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
 import { scheduleFactor } from "./schedules.ts";
-import { signalOption } from "./scoring.ts";
 import { optimize, type TrainableEngine, type TrainingOptions, type TrainingSummary } from "./training-face.ts";
 
 export interface SupervisedRow {
@@ -20,7 +19,7 @@ export interface SupervisedTraining {
   options: TrainingOptions;
   onMetrics?(metrics: Metrics): void | Promise<void>;
   onForest?(forest: Forest): void;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -94,8 +93,8 @@ export async function accumulateSupervised(
   for (const micro of packForests(items, limits)) {
     const result = await engine.supervisedStep(micro.forest, {
       weight: weight / tokens,
-      checkpointing: options.checkpointing ?? false,
-      ...signalOption(signal),
+      checkpointing: options.checkpointing,
+      signal,
     });
     loss += result.loss;
     forestTokens += micro.forest.tokens.length;

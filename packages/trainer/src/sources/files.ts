@@ -7,7 +7,7 @@ import { checkJudgeTemplate, defaultJudgeTemplate, type JudgeTemplate } from "@t
 import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
 import { z } from "zod";
 import type { Settings } from "../settings.ts";
-import { hashJson } from "../store.ts";
+import { hashJson, type Json } from "../store.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
 
 /** A checkpoint may carry the judge's instruction that it was trained for. */
@@ -29,7 +29,18 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
   const told = new Set<number>();
   return {
     identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
-    start: { kind: "given", folder: model, data },
+    start: {
+      kind: "given",
+      folder: model,
+      data:
+        data.length === 0
+          ? null
+          : {
+              count: data.length,
+              identity: hashJson(data.map(({ prompt, completion }) => [prompt, completion] as unknown as Json)),
+              rows: () => data,
+            },
+    },
     judgeTemplate: settings.judge.template ?? (await storedTemplate(model)) ?? defaultJudgeTemplate,
     replay,
     training: (iteration, count) => {

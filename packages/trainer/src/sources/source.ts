@@ -21,17 +21,25 @@ export interface Example {
   where?: Place;
 }
 
-/** M0: a checkpoint, or the parts to train it from. */
+/** Examples that are made or read only when they are needed: a run that reuses M0 never sees them. */
+export interface Examples {
+  count: number;
+  /** Decides the rows. */
+  identity: Json;
+  rows(): readonly Example[];
+}
+
+/** M0: a checkpoint, fine-tuned first where there is data, or the parts to train it from. */
 export type Start =
-  | { kind: "given"; folder: string; data: readonly Example[] }
+  | { kind: "given"; folder: string; data: Examples | null }
   | {
       kind: "new";
+      config: ModelConfig;
       /** Weights are drawn from normal(0, deviation). */
       deviation: number;
-      config: ModelConfig;
       /** Tokenizer files by name. */
       files: Record<string, string>;
-      data: readonly Example[];
+      data: Examples;
     };
 
 /** Where a run's prompts come from. The loop knows nothing else of them. */

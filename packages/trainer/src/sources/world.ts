@@ -73,7 +73,11 @@ export function worldSource(settings: Settings): TaskSource {
       deviation: worldDefaults.sft.initialDeviation,
       config: world.modelConfig(),
       files: world.tokenizerFiles(),
-      data: startData(world, settings),
+      data: {
+        count: settings.start.demonstrations + settings.start.gradedExamples,
+        identity: { world: settings.seed, ift: settings.start.demonstrations, eft: settings.start.gradedExamples },
+        rows: () => startData(world, settings),
+      },
     },
     judgeTemplate: settings.judge.template ?? world.judgeTemplate,
     replay: settings.replay.weight > 0 ? world.gradedExamples(replayExamples).map(example) : [],

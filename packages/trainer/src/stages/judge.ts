@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { TemporaError } from "@tempora/errors";
-import { aggregate, auditJudgements, collapsed, judgePrompt, parseScore, type ScoreFailure } from "@tempora/preferences";
+import { aggregate, auditJudgements, type CollapseLimits, collapsed, judgePrompt, parseScore, type ScoreFailure } from "@tempora/preferences";
 import { Meter } from "../ledger.ts";
 import { deriveSeed } from "../random.ts";
 import type { JudgeAudit, LedgerTotals } from "../results.ts";
@@ -89,6 +89,16 @@ export async function judgeStage(context: RunContext, plan: JudgePlan): Promise<
   return { ...result, scores, audit };
 }
 
+/** Responses that are judged first, to see whether the judge judges at all. */
+const probeResponses = 32;
+
+/** A response with judgements still to sample in an attempt, and the samples that an earlier process made. */
+interface Missing {
+  response: number;
+  request: SamplingRequest;
+  have: Set<number>;
+}
+
 /** One run of a judge over the responses, attempt after attempt. */
 class Bench {
   readonly #meter: Meter;
@@ -144,8 +154,7 @@ class Bench {
   async #attempt(attempt: number): Promise<void> {
     const { plan, context } = this;
     const requests: SamplingRequest[] = [];
-    const missing: { response: number; have: Set<number> }[] = [];
-    const missingRequests: SamplingRequest[] = [];
+    const missing: Missing[] = [];
     for (const [response, ids] of this.#prompts.entries()) {
       const samples = plan.judgements - this.#parsedBefore(response, attempt);
       if (samples === 0) continue;
@@ -158,43 +167,52 @@ class Bench {
       const { promptText, text } = plan.responses[response] as Response;
       const request = { key: JSON.stringify([promptText, text, attempt]), ids, samples };
       requests.push(request);
-      if (have.size < samples) {
-        missing.push({ response, have });
-        missingRequests.push(request);
-      }
+      if (have.size < samples) missing.push({ response, request, have });
     }
     meterPrompts(this.#meter, requests);
     this.progress(this.#parsed);
-    const sampled = sample(this.loaded, missingRequests, {
-      sampling: context.settings.judge.sampling,
-      limits: context.settings.generation,
-      seed: this.seed,
-      signal: context.signal,
-    });
+    if (attempt > 0 || !plan.stopWhenCollapsed) return this.#sample(attempt, missing);
+    // A judge whose first judgements nearly all fail is not worth the rest.
+    const probe = missing.filter(({ response }) => response < probeResponses);
+    await this.#sample(attempt, probe);
+    this.#stopHopeless();
+    await this.#sample(attempt, missing.slice(probe.length));
+    refuseCollapsed(context, plan, auditOf(plan, this.#byResponse.flat(), []));
+  }
+
+  async #sample(attempt: number, missing: readonly Missing[]): Promise<void> {
+    const { settings, source, signal } = this.context;
+    const sampled = sample(
+      this.loaded,
+      missing.map(({ request }) => request),
+      { sampling: settings.judge.sampling, limits: settings.generation, seed: this.seed, signal },
+    );
     for await (const { request, sample: number, text, ids, finishReason } of sampled) {
-      const { response, have } = missing[request] as { response: number; have: Set<number> };
+      const { response, have } = missing[request] as Missing;
       if (have.has(number)) continue;
-      const parsed = parseScore(text, {
-        max: context.source.judgeTemplate.maxScore,
-        finished: finishReason === "stop",
-      });
+      const parsed = parseScore(text, { max: source.judgeTemplate.maxScore, finished: finishReason === "stop" });
       const verdict =
         "score" in parsed ? { score: parsed.score, failure: null } : { score: null, failure: parsed.failure };
       await this.#add({ response, attempt, sample: number, text, tokens: ids.length, ...verdict });
       this.progress(this.#parsed);
     }
-    if (attempt === 0 && plan.stopWhenCollapsed) this.#stopEarly();
+  }
+
+  #stopHopeless(): void {
+    const { limits } = this.context.settings.judge;
+    const judgements = this.#byResponse.slice(0, probeResponses).flat();
+    if (judgements.length < limits.minJudgements) return;
+    const maxFailureRate = (1 + limits.maxFailureRate) / 2;
+    refuseCollapsed(this.context, this.plan, auditOf(this.plan, judgements, []), {
+      ...limits,
+      maxFailureRate,
+      minJudgements: Number.POSITIVE_INFINITY,
+    });
   }
 
   /** The judge's prompt fills the context: no judgement can be finished. */
   async #noRoom(response: number): Promise<void> {
     await this.#add({ response, attempt: 0, sample: 0, text: "", tokens: 0, score: null, failure: "cut-off" });
-  }
-
-  /** A judge that mostly fails is not asked again for every failure. */
-  #stopEarly(): void {
-    const judgements = this.#byResponse.flat();
-    refuseCollapsed(this.context, this.plan, auditOf(this.plan, judgements, []));
   }
 }
 
@@ -216,8 +234,13 @@ function auditOf(plan: JudgePlan, judgements: readonly Judgement[], scores: read
   return { ...audit, judge: plan.judge.name, unscored: scores.filter((score) => score === null).length };
 }
 
-function refuseCollapsed(context: RunContext, plan: JudgePlan, audit: JudgeAudit): void {
-  const collapse = collapsed(audit, context.settings.judge.limits);
+function refuseCollapsed(
+  context: RunContext,
+  plan: JudgePlan,
+  audit: JudgeAudit,
+  limits: CollapseLimits = context.settings.judge.limits,
+): void {
+  const collapse = collapsed(audit, limits);
   if (collapse === null) return;
   throw new TemporaError(`The judge ${plan.judge.name} is of no use on the ${plan.label}: ${collapse.counts}`, {
     where: { file: plan.judge.folder },

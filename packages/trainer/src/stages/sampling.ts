@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import type { Completion } from "@tempora/engine";
 import { JsonlLog } from "@tempora/text";
 import type { Meter } from "../ledger.ts";
 import { prefixForest } from "../prefix-forest.ts";
@@ -29,7 +28,6 @@ export interface SamplingOptions {
   limits: Settings["generation"];
   seed: number;
   signal: AbortSignal | undefined;
-  onProgress?(newTokens: number): void;
 }
 
 /**
@@ -44,29 +42,18 @@ export async function* sample(
   if (requests.length === 0) return;
   const { engine, tokenizer, endTokens } = model;
   const { forest, leaves } = prefixForest(requests.map(({ ids }) => ids));
-  const { onProgress, signal } = options;
-  const completions: AsyncGenerator<Completion> = engine.generateForest(
-    {
-      forest,
-      leaves: requests.map(({ key, samples }, index) => ({
-        node: leaves[index] as number,
-        samples,
-        key: numberOf(key),
-      })),
-    },
-    {
-      temperature: options.sampling.temperature,
-      topK: options.sampling.topK,
-      topP: options.sampling.topP,
-      maxNewTokens: options.sampling.maxNewTokens,
-      endTokens,
-      seed: options.seed,
-      maxRows: options.limits.maxRows,
-      maxCacheTokens: options.limits.maxCacheTokens,
-      ...(signal === undefined ? {} : { signal }),
-      ...(onProgress === undefined ? {} : { onProgress: ({ newTokens }) => onProgress(newTokens) }),
-    },
-  );
+  const ends = requests.map(({ key, samples }, index) => ({
+    node: leaves[index] as number,
+    samples,
+    key: numberOf(key),
+  }));
+  const completions = engine.generateForest(forest, ends, {
+    ...options.sampling,
+    ...options.limits,
+    endTokens,
+    seed: options.seed,
+    signal: options.signal,
+  });
   for await (const completion of completions) {
     yield {
       request: completion.prompt,
