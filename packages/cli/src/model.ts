@@ -33,3 +33,10 @@ export function tokenizerOf(folder: string): () => Promise<Tokenizer> {
     return loading;
   };
 }
+
+/** Ids that end a completion: the checkpoint's, else the tokenizer's EOS. */
+export async function endTokensOf(model: LoadedModel): Promise<number[]> {
+  if (model.checkpoint.endTokens.length > 0) return model.checkpoint.endTokens;
+  const { eosId } = await model.tokenizer();
+  return eosId === null ? [] : [eosId];
+}

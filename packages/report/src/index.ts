@@ -1,1 +1,3 @@
-export {};
+export { readRun, type Run } from "./run-folder.ts";
+export { studyTable, summaryTable } from "./summary-table.ts";
+export { renderReport, writeReport } from "./write-report.ts";

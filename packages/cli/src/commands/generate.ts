@@ -4,7 +4,7 @@ import { type Tokenizer, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import { loadModel } from "../model.ts";
+import { endTokensOf, loadModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -54,20 +54,21 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
   using model = await loadModel(flags.model, flags, context);
-  const { engine, checkpoint } = model;
+  const { engine } = model;
   const rows = await new RowReader(model, context).prompts(flags.data);
   const tokenizer = await model.tokenizer();
+  const endTokens = await endTokensOf(model);
   const { completions, tokens } = await sample(
     engine,
     rows.map((row) => row.promptIds),
-    { ...generationOptions(flags, tokenizer), endTokens: checkpoint.endTokens },
+    { ...generationOptions(flags, tokenizer), endTokens },
     context,
   );
   await writeJsonl(
     out,
     rows.map(({ source }, index) => ({
       ...source.value,
-      completions: completions[index]!.map((completion) => column(completion, tokenizer)),
+      completions: completions[index]!.map((completion) => column(completion, tokenizer, endTokens)),
     })),
   );
   context.result(
@@ -113,10 +114,13 @@ async function sample(
   return { completions, tokens };
 }
 
-function column(completion: Completion, tokenizer: Tokenizer): CompletionColumn {
+/** The end token is part of the ids and not of the text. */
+function column(completion: Completion, tokenizer: Tokenizer, endTokens: readonly number[]): CompletionColumn {
+  const { ids } = completion;
+  const ended = endTokens.includes(ids.at(-1) ?? -1);
   return {
-    text: tokenizer.decode(completion.ids),
-    ids: completion.ids,
+    text: tokenizer.decode(ended ? ids.slice(0, -1) : ids),
+    ids,
     logprobs: completion.logProbs,
     finish_reason: completion.finishReason,
   };

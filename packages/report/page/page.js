@@ -1,0 +1,229 @@
+// The page's own script. It reads the run from the JSON in the page and needs nothing else.
+const data = JSON.parse(document.getElementById("run-data").textContent);
+
+// ---- theme
+
+const root = document.documentElement;
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+function setTheme(theme) {
+  root.dataset.theme = theme;
+  drawCharts();
+}
+
+document.getElementById("theme").addEventListener("click", () => {
+  setTheme(root.dataset.theme === "dark" ? "light" : "dark");
+});
+prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
+addEventListener("beforeprint", () => setTheme("light"));
+
+// ---- charts
+
+let drawn = [];
+
+function drawCharts() {
+  for (const chart of drawn) chart.dispose();
+  drawn = data.charts.map((spec) => {
+    // SVG stays sharp on paper.
+    const chart = echarts.init(document.getElementById(`chart-${spec.id}`), null, { renderer: "svg" });
+    chart.setOption(chartOption(spec));
+    return chart;
+  });
+}
+
+function chartOption(spec) {
+  const ink = color("--soft");
+  const line = color("--line");
+  const format = (value) => (spec.percent ? `${+(100 * value).toPrecision(4)} %` : `${+value.toPrecision(4)}`);
+  const axis = { axisLine: { lineStyle: { color: line } }, axisLabel: { color: ink }, splitLine: { lineStyle: { color: line } } };
+  return {
+    animation: false,
+    textStyle: { fontFamily: "system-ui, sans-serif" },
+    grid: { left: 8, right: 16, top: 34, bottom: 24, containLabel: true },
+    legend: { top: 0, left: 0, textStyle: { color: ink }, itemWidth: 18 },
+    tooltip: { trigger: "axis", confine: true, formatter: (rows) => tooltip(spec, rows, format) },
+    xAxis: {
+      ...axis,
+      ...(spec.categories
+        ? { type: "category", data: spec.categories, boundaryGap: spec.kind === "bars" }
+        : { type: "value", minInterval: 1, min: "dataMin", max: "dataMax" }),
+      name: spec.xName,
+      nameLocation: "middle",
+      nameGap: 26,
+      nameTextStyle: { color: ink },
+      splitLine: { show: false },
+    },
+    yAxis: { ...axis, type: "value", scale: spec.kind === "lines", axisLabel: { color: ink, formatter: format } },
+    series: spec.series.flatMap((series) => chartSeries(spec, series)),
+  };
+}
+
+const seriesColor = (series) => (series.color < 0 ? color("--s4") : color(`--s${series.color % 4}`));
+
+function chartSeries(spec, series) {
+  const stroke = seriesColor(series);
+  const main = {
+    name: series.name,
+    type: spec.kind === "bars" ? "bar" : "line",
+    data: series.points.map(([x, y]) => [x, y]),
+    showSymbol: series.points.length <= 40,
+    symbolSize: 7,
+    lineStyle: { width: 2, color: stroke, type: series.dashed ? "dashed" : "solid" },
+    itemStyle: { color: stroke },
+  };
+  const intervals = series.points.filter(([, , low, high]) => low !== null && high !== null);
+  if (intervals.length === 0) return [main];
+  // The same name: the legend shows and hides both.
+  const bars = {
+    name: series.name,
+    type: "custom",
+    data: intervals.map(([x, , low, high]) => [x, low, high]),
+    encode: { x: 0, y: [1, 2] },
+    renderItem: (_, api) => intervalMark(api, stroke),
+    tooltip: { show: false },
+    z: 1,
+  };
+  return [main, bars];
+}
+
+function intervalMark(api, stroke) {
+  const [x, low] = api.coord([api.value(0), api.value(1)]);
+  const [, high] = api.coord([api.value(0), api.value(2)]);
+  const segment = (x1, y1, x2, y2) => ({ type: "line", shape: { x1, y1, x2, y2 }, style: { stroke, lineWidth: 1.3, opacity: 0.75 } });
+  return {
+    type: "group",
+    children: [segment(x, low, x, high), segment(x - 4, low, x + 4, low), segment(x - 4, high, x + 4, high)],
+  };
+}
+
+function tooltip(spec, rows, format) {
+  const lines = rows.filter((row) => row.seriesType !== "custom");
+  if (lines.length === 0) return "";
+  const x = lines[0].value[0];
+  const title = spec.categories ? spec.categories[x] : `${spec.xName.split(" ")[0]} ${x}`;
+  const body = lines.map((row) => {
+    const point = spec.series[specIndex(spec, row.seriesName)].points.find(([at]) => at === x);
+    const interval = point && point[2] !== null ? ` [${format(point[2])}, ${format(point[3])}]` : "";
+    return `${row.marker}${escapeText(row.seriesName)} <b>${format(row.value[1])}</b>${interval}`;
+  });
+  return [title, ...body].join("<br>");
+}
+
+const specIndex = (spec, name) => spec.series.findIndex((series) => series.name === name);
+
+addEventListener("resize", () => {
+  for (const chart of drawn) chart.resize();
+});
+
+// ---- pairs
+
+const pageSize = 20;
+const field = (id) => document.getElementById(id);
+let page = 0;
+
+function fillFilters() {
+  const options = (values) => values.map((value) => new Option(value, value));
+  const unique = (get) => [...new Set(data.pairs.map(get))].sort();
+  field("pair-strategy").append(...options(unique((pair) => pair.strategy)));
+  field("pair-iteration").append(...options(unique((pair) => `${pair.iteration}`)));
+  field("pair-phase").append(...options(unique((pair) => `${pair.phase}`)));
+  field("pair-roles").append(...options(unique(rolesOf)));
+}
+
+const rolesOf = (pair) => `${pair.chosen.role} over ${pair.rejected.role}`;
+
+function matchingPairs() {
+  const wanted = { strategy: field("pair-strategy").value, iteration: field("pair-iteration").value };
+  const phase = field("pair-phase").value;
+  const roles = field("pair-roles").value;
+  const words = field("pair-search").value.toLowerCase();
+  return data.pairs.filter(
+    (pair) =>
+      (wanted.strategy === "" || pair.strategy === wanted.strategy) &&
+      (wanted.iteration === "" || `${pair.iteration}` === wanted.iteration) &&
+      (phase === "" || `${pair.phase}` === phase) &&
+      (roles === "" || rolesOf(pair) === roles) &&
+      (words === "" || `${pair.prompt}\n${pair.chosen.text}\n${pair.rejected.text}`.toLowerCase().includes(words)),
+  );
+}
+
+function showPairs() {
+  const found = matchingPairs();
+  const order = field("pair-order").value;
+  const gap = (pair) => pair.chosen.score - pair.rejected.score;
+  if (order === "small") found.sort((a, b) => gap(a) - gap(b));
+  if (order === "large") found.sort((a, b) => gap(b) - gap(a));
+  const pages = Math.max(1, Math.ceil(found.length / pageSize));
+  page = Math.min(Math.max(page, 0), pages - 1);
+  field("pair-count").textContent = `${found.length} of ${data.pairs.length} pairs`;
+  field("pair-page").textContent = `page ${page + 1} of ${pages}`;
+  field("pair-before").disabled = page === 0;
+  field("pair-after").disabled = page === pages - 1;
+  field("pair-list").replaceChildren(...found.slice(page * pageSize, (page + 1) * pageSize).map(pairCard));
+}
+
+function pairCard(pair) {
+  const card = element("article", "card pair");
+  const place = `${pair.strategy} · iteration ${pair.iteration} · phase ${pair.phase}`;
+  const sides = element("div", "sides");
+  sides.append(sideCard("chosen", pair.chosen), sideCard("rejected", pair.rejected));
+  card.append(element("div", "soft", place), marked(element("div", "prompt"), pair.prompt), sides);
+  return card;
+}
+
+function sideCard(name, side) {
+  const card = element("div", `side ${name}`);
+  const facts = element("div", "facts");
+  const truth = side.trueScore === null ? "" : ` · true ${side.trueScore}`;
+  facts.append(element("b", "", name), ` · score ${+side.score.toPrecision(3)}${truth} · ${side.role} (${side.model})`);
+  card.append(facts, marked(element("div", "answer"), side.text));
+  return card;
+}
+
+/** Text with the searched words marked; never read as HTML. */
+function marked(target, text) {
+  const words = field("pair-search").value.toLowerCase();
+  const lower = text.toLowerCase();
+  // Lower case may change lengths ("İ"): then places in it are not places in the text.
+  if (words === "" || lower.length !== text.length) {
+    target.append(text);
+    return target;
+  }
+  let from = 0;
+  for (let at = lower.indexOf(words); at >= 0; at = lower.indexOf(words, from)) {
+    target.append(text.slice(from, at), element("mark", "", text.slice(at, at + words.length)));
+    from = at + words.length;
+  }
+  target.append(text.slice(from));
+  return target;
+}
+
+function element(tag, className, text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function escapeText(text) {
+  const holder = document.createElement("span");
+  holder.textContent = text;
+  return holder.innerHTML;
+}
+
+function turnTo(next) {
+  page = next;
+  showPairs();
+}
+
+for (const id of ["pair-strategy", "pair-iteration", "pair-phase", "pair-roles", "pair-order"]) {
+  field(id).addEventListener("change", () => turnTo(0));
+}
+field("pair-search").addEventListener("input", () => turnTo(0));
+field("pair-before").addEventListener("click", () => turnTo(page - 1));
+field("pair-after").addEventListener("click", () => turnTo(page + 1));
+
+fillFilters();
+showPairs();
+setTheme(prefersDark.matches ? "dark" : "light");

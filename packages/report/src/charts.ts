@@ -1,0 +1,237 @@
+import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/trainer";
+import type { Run } from "./run-folder.ts";
+
+/** x, y, and the ends of y's interval where it has one. */
+export type Point = [x: number, y: number, low: number | null, high: number | null];
+
+export interface Series {
+  name: string;
+  /** Index into the page's colours: a strategy has one colour in every chart. */
+  color: number;
+  dashed?: boolean;
+  points: Point[];
+}
+
+/** One chart, as plain data; the page turns it into echarts options. */
+export interface Chart {
+  id: string;
+  section: "result" | "pairs" | "training" | "judge";
+  title: string;
+  note: string;
+  kind: "lines" | "bars";
+  xName: string;
+  /** Names of the x values 0, 1, ...; null: x is a number. */
+  categories: string[] | null;
+  percent?: boolean;
+  series: Series[];
+}
+
+/** Every chart that the run has data for. */
+export function chartsOf({ result, events }: Run): Chart[] {
+  const charts = [
+    ...resultCharts(result),
+    ...pairCharts(result),
+    ...trainingCharts(result, events),
+    ...judgeCharts(result),
+  ];
+  return charts
+    .map((chart) => ({ ...chart, series: chart.series.filter((series) => series.points.length > 0) }))
+    .filter((chart) => chart.series.length > 0);
+}
+
+function resultCharts(result: RunResult): Chart[] {
+  const models = modelNames(result);
+  const base = { section: "result", kind: "lines", xName: "model", categories: models } as const;
+  return [
+    {
+      ...base,
+      id: "true-score",
+      title: "True score",
+      note: "Held-out answers graded 0 to 5 by a program; never used in training. Bars: 95 % intervals.",
+      series: perModel(result, (model) => model.trueScore),
+    },
+    {
+      ...base,
+      id: "win-rate",
+      title: "Win rate against M0",
+      note: "Share of held-out prompts won, a tie counting half. Bars: 95 % intervals.",
+      percent: true,
+      series: perModel(result, (model) => model.winRate),
+    },
+    {
+      ...base,
+      id: "answer-length",
+      title: "Answer length",
+      note: "Mean tokens of a held-out answer.",
+      series: perModel(result, (model) => plain(model.answerLength)),
+    },
+  ];
+}
+
+function pairCharts(result: RunResult): Chart[] {
+  const base = { section: "pairs", kind: "lines", xName: "iteration", categories: null } as const;
+  return [
+    {
+      ...base,
+      id: "score-gap",
+      title: "Score gap between chosen and rejected",
+      note: "By the judge; dashed by the true score. The gap is what the pairs teach. Bars: 95 % intervals.",
+      series: [
+        ...perIteration(result, "", false, (phase) => phase.scoreGap),
+        ...perIteration(result, " (true)", true, (phase) => phase.trueGap),
+      ],
+    },
+    {
+      ...base,
+      id: "cosine",
+      title: "Cosine similarity of chosen and rejected",
+      note: "Of their last-layer representations: towards 1 the gradient difference vanishes. Bars: 95 % intervals.",
+      series: perIteration(result, "", false, (phase) => phase.cosine),
+    },
+    {
+      ...base,
+      id: "pair-count",
+      title: "Pairs that train the next model",
+      note: "Prompts with equal or missing scores give none.",
+      series: perIteration(result, "", false, (phase) => plain(phase.pairs)),
+    },
+  ];
+}
+
+function trainingCharts(result: RunResult, events: readonly EventRow[]): Chart[] {
+  const base = { section: "training", kind: "lines", xName: "step over all iterations", categories: null } as const;
+  const chart = (id: string, title: string, note: string, field: StepField): Chart => ({
+    ...base,
+    id,
+    title,
+    note,
+    series: stepSeries(result, events, field),
+  });
+  return [
+    chart("margin", "Reward margin", "β times the difference of the log-ratios of chosen and rejected.", "rewards/margins"),
+    chart("dpo-weight", "DPO weight", "Mean σ(−margin): near 0 the pairs are saturated and teach nothing.", "tempora/dpo_weight"),
+    chart("grad-norm", "Gradient norm", "Before clipping.", "grad_norm"),
+    chart("loss", "Loss", "Preference loss with its sft terms, without replay.", "loss"),
+    chart("accuracy", "Reward accuracy", "Share of pairs whose chosen answer has the larger reward.", "rewards/accuracies"),
+  ];
+}
+
+function judgeCharts(result: RunResult): Chart[] {
+  const models = modelNames(result);
+  const base = { section: "judge", kind: "lines", xName: "judge", categories: models } as const;
+  return [
+    {
+      ...base,
+      id: "judge-spearman",
+      title: "Judge's rank correlation with the truth",
+      note: "Spearman over M0's answers to the held-out prompts, which every model judges.",
+      series: perModel(result, (model) => (model.judge.spearman === null ? null : plain(model.judge.spearman))),
+    },
+    {
+      ...base,
+      id: "judge-failures",
+      title: "Judgements without a score",
+      note: "Retried, then left out of the pairs; never counted as a score.",
+      percent: true,
+      series: perModel(result, (model) => plain(model.judge.failureRate)),
+    },
+    {
+      ...base,
+      id: "judge-ties",
+      title: "Prompts whose answers all score the same",
+      note: "They give no pair.",
+      percent: true,
+      series: perModel(result, (model) => (model.judge.tieRate === null ? null : plain(model.judge.tieRate))),
+    },
+    histogram(result),
+  ];
+}
+
+/** Scores given by every model as a judge, as shares. */
+function histogram(result: RunResult): Chart {
+  const series: Series[] = [];
+  result.strategies.forEach((strategy, index) => {
+    strategy.models.forEach((model, position) => {
+      if (position === 0 && index > 0) return;
+      const counts = model.judge.histogram;
+      const total = counts.reduce((sum, count) => sum + count, 0);
+      series.push({
+        name: position === 0 ? model.model : `${strategy.name} ${model.model}`,
+        color: position === 0 ? -1 : index,
+        points: total === 0 ? [] : counts.map((count, score) => [score, count / total, null, null]),
+      });
+    });
+  });
+  const scores = Math.max(0, ...series.map((one) => one.points.length));
+  return {
+    id: "judge-histogram",
+    section: "judge",
+    title: "Scores given",
+    note: "By each model as a judge of the same answers.",
+    kind: "bars",
+    xName: "score",
+    categories: Array.from({ length: scores }, (_, score) => `${score}`),
+    percent: true,
+    series,
+  };
+}
+
+function modelNames(result: RunResult): string[] {
+  const longest = Math.max(0, ...result.strategies.map((strategy) => strategy.models.length));
+  return Array.from({ length: longest }, (_, index) => `M${index}`);
+}
+
+function plain(value: number): Estimate {
+  return { mean: value, low: null, high: null, count: 1 };
+}
+
+function perModel(result: RunResult, value: (model: StrategyResult["models"][number]) => Estimate | null): Series[] {
+  return result.strategies.map((strategy, color) => ({
+    name: strategy.name,
+    color,
+    points: strategy.models.flatMap((model, index) => point(index, value(model))),
+  }));
+}
+
+type Phase = StrategyResult["iterations"][number]["phases"][number];
+
+/** By the phase whose pairs train the next model. */
+function perIteration(
+  result: RunResult,
+  suffix: string,
+  dashed: boolean,
+  value: (phase: Phase) => Estimate | null,
+): Series[] {
+  return result.strategies.map((strategy, color) => ({
+    name: `${strategy.name}${suffix}`,
+    color,
+    dashed,
+    points: strategy.iterations.flatMap(({ iteration, phases }) => {
+      const last = phases.at(-1);
+      return last === undefined ? [] : point(iteration, value(last));
+    }),
+  }));
+}
+
+function point(x: number, estimate: Estimate | null): Point[] {
+  if (estimate === null || !Number.isFinite(estimate.mean)) return [];
+  return [[x, estimate.mean, estimate.low, estimate.high]];
+}
+
+type StepEvent = Extract<EventRow, { event: "step" }>;
+type StepField = "rewards/margins" | "tempora/dpo_weight" | "grad_norm" | "loss" | "rewards/accuracies";
+
+/** The steps of all iterations and phases of a strategy in a row. */
+function stepSeries(result: RunResult, events: readonly EventRow[], field: StepField): Series[] {
+  return result.strategies.map((strategy, color) => {
+    const steps = events.filter((row): row is StepEvent => row.event === "step" && row.strategy === strategy.name);
+    return {
+      name: strategy.name,
+      color,
+      points: steps.flatMap((row, index) => {
+        const value = row[field];
+        return value === undefined || !Number.isFinite(value) ? [] : point(index + 1, plain(value));
+      }),
+    };
+  });
+}

@@ -1,0 +1,89 @@
+import type { Estimate, RunResult, StrategyResult } from "@tempora/trainer";
+
+const dash = "–";
+
+/** "3.02 ± 0.11"; the interval is left out where there is none. */
+export function estimateText(estimate: Estimate | null | undefined, digits = 2): string {
+  if (estimate === null || estimate === undefined || !Number.isFinite(estimate.mean)) return dash;
+  const { mean, low, high } = estimate;
+  if (low === null || high === null) return mean.toFixed(digits);
+  return `${mean.toFixed(digits)} ± ${((high - low) / 2).toFixed(digits)}`;
+}
+
+/** "62 % ± 5" */
+export function shareText(estimate: Estimate | null | undefined): string {
+  if (estimate === null || estimate === undefined || !Number.isFinite(estimate.mean)) return dash;
+  const { mean, low, high } = estimate;
+  const center = `${(100 * mean).toFixed(0)} %`;
+  return low === null || high === null ? center : `${center} ± ${(50 * (high - low)).toFixed(0)}`;
+}
+
+export function numberText(value: number | null | undefined, digits = 2): string {
+  return value === null || value === undefined || !Number.isFinite(value) ? dash : value.toFixed(digits);
+}
+
+export function percentText(value: number | null | undefined): string {
+  return value === null || value === undefined || !Number.isFinite(value) ? dash : `${(100 * value).toFixed(1)} %`;
+}
+
+/** "1.2M", "3.4T" */
+export function countText(value: number): string {
+  const units: [number, string][] = [
+    [1e18, "E"],
+    [1e15, "P"],
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ];
+  const unit = units.find(([size]) => value >= size);
+  if (unit === undefined) return `${Math.round(value)}`;
+  const scaled = value / unit[0];
+  return `${scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0)}${unit[1]}`;
+}
+
+/** What one model of a strategy achieved and cost. */
+export interface ModelSummary {
+  model: string;
+  trueScore: Estimate | null;
+  winRate: Estimate | null;
+  scoreGap: Estimate | null;
+  cosine: Estimate | null;
+  pairs: number | null;
+  /** Tokens and FLOPs of the strategy up to this model. */
+  tokens: number;
+  flops: number;
+  spearman: number | null;
+  answerLength: number;
+}
+
+/** One row for each model, M0 first; the pairs are those that trained the model itself. */
+export function modelSummaries(strategy: StrategyResult): ModelSummary[] {
+  let tokens = 0;
+  let flops = 0;
+  return strategy.models.map((model, index) => {
+    const iteration = index === 0 ? undefined : strategy.iterations[index - 1];
+    for (const entry of iteration?.ledger ?? []) {
+      tokens += entry.promptTokens + entry.generatedTokens + entry.judgedTokens + entry.scoredTokens + entry.trainedTokens;
+      flops += entry.flops;
+    }
+    const phase = iteration?.phases.at(-1);
+    return {
+      model: model.model,
+      trueScore: model.trueScore,
+      winRate: model.winRate,
+      scoreGap: phase?.scoreGap ?? null,
+      cosine: phase?.cosine ?? null,
+      pairs: phase?.pairs ?? null,
+      tokens,
+      flops,
+      spearman: model.judge.spearman,
+      answerLength: model.answerLength,
+    };
+  });
+}
+
+export function winRateTitle(result: RunResult): string {
+  const by = result.strategies[0]?.models[0]?.winRateBy ?? "judge";
+  return `win rate vs M0 (${by === "judge" ? "by judge" : "true score"})`;
+}

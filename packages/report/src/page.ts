@@ -1,0 +1,187 @@
+import type { Message, RunResult, StrategyResult } from "@tempora/trainer";
+import type { Chart } from "./charts.ts";
+import {
+  countText,
+  estimateText,
+  modelSummaries,
+  numberText,
+  percentText,
+  shareText,
+  winRateTitle,
+} from "./numbers.ts";
+import type { PhasePairs } from "./run-folder.ts";
+
+export interface PageSide {
+  text: string;
+  score: number;
+  trueScore: number | null;
+  role: string;
+  model: string;
+}
+
+export interface PagePair {
+  strategy: string;
+  iteration: number;
+  phase: number;
+  prompt: string;
+  chosen: PageSide;
+  rejected: PageSide;
+}
+
+/** Pairs in the form that the page lists. */
+export function pagePairs(phases: readonly PhasePairs[]): PagePair[] {
+  return phases.flatMap(({ strategy, iteration, phase, rows }) =>
+    rows.map((row) => ({
+      strategy,
+      iteration,
+      phase,
+      prompt: plainText(row.prompt),
+      chosen: {
+        text: plainText(row.chosen),
+        score: row.chosen_score,
+        trueScore: row.chosen_true_score,
+        role: row.chosen_role,
+        model: row.chosen_model,
+      },
+      rejected: {
+        text: plainText(row.rejected),
+        score: row.rejected_score,
+        trueScore: row.rejected_true_score,
+        role: row.rejected_role,
+        model: row.rejected_model,
+      },
+    })),
+  );
+}
+
+/** One turn without its role, several with theirs. */
+function plainText(value: string | Message[]): string {
+  if (typeof value === "string") return value;
+  if (value.length === 1) return (value[0] as Message).content;
+  return value.map(({ role, content }) => `${role}: ${content}`).join("\n");
+}
+
+export function escapeHtml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
+
+/** JSON that may stand in a script element: no "<" can end the element or open a comment. */
+export function scriptJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll("<", "\\u003c");
+}
+
+const sections: { id: Chart["section"]; title: string }[] = [
+  { id: "result", title: "Result" },
+  { id: "pairs", title: "What the pairs teach" },
+  { id: "training", title: "Training" },
+  { id: "judge", title: "The judge" },
+];
+
+/** The page without its scripts: tables are in the HTML, charts and pairs are drawn from the data. */
+export function bodyHtml(name: string, result: RunResult, charts: readonly Chart[]): string {
+  const shown = sections.map((section) => {
+    const own = charts.filter((chart) => chart.section === section.id);
+    const table = section.id === "result" ? resultTable(result) : section.id === "judge" ? judgeTable(result) : "";
+    return `<h2 id="${section.id}">${section.title}</h2>${table}<div class="charts">${own.map(chartHtml).join("")}</div>`;
+  });
+  return `${headerHtml(name, result)}<main>${shown.join("")}
+<h2 id="ledger">Ledger</h2>${ledgerTable(result)}
+<h2 id="browse">Pairs</h2>${browserHtml()}
+<h2 id="settings">Settings</h2><details class="card"><summary>Every setting of this run</summary><pre>${escapeHtml(JSON.stringify(result.settings, null, 2))}</pre></details>
+<footer>Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}</footer></main>`;
+}
+
+function headerHtml(name: string, result: RunResult): string {
+  const { device, start } = result;
+  const facts = [
+    result.strategies.map((strategy) => strategy.name).join(" and "),
+    `${countText(start.parameters)} parameters`,
+    `${device.dtype} on ${device.name}`,
+    ...(result.status === "finished" ? [] : ["still running"]),
+  ];
+  const links = [...sections.map(({ id }) => id), "ledger", "browse"];
+  const nav = links.map((id) => `<a href="#${id}">${id === "browse" ? "browse pairs" : id}</a>`).join("");
+  return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft">${escapeHtml(facts.join(" · "))}</span><span class="spacer"></span><nav>${nav}</nav><button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div></header>`;
+}
+
+function chartHtml(chart: Chart): string {
+  return `<figure class="card" style="margin:0"><h3>${escapeHtml(chart.title)}</h3><p class="note">${escapeHtml(chart.note)}</p><div class="chart" id="chart-${chart.id}" role="img" aria-label="${escapeHtml(chart.title)}"></div></figure>`;
+}
+
+function tableHtml(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const head = header.map((name) => `<th>${escapeHtml(name)}</th>`).join("");
+  const body = rows.map((row) => {
+    if (row.length === 1) return `<tr class="group"><td colspan="${header.length}">${row[0]}</td></tr>`;
+    return `<tr>${row.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
+  });
+  return `<div class="card scroll" style="margin-bottom:16px"><table><thead><tr>${head}</tr></thead><tbody>${body.join("")}</tbody></table></div>`;
+}
+
+function groupRow(strategy: StrategyResult, index: number): string[] {
+  return [`<span class="dot" style="background:var(--s${index % 4})"></span>${escapeHtml(strategy.name)}`];
+}
+
+function resultTable(result: RunResult): string {
+  const header = ["model", "true score", winRateTitle(result), "score gap", "cosine", "pairs", "answer tokens", "tokens", "FLOPs"];
+  const rows = result.strategies.flatMap((strategy, index) => [
+    groupRow(strategy, index),
+    ...modelSummaries(strategy).map((model) => [
+      model.model,
+      estimateText(model.trueScore),
+      shareText(model.winRate),
+      estimateText(model.scoreGap),
+      estimateText(model.cosine, 3),
+      model.pairs === null ? "–" : `${model.pairs}`,
+      numberText(model.answerLength, 1),
+      countText(model.tokens),
+      countText(model.flops),
+    ]),
+  ]);
+  return tableHtml(header, rows);
+}
+
+function judgeTable(result: RunResult): string {
+  const header = ["judge", "judgements", "no score", "mean", "variance", "most frequent", "ties", "Spearman with truth"];
+  const rows = result.strategies.flatMap((strategy, index) => [
+    groupRow(strategy, index),
+    ...strategy.models.map(({ model, judge }) => [
+      model,
+      `${judge.judgements}`,
+      percentText(judge.failureRate),
+      numberText(judge.mean),
+      numberText(judge.variance),
+      percentText(judge.equalShare),
+      percentText(judge.tieRate),
+      numberText(judge.spearman),
+    ]),
+  ]);
+  return tableHtml(header, rows);
+}
+
+function ledgerTable(result: RunResult): string {
+  const header = ["stage", "prompt tokens", "generated", "judged", "scored", "trained", "FLOPs"];
+  type Cost = Pick<StrategyResult, "totals">["totals"];
+  const cells = (label: string, cost: Cost) => [
+    label,
+    ...[cost.promptTokens, cost.generatedTokens, cost.judgedTokens, cost.scoredTokens, cost.trainedTokens, cost.flops].map(
+      countText,
+    ),
+  ];
+  const rows = result.strategies.flatMap((strategy, index) => [
+    groupRow(strategy, index),
+    ...strategy.iterations.flatMap(({ ledger }) =>
+      ledger.map((entry) => cells(`${entry.iteration} · ${entry.stage} · ${entry.label}`, entry)),
+    ),
+    cells("total", strategy.totals),
+  ]);
+  return tableHtml(header, rows);
+}
+
+function browserHtml(): string {
+  const select = (id: string, all: string) => `<select id="${id}" aria-label="${all}"><option value="">${all}</option></select>`;
+  return `<div class="filters">${select("pair-strategy", "all strategies")}${select("pair-iteration", "all iterations")}${select("pair-phase", "all phases")}${select("pair-roles", "all roles")}
+<select id="pair-order" aria-label="order"><option value="">in order</option><option value="small">smallest gap first</option><option value="large">largest gap first</option></select>
+<input id="pair-search" type="search" placeholder="search in prompts and answers"></div>
+<div class="filters pager"><button id="pair-before" type="button">← before</button><span id="pair-page"></span><button id="pair-after" type="button">next →</button><span id="pair-count" class="soft"></span></div>
+<div id="pair-list"></div>`;
+}

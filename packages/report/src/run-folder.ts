@@ -1,0 +1,65 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileError, TemporaError } from "@tempora/errors";
+import { readRows } from "@tempora/text";
+import type { EventRow, PairRow, RunResult } from "@tempora/trainer";
+
+/** The pairs of one phase, with where they belong. */
+export interface PhasePairs {
+  strategy: string;
+  iteration: number;
+  phase: number;
+  rows: PairRow[];
+}
+
+/** What a report shows of a run folder. */
+export interface Run {
+  folder: string;
+  result: RunResult;
+  events: EventRow[];
+  pairs: PhasePairs[];
+}
+
+/** Reads a run folder, of a finished run or of one that goes on. @throws TemporaError when it is none. */
+export async function readRun(folder: string): Promise<Run> {
+  const result = await readResult(join(folder, "run.json"));
+  const events = await readList<EventRow>(join(folder, "events.jsonl"));
+  const pairs: PhasePairs[] = [];
+  for (const strategy of result.strategies) {
+    for (const { iteration, phases } of strategy.iterations) {
+      for (const { phase, pairsFile } of phases) {
+        const rows = await readList<PairRow>(join(folder, pairsFile));
+        pairs.push({ strategy: strategy.name, iteration, phase, rows });
+      }
+    }
+  }
+  return { folder, result, events, pairs };
+}
+
+async function readResult(file: string): Promise<RunResult> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw fileError(error, "This is no run folder", file);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new TemporaError("The run's result is not JSON", { where: { file }, remedy: "Run `tempora train` again.", cause });
+  }
+  if (typeof value !== "object" || value === null || !("format" in value) || value.format !== 1) {
+    throw new TemporaError("The run's result has another format than this version reads", {
+      where: { file, field: "format" },
+      remedy: "Run `tempora train` again with this version.",
+    });
+  }
+  return value as RunResult;
+}
+
+async function readList<T>(file: string): Promise<T[]> {
+  const rows: T[] = [];
+  for await (const { value } of readRows(file)) rows.push(value as T);
+  return rows;
+}

@@ -1,0 +1,48 @@
+import { readFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { writeWhole } from "@tempora/text";
+import { chartsOf } from "./charts.ts";
+import { bodyHtml, escapeHtml, pagePairs, scriptJson } from "./page.ts";
+import { type Run, readRun } from "./run-folder.ts";
+
+/** Reads a run folder and writes its report.html: one file that needs no network. Returns its path. */
+export async function writeReport(runFolder: string): Promise<string> {
+  const html = await renderReport(await readRun(runFolder));
+  const file = join(runFolder, "report.html");
+  await writeWhole(file, html);
+  return file;
+}
+
+/** The whole page: styles, charts library, data and script inlined. */
+export async function renderReport(run: Run): Promise<string> {
+  const name = basename(resolve(run.folder));
+  const charts = chartsOf(run);
+  const [css, library, script] = await Promise.all([
+    readFile(fileURLToPath(new URL("../page/page.css", import.meta.url)), "utf8"),
+    readFile(fileURLToPath(import.meta.resolve("echarts/dist/echarts.min.js")), "utf8"),
+    readFile(fileURLToPath(new URL("../page/page.js", import.meta.url)), "utf8"),
+  ]);
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escapeHtml(name)} · Tempora</title>
+<link rel="icon" href="data:,">
+<style>${css}</style>
+</head>
+<body>
+${bodyHtml(name, run.result, charts)}
+<script type="application/json" id="run-data">${scriptJson({ charts, pairs: pagePairs(run.pairs) })}</script>
+<script>${inlineScript(library)}</script>
+<script>${inlineScript(script)}</script>
+</body>
+</html>
+`;
+}
+
+/** A string in a script that holds "</script" would end its element. */
+function inlineScript(source: string): string {
+  return source.replaceAll("</script", "<\\/script");
+}
