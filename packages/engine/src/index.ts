@@ -12,6 +12,6 @@ export type {
 } from "./generate.ts";
 export { couplesPairs, type LossType, lossTypes, type PreferenceLoss } from "./losses.ts";
 export * from "./model.ts";
-export { deviceInfo } from "./native.ts";
+export { callRoundTrip, deviceInfo } from "./native.ts";
 export { type PreferenceLossResult, type PreferenceSums, preferenceLoss } from "./preference-loss.ts";
 export type { Snapshot } from "./snapshot.ts";

@@ -39,6 +39,11 @@ export function deviceInfo(): NativeDeviceInfo {
   return addon().deviceInfo();
 }
 
+/** Goes to another thread and back without any work there: what a call costs at least. */
+export function callRoundTrip(): Promise<void> {
+  return addon().noop();
+}
+
 const remedies: Record<Exclude<NativeErrorCode, "cancelled">, string> = {
   disposed: "Load a new engine; a disposed one cannot be used again.",
   "out-of-memory":

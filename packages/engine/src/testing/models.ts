@@ -1,0 +1,69 @@
+import type { ModelConfig, ModelSource, TensorSource } from "../model.ts";
+
+/** A model that computes a forest in well under a millisecond; odd sizes on purpose. */
+export const tinyConfig: ModelConfig = {
+  family: "llama",
+  vocabSize: 61,
+  hiddenSize: 24,
+  intermediateSize: 40,
+  layers: 2,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 10,
+  normEps: 1e-5,
+  tiedHead: false,
+  qkvBias: false,
+  outputBias: false,
+  qkNorm: false,
+  windows: [0, 0],
+  ropeTheta: 10_000,
+  ropeScaling: null,
+  maxPositions: 64,
+};
+
+/** The same with all that the families add: biases, head norms, a window, a tied head, stretched positions. */
+export const richConfig: ModelConfig = {
+  ...tinyConfig,
+  family: "qwen3",
+  tiedHead: true,
+  qkvBias: true,
+  outputBias: true,
+  qkNorm: true,
+  windows: [0, 5],
+  ropeScaling: { type: "linear", factor: 2 },
+};
+
+/** A model whose forward pass over a full forest takes many milliseconds: there is time to interrupt it. */
+export const slowConfig: ModelConfig = {
+  ...tinyConfig,
+  vocabSize: 4000,
+  hiddenSize: 256,
+  intermediateSize: 1024,
+  layers: 12,
+  heads: 8,
+  kvHeads: 4,
+  headDim: 32,
+  windows: Array.from({ length: 12 }, () => 0),
+  maxPositions: 2048,
+};
+
+/** Ids below `vocabSize`, the same for the same seed. */
+export function someIds(count: number, vocabSize: number, seed: number): number[] {
+  return Array.from(
+    { length: count },
+    (_, i) => Math.abs(Math.imul(i + 1, 7919) ^ Math.imul(seed + 1, 104_729)) % vocabSize,
+  );
+}
+
+/** A model with some of its tensors changed, or left out where `change` returns null. */
+export function changedModel(model: ModelSource, change: (tensor: TensorSource) => TensorSource | null): ModelSource {
+  return {
+    ...model,
+    async *tensors() {
+      for await (const tensor of model.tensors()) {
+        const changed = change(tensor);
+        if (changed !== null) yield changed;
+      }
+    },
+  };
+}
