@@ -58,6 +58,19 @@ async function cmakeJs(root: string, args: readonly string[]): Promise<void> {
   }
 }
 
+/** Loads the addon in a process of its own, so that one that crashes does not take the set-up with it. */
+function checkThatItLoads(root: string): void {
+  const script = `process.dlopen({ exports: {} }, ${JSON.stringify(addonFile(root))})`;
+  // LD_BIND_NOW: a missing function is found now, not when it is first called.
+  const child = Bun.spawnSync([process.execPath, "-e", script], { env: { ...process.env, LD_BIND_NOW: "1" } });
+  if (child.exitCode === 0) return;
+  const reason = /^error: (.*)$/m.exec(child.stderr.toString())?.[1] ?? `the process ended by ${child.signalCode}`;
+  throw new SetupError(
+    `The native engine was built but does not load: ${reason}. When a library was changed since the last build, delete ` +
+      "native/build and run the command again.",
+  );
+}
+
 /** Builds the addon, after installing what that takes. Also configures the targets of the native tests and benches. */
 export async function buildAddon(root: string): Promise<void> {
   await ensureSystemPackages(buildNeeds);
@@ -67,6 +80,7 @@ export async function buildAddon(root: string): Promise<void> {
   dropForeignCache(root);
   await cmakeJs(root, ["configure", "--generator", "Ninja", `--CDTEMPORA_CUDA=${cudaSetting()}`]);
   await cmakeJs(root, ["build", "--target", "tempora", "--parallel", String(availableParallelism())]);
+  checkThatItLoads(root);
   writeStamp(stampFile(root), stamp);
   say(`tempora: built in ${((performance.now() - start) / 1000).toFixed(0)} s`);
 }
