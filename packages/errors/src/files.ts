@@ -3,6 +3,7 @@ import { TemporaError } from "./error.ts";
 const remedies: Record<string, string> = {
   ENOENT: "Check the path",
   ENOTDIR: "Check the path: a part of it is a file, not a folder",
+  EEXIST: "Choose another place, or remove what is there",
   EISDIR: "Name a file, not a folder",
   EACCES: "Give the user that runs this the right to it, or choose another place",
   EPERM: "Give the user that runs this the right to it, or choose another place",
@@ -15,6 +16,7 @@ const remedies: Record<string, string> = {
 const reasons: Record<string, string> = {
   ENOENT: "it does not exist",
   ENOTDIR: "it is not a folder",
+  EEXIST: "something of that name is in the way",
   EISDIR: "it is a folder",
   EACCES: "permission denied",
   EPERM: "not permitted",
