@@ -40,7 +40,9 @@ describe("packForests", () => {
 
   it("names the row that no micro-batch can hold", () => {
     const items = [{ ...pair(ids(20, 0), 10, 10), where: { file: "pairs.jsonl", row: 7 } }];
-    expect(() => packForests(items, limits)).toThrow(/40 tokens, a micro-batch holds at most 32 \(pairs.jsonl, row 7\)/);
+    expect(() => packForests(items, limits)).toThrow(
+      /40 tokens, a micro-batch holds at most 32 \(pairs.jsonl, row 7\)/,
+    );
   });
 
   it("names the row that exceeds the context", () => {

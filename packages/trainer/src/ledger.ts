@@ -33,7 +33,10 @@ export function countParameters(parameters: readonly { shape: readonly number[] 
  * `tokens` costs 2 · blockParameters; each attended position costs 4 · heads · headDim in each layer; each row whose
  * log-probs or next token are asked for costs 2 · hidden · vocabulary in the head. Norms, rope and softmax are left out.
  */
-export function forwardFlops(config: ModelConfig, work: { tokens: number; attended: number; headRows: number }): number {
+export function forwardFlops(
+  config: ModelConfig,
+  work: { tokens: number; attended: number; headRows: number },
+): number {
   return (
     2 * blockParameters(config) * work.tokens +
     4 * config.heads * config.headDim * work.attended +
@@ -53,7 +56,10 @@ export function attendedPositions(config: ModelConfig, before: number, count: nu
 }
 
 /** Tokens, attended positions and head rows of a forest as it is computed: shared nodes once. */
-export function forestWork(config: ModelConfig, forest: Forest): { tokens: number; attended: number; headRows: number } {
+export function forestWork(
+  config: ModelConfig,
+  forest: Forest,
+): { tokens: number; attended: number; headRows: number } {
   const ends = new Array<number>(forest.nodeParent.length);
   let attended = 0;
   let headRows = 0;

@@ -111,7 +111,9 @@ export const settingsSchema = z.strictObject({
     /** Held-out prompts. */
     prompts: count,
     sampling,
-    /** Judgements of each answer when the judge's quality is measured. */
+    /** Held-out prompts whose answers by M0 every model judges, to see what its judgement is worth. */
+    judgedPrompts: count,
+    /** Judgements of each of them. */
     judgements: count,
   }),
   generation: z.strictObject({
@@ -198,6 +200,7 @@ export const paperSettings: Settings = {
   },
   evaluation: {
     prompts: 200,
+    judgedPrompts: 200,
     sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 512 },
     judgements: 3,
   },

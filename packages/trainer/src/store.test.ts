@@ -76,7 +76,9 @@ describe("Store", () => {
     process.kill("SIGKILL");
     await new Promise((done) => process.once("exit", done));
     const begun = Date.now();
-    const outcome = await new Store(folder, "v1").stage(work(async (stage) => (await readFile(`${stage}/rows`)).length));
+    const outcome = await new Store(folder, "v1").stage(
+      work(async (stage) => (await readFile(`${stage}/rows`)).length),
+    );
     expect(outcome).toMatchObject({ result: 1, reused: false });
     expect(Date.now() - begun).toBeLessThan(5000);
   });

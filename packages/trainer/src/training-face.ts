@@ -10,7 +10,12 @@ export interface TrainableEngine {
     forest: Forest,
     pairs: readonly { chosen: number; rejected: number; referenceChosen: number; referenceRejected: number }[],
     loss: PreferenceLoss,
-    options?: { totalPairs?: number; totalChosenTokens?: number; checkpointing?: boolean | undefined; signal?: AbortSignal | undefined },
+    options?: {
+      totalPairs?: number;
+      totalChosenTokens?: number;
+      checkpointing?: boolean | undefined;
+      signal?: AbortSignal | undefined;
+    },
   ): Promise<{
     loss: number;
     pairs: readonly { loss: number; chosenLogProb: number; rejectedLogProb: number }[];

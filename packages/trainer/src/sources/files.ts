@@ -79,7 +79,7 @@ async function readTasks(file: string): Promise<Task[]> {
 }
 
 /** What the judge is shown: a single user's turn as it is, a longer conversation with its roles. */
-function shownText(prompt: string | Message[]): string {
+export function shownText(prompt: string | Message[]): string {
   if (typeof prompt === "string") return prompt;
   if (prompt.length === 1) return prompt[0]?.content ?? "";
   return prompt.map(({ role, content }) => `${role}: ${content}`).join("\n\n");
@@ -129,7 +129,8 @@ function noText(file: string, row: number, field: string): TemporaError {
 
 const templateSchema = z.object({ name: z.string(), text: z.string(), maxScore: z.number() });
 
-async function storedTemplate(folder: string): Promise<JudgeTemplate | null> {
+/** The judge's instruction that a checkpoint carries, or null. */
+export async function storedTemplate(folder: string): Promise<JudgeTemplate | null> {
   const file = join(folder, judgeTemplateFile);
   if (!existsSync(file)) return null;
   try {

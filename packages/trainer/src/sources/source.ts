@@ -56,4 +56,3 @@ export interface TaskSource {
   /** True score in 0..5 by a program, only for reports; null where answers cannot be graded so. */
   readonly trueScore: ((task: Task, answer: string) => number) | null;
 }
-

@@ -52,7 +52,12 @@ export function worldSettings(): Settings {
         shuffle: false,
       },
     },
-    evaluation: { prompts: evaluation.prompts, sampling: answers, judgements: loop.judgements },
+    evaluation: {
+      prompts: evaluation.prompts,
+      judgedPrompts: evaluation.judgedPrompts,
+      sampling: answers,
+      judgements: loop.judgements,
+    },
     generation: { maxRows: 512, maxCacheTokens: 65536 },
     engine: { device: "auto", dtype: "f32", threads: 0 },
   };
@@ -86,7 +91,9 @@ export function worldSource(settings: Settings): TaskSource {
     trueScore: ({ id }, answer) => {
       const prompt = prompts.get(id);
       if (prompt === undefined) {
-        throw new TemporaError(`The world did not make the prompt ${id}`, { remedy: "Grade only the world's prompts." });
+        throw new TemporaError(`The world did not make the prompt ${id}`, {
+          remedy: "Grade only the world's prompts.",
+        });
       }
       return world.trueScore(prompt, answer);
     },

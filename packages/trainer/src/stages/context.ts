@@ -46,10 +46,7 @@ export interface StagePlan<Result> {
 let counter = 0;
 
 /** Runs a stage through the store, tells the observer and the logs. */
-export async function runStage<Result>(
-  context: RunContext,
-  plan: StagePlan<Result>,
-): Promise<StageOutcome<Result>> {
+export async function runStage<Result>(context: RunContext, plan: StagePlan<Result>): Promise<StageOutcome<Result>> {
   const { observer, events, signal } = context;
   signal?.throwIfAborted();
   const id = `${plan.kind}-${++counter}`;
@@ -72,4 +69,3 @@ export async function runStage<Result>(
   observer.finish(id, { reused: outcome.reused, seconds });
   return outcome;
 }
-

@@ -1,6 +1,14 @@
 import { join } from "node:path";
 import { TemporaError } from "@tempora/errors";
-import { aggregate, auditJudgements, type CollapseLimits, collapsed, judgePrompt, parseScore, type ScoreFailure } from "@tempora/preferences";
+import {
+  aggregate,
+  auditJudgements,
+  type CollapseLimits,
+  collapsed,
+  judgePrompt,
+  parseScore,
+  type ScoreFailure,
+} from "@tempora/preferences";
 import { Meter } from "../ledger.ts";
 import { deriveSeed } from "../random.ts";
 import type { JudgeAudit, LedgerTotals } from "../results.ts";

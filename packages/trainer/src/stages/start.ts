@@ -1,9 +1,9 @@
-import { Engine, parameterShapes } from "@tempora/engine";
-import { checkpointHash, newModelConfigJson, openCheckpoint } from "@tempora/models";
-import { Tokenizer, writeWhole } from "@tempora/text";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Engine, parameterShapes } from "@tempora/engine";
+import { checkpointHash, newModelConfigJson, openCheckpoint } from "@tempora/models";
+import { Tokenizer, writeWhole } from "@tempora/text";
 import { countParameters } from "../ledger.ts";
 import { deriveSeed } from "../random.ts";
 import type { StartResult } from "../results.ts";
@@ -41,12 +41,7 @@ export async function startModel(context: RunContext): Promise<Started> {
   };
 }
 
-async function fineTune(
-  context: RunContext,
-  given: ModelRef,
-  data: Examples,
-  parameters: number,
-): Promise<Started> {
+async function fineTune(context: RunContext, given: ModelRef, data: Examples, parameters: number): Promise<Started> {
   const { tokenizer, checkpoint } = await context.host.open(given);
   const outcome = await supervisedStage(context, {
     name: "M0",
