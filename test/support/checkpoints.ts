@@ -1,0 +1,49 @@
+import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { oracle } from "./files.ts";
+
+interface Tensor {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+/** A copy of a small checkpoint to damage. */
+export function copyModel(target: string, family = "llama"): string {
+  cpSync(oracle(family, "policy"), target, { recursive: true });
+  return target;
+}
+
+export function editJson(file: string, change: (value: Record<string, unknown>) => void): void {
+  const value = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+  change(value);
+  writeFileSync(file, JSON.stringify(value));
+}
+
+/** Rewrites the header of model.safetensors and, where wanted, its bytes. */
+export function editWeights(folder: string, change: (header: Record<string, Tensor>, bytes: Buffer) => void): void {
+  const file = join(folder, "model.safetensors");
+  const whole = readFileSync(file);
+  const length = Number(whole.readBigUInt64LE(0));
+  const header = JSON.parse(whole.subarray(8, 8 + length).toString()) as Record<string, Tensor>;
+  const bytes = Buffer.from(whole.subarray(8 + length));
+  change(header, bytes);
+  const text = Buffer.from(JSON.stringify(header));
+  const padded = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, 0x20)]);
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(padded.length));
+  writeFileSync(file, Buffer.concat([size, padded, bytes]));
+}
+
+export function truncateWeights(folder: string, bytes: number): void {
+  const file = join(folder, "model.safetensors");
+  truncateSync(file, readFileSync(file).length - bytes);
+}
+
+/** A tokenizer that knows no conversations. */
+export function removeChatTemplate(folder: string): void {
+  rmSync(join(folder, "chat_template.jinja"), { force: true });
+  editJson(join(folder, "tokenizer_config.json"), (config) => {
+    delete config.chat_template;
+  });
+}

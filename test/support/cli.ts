@@ -1,0 +1,64 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const main = fileURLToPath(new URL("../../packages/cli/src/main.ts", import.meta.url));
+
+export interface Outcome {
+  /** null when a signal ended it. */
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Running {
+  child: ChildProcess;
+  /** Resolves when standard error holds the text; rejects when the process ends before. */
+  says(text: string): Promise<void>;
+  done: Promise<Outcome>;
+}
+
+/** Starts `tempora ...` as a user would, in a process of its own. */
+export function startTempora(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}): Running {
+  const child = spawn(process.execPath, [main, ...args], {
+    cwd: options.cwd,
+    env: { ...process.env, TEMPORA_DEBUG: "", ...options.env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let stdout = "";
+  let stderr = "";
+  const listeners = new Set<() => void>();
+  child.stdout.on("data", (chunk: Buffer) => {
+    stdout += chunk.toString();
+  });
+  child.stderr.on("data", (chunk: Buffer) => {
+    stderr += chunk.toString();
+    for (const listener of listeners) listener();
+  });
+  const done = new Promise<Outcome>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+  });
+  const says = (text: string) =>
+    new Promise<void>((resolve, reject) => {
+      const check = () => {
+        if (!stderr.includes(text)) return;
+        listeners.delete(check);
+        resolve();
+      };
+      listeners.add(check);
+      check();
+      void done.then(() => reject(new Error(`ended without saying "${text}":\n${stderr}`)));
+    });
+  return { child, says, done };
+}
+
+export function tempora(args: readonly string[], options: Parameters<typeof startTempora>[1] = {}): Promise<Outcome> {
+  return startTempora(args, options).done;
+}
+
+/** Runs a command that must succeed and returns its --json result. */
+export async function temporaJson<T>(args: readonly string[], options: Parameters<typeof startTempora>[1] = {}): Promise<T> {
+  const outcome = await tempora([...args, "--json"], options);
+  if (outcome.code !== 0) throw new Error(`tempora ${args.join(" ")} ended with ${outcome.code}:\n${outcome.stderr}`);
+  return JSON.parse(outcome.stdout) as T;
+}
