@@ -37,11 +37,12 @@ export class JsonlLog<T> {
   }
 
   /** Adds rows in one write; calls queue up. When it fails, the file keeps the rows it had. */
-  append(rows: readonly T[]): Promise<void> {
+  async append(rows: readonly T[]): Promise<void> {
+    if (this.closed) throw new Error(`${this.file} was closed before this append`);
     const bytes = Buffer.from(rows.map(jsonLine).join(""));
     const done = this.queue.then(() => this.write(bytes, rows));
     this.queue = done.catch(() => undefined);
-    return done;
+    await done;
   }
 
   /** Flushes to the disk and closes; closing twice is harmless. */
@@ -59,7 +60,6 @@ export class JsonlLog<T> {
   }
 
   private async write(bytes: Uint8Array, rows: readonly T[]): Promise<void> {
-    if (this.closed) throw new Error(`${this.file} was closed before this append`);
     try {
       let done = 0;
       while (done < bytes.length) {

@@ -3,6 +3,9 @@ import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "h
 import { compressors } from "hyparquet-compressors";
 import type { SourceRow } from "./datasets.ts";
 
+// The library's own decoder drops a text's leading U+FEFF.
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
 /** Rows of a Parquet file, one row group in memory at a time. */
 export async function* readParquet(file: string): AsyncGenerator<SourceRow> {
   let row = 0;
@@ -12,6 +15,7 @@ export async function* readParquet(file: string): AsyncGenerator<SourceRow> {
     for (const group of metadata.row_groups) {
       const rows = Number(group.num_rows);
       const objects = await parquetReadObjects({
+        parsers: { stringFromBytes: (bytes: Uint8Array) => utf8.decode(bytes) },
         file: buffer,
         metadata,
         compressors,
