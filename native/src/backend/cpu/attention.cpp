@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <cmath>
+
+#include "attention_plan.h"
+#include "cpu_backend.h"
+#include "parallel.h"
+#include "views.h"
+
+namespace tempora {
+namespace {
+
+TreeAttentionCall call_of(const CpuAttentionPlan& plan, const AttentionShape& shape, const Matrix& q, const Matrix& k,
+                          const Matrix& v) {
+  const auto tokens = static_cast<std::int64_t>(plan.position.size());
+  require(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, "tree attention: kv_heads divides heads");
+  require(q.rows == tokens && q.cols == static_cast<std::int64_t>(shape.heads) * shape.head_dim,
+          "tree attention: q is [T, heads · head_dim]");
+  require(k.rows == tokens && k.cols == static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim &&
+              v.rows == tokens && v.cols == k.cols && k.dtype == q.dtype && v.dtype == q.dtype,
+          "tree attention: k and v are [T, kv_heads · head_dim] of q's type");
+  TreeAttentionCall call{};
+  call.streams = plan.streams.data();
+  call.segments = plan.segments.data();
+  call.position = plan.position.data();
+  call.heads = shape.heads;
+  call.kv_heads = shape.kv_heads;
+  call.head_dim = shape.head_dim;
+  // Large enough for all, small enough to be subtracted from a position.
+  call.window = shape.window > 0 ? std::min(shape.window, 1 << 30) : 1 << 30;
+  call.q = q.data;
+  call.k = k.data;
+  call.v = v.data;
+  return call;
+}
+
+// One piece of scratch for each thread.
+class ThreadScratch {
+ public:
+  ThreadScratch(CpuBackend& backend, std::int64_t floats)
+      : floats_((floats + 15) / 16 * 16),
+        buffer_(backend.workspace(static_cast<std::size_t>(floats_ * backend.threads()) * sizeof(float))) {}
+  float* of(int thread) const { return static_cast<float*>(buffer_.data()) + thread * floats_; }
+
+ private:
+  std::int64_t floats_;
+  Buffer buffer_;
+};
+
+// Where the chunks of one tree and key/value head sum d_k and d_v: f32 [chunks, 2, tokens, head_dim].
+class GradientSums {
+ public:
+  GradientSums(CpuBackend& backend, const CpuAttentionPlan& plan, const AttentionShape& shape)
+      : plan_(plan),
+        shape_(shape),
+        buffer_(backend.workspace(static_cast<std::size_t>(plan.gradient_rows * shape.kv_heads * 2 * shape.head_dim) *
+                                  sizeof(float))) {}
+
+  float* of(std::int32_t tree, int kv_head, std::int32_t chunk) const {
+    const AttentionTree& t = plan_.trees[tree];
+    const std::int64_t head_rows = static_cast<std::int64_t>(t.tokens) * t.chunks;
+    const std::int64_t row =
+        t.tokens_before * shape_.kv_heads + head_rows * kv_head + static_cast<std::int64_t>(t.tokens) * chunk;
+    return static_cast<float*>(buffer_.data()) + row * 2 * shape_.head_dim;
+  }
+  std::int64_t matrix_size(std::int32_t tree) const {
+    return static_cast<std::int64_t>(plan_.trees[tree].tokens) * shape_.head_dim;
+  }
+
+  // The parts of d_k of one token and head lie this far apart, its parts of d_v matrix_size behind them.
+  std::int64_t chunk_stride(std::int32_t tree) const { return 2 * matrix_size(tree); }
+
+ private:
+  const CpuAttentionPlan& plan_;
+  const AttentionShape& shape_;
+  Buffer buffer_;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionPlan> CpuBackend::plan_attention(const ForestLayout& layout) {
+  return make_attention_plan(layout);
+}
+
+void CpuBackend::tree_attention(const AttentionPlan& attention_plan, const AttentionShape& shape, const Matrix& q,
+                                const Matrix& k, const Matrix& v, const Matrix& out, float* lse) {
+  const auto& plan = static_cast<const CpuAttentionPlan&>(attention_plan);
+  TreeAttentionCall call = call_of(plan, shape, q, k, v);
+  require(out.dtype == q.dtype && out.rows == q.rows && out.cols == q.cols, "tree attention: out is as q");
+  call.out = out.data;
+  call.lse = lse;
+  const AttentionForwardKernels& kernels = attention_forward_kernels_for(isa_);
+  const ThreadScratch scratch(*this, kernels.scratch(shape.heads / shape.kv_heads, shape.head_dim));
+  const auto forward = kernels.forward[index_of(q.dtype)];
+  const auto items = static_cast<std::int64_t>(plan.blocks.size()) * shape.kv_heads;
+  parallel_items(threads_, items, [&](std::int64_t item, int thread) {
+    // Backwards: later blocks of a tree see more keys, and the longest work is best started first.
+    const auto block = plan.blocks.size() - 1 - static_cast<std::size_t>(item / shape.kv_heads);
+    forward(call, plan.blocks[block], static_cast<int>(item % shape.kv_heads), scratch.of(thread));
+  });
+}
+
+void CpuBackend::tree_attention_backward(const AttentionPlan& attention_plan, const AttentionShape& shape,
+                                         const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out,
+                                         const float* lse, const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
+                                         const Matrix& d_v) {
+  const auto& plan = static_cast<const CpuAttentionPlan&>(attention_plan);
+  TreeAttentionCall call = call_of(plan, shape, q, k, v);
+  require(d_out.dtype == q.dtype && d_out.size() == q.size() && out.dtype == q.dtype && d_q.dtype == q.dtype &&
+              d_k.dtype == q.dtype && d_v.dtype == q.dtype && d_q.size() == q.size() && d_k.size() == k.size() &&
+              d_v.size() == k.size(),
+          "tree attention backward: gradients are as what they are gradients of");
+  call.out = out.data;
+  call.lse = const_cast<float*>(lse);
+  call.d_out = d_out.data;
+  call.d_q = d_q.data;
+  const AttentionBackwardKernels& kernels = attention_backward_kernels_for(isa_);
+  const ThreadScratch scratch(*this, kernels.scratch(shape.heads / shape.kv_heads, shape.head_dim));
+  const GradientSums sums(*this, plan, shape);
+  const auto backward = kernels.backward[index_of(q.dtype)];
+  const auto items = static_cast<std::int64_t>(plan.chunks.size()) * shape.kv_heads;
+  parallel_items(threads_, items, [&](std::int64_t item, int thread) {
+    const GradientChunk& chunk = plan.chunks[static_cast<std::size_t>(item / shape.kv_heads)];
+    const auto kv_head = static_cast<int>(item % shape.kv_heads);
+    float* keys = sums.of(chunk.tree, kv_head, chunk.index);
+    const std::int64_t size = sums.matrix_size(chunk.tree);
+    std::fill(keys, keys + 2 * size, 0.0f);
+    for (std::int32_t b = chunk.first_block; b < chunk.first_block + chunk.blocks; ++b) {
+      backward(call, plan.blocks[b], kv_head, keys, keys + size, scratch.of(thread));
+    }
+  });
+
+  const float scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  const auto add_up = kernels.add_up[index_of(k.dtype)];
+  parallel_ranges(threads_, k.rows, row_grain(k.cols), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t token = begin; token < end; ++token) {
+      const std::int32_t tree = plan.tree[token], chunks = plan.trees[tree].chunks;
+      const std::int64_t stride = sums.chunk_stride(tree);
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        const float* parts = sums.of(tree, head, 0) + static_cast<std::int64_t>(plan.local[token]) * shape.head_dim;
+        const std::int64_t at = token * k.cols + static_cast<std::int64_t>(head) * shape.head_dim;
+        add_up(parts, stride, chunks, scale, element(d_k, at), shape.head_dim);
+        add_up(parts + sums.matrix_size(tree), stride, chunks, 1.0f, element(d_v, at), shape.head_dim);
+      }
+    }
+  });
+}
+
+}  // namespace tempora

@@ -1,0 +1,39 @@
+// What tree attention works out of a forest once for all layers.
+#pragma once
+
+#include <vector>
+
+#include "../backend.h"
+#include "kernels/attention.h"
+
+namespace tempora {
+
+// Query blocks whose gradients of keys and values are summed by one thread at a time.
+struct GradientChunk {
+  std::int32_t tree;
+  std::int32_t index;  // among the chunks of its tree
+  std::int32_t first_block, blocks;
+};
+
+struct AttentionTree {
+  std::int32_t tokens = 0;
+  std::int32_t chunks = 0;
+  std::int64_t tokens_before = 0;  // Σ tokens · chunks of the trees before
+};
+
+// Everything here follows from the forest alone, never from the number of threads: so do the sums' orders.
+struct CpuAttentionPlan : AttentionPlan {
+  std::vector<QueryBlock> blocks;  // tree after tree
+  std::vector<KeyStream> streams;
+  std::vector<KeySegment> segments;
+  std::vector<std::int32_t> position;  // [T]
+  std::vector<AttentionTree> trees;
+  std::vector<GradientChunk> chunks;  // by descending cost
+  std::vector<std::int32_t> tree;     // [T]
+  std::vector<std::int32_t> local;    // [T] index among the tokens of its tree
+  std::int64_t gradient_rows = 0;     // Σ tokens · chunks over the trees
+};
+
+std::unique_ptr<CpuAttentionPlan> make_attention_plan(const ForestLayout& layout);
+
+}  // namespace tempora

@@ -1,0 +1,250 @@
+// Query tiles of tree attention. The rows of a query block are its tokens times the query heads of one key/value head;
+// kTileLanes of them make a tile, held transposed: vectors run over rows, so that the softmax needs no sum across
+// lanes and keys need no transposition.
+#pragma once
+
+#include "attention.h"
+#include "attention_product.h"
+
+namespace tempora::TEMPORA_ISA {
+
+constexpr int kTileLanes = kTileVectors * kWidth;
+constexpr int kKeyBlock = 64;
+constexpr int kStripKeys = 16;
+constexpr float kHiddenScore = -1e30f;
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLn2 = 0.693147180559945309f;
+
+inline std::int32_t smaller(std::int32_t a, std::int32_t b) { return a < b ? a : b; }
+inline std::int32_t larger(std::int32_t a, std::int32_t b) { return a > b ? a : b; }
+
+// What queries are multiplied by, so that a score's exponential is exp2.
+inline float scaled_for_exp2(int head_dim) { return kLog2E / __builtin_sqrtf(static_cast<float>(head_dim)); }
+
+inline void clear(float* x, std::int64_t n) { __builtin_memset(x, 0, static_cast<std::size_t>(n) * sizeof(float)); }
+
+// Hands out pieces of a thread's scratch, aligned to 64 bytes; with no base, it only counts.
+class ScratchCursor {
+ public:
+  explicit ScratchCursor(float* base) : base_(base) {}
+
+  float* take(std::int64_t floats) {
+    float* at = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (floats + 15) / 16 * 16;
+    return at;
+  }
+  std::int64_t used() const { return used_; }
+
+ private:
+  float* base_;
+  std::int64_t used_ = 0;
+};
+
+struct TileShape {
+  std::int32_t group;     // query heads of a key/value head
+  std::int32_t head_dim;  // C
+  std::int64_t padded;    // head_dim up to a whole vector
+  std::int32_t rows;      // tokens · group
+  std::int32_t tiles;
+
+  TileShape(int group_size, int dim, int tokens)
+      : group(group_size),
+        head_dim(dim),
+        padded(whole_vectors(dim)),
+        rows(tokens * group_size),
+        tiles((tokens * group_size + kTileLanes - 1) / kTileLanes) {}
+};
+
+// What the lanes of a tile see of one stream of keys: positions, -1 where nothing.
+struct TileLanesView {
+  std::int32_t position[kTileLanes];
+  std::int32_t lowest[kTileVectors];   // over the lanes that see something
+  std::int32_t highest[kTileVectors];  // -1: none does
+  bool all[kTileVectors];              // every lane sees something
+};
+constexpr std::int64_t kViewFloats = (sizeof(TileLanesView) + 63) / 64 * 16;
+
+inline void view_stream(const TreeAttentionCall& call, const QueryBlock& block, const TileShape& shape,
+                        const KeyStream& stream, int tile, TileLanesView& view) {
+  std::int32_t token = tile * kTileLanes / shape.group;
+  std::int32_t head = tile * kTileLanes % shape.group;
+  for (int v = 0; v < kTileVectors; ++v) {
+    std::int32_t lowest = INT32_MAX, highest = -1;
+    bool all = true;
+    for (int i = 0; i < kWidth; ++i) {
+      const bool sees = token >= stream.row_begin && token < stream.row_end;
+      const std::int32_t position = sees ? call.position[block.token + token] : -1;
+      view.position[v * kWidth + i] = position;
+      all = all && sees;
+      if (sees) lowest = smaller(lowest, position);
+      highest = larger(highest, position);
+      if (++head == shape.group) {
+        head = 0;
+        ++token;
+      }
+    }
+    view.lowest[v] = lowest;
+    view.highest[v] = highest;
+    view.all[v] = all;
+  }
+}
+
+// The first keys of a stream, which lie before every row's window.
+inline std::int32_t hidden_keys(const TreeAttentionCall& call, const QueryBlock& block, const KeyStream& stream) {
+  std::int32_t lowest = INT32_MAX;
+  for (std::int32_t i = stream.row_begin; i < stream.row_end; ++i) {
+    lowest = smaller(lowest, call.position[block.token + i]);
+  }
+  return larger(0, lowest - call.window + 1 - stream.position);
+}
+
+// Keys of a key block that the same vectors of a tile attend to.
+struct Strip {
+  std::int32_t key, keys;        // in the key block
+  std::int32_t vector, vectors;  // of the tile
+  bool masked;                   // some lane does not see some key
+};
+
+// The strips of keys at positions [position, position + keys), ascending; returns how many. Ranges of vectors that
+// differ are joined until a strip has kStripKeys keys: less work would be lost in starting products.
+inline int find_strips(const TileLanesView& view, std::int32_t window, std::int32_t position, std::int32_t keys,
+                       Strip (&strips)[kKeyBlock]) {
+  int count = 0;
+  bool open = false;
+  for (std::int32_t key = 0; key < keys; ++key) {
+    const std::int32_t at = position + key;
+    std::int32_t begin = kTileVectors, end = 0;
+    bool masked = false;
+    for (int v = 0; v < kTileVectors; ++v) {
+      const bool some = view.highest[v] >= at && view.lowest[v] - window < at;
+      if (!some) continue;
+      begin = smaller(begin, v);
+      end = v + 1;
+    }
+    if (end == 0) {
+      open = false;
+      continue;
+    }
+    for (int v = begin; v < end; ++v) {
+      masked = masked || !view.all[v] || view.lowest[v] < at || view.highest[v] - window >= at;
+    }
+    Strip* last = open ? &strips[count - 1] : nullptr;
+    const bool same = open && last->vector == begin && last->vector + last->vectors == end && last->masked == masked;
+    if (same || (open && last->keys < kStripKeys)) {
+      const std::int32_t last_end = larger(end, last->vector + last->vectors);
+      // A vector that joins sees none, or not all, of the strip's other keys.
+      last->masked = last->masked || masked || !same;
+      last->vector = smaller(begin, last->vector);
+      last->vectors = last_end - last->vector;
+      ++last->keys;
+    } else {
+      strips[count++] = {key, 1, begin, end - begin, masked};
+      open = true;
+    }
+  }
+  return count;
+}
+
+// Which lanes see the key at `at`.
+inline VecI visible(const TileLanesView& view, int vector, std::int32_t window, std::int32_t at) {
+  VecI position;
+  __builtin_memcpy(&position, view.position + vector * kWidth, sizeof position);
+  return (position >= at) & (position - window < at);
+}
+
+// Rows of a [T, heads · head_dim] matrix that make up a tile.
+template <typename T>
+struct TileRows {
+  T* data;  // the block's first token, the first head of the group
+  std::int64_t token_stride;
+
+  T* row(const TileShape& shape, std::int32_t row) const {
+    return data + row / shape.group * token_stride + row % shape.group * static_cast<std::int64_t>(shape.head_dim);
+  }
+};
+
+// panel f32 [head_dim, kTileLanes] = the tile's rows transposed, times scale; rows past the block's end are zeros.
+template <typename T>
+inline void load_panel(const TileRows<const T>& rows, const TileShape& shape, int tile, float scale, float* panel) {
+  for (int v = 0; v < kTileVectors; ++v) {
+    const std::int32_t first = tile * kTileLanes + v * kWidth;
+    for (std::int32_t c = 0; c < shape.head_dim; c += kWidth) {
+      const std::int32_t dims = smaller(kWidth, shape.head_dim - c);
+      VecF x[kWidth];
+      for (int i = 0; i < kWidth; ++i) {
+        x[i] = VecF{};
+        if (first + i >= shape.rows) continue;
+        const T* from = rows.row(shape, first + i) + c;
+        x[i] = scale * (dims == kWidth ? load(from) : load_part(from, dims));
+      }
+      transpose(x);
+      for (std::int32_t i = 0; i < dims; ++i) store(panel + (c + i) * kTileLanes + v * kWidth, x[i]);
+    }
+  }
+}
+
+// The tile's rows = panel transposed, times scale (of each lane).
+template <typename T>
+inline void store_panel(const float* panel, const TileShape& shape, int tile, const float* scale,
+                        const TileRows<T>& rows) {
+  for (int v = 0; v < kTileVectors; ++v) {
+    const std::int32_t first = tile * kTileLanes + v * kWidth;
+    const VecF factor = load(scale + v * kWidth);
+    for (std::int32_t c = 0; c < shape.head_dim; c += kWidth) {
+      const std::int32_t dims = smaller(kWidth, shape.head_dim - c);
+      VecF x[kWidth];
+      for (std::int32_t i = 0; i < kWidth; ++i) {
+        x[i] = i < dims ? factor * load(panel + (c + i) * kTileLanes + v * kWidth) : VecF{};
+      }
+      transpose(x);
+      for (int i = 0; i < kWidth && first + i < shape.rows; ++i) {
+        T* to = rows.row(shape, first + i) + c;
+        if (dims == kWidth) {
+          store(to, x[i]);
+        } else {
+          store_part(to, x[i], dims);
+        }
+      }
+    }
+  }
+}
+
+// Walks the keys of a stream in order.
+class KeyCursor {
+ public:
+  KeyCursor(const TreeAttentionCall& call, const KeyStream& stream, std::int32_t skip)
+      : segment_(call.segments + stream.first_segment), offset_(skip) {
+    settle();
+  }
+
+  // The keys from here on that are adjacent in memory, at most `keys`.
+  KeySegment take(std::int32_t keys) {
+    settle();
+    const KeySegment run{segment_->token + offset_, segment_->local + offset_,
+                         smaller(keys, segment_->count - offset_)};
+    offset_ += run.count;
+    return run;
+  }
+
+ private:
+  void settle() {
+    while (offset_ > 0 && offset_ >= segment_->count) offset_ -= (segment_++)->count;
+  }
+
+  const KeySegment* segment_;
+  std::int32_t offset_;
+};
+
+// rows f32 [keys, padded] = the next `keys` keys (or values) of the cursor's stream.
+template <typename T>
+inline void gather_keys(KeyCursor cursor, std::int32_t keys, const T* data, std::int64_t token_stride,
+                        const TileShape& shape, float* rows) {
+  for (std::int32_t done = 0; done < keys;) {
+    const KeySegment run = cursor.take(keys - done);
+    for (std::int32_t i = 0; i < run.count; ++i, ++done) {
+      widen_row(data + (run.token + i) * token_stride, shape.head_dim, rows + done * shape.padded);
+    }
+  }
+}
+
+}  // namespace tempora::TEMPORA_ISA
