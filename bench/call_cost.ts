@@ -66,7 +66,7 @@ export async function callCost(): Promise<BenchRow[]> {
       value,
       unit: "µs",
       floor: empty,
-      ratio: value / empty,
+      ratio: empty / value,
       note: "floor: a call that does nothing",
     });
   }

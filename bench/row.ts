@@ -5,7 +5,7 @@ export interface BenchRow {
   unit: string;
   /** The least that it can take, in the same unit: counted from FLOPs and bytes over what this machine reaches. */
   floor?: number;
-  /** value over floor, or over the peer measured in the same run; `note` says which. */
+  /** Share of the floor that is reached: floor / value for times, value / floor for rates. 1 is the best there is. */
   ratio?: number;
   note?: string;
 }

@@ -41,14 +41,16 @@ OwnedByEngine OwnedByEngine::from(const Napi::CallbackInfo& info) {
 
 void OwnedByEngine::drop_in_order(Napi::Env env) const {
   if (queue->closed()) return;
-  queue->submit(env, std::make_unique<Job<Nothing>>(
-                         env, "dispose", nullptr,
-                         [state = state, id = id](const CancelFlag&) {
-                           state->drop(id);
-                           state->note_memory();
-                           return Nothing{};
-                         },
-                         no_value));
+  auto job = std::make_unique<Job<Nothing>>(
+      env, "dispose", nullptr,
+      [state = state, id = id](const CancelFlag&) {
+        state->drop(id);
+        state->note_memory();
+        return Nothing{};
+      },
+      no_value);
+  job->unobserved();
+  queue->submit(env, std::move(job));
 }
 
 void OwnedByEngine::drop_now() const {

@@ -55,6 +55,7 @@ void AnyJob::settle(Napi::Env env) {
 }
 
 void AnyJob::reject(Napi::Env env, const char* code, const std::string& message) {
+  if (unobserved_) return deferred_.Resolve(env.Undefined());
   deferred_.Reject(make_error(env, code, call_, message));
 }
 

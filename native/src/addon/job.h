@@ -40,6 +40,8 @@ class AnyJob {
   Napi::Promise promise() const { return deferred_.Promise(); }
   // Keeps a JavaScript object (and the memory it owns) alive until the job is gone.
   void keep(const Napi::Object& object) { kept_.push_back(Napi::Persistent(object)); }
+  // For a job whose promise nobody holds: a rejection of it would end the process as unhandled.
+  void unobserved() { unobserved_ = true; }
   void cancel() { cancel_->cancel(); }
   void settle(Napi::Env env);
   void reject(Napi::Env env, const char* code, const std::string& message);
@@ -56,6 +58,7 @@ class AnyJob {
   Napi::Promise::Deferred deferred_;
   std::shared_ptr<CancelFlag> cancel_;
   std::vector<Napi::ObjectReference> kept_;
+  bool unobserved_ = false;
   bool ran_ = false;
   const char* code_ = nullptr;  // of what the work threw
   std::string message_;

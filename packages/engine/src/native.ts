@@ -3,8 +3,10 @@ import { fileURLToPath } from "node:url";
 import { TemporaError } from "@tempora/errors";
 import type { NativeAddon, NativeCancel, NativeDeviceInfo, NativeErrorCode } from "./addon.ts";
 
-/** Where cmake-js leaves the addon. */
-export const addonFile = fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
+/** Where cmake-js leaves the addon; TEMPORA_ADDON names another build, such as one with sanitizers. */
+export const addonFile =
+  process.env.TEMPORA_ADDON ??
+  fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
 
 /** Loads an addon file, or says what to do about it. */
 export function openAddon(file: string): NativeAddon {
