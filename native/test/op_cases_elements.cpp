@@ -1,0 +1,250 @@
+#include <cmath>
+#include <limits>
+
+#include "op_cases.h"
+#include "reference.h"
+
+namespace tempora::test {
+namespace {
+
+constexpr double kEps = 1e-5;
+
+void check_memory(Device& device, DType dtype) {
+  Random random(3);
+  const Tensor from = device.random(random, 7, 333, dtype);
+  const Tensor copied = device.output(7, 333, dtype);
+  device.backend.copy(copied.buffer.data(), from.buffer.data(), from.matrix.bytes());
+  expect_close("copy", device.read(copied), from.values, 0);
+  device.backend.zero(copied.buffer.data(), copied.matrix.bytes());
+  expect_close("zero", device.read(copied), std::vector<double>(7 * 333), 0);
+
+  for (const DType other : {DType::f32, DType::bf16}) {
+    const Tensor cast = device.output(7, 333, other);
+    device.backend.cast(from.matrix, cast.matrix);
+    std::vector<double> want = from.values;
+    for (double& value : want) value = round_to(other, value);
+    expect_close("cast", device.read(cast), want, 0);
+  }
+}
+
+void check_all_finite(Device& device, DType dtype) {
+  Random random(4);
+  std::vector<double> values = random.normals(50'001, 1e30);
+  expect(device.backend.all_finite(device.upload(1, 50'001, dtype, values).matrix), "finite numbers are not finite");
+  for (const std::size_t place : {std::size_t{0}, std::size_t{31'007}, std::size_t{50'000}}) {
+    for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+      std::vector<double> spoiled = values;
+      spoiled[place] = bad;
+      const Tensor x = device.upload(1, 50'001, dtype, spoiled);
+      expect(!device.backend.all_finite(x.matrix), "a number that is not finite was not seen");
+    }
+  }
+  device.note(values);
+}
+
+void check_embedding(Device& device, DType dtype) {
+  Random random(5);
+  const std::int64_t vocab = 511, cols = 24, count = 67;
+  const Tensor table = device.random(random, vocab, cols, dtype);
+  std::vector<std::int32_t> tokens = random.tokens(count, vocab);
+  tokens[5] = tokens[6] = tokens[60] = 510;
+  const Ints uploaded = device.ints(tokens);
+  const Tensor out = device.output(count, cols, DType::f32);
+  device.backend.embed(uploaded.data(), table.matrix, out.matrix);
+  const Tensor d_out = device.random(random, count, cols, DType::f32);
+  const Tensor d_table = device.random(random, vocab, cols, DType::f32);
+  device.backend.embed_backward(uploaded.data(), d_out.matrix, d_table.matrix);
+  std::vector<double> want(count * cols), want_gradient = d_table.values;
+  for (std::int64_t i = 0; i < count * cols; ++i) {
+    const std::int64_t at = tokens[i / cols] * cols + i % cols;
+    want[i] = table.values[at];
+    want_gradient[at] += d_out.values[i];
+  }
+  expect_close("out", device.read(out), want, 0);
+  expect_close("d_table", device.read(d_table), want_gradient, 1e-6);
+}
+
+void check_rms_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t cols) {
+  Random random(6);
+  const Tensor x = device.random(random, rows, cols, DType::f32, 3);
+  const Tensor weight = device.random(random, 1, cols, dtype);
+  const Tensor y = device.output(rows, cols, dtype), rstd = device.output(1, rows, DType::f32);
+  device.backend.rms_norm(x.matrix, weight.buffer.data(), kEps, y.matrix, rstd.matrix.f32());
+  expect_close("y", device.read(y), reference::rms_norm(x.values, weight.values, kEps, cols), tolerance_of(dtype));
+  expect_close("rstd", device.read(rstd), reference::rstd(x.values, kEps, cols), 1e-5);
+
+  const Tensor d_y = device.random(random, rows, cols, DType::f32);
+  const Tensor d_x = device.random(random, rows, cols, DType::f32);
+  const Tensor d_weight = device.random(random, 1, cols, DType::f32);
+  device.backend.rms_norm_backward(x.matrix, weight.buffer.data(), dtype, rstd.matrix.f32(), d_y.matrix, d_x.matrix,
+                                   d_weight.matrix.f32());
+  const auto by_x = [&](const std::vector<double>& moved) {
+    return dot(d_y.values, reference::rms_norm(moved, weight.values, kEps, cols)) + dot(d_x.values, moved);
+  };
+  const auto by_weight = [&](const std::vector<double>& moved) {
+    return dot(d_y.values, reference::rms_norm(x.values, moved, kEps, cols)) + dot(d_weight.values, moved);
+  };
+  expect_close("d_x", device.read(d_x), numeric_gradient(by_x, x.values), 3e-5);
+  expect_close("d_weight", device.read(d_weight), numeric_gradient(by_weight, weight.values), 3e-5);
+}
+
+void check_head_norm(Device& device, DType dtype) {
+  const std::int64_t rows = 5, head_dim = 20, cols = 3 * head_dim;
+  Random random(7);
+  const Tensor x = device.random(random, rows, cols, dtype, 2);
+  const Tensor weight = device.random(random, 1, head_dim, dtype);
+  const Tensor y = device.output(rows, cols, dtype), rstd = device.output(1, rows * 3, DType::f32);
+  device.backend.head_norm(x.matrix, head_dim, weight.buffer.data(), kEps, y.matrix, rstd.matrix.f32());
+  expect_close("y", device.read(y), reference::rms_norm(x.values, weight.values, kEps, head_dim), tolerance_of(dtype));
+  expect_close("rstd", device.read(rstd), reference::rstd(x.values, kEps, head_dim), 1e-5);
+
+  const Tensor d_y = device.random(random, rows, cols, dtype);
+  const Tensor d_weight = device.random(random, 1, head_dim, DType::f32);
+  const auto by_x = [&](const std::vector<double>& moved) {
+    return dot(d_y.values, reference::rms_norm(moved, weight.values, kEps, head_dim));
+  };
+  const auto by_weight = [&](const std::vector<double>& moved) {
+    return dot(d_y.values, reference::rms_norm(x.values, moved, kEps, head_dim)) + dot(d_weight.values, moved);
+  };
+  // In place: d_x is d_y's memory.
+  device.backend.head_norm_backward(x.matrix, head_dim, weight.buffer.data(), rstd.matrix.f32(), d_y.matrix, d_y.matrix,
+                                    d_weight.matrix.f32());
+  expect_close("d_x", device.read(d_y), numeric_gradient(by_x, x.values), 2 * tolerance_of(dtype));
+  expect_close("d_weight", device.read(d_weight), numeric_gradient(by_weight, weight.values), 3e-5);
+}
+
+void check_bias(Device& device, DType dtype) {
+  Random random(8);
+  const std::int64_t rows = 301, cols = 70;
+  for (const DType of_x : {DType::f32, dtype}) {
+    const Tensor x = device.random(random, rows, cols, of_x);
+    const Tensor bias = device.random(random, 1, cols, dtype);
+    const Tensor d_bias = device.random(random, 1, cols, DType::f32);
+    std::vector<double> want = x.values, want_gradient = d_bias.values;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      want_gradient[i % cols] += x.values[i];
+      want[i] += bias.values[i % cols];
+    }
+    device.backend.bias_backward(x.matrix, d_bias.matrix.f32());
+    device.backend.add_bias(x.matrix, bias.buffer.data(), dtype);
+    expect_close("x", device.read(x), want, tolerance_of(of_x));
+    expect_close("d_bias", device.read(d_bias), want_gradient, 2e-5);
+  }
+}
+
+void check_rope(Device& device, DType dtype, int head_dim) {
+  Random random(9);
+  const std::int64_t rows = 33, cols = 3 * head_dim;
+  std::vector<std::int32_t> positions = random.tokens(rows, 200);
+  positions[0] = 0;
+  positions[1] = 1500;
+  std::vector<double> frequencies;
+  for (int i = 0; i < head_dim / 2; ++i) frequencies.push_back(std::pow(10000.0, -2.0 * i / head_dim));
+  const Tensor uploaded_frequencies = device.upload(1, head_dim / 2, DType::f32, frequencies);
+  const Ints uploaded = device.ints(positions);
+  for (const bool inverse : {false, true}) {
+    const Tensor x = device.random(random, rows, cols, dtype);
+    device.backend.rope(x.matrix, head_dim, uploaded.data(), uploaded_frequencies.matrix.f32(), inverse);
+    // Angles are rounded to f32, as in the models' own code: 1500 radians are off by 6e-5.
+    expect_close("x", device.read(x),
+                 reference::rope(x.values, cols, head_dim, positions, uploaded_frequencies.values, inverse),
+                 tolerance_of(dtype) + 1e-4);
+  }
+}
+
+void check_swiglu(Device& device, DType dtype) {
+  Random random(10);
+  const std::int64_t rows = 9, cols = 53;
+  std::vector<double> gates = random.normals(rows * cols, 3);
+  gates[0] = -100, gates[1] = 100, gates[2] = 0;
+  const Tensor gate = device.upload(rows, cols, dtype, gates);
+  const Tensor up = device.random(random, rows, cols, dtype);
+  const Tensor out = device.output(rows, cols, dtype);
+  device.backend.swiglu(gate.matrix, up.matrix, out.matrix);
+  const std::vector<double> want = reference::swiglu(gate.values, up.values);
+  expect_close("out", device.read(out), want, tolerance_of(dtype));
+
+  const Tensor d_out = device.random(random, rows, cols, dtype);
+  const auto by_gate = [&](const std::vector<double>& moved) {
+    return dot(d_out.values, reference::swiglu(moved, up.values));
+  };
+  const auto by_up = [&](const std::vector<double>& moved) {
+    return dot(d_out.values, reference::swiglu(gate.values, moved));
+  };
+  const std::vector<double> want_gate = numeric_gradient(by_gate, gate.values);
+  const std::vector<double> want_up = numeric_gradient(by_up, up.values);
+  const Tensor again = device.output(rows, cols, dtype);
+  const Tensor d_gate = device.output(rows, cols, dtype), d_up = device.output(rows, cols, dtype);
+  device.backend.swiglu_backward(gate.matrix, up.matrix, d_out.matrix, d_gate.matrix, d_up.matrix, Matrix{});
+  expect_close("d_gate", device.read(d_gate), want_gate, tolerance_of(dtype));
+  expect_close("d_up", device.read(d_up), want_up, tolerance_of(dtype));
+  device.backend.swiglu_backward(gate.matrix, up.matrix, d_out.matrix, gate.matrix, up.matrix, again.matrix);
+  expect_close("d_gate in place", device.read(gate), want_gate, tolerance_of(dtype));
+  expect_close("d_up in place", device.read(up), want_up, tolerance_of(dtype));
+  expect_close("out again", device.read(again), want, tolerance_of(dtype));
+}
+
+void check_rows(Device& device, DType dtype) {
+  Random random(11);
+  const std::int64_t cols = 37;
+  const Tensor x = device.random(random, 50, cols, dtype);
+  const std::vector<std::int32_t> rows = {49, 0, 7, 8, 31};
+  const Ints uploaded = device.ints(rows);
+  const Tensor out = device.output(5, cols, dtype);
+  device.backend.gather_rows(x.matrix, uploaded.data(), out.matrix);
+  const Tensor d_out = device.random(random, 5, cols, dtype);
+  std::vector<double> want, want_sum = x.values;
+  for (std::int64_t i = 0; i < 5 * cols; ++i) {
+    want.push_back(x.values[rows[i / cols] * cols + i % cols]);
+    want_sum[rows[i / cols] * cols + i % cols] += d_out.values[i];
+  }
+  expect_close("gathered", device.read(out), want, 0);
+  device.backend.scatter_add_rows(d_out.matrix, uploaded.data(), x.matrix);
+  expect_close("scattered", device.read(x), want_sum, tolerance_of(dtype));
+}
+
+// No tokens at all: nothing is read, nothing is written.
+void check_nothing(Device& device, DType dtype) {
+  Random random(12);
+  const Tensor none = device.output(0, 24, dtype), none_f32 = device.output(0, 24, DType::f32);
+  const Tensor weight = device.random(random, 1, 24, dtype), sums = device.random(random, 1, 24, DType::f32);
+  const Tensor table = device.random(random, 11, 24, DType::f32);
+  const Ints no_rows = device.ints({});
+  Backend& backend = device.backend;
+  backend.embed(no_rows.data(), table.matrix, none_f32.matrix);
+  backend.embed_backward(no_rows.data(), none_f32.matrix, table.matrix);
+  backend.rms_norm(none_f32.matrix, weight.buffer.data(), kEps, none.matrix, nullptr);
+  backend.rms_norm_backward(none_f32.matrix, weight.buffer.data(), dtype, nullptr, none_f32.matrix, none_f32.matrix,
+                            sums.matrix.f32());
+  backend.head_norm(none.matrix, 12, weight.buffer.data(), kEps, none.matrix, nullptr);
+  backend.add_bias(none.matrix, weight.buffer.data(), dtype);
+  backend.bias_backward(none.matrix, sums.matrix.f32());
+  backend.rope(none.matrix, 12, no_rows.data(), sums.matrix.f32(), false);
+  backend.swiglu(none.matrix, none.matrix, none.matrix);
+  backend.gather_rows(table.matrix, no_rows.data(), none_f32.matrix);
+  backend.scatter_add_rows(none_f32.matrix, no_rows.data(), table.matrix);
+  expect(backend.all_finite(none.matrix), "nothing is finite");
+  expect_close("table", device.read(table), table.values, 0);
+  expect_close("sums", device.read(sums), sums.values, 0);
+}
+
+}  // namespace
+
+std::vector<OpCase> element_cases() {
+  return {
+      {"memory", check_memory},
+      {"all_finite", check_all_finite},
+      {"embed", check_embedding},
+      {"rms_norm", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 5, 24); }},
+      {"rms_norm of many rows", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 90, 7); }},
+      {"head_norm", check_head_norm},
+      {"bias", check_bias},
+      {"rope", [](Device& device, DType dtype) { check_rope(device, dtype, 24); }},
+      {"rope of 80", [](Device& device, DType dtype) { check_rope(device, dtype, 80); }},
+      {"swiglu", check_swiglu},
+      {"rows", check_rows},
+      {"no tokens", check_nothing},
+  };
+}
+
+}  // namespace tempora::test

@@ -1,0 +1,127 @@
+#include <cmath>
+#include <limits>
+
+#include "op_cases.h"
+#include "reference.h"
+
+namespace tempora::test {
+namespace {
+
+void check_packed(Device& device, DType dtype, std::int64_t n, std::int64_t k) {
+  Random random(31);
+  const Tensor weight = device.random(random, n, k, dtype);
+  const auto packed = device.backend.pack(weight.matrix);
+  expect(packed->bytes() >= weight.matrix.bytes(), "packed weights are smaller than weights");
+  std::vector<double> of_row;  // row 2 alone
+  for (const std::int64_t m : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 28, 64, 0}) {
+    for (const DType out_type : {DType::f32, dtype}) {
+      for (const bool accumulate : {false, true}) {
+        Random same(32);  // the first rows are the same for every m
+        const Tensor x = device.random(same, m, k, dtype);
+        const Tensor out = accumulate ? device.random(random, m, n, out_type) : device.output(m, n, out_type);
+        std::vector<double> want = reference::matmul(x.values, false, weight.values, true, m, n, k);
+        if (accumulate) {
+          for (std::size_t i = 0; i < want.size(); ++i) want[i] += out.values[i];
+        }
+        device.backend.packed_matmul(x.matrix, *packed, out.matrix, accumulate);
+        const std::vector<double> got = device.read(out);
+        expect_close("out of " + std::to_string(m) + " rows", got, want, tolerance_of(out_type));
+        if (m < 3 || accumulate || out_type != DType::f32) continue;
+        // Row 2 by itself gives the same bits as among m.
+        const Tensor alone = device.output(1, n, DType::f32);
+        device.backend.packed_matmul(x.matrix.row_range(2, 1), *packed, alone.matrix, false);
+        const std::vector<double> row(got.begin() + 2 * n, got.begin() + 3 * n);
+        expect(device.read(alone) == row, "a row alone differs from the same row among " + std::to_string(m));
+      }
+    }
+  }
+}
+
+struct SamplingCase {
+  std::int64_t vocab;
+  double scale;
+  SamplingOptions options;
+};
+
+// Uniforms on a grid walk through the distribution: each token must be drawn in proportion to its probability, and
+// tokens in order of their ids.
+void check_sampling(Device& device, const SamplingCase& c) {
+  Random random(41);
+  const std::int64_t draws = 256;
+  std::vector<double> row = random.normals(c.vocab, c.scale);
+  for (std::int64_t i = 0; i + 7 < c.vocab; i += 11) row[i + 3] = row[i];  // equals
+  std::vector<double> rows;
+  std::vector<double> uniforms;
+  for (std::int64_t i = 0; i < draws; ++i) {
+    rows.insert(rows.end(), row.begin(), row.end());
+    uniforms.push_back((static_cast<double>(i) + 0.5) / static_cast<double>(draws));
+  }
+  const Tensor logits = device.upload(draws, c.vocab, DType::f32, rows);
+  std::vector<std::int32_t> tokens(draws, -1);
+  std::vector<float> log_prob(draws, std::nanf(""));
+  device.backend.sample(logits.matrix, c.options, uniforms.data(), tokens.data(), log_prob.data());
+  device.note(tokens);
+  device.note(log_prob);
+
+  const std::vector<double> values(logits.values.begin(), logits.values.begin() + c.vocab);
+  const auto probability =
+      reference::sampling_distribution(values, c.options.temperature, c.options.top_k, c.options.top_p);
+  const auto raw = reference::log_softmax(values, c.vocab);
+  std::vector<double> below(probability.size() + 1);
+  for (std::size_t i = 0; i < probability.size(); ++i) below[i + 1] = below[i] + probability[i];
+  for (std::int64_t i = 0; i < draws; ++i) {
+    const std::int32_t token = tokens[i];
+    const std::string where = "token " + std::to_string(token) + " for uniform " + std::to_string(uniforms[i]);
+    expect(token >= 0 && token < c.vocab && probability[token] > 0, where + " is cut off");
+    expect(uniforms[i] > below[token] - 1e-4 && uniforms[i] < below[token + 1] + 1e-4, where + " is not its turn");
+    expect_close("log_prob", {log_prob[i]}, {raw[token]}, 1e-5);
+  }
+}
+
+void check_bad_logits(Device& device) {
+  for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    std::vector<double> row(300, 0.5);
+    row[77] = bad;
+    const Tensor logits = device.upload(1, 300, DType::f32, row);
+    std::int32_t token = 0;
+    float log_prob = 0;
+    const double uniform = 0.5;
+    bool thrown = false;
+    try {
+      device.backend.sample(logits.matrix, {}, &uniform, &token, &log_prob);
+    } catch (const std::exception&) {
+      thrown = true;
+    }
+    expect(thrown, "a row with a logit that is not finite was sampled");
+  }
+  device.note(std::vector<int>{1});
+}
+
+}  // namespace
+
+std::vector<OpCase> generation_cases() {
+  std::vector<OpCase> cases = {
+      {"packed_matmul 511x24", [](Device& device, DType dtype) { check_packed(device, dtype, 511, 24); }},
+      {"packed_matmul 96x129", [](Device& device, DType dtype) { check_packed(device, dtype, 96, 129); }},
+      {"packed_matmul 1x3", [](Device& device, DType dtype) { check_packed(device, dtype, 1, 3); }},
+      {"sample refuses NaN", [](Device& device, DType) { check_bad_logits(device); }},
+  };
+  const auto add = [&](const std::string& name, const SamplingCase& c) {
+    cases.push_back({"sample " + name, [c](Device& device, DType) { check_sampling(device, c); }});
+  };
+  add("greedily", {3001, 2, {0, 0, 1}});
+  add("the whole", {3001, 2, {1, 0, 1}});
+  add("hot", {511, 2, {1.7f, 0, 1}});
+  add("top 5", {3001, 2, {0.8f, 5, 1}});
+  add("top 300", {3001, 2, {1, 300, 1}});
+  add("top 5 of 3", {3, 2, {1, 5, 1}});
+  add("top 1", {70, 2, {1, 1, 1}});
+  add("top p 0.9", {3001, 2, {1, 0, 0.9f}});
+  add("top p 0.5 of a flat row", {3001, 0.01, {1, 0, 0.5f}});
+  add("top p 0 is the best", {130, 2, {1, 0, 0}});
+  add("top 40, top p 0.6, cold", {3001, 2, {0.5f, 40, 0.6f}});
+  add("a vocabulary of one", {1, 1, {1, 0, 0.9f}});
+  return cases;
+}
+
+}  // namespace tempora::test
