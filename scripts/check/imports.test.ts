@@ -43,9 +43,10 @@ describe("imports of the set-up", () => {
 });
 
 describe("includes", () => {
-  test("of a backend know forest.h of the engine only", () => {
+  test("of a backend know forest.h and random.h of the engine only", () => {
     expect(problems("native/src/backend/backend.h", '#include "../engine/forest.h"')).toEqual([]);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "../../engine/decoder.h"')).toHaveLength(1);
+    expect(problems("native/src/backend/cuda/optimizer.cu", '#include "../../engine/random.h"')).toEqual([]);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "engine/decoder.h"')).toHaveLength(1);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "../cuda/arena.h"')).toHaveLength(1);
   });

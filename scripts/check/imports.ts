@@ -4,6 +4,9 @@ import { isCpp, type SourceFile } from "./files.ts";
 /** The packages, lowest first: one may import those before it. */
 const order = ["errors", "engine", "models", "text", "preferences", "world", "trainer", "report", "cli"];
 
+/** What a backend may know of the engine: the batch's layout and the random numbers that all backends share. */
+const engineForBackends = ["native/src/engine/forest.h", "native/src/engine/random.h"];
+
 /** Packages that may import less than their place allows. */
 const only: Record<string, readonly string[]> = {
   text: ["errors"],
@@ -59,8 +62,8 @@ function cppProblem(path: string, target: string): string | null {
   const resolved =
     target.startsWith(".") || !target.includes("/") ? posix.join(posix.dirname(path), target) : `native/src/${target}`;
   const inFolder = (file: string, folder: string) => file.startsWith(`native/src/${folder}/`);
-  if (inFolder(path, "backend") && inFolder(resolved, "engine") && resolved !== "native/src/engine/forest.h") {
-    return "may not be included by a backend: it knows of the engine forest.h only";
+  if (inFolder(path, "backend") && inFolder(resolved, "engine") && !engineForBackends.includes(resolved)) {
+    return "may not be included by a backend: it knows of the engine forest.h and random.h only";
   }
   if (inFolder(path, "engine") && inFolder(resolved, "backend") && resolved !== "native/src/backend/backend.h") {
     return "may not be included by the engine: it knows of the backends backend.h only";
