@@ -216,8 +216,12 @@ describe("usage", () => {
 
   test("a missing option and a value out of range are named", async () => {
     expect(await fault(["logprobs", "--data", "x"])).toContain("--model");
-    expect(await fault(["generate", "--model", policy, "--data", "x", "--out", out, "--top-p", "2"])).toContain("--top-p");
-    expect(await fault(["dpo", "--model", policy, "--data", "x", "--out", out, "--loss", "sigmiod"])).toContain("sigmiod");
+    expect(await fault(["generate", "--model", policy, "--data", "x", "--out", out, "--top-p", "2"])).toContain(
+      "--top-p",
+    );
+    expect(await fault(["dpo", "--model", policy, "--data", "x", "--out", out, "--loss", "sigmiod"])).toContain(
+      "sigmiod",
+    );
     expect(await fault(["train", "--iterations", "two"])).toContain("--iterations");
   });
 

@@ -96,7 +96,7 @@ describe.each(families)("%s through the commands", (family) => {
     ]);
     const steps = readLines<Step>(metrics);
     expect(steps.length).toBe(trl.steps.length);
-    steps.forEach((step, index) => compareStep(step, trl.steps[index] as Step));
+    for (const [index, step] of steps.entries()) compareStep(step, trl.steps[index] as Step);
     const after = await logProbs(out, oracle("preference.jsonl"));
     after.forEach((row, index) => {
       const [chosen, rejected] = trl.logps_after_training[index] as [number, number];
@@ -109,11 +109,26 @@ describe.each(families)("%s through the commands", (family) => {
     const truth = readJson<{ loss: number; tokens: number; grad_norm: number }>(oracle(family, "sft_step.json"));
     const data = join(folder, `${family}-sft.jsonl`);
     const rows = readLines<{ prompt: unknown; chosen: unknown }>(oracle("preference.jsonl")).slice(0, 4);
-    writeFileSync(data, rows.map(({ prompt, chosen }) => `${JSON.stringify({ prompt, completion: chosen })}\n`).join(""));
+    writeFileSync(
+      data,
+      rows.map(({ prompt, chosen }) => `${JSON.stringify({ prompt, completion: chosen })}\n`).join(""),
+    );
     const metrics = join(folder, `${family}-sft-metrics.jsonl`);
     const out = join(folder, `${family}-sft`);
     const model = oracle(family, "policy");
-    await temporaJson(["sft", "--model", model, "--data", data, "--out", out, "--metrics", metrics, "--batch-pairs", "4"]);
+    await temporaJson([
+      "sft",
+      "--model",
+      model,
+      "--data",
+      data,
+      "--out",
+      out,
+      "--metrics",
+      metrics,
+      "--batch-pairs",
+      "4",
+    ]);
     const [step, ...others] = readLines<Step>(metrics);
     expect(others).toEqual([]);
     expect(Math.abs((step as Step).loss / truth.loss - 1)).toBeLessThan(1e-4);
@@ -210,7 +225,9 @@ interface Greedy {
 /** The first step is before any update, so that its figures are as near as single numbers are. */
 function compareStep(step: Step, truth: Step): void {
   const difference = Math.abs(step.loss - truth.loss);
-  expect(difference, `loss of step ${truth.step}`).toBeLessThanOrEqual(2e-3 * (Math.abs(truth.loss) < 0.05 ? 1 : Math.abs(truth.loss)));
+  expect(difference, `loss of step ${truth.step}`).toBeLessThanOrEqual(
+    2e-3 * (Math.abs(truth.loss) < 0.05 ? 1 : Math.abs(truth.loss)),
+  );
   expect(step.learning_rate).toBeCloseTo(truth.learning_rate, 9);
   expect(step.epoch).toBeCloseTo(truth.epoch, 6);
   expect(step.step).toBe(truth.step);

@@ -7,7 +7,9 @@ import { oracle } from "./support/files.ts";
 
 function example(name: string): number[] {
   const file = fileURLToPath(new URL(`../examples/${name}`, import.meta.url));
-  const { status, stdout, stderr } = spawnSync(process.execPath, [file, oracle("llama", "policy")], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file, oracle("llama", "policy")], {
+    encoding: "utf8",
+  });
   expect(stderr).toBe("");
   expect(status).toBe(0);
   return [...stdout.matchAll(/loss (\d+\.\d+)/g)].map((match) => Number(match[1]));

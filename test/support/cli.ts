@@ -18,7 +18,10 @@ export interface Running {
 }
 
 /** Starts `tempora ...` as a user would, in a process of its own. */
-export function startTempora(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}): Running {
+export function startTempora(
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+): Running {
   const child = spawn(process.execPath, [main, ...args], {
     cwd: options.cwd,
     env: { ...process.env, TEMPORA_DEBUG: "", ...options.env },
@@ -57,7 +60,10 @@ export function tempora(args: readonly string[], options: Parameters<typeof star
 }
 
 /** Runs a command that must succeed and returns its --json result. */
-export async function temporaJson<T>(args: readonly string[], options: Parameters<typeof startTempora>[1] = {}): Promise<T> {
+export async function temporaJson<T>(
+  args: readonly string[],
+  options: Parameters<typeof startTempora>[1] = {},
+): Promise<T> {
   const outcome = await tempora([...args, "--json"], options);
   if (outcome.code !== 0) throw new Error(`tempora ${args.join(" ")} ended with ${outcome.code}:\n${outcome.stderr}`);
   return JSON.parse(outcome.stdout) as T;

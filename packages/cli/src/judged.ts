@@ -78,7 +78,10 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
 function parseCompletion(value: unknown, where: { file: string; row: number; field: string }): JudgedCompletion {
   const { text, ids, score } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
   if (typeof text !== "string") {
-    throw new TemporaError("The completion has no text", { where, remedy: "Give a file that `tempora generate` wrote." });
+    throw new TemporaError("The completion has no text", {
+      where,
+      remedy: "Give a file that `tempora generate` wrote.",
+    });
   }
   if (score !== undefined && score !== null && !(typeof score === "number" && Number.isFinite(score))) {
     throw new TemporaError(`The score is ${JSON.stringify(score)}`, {

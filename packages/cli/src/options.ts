@@ -55,7 +55,12 @@ export interface EngineFlags {
 export function addEngineOptions(command: Command): Command {
   return command
     .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cpu", "cuda"]).default("auto"))
-    .addOption(new Option("--dtype <type>", "type of the weights in memory (default: the checkpoint's own)").choices(["f32", "bf16"]))
+    .addOption(
+      new Option("--dtype <type>", "type of the weights in memory (default: the checkpoint's own)").choices([
+        "f32",
+        "bf16",
+      ]),
+    )
     .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(whole(0)).default(0));
 }
 
@@ -70,7 +75,12 @@ export interface SamplingFlags {
 export function addSamplingOptions(command: Command, defaults: SamplingFlags): Command {
   return command
     .option("--temperature <number>", "0 takes the most likely token", real(0), defaults.temperature)
-    .option("--top-p <share>", "smallest set of tokens with this probability", real(0, 1, { above: true }), defaults.topP)
+    .option(
+      "--top-p <share>",
+      "smallest set of tokens with this probability",
+      real(0, 1, { above: true }),
+      defaults.topP,
+    )
     .option("--top-k <count>", "only the k most likely tokens, 0 for all", whole(0), defaults.topK)
     .option("--max-new-tokens <count>", "longest completion", whole(1), defaults.maxNewTokens)
     .option("--seed <number>", "seed of the random numbers", whole(0), defaults.seed);
@@ -85,7 +95,12 @@ export function addCacheOptions(command: Command): Command {
   const { maxRows, maxCacheTokens } = paperSettings.generation;
   return command
     .option("--max-rows <count>", "completions decoded at once at most", whole(1), maxRows)
-    .option("--max-cache-tokens <count>", "tokens of the KV cache at most: bounds the memory", whole(1), maxCacheTokens);
+    .option(
+      "--max-cache-tokens <count>",
+      "tokens of the KV cache at most: bounds the memory",
+      whole(1),
+      maxCacheTokens,
+    );
 }
 
 export function maxTokensOption(): Option {
@@ -127,7 +142,12 @@ export function addTrainingOptions(command: Command, lr: number, rows: "pairs" |
     .option("--seed <number>", "seed of the order and of stochastic rounding", whole(0), 0)
     .option("--adam-beta1 <share>", "decay of the first moment", real(0, 1), defaults.betas[0])
     .option("--adam-beta2 <share>", "decay of the second moment", real(0, 1), defaults.betas[1])
-    .option("--adam-epsilon <number>", "added to the root of the second moment", real(0, 1, { above: true }), defaults.epsilon)
+    .option(
+      "--adam-epsilon <number>",
+      "added to the root of the second moment",
+      real(0, 1, { above: true }),
+      defaults.epsilon,
+    )
     .option("--checkpointing", "recompute activations in the backward pass: less memory, more time", false);
 }
 

@@ -1,4 +1,4 @@
-import { Command, type CommandUnknownOpts } from "commander";
+import { Command } from "commander";
 import { doctorCommand } from "./commands/doctor.ts";
 import { dpoCommand } from "./commands/dpo.ts";
 import { generateCommand } from "./commands/generate.ts";
@@ -33,6 +33,9 @@ export function createProgram(context: Context): Command {
 }
 
 /** Usage errors are thrown and worded by failure.ts instead of printed and followed by an exit. */
-function quiet(command: CommandUnknownOpts): void {
-  command.exitOverride().configureOutput({ writeErr: () => {} }).configureHelp({ helpWidth: 110 });
+function quiet(command: Command): void {
+  command
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .configureHelp({ helpWidth: 110 });
 }

@@ -36,7 +36,11 @@ function chartOption(spec) {
   const ink = color("--soft");
   const line = color("--line");
   const format = (value) => (spec.percent ? `${+(100 * value).toPrecision(4)} %` : `${+value.toPrecision(4)}`);
-  const axis = { axisLine: { lineStyle: { color: line } }, axisLabel: { color: ink }, splitLine: { lineStyle: { color: line } } };
+  const axis = {
+    axisLine: { lineStyle: { color: line } },
+    axisLabel: { color: ink },
+    splitLine: { lineStyle: { color: line } },
+  };
   return {
     animation: false,
     textStyle: { fontFamily: "system-ui, sans-serif" },
@@ -90,7 +94,11 @@ function chartSeries(spec, series) {
 function intervalMark(api, stroke) {
   const [x, low] = api.coord([api.value(0), api.value(1)]);
   const [, high] = api.coord([api.value(0), api.value(2)]);
-  const segment = (x1, y1, x2, y2) => ({ type: "line", shape: { x1, y1, x2, y2 }, style: { stroke, lineWidth: 1.3, opacity: 0.75 } });
+  const segment = (x1, y1, x2, y2) => ({
+    type: "line",
+    shape: { x1, y1, x2, y2 },
+    style: { stroke, lineWidth: 1.3, opacity: 0.75 },
+  });
   return {
     type: "group",
     children: [segment(x, low, x, high), segment(x - 4, low, x + 4, low), segment(x - 4, high, x + 4, high)],

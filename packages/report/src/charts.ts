@@ -108,11 +108,26 @@ function trainingCharts(result: RunResult, events: readonly EventRow[]): Chart[]
     series: stepSeries(result, events, field),
   });
   return [
-    chart("margin", "Reward margin", "β times the difference of the log-ratios of chosen and rejected.", "rewards/margins"),
-    chart("dpo-weight", "DPO weight", "Mean σ(−margin): near 0 the pairs are saturated and teach nothing.", "tempora/dpo_weight"),
+    chart(
+      "margin",
+      "Reward margin",
+      "β times the difference of the log-ratios of chosen and rejected.",
+      "rewards/margins",
+    ),
+    chart(
+      "dpo-weight",
+      "DPO weight",
+      "Mean σ(−margin): near 0 the pairs are saturated and teach nothing.",
+      "tempora/dpo_weight",
+    ),
     chart("grad-norm", "Gradient norm", "Before clipping.", "grad_norm"),
     chart("loss", "Loss", "Preference loss with its sft terms, without replay.", "loss"),
-    chart("accuracy", "Reward accuracy", "Share of pairs whose chosen answer has the larger reward.", "rewards/accuracies"),
+    chart(
+      "accuracy",
+      "Reward accuracy",
+      "Share of pairs whose chosen answer has the larger reward.",
+      "rewards/accuracies",
+    ),
   ];
 }
 

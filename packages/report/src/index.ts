@@ -1,3 +1,3 @@
-export { readRun, type Run } from "./run-folder.ts";
+export { type Run, readRun } from "./run-folder.ts";
 export { studyTable, summaryTable } from "./summary-table.ts";
 export { renderReport, writeReport } from "./write-report.ts";

@@ -64,7 +64,8 @@ export function modelSummaries(strategy: StrategyResult): ModelSummary[] {
   return strategy.models.map((model, index) => {
     const iteration = index === 0 ? undefined : strategy.iterations[index - 1];
     for (const entry of iteration?.ledger ?? []) {
-      tokens += entry.promptTokens + entry.generatedTokens + entry.judgedTokens + entry.scoredTokens + entry.trainedTokens;
+      tokens +=
+        entry.promptTokens + entry.generatedTokens + entry.judgedTokens + entry.scoredTokens + entry.trainedTokens;
       flops += entry.flops;
     }
     const phase = iteration?.phases.at(-1);

@@ -122,7 +122,17 @@ function groupRow(strategy: StrategyResult, index: number): string[] {
 }
 
 function resultTable(result: RunResult): string {
-  const header = ["model", "true score", winRateTitle(result), "score gap", "cosine", "pairs", "answer tokens", "tokens", "FLOPs"];
+  const header = [
+    "model",
+    "true score",
+    winRateTitle(result),
+    "score gap",
+    "cosine",
+    "pairs",
+    "answer tokens",
+    "tokens",
+    "FLOPs",
+  ];
   const rows = result.strategies.flatMap((strategy, index) => [
     groupRow(strategy, index),
     ...modelSummaries(strategy).map((model) => [
@@ -141,7 +151,16 @@ function resultTable(result: RunResult): string {
 }
 
 function judgeTable(result: RunResult): string {
-  const header = ["judge", "judgements", "no score", "mean", "variance", "most frequent", "ties", "Spearman with truth"];
+  const header = [
+    "judge",
+    "judgements",
+    "no score",
+    "mean",
+    "variance",
+    "most frequent",
+    "ties",
+    "Spearman with truth",
+  ];
   const rows = result.strategies.flatMap((strategy, index) => [
     groupRow(strategy, index),
     ...strategy.models.map(({ model, judge }) => [
@@ -163,9 +182,14 @@ function ledgerTable(result: RunResult): string {
   type Cost = Pick<StrategyResult, "totals">["totals"];
   const cells = (label: string, cost: Cost) => [
     label,
-    ...[cost.promptTokens, cost.generatedTokens, cost.judgedTokens, cost.scoredTokens, cost.trainedTokens, cost.flops].map(
-      countText,
-    ),
+    ...[
+      cost.promptTokens,
+      cost.generatedTokens,
+      cost.judgedTokens,
+      cost.scoredTokens,
+      cost.trainedTokens,
+      cost.flops,
+    ].map(countText),
   ];
   const rows = result.strategies.flatMap((strategy, index) => [
     groupRow(strategy, index),
@@ -178,7 +202,8 @@ function ledgerTable(result: RunResult): string {
 }
 
 function browserHtml(): string {
-  const select = (id: string, all: string) => `<select id="${id}" aria-label="${all}"><option value="">${all}</option></select>`;
+  const select = (id: string, all: string) =>
+    `<select id="${id}" aria-label="${all}"><option value="">${all}</option></select>`;
   return `<div class="filters">${select("pair-strategy", "all strategies")}${select("pair-iteration", "all iterations")}${select("pair-phase", "all phases")}${select("pair-roles", "all roles")}
 <select id="pair-order" aria-label="order"><option value="">in order</option><option value="small">smallest gap first</option><option value="large">largest gap first</option></select>
 <input id="pair-search" type="search" placeholder="search in prompts and answers"></div>

@@ -47,7 +47,11 @@ async function readResult(file: string): Promise<RunResult> {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new TemporaError("The run's result is not JSON", { where: { file }, remedy: "Run `tempora train` again.", cause });
+    throw new TemporaError("The run's result is not JSON", {
+      where: { file },
+      remedy: "Run `tempora train` again.",
+      cause,
+    });
   }
   if (typeof value !== "object" || value === null || !("format" in value) || value.format !== 1) {
     throw new TemporaError("The run's result has another format than this version reads", {

@@ -40,7 +40,9 @@ export function studyTable(study: StudyResult): string {
       const row = study.rows.find((one) => one.measure === measure && `${one.strategy} ${one.model}` === name);
       if (row === undefined) return "–";
       if (measure === "flops") return countText(row.estimate.mean);
-      return measure === "win rate" ? shareText(row.estimate) : estimateText(row.estimate, measure === "cosine" ? 3 : 2);
+      return measure === "win rate"
+        ? shareText(row.estimate)
+        : estimateText(row.estimate, measure === "cosine" ? 3 : 2);
     }),
   ]);
   return `Means over seeds ${study.seeds.join(", ")} with 95 % intervals\n${table(["", ...measures], rows)}`;
@@ -50,7 +52,9 @@ function table(header: readonly string[], rows: readonly string[][]): string {
   const widths = header.map((name, column) => Math.max(name.length, ...rows.map((row) => (row[column] ?? "").length)));
   const line = (row: readonly string[]) =>
     row
-      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] as number) : cell.padStart(widths[column] as number)))
+      .map((cell, column) =>
+        column === 0 ? cell.padEnd(widths[0] as number) : cell.padStart(widths[column] as number),
+      )
       .join("  ")
       .trimEnd();
   const rule = "─".repeat(widths.reduce((sum, width) => sum + width + 2, -2));

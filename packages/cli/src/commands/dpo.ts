@@ -1,5 +1,5 @@
-import { TemporaError } from "@tempora/errors";
 import type { PreferenceLoss } from "@tempora/engine";
+import { TemporaError } from "@tempora/errors";
 import { paperSettings, type ReferenceSums, scoreRows, trainPreferences } from "@tempora/trainer";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
@@ -64,7 +64,10 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const references = flags.reference === undefined ? null : await scoreReference(flags.reference, flags, context);
   using model = await loadModel(flags.model, flags, context);
   const pairs = await new RowReader(model, context).preferences(flags.data);
-  const rows = pairs.map((pair, index) => ({ ...pair, ...(references === null ? {} : { reference: references[index]! }) }));
+  const rows = pairs.map((pair, index) => ({
+    ...pair,
+    ...(references === null ? {} : { reference: references[index]! }),
+  }));
   const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, metricsFile, context);
   const own = references === null ? context.progress.stage("reference", rows.length, "pairs") : null;
   try {

@@ -108,7 +108,10 @@ async function judgeTemplate(flags: JudgeFlags): Promise<JudgeTemplate> {
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) throw fileError(cause, "Cannot read the judge's template", flags.template);
   }
-  const { name, text, maxScore } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
+  const { name, text, maxScore } = (typeof value === "object" && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
   if (typeof name !== "string" || typeof text !== "string" || typeof maxScore !== "number") {
     throw new TemporaError("The judge's template is not { name, text, maxScore }", {
       where: { file: flags.template },
@@ -173,7 +176,8 @@ async function sampleJudgements(
     });
     for await (const { request, sample: number, text, finishReason } of sampled) {
       const score = parseScore(text, { max: template.maxScore, finished: finishReason === "stop" });
-      const verdict = "score" in score ? { score: score.score, failure: null } : { score: null, failure: score.failure };
+      const verdict =
+        "score" in score ? { score: score.score, failure: null } : { score: null, failure: score.failure };
       found.push({ request, sample: number, judgement: { text, ...verdict, attempt } });
       if (verdict.score !== null) stage.update(++parsed);
     }
@@ -188,7 +192,10 @@ function judgedColumns(row: CompletionsRow, responses: ReadonlyMap<string, Respo
   const columns = row.source.value.completions as object[];
   const completions = row.completions.map(({ text }, index) => {
     const { judgements } = responses.get(responseKey(row, text)) as Response;
-    const score = aggregate(judgements.map((judgement) => judgement.score), how);
+    const score = aggregate(
+      judgements.map((judgement) => judgement.score),
+      how,
+    );
     return { ...columns[index], score, judgements };
   });
   return { ...row.source.value, completions };

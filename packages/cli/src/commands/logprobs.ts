@@ -36,10 +36,13 @@ async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   const rows = await new RowReader(model, context).any(flags.data);
   const stage = context.progress.stage("logprobs", rows.length, "rows");
   let tokens = 0;
-  await writeJsonl(out, scoredRows(rows, model.engine, flags, context, (done, added) => {
-    stage.update(done);
-    tokens += added;
-  }));
+  await writeJsonl(
+    out,
+    scoredRows(rows, model.engine, flags, context, (done, added) => {
+      stage.update(done);
+      tokens += added;
+    }),
+  );
   stage.finish();
   context.result(
     { out, rows: rows.length, tokens, dtype: model.engine.dtype, device: model.engine.device },
@@ -64,8 +67,14 @@ async function* scoredRows(
     });
     for (const [index, row] of chunk.entries()) {
       const completions = scored[index] as ScoredCompletion[];
-      onProgress(start + index + 1, completions.reduce((sum, { tokens }) => sum + tokens.length, 0));
-      yield { ...row.source.value, ...Object.fromEntries(row.sides.flatMap((side, i) => columns(side.name, completions[i]!))) };
+      onProgress(
+        start + index + 1,
+        completions.reduce((sum, { tokens }) => sum + tokens.length, 0),
+      );
+      yield {
+        ...row.source.value,
+        ...Object.fromEntries(row.sides.flatMap((side, i) => columns(side.name, completions[i]!))),
+      };
     }
   }
 }

@@ -11,8 +11,8 @@ import {
   selectPair,
   strategies,
 } from "@tempora/preferences";
-import { type Message, writeJsonl } from "@tempora/text";
-import { strategyNames } from "@tempora/trainer";
+import { type Conversation, writeJsonl } from "@tempora/text";
+import { asCompletion, strategyNames } from "@tempora/trainer";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type JudgedRow, readJudgedRows } from "../judged.ts";
@@ -39,7 +39,9 @@ export function pairsCommand(context: Context): Command {
     .option("--past <file>", "those of the past model (default: --data, as in the first iteration)")
     .option("--future <file>", "those of the future model")
     .requiredOption("--out <file>", "rows with prompt, chosen, rejected, their scores and roles")
-    .addOption(new Option("--strategy <name>", "who supplies chosen and rejected").choices(strategyNames).default("temporal"))
+    .addOption(
+      new Option("--strategy <name>", "who supplies chosen and rejected").choices(strategyNames).default("temporal"),
+    )
     .option("--phase <number>", "of a strategy with two (default: 2 with --future, else 1)", whole(1, 2))
     .option("--minimum-gap <score>", "keep a pair only when its scores differ by more", real(0), 0)
     .option("--length-control <rho>", "Meta-Rewarding's length control, 0 to 1 (default: off)", real(0, 1));
@@ -123,12 +125,11 @@ function samePrompt(row: JudgedRow, other: JudgedRow | undefined, file: string):
   });
 }
 
-function pairColumns(prompt: string | Message[], phase: number, pair: { chosen: Judged; rejected: Judged }): object {
-  const answer = (text: string) => (typeof prompt === "string" ? text : [{ role: "assistant", content: text }]);
+function pairColumns(prompt: Conversation, phase: number, pair: { chosen: Judged; rejected: Judged }): object {
   return {
     prompt,
-    chosen: answer(pair.chosen.text),
-    rejected: answer(pair.rejected.text),
+    chosen: asCompletion(prompt, pair.chosen.text),
+    rejected: asCompletion(prompt, pair.rejected.text),
     phase,
     chosen_score: pair.chosen.score,
     rejected_score: pair.rejected.score,

@@ -1,0 +1,168 @@
+import { join } from "node:path";
+import { studyTable, summaryTable, writeReport } from "@tempora/report";
+import {
+  mergeConfigs,
+  type ParsedConfig,
+  paperSettings,
+  parseConfig,
+  type RunOutcome,
+  runLoop,
+  strategyNames,
+  studySeeds,
+  type TemporaConfig,
+  worldSettings,
+} from "@tempora/trainer";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
+import type { Context } from "../context.ts";
+import { runObserver } from "../observer.ts";
+import { newCommand, whenCalled, whole } from "../options.ts";
+
+type StrategyName = (typeof strategyNames)[number];
+
+interface TrainFlags {
+  model?: string;
+  prompts?: string;
+  heldOut?: string;
+  strategy?: StrategyName[];
+  iterations?: number;
+  promptsPerIteration?: number;
+  candidates?: number;
+  run?: string;
+  runs?: string;
+  seed?: number;
+  seeds: number;
+  device?: "auto" | "cpu" | "cuda";
+  dtype?: "f32" | "bf16";
+  threads?: number;
+}
+
+export function trainCommand(context: Context): Command {
+  const world = worldSettings();
+  const command = newCommand("train", "The whole loop: answer, judge, pair, train, again; and the report", [
+    "train",
+    "train --strategy temporal --iterations 3 --seed 7",
+    "train --model models/M0 --prompts prompts.jsonl --run mine",
+    "train tempora.config.ts --seeds 5",
+  ])
+    .argument("[config]", `configuration file (default: ./${defaultConfigFile}, if there is one); flags override it`)
+    .option("--model <folder>", "checkpoint to start from (default: the embedded world, whose M0 the run trains)")
+    .option("--prompts <file>", "prompts for --model: JSONL, JSON or Parquet with a field prompt")
+    .option("--held-out <file>", "held-out prompts for --model (default: the last of --prompts)")
+    .addOption(
+      new Option("--strategy <names>", `${strategyNames.join(", ")}; behind a comma, baselines at equal compute`)
+        .argParser(parseStrategies)
+        .default(undefined, "temporal,self-rewarding in the embedded world, temporal for --model"),
+    );
+  addSizes(command, world.iterations);
+  return whenCalled(command, context, train);
+}
+
+function addSizes(command: Command, iterations: number): void {
+  command
+    .option("--iterations <count>", `of the first strategy (default: ${iterations})`, whole(1))
+    .option(
+      "--prompts-per-iteration <count>",
+      "prompts answered in each iteration (default: the configuration's)",
+      whole(1),
+    )
+    .option("--candidates <count>", "answers to each prompt (default: 7)", whole(2))
+    .option("--run <name>", "name of the run's folder (default: made from source and strategy)")
+    .option("--runs <folder>", 'folder of all runs and of their common store (default: "runs")')
+    .option("--seed <number>", "seed of everything (default: 0)", whole(0))
+    .option("--seeds <count>", "repeat the run with this many seeds and print means with 95 % intervals", whole(1), 1)
+    .addOption(new Option("--device <device>", "where to compute (default: auto)").choices(["auto", "cpu", "cuda"]))
+    .addOption(
+      new Option("--dtype <type>", "type of the weights (default: the checkpoint's own)").choices(["f32", "bf16"]),
+    )
+    .option("--threads <count>", "CPU threads, 0 for all cores (default: 0)", whole(0));
+}
+
+function parseStrategies(text: string): StrategyName[] {
+  return text.split(",").map((part) => {
+    const name = strategyNames.find((known) => known === part.trim());
+    if (name === undefined) throw new InvalidArgumentError(`Allowed choices are ${strategyNames.join(", ")}.`);
+    return name;
+  });
+}
+
+async function train(flags: TrainFlags, context: Context, args: readonly string[]): Promise<void> {
+  context.onStopped("Run the same command again to go on from here: what is finished is kept.");
+  const config = await configuration(flags, args[0]);
+  const options = { config, observer: runObserver(context.progress), signal: context.signal };
+  if (flags.seeds > 1) return reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
+  const outcome = await runLoop(options);
+  const report = await writeReport(outcome.folder);
+  const reuse = reuseText([outcome]);
+  if (reuse !== "") context.progress.note(reuse);
+  context.result(
+    { folder: outcome.folder, report, stages: outcome.stages, run: outcome.result },
+    [
+      "",
+      summaryTable(outcome.result),
+      "",
+      `report  ${report}`,
+      `pairs   ${join(outcome.folder, "iterations")}`,
+      `models  ${join(outcome.folder, "models")}`,
+    ].join("\n"),
+  );
+}
+
+async function reportStudy(outcome: Awaited<ReturnType<typeof studySeeds>>, context: Context): Promise<void> {
+  const { folder, study, outcomes } = outcome;
+  const reports: string[] = [];
+  for (const run of outcomes) reports.push(await writeReport(run.folder));
+  const reuse = reuseText(outcomes);
+  if (reuse !== "") context.progress.note(reuse);
+  context.result(
+    { folder, study, reports },
+    [
+      "",
+      studyTable(study),
+      "",
+      `study    ${join(folder, "study.json")}`,
+      ...reports.map((file) => `report   ${file}`),
+    ].join("\n"),
+  );
+}
+
+/** File under flags, over the defaults of the source that they name. */
+async function configuration(flags: TrainFlags, named: string | undefined): Promise<ParsedConfig> {
+  const file = await loadConfigFile(named);
+  const merged = file === null ? flagConfig(flags) : mergeConfigs(file.config, flagConfig(flags));
+  const defaults = (merged.model ?? null) === null ? worldSettings() : paperSettings;
+  return parseConfig(merged, defaults, file?.file);
+}
+
+function flagConfig(flags: TrainFlags): TemporaConfig {
+  const [strategy, ...baselines] = flags.strategy ?? [];
+  const engine = given({ device: flags.device, dtype: flags.dtype, threads: flags.threads });
+  return given({
+    model: flags.model,
+    prompts: flags.prompts,
+    heldOutPrompts: flags.heldOut,
+    ...(strategy === undefined ? {} : { strategy, baselines }),
+    iterations: flags.iterations,
+    promptsPerIteration: flags.promptsPerIteration,
+    candidates: flags.candidates,
+    run: flags.run,
+    runs: flags.runs,
+    seed: flags.seed,
+    ...(Object.keys(engine).length === 0 ? {} : { engine }),
+  });
+}
+
+/** Without what was left out: it must not override anything. */
+function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}
+
+function reuseText(outcomes: readonly RunOutcome[]): string {
+  const computed = outcomes.reduce((sum, { stages }) => sum + stages.computed, 0);
+  const reused = outcomes.reduce((sum, { stages }) => sum + stages.reused, 0);
+  if (reused === 0) return "";
+  if (computed === 0) return `Reused all ${reused} stages: nothing had to be computed.`;
+  return `Resumed: ${reused} stages were reused, ${computed} computed.`;
+}

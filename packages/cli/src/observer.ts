@@ -1,0 +1,42 @@
+import type { Observer, StageInfo } from "@tempora/trainer";
+import { formatCount } from "./format.ts";
+import type { Progress, StageProgress } from "./progress.ts";
+
+/** Shows a run's stages: what was in the store is said in one line, what is computed has a bar. */
+export function runObserver(progress: Progress): Observer {
+  const shown = new Map<string, { info: StageInfo; stage: StageProgress | null; last: string }>();
+  return {
+    begin(info) {
+      shown.set(info.id, { info, stage: null, last: "" });
+    },
+    progress(id, done, extra) {
+      const entry = shown.get(id);
+      if (entry === undefined) return;
+      // The bar comes with the first progress: a stage found in the store never has any.
+      entry.stage ??= progress.stage(entry.info.label, entry.info.total, entry.info.unit);
+      if (extra !== undefined) entry.last = figures(extra);
+      entry.stage.update(done, entry.last);
+    },
+    finish(id, { reused }) {
+      const entry = shown.get(id);
+      if (entry === undefined) return;
+      shown.delete(id);
+      const stage = entry.stage ?? progress.stage(entry.info.label, entry.info.total, entry.info.unit);
+      stage.finish(reused ? "reused" : "");
+    },
+    note(text) {
+      progress.note(text);
+    },
+  };
+}
+
+/** "loss 0.61 · 2100 tokens/s" */
+function figures(extra: Readonly<Record<string, number>>): string {
+  return Object.entries(extra)
+    .map(([name, value]) => (name.includes("/s") ? `${formatCount(value)} ${name}` : `${name} ${formatFigure(value)}`))
+    .join(" · ");
+}
+
+function formatFigure(value: number): string {
+  return Number.isInteger(value) ? formatCount(value) : value.toPrecision(3);
+}
