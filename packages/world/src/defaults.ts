@@ -22,7 +22,9 @@ export interface WorldModelConfig {
 /** Sizes and settings of the default run: see the README of this package for how they were found. */
 export const worldDefaults = {
   /** Chance that a demonstration is spoilt by at least one mistake, and of each further mistake. */
-  corruption: { chance: 0.85, more: 0.35 },
+  corruption: { chance: 0.5, more: 0.12 },
+  /** Demonstrations, and graded examples, of one prompt stand together: a forest holds their prompt once. */
+  answersPerPrompt: 4,
   /** M0's supervised training: every step sees `batchDemonstrations` IFT and `batchGraded` EFT rows, each once. */
   sft: {
     steps: 600,

@@ -165,8 +165,7 @@ function distinctPrompts(seed: number, split: Split, count: number, skip: number
 
 function demonstrations(seed: number, count: number, corruption: { chance: number; more: number }): WorldRow[] {
   const random = new Random(seed, "demonstrations");
-  return Array.from({ length: count }, () => {
-    const { check, text } = drawPrompt("sft", random);
+  return perPrompt(count, random, ({ check, text }) => {
     const good = check.open === null ? check.answer : sentence(check.open, random);
     const answer = random.chance(corruption.chance) ? spoil(good, check, random, corruption.more) : good;
     return row(text, answer.join(" "));
@@ -176,10 +175,22 @@ function demonstrations(seed: number, count: number, corruption: { chance: numbe
 /** Scores come round in turn, so that the judge learns each of them equally well. */
 function gradedExamples(seed: number, count: number): WorldRow[] {
   const random = new Random(seed, "graded");
-  return Array.from({ length: count }, (_, i) => {
-    const prompt = drawPrompt("sft", random);
-    const answer = answerOfScore(prompt.check, i % (points.length + 1), random).join(" ");
+  return perPrompt(count, random, (prompt, index) => {
+    const answer = answerOfScore(prompt.check, index % (points.length + 1), random).join(" ");
     return row(judgePrompt(judgeTemplate, prompt.text, answer), justification(gradeText(prompt, answer)));
+  });
+}
+
+/** Rows of which `worldDefaults.answersPerPrompt` neighbours have one prompt. */
+function perPrompt(
+  count: number,
+  random: Random,
+  makeRow: (prompt: WorldPrompt, index: number) => WorldRow,
+): WorldRow[] {
+  let prompt = drawPrompt("sft", random);
+  return Array.from({ length: count }, (_, index) => {
+    if (index > 0 && index % worldDefaults.answersPerPrompt === 0) prompt = drawPrompt("sft", random);
+    return makeRow(prompt, index);
   });
 }
 
