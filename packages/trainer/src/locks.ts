@@ -5,7 +5,7 @@ import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import lockfile from "proper-lockfile";
 
 /** A lock that is not refreshed for this long was left behind. */
-const staleMilliseconds = 10_000;
+const staleMilliseconds = 30_000;
 
 export interface FolderLock {
   /** Gives the folder back; twice is once. */
@@ -60,7 +60,7 @@ async function acquire(folder: string, lost: (reason: Error) => void): Promise<(
       lockfilePath: join(folder, ".lock"),
       realpath: false,
       stale: staleMilliseconds,
-      update: staleMilliseconds / 5,
+      update: 5_000,
       onCompromised: lost,
     });
   } catch (error) {

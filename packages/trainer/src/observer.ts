@@ -1,5 +1,3 @@
-import type { Metrics } from "./metrics.ts";
-
 export interface StageInfo {
   /** Unique within the run. */
   id: string;
@@ -18,7 +16,6 @@ export interface Observer {
   progress(id: string, done: number, extra?: Readonly<Record<string, number>>): void;
   /** reused: the result was in the store already. */
   finish(id: string, outcome: { reused: boolean; seconds: number }): void;
-  metrics?(stageId: string, row: Metrics): void;
   note(text: string): void;
 }
 

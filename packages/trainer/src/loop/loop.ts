@@ -205,7 +205,6 @@ class Run {
         else this.#computed++;
         watcher.finish(id, outcome);
       },
-      metrics: (id, row) => watcher.metrics?.(id, row),
       note: (text) => watcher.note(text),
     };
   }

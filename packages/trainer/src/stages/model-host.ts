@@ -35,13 +35,13 @@ export class ModelHost implements Disposable {
   /** The model's engine with its weights. Valid until the next call. */
   async use(model: ModelRef): Promise<LoadedModel> {
     const { checkpoint, tokenizer } = await this.open(model);
-    const key = JSON.stringify(checkpoint.config);
+    const key = this.#key(checkpoint);
     let slot = this.#slots.get(key);
     if (slot === undefined) {
       const engine = await Engine.load(checkpoint, {
         device: this.options.device,
         threads: this.options.threads,
-        dtype: this.options.dtype ?? checkpoint.dtype,
+        dtype: this.dtypeOf(checkpoint),
         ...(this.signal === undefined ? {} : { signal: this.signal }),
       });
       slot = { engine, hash: model.hash };
@@ -58,7 +58,7 @@ export class ModelHost implements Disposable {
   /** As `use`, for training: afterwards the engine's weights belong to no checkpoint. */
   async useForTraining(model: ModelRef): Promise<LoadedModel> {
     const loaded = await this.use(model);
-    const slot = this.#slots.get(JSON.stringify(loaded.checkpoint.config));
+    const slot = this.#slots.get(this.#key(loaded.checkpoint));
     if (slot !== undefined) slot.hash = null;
     return loaded;
   }
@@ -75,6 +75,10 @@ export class ModelHost implements Disposable {
   /** Element type in which this run computes and saves the model. */
   dtypeOf(checkpoint: { dtype: DType }): DType {
     return this.options.dtype ?? checkpoint.dtype;
+  }
+
+  #key(checkpoint: Checkpoint): string {
+    return JSON.stringify([checkpoint.config, this.dtypeOf(checkpoint)]);
   }
 
   [Symbol.dispose](): void {
