@@ -1,8 +1,9 @@
 // The log-prob head, a block of rows by a chunk of the vocabulary at a time: the logits of one such tile are all that
 // exists at once.
 //
-// Kept bf16 logits are kept relative to the logit of the row's first target: bf16 has 8 bits, and what matters is
-// the difference to likely tokens. The reference is computed again for the backward pass.
+// Kept bf16 logits are kept as log-probs: bf16 has 8 bits, so that a likely token's log-prob is nearly exact, where its
+// logit would be off by a part in 500 of itself. Until a row's log-sum-exp is known, they count from the largest logit
+// that the row has had so far.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -58,22 +59,6 @@ void require_head(const Matrix& hidden, const Matrix& weight, const Matrix& logi
           "head: kept logits have a row a hidden state and a column a token");
 }
 
-// The logit of each row's first target, from which kept bf16 logits count.
-std::vector<float> reference_logits(int threads, const HeadKernels& kernels, const Matrix& hidden, const Matrix& weight,
-                                    const Edges& edges) {
-  std::vector<float> reference(static_cast<std::size_t>(hidden.rows));
-  const std::int64_t cols = hidden.cols;
-  parallel_ranges(threads, hidden.rows, row_grain(cols), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const std::int32_t edge = edges.row_start[r];
-      if (edge == edges.row_start[r + 1]) continue;
-      reference[r] = kernels.dot[index_of(hidden.dtype)](element(hidden, r * cols),
-                                                         element(weight, edges.token[edge] * cols), cols);
-    }
-  });
-  return reference;
-}
-
 }  // namespace
 
 void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
@@ -85,8 +70,8 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
   const bool keep_bf16 = keep.data != nullptr && keep.dtype == DType::bf16;
   const Buffer tile_buffer = workspace(keep_f32 ? 0 : tile_elements(rows, vocab) * sizeof(float));
   std::vector<float> largest(static_cast<std::size_t>(rows), -std::numeric_limits<float>::infinity());
-  std::vector<float> reference;
-  if (keep_bf16) reference = reference_logits(threads_, kernels, hidden, weight, edges);
+  const std::int64_t chunks = (vocab + kTileColumns - 1) / kTileColumns;
+  std::vector<float> counted_from(static_cast<std::size_t>(keep_bf16 ? rows * chunks : 0));
   std::vector<double> exp_sum(static_cast<std::size_t>(rows));
 
   for_tiles(rows, vocab, [&](const Tile& tile) {
@@ -102,7 +87,8 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
         const float* row = logits + i * stride;
         kernels.add_to_log_sum(row, tile.columns(), &largest[r], &exp_sum[r]);
         if (keep_bf16) {
-          kernels.keep(row, reference[r], static_cast<std::uint16_t*>(keep.data) + r * vocab + tile.column_begin,
+          counted_from[r * chunks + tile.column_begin / kTileColumns] = largest[r];
+          kernels.keep(row, largest[r], static_cast<std::uint16_t*>(keep.data) + r * vocab + tile.column_begin,
                        tile.columns());
         }
         for (std::int32_t e = edges.row_start[r]; e < edges.row_start[r + 1]; ++e) {
@@ -119,6 +105,15 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
       log_prob[e] = static_cast<float>(log_prob[e] - log_sum);
     }
   }
+  if (!keep_bf16) return;
+  parallel_ranges(threads_, rows, row_grain(vocab), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      for (std::int64_t v = 0; v < vocab; v += kTileColumns) {
+        kernels.shift(static_cast<std::uint16_t*>(keep.data) + r * vocab + v,
+                      counted_from[r * chunks + v / kTileColumns] - lse[r], std::min(kTileColumns, vocab - v));
+      }
+    }
+  });
 }
 
 namespace {
@@ -130,13 +125,11 @@ struct RowGradient {
   const float* coefficient;
   DType in, out;
 
-  // `shift` is what the logits' row was lessened by, log_sum that of the logits as they are.
-  void operator()(std::int64_t row, const void* logits, float shift, float log_sum, const Tile& tile,
-                  void* d_logits) const {
+  void operator()(std::int64_t row, const void* logits, float log_sum, const Tile& tile, void* d_logits) const {
     const std::int32_t first = edges.row_start[row], last = edges.row_start[row + 1];
     float total = 0;
     for (std::int32_t e = first; e < last; ++e) total += coefficient[e];
-    kernels.scaled_exp[index_of(in)][index_of(out)](logits, log_sum - shift, -total, d_logits, tile.columns());
+    kernels.scaled_exp[index_of(in)][index_of(out)](logits, log_sum, -total, d_logits, tile.columns());
     for (std::int32_t e = first; e < last; ++e) {
       const std::int64_t column = edges.token[e] - tile.column_begin;
       if (column < 0 || column >= tile.columns()) continue;
@@ -145,8 +138,7 @@ struct RowGradient {
       for (std::int32_t other = first; other < last; ++other) {
         if (edges.token[other] == edges.token[e]) own += coefficient[other];
       }
-      const float logit = read(logits, column) + shift;
-      write(d_logits, column, own - total * std::exp(logit - log_sum));
+      write(d_logits, column, own - total * std::exp(read(logits, column) - log_sum));
     }
   }
 
@@ -177,9 +169,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
   const bool again = kept.data == nullptr;
-  const bool shifted = !again && kept.dtype == DType::bf16;
-  std::vector<float> reference;
-  if (shifted) reference = reference_logits(threads_, kernels, hidden, weight, edges);
+  const bool kept_log_probs = !again && kept.dtype == DType::bf16;
   const Buffer logits_buffer = workspace(again ? tile_elements(rows, vocab) * sizeof(float) : 0);
   const Buffer gradient_buffer = workspace(tile_elements(rows, vocab) * size_of(hidden.dtype));
   const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
@@ -195,8 +185,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
         const std::int64_t r = tile.row_begin + i;
         const void* logits = again ? element(logits_buffer.data(), DType::f32, i * tile.columns())
                                    : element(kept, r * vocab + tile.column_begin);
-        const float shift = shifted ? reference[r] : 0;
-        row_gradient(r, logits, shift, lse[r], tile,
+        row_gradient(r, logits, kept_log_probs ? 0 : lse[r], tile,
                      static_cast<char*>(gradient_buffer.data()) +
                          static_cast<std::size_t>(i * tile.columns()) * size_of(hidden.dtype));
       }

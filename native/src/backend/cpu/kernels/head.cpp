@@ -21,17 +21,12 @@ void add_to_log_sum(const float* logits, std::int64_t n, float* largest, double*
   *largest = shift;
 }
 
-template <typename T>
-float dot(const void* a_data, const void* b_data, std::int64_t n) {
-  const T* a = static_cast<const T*>(a_data);
-  const T* b = static_cast<const T*>(b_data);
-  VecF sums = splat(0);
-  for_vectors(n, [&](auto load, auto) { sums += load(a) * load(b); });
-  return sum(sums);
-}
-
 void keep(const float* logits, float reference, std::uint16_t* to, std::int64_t n) {
   for_vectors(n, [=](auto load, auto store) { store(to, load(logits) - reference); });
+}
+
+void shift_all(std::uint16_t* x, float shift, std::int64_t n) {
+  for_vectors(n, [=](auto load, auto store) { store(x, load(x) + shift); });
 }
 
 template <typename X, typename Y>
@@ -45,8 +40,8 @@ void scaled_exp(const void* logits, float log_sum, float scale, void* d_logits, 
 
 const HeadKernels head_kernels = {
     add_to_log_sum,
-    {dot<float>, dot<Bf16>},
     keep,
+    shift_all,
     {{scaled_exp<float, float>, scaled_exp<float, Bf16>}, {scaled_exp<Bf16, float>, scaled_exp<Bf16, Bf16>}},
 };
 
