@@ -1,4 +1,5 @@
 import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
+import { TemporaError } from "@tempora/errors";
 import { paperSettings, schedulers, type TrainingOptions } from "@tempora/trainer";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "./context.ts";
@@ -19,7 +20,20 @@ export function whenCalled<T extends object>(
   context: Context,
   work: (options: T, context: Context, args: readonly string[]) => Promise<void>,
 ): Command {
-  return command.action(() => work(command.opts<T>(), context, command.args));
+  // Commander looks for missing options before unknown ones: --modle would be told as a missing --model.
+  const required = command.options.filter((option) => option.mandatory);
+  for (const option of required) option.makeOptionMandatory(false);
+  return command.action(() => {
+    const missing = required.filter((option) => command.getOptionValue(option.attributeName()) === undefined);
+    if (missing.length > 0) throw missingOptions(command, missing);
+    return work(command.opts<T>(), context, command.args);
+  });
+}
+
+function missingOptions(command: Command, missing: readonly Option[]): TemporaError {
+  const names = missing.map((option) => option.flags).join(", ");
+  const what = missing.length === 1 ? `The option ${names} is missing` : `These options are missing: ${names}`;
+  return new TemporaError(what, { remedy: `See \`tempora ${command.name()} --help\`.` });
 }
 
 /** A whole number in [low, high]. */
@@ -129,7 +143,9 @@ export interface TrainingFlags {
 export function addTrainingOptions(command: Command, lr: number, rows: "pairs" | "rows"): Command {
   const defaults = paperSettings.training;
   return command
-    .option("--lr <rate>", "peak learning rate of AdamW", real(0), lr)
+    .addOption(
+      new Option("--lr <rate>", "peak learning rate of AdamW").argParser(real(0)).default(lr, lr.toExponential()),
+    )
     .addOption(new Option("--scheduler <name>", "learning rate over the steps").choices(schedulers).default("linear"))
     .option("--warmup-steps <count>", "steps in which the learning rate rises from 0", whole(0), 0)
     .option("--weight-decay <number>", "not applied to norms and biases", real(0), defaults.weightDecay)
@@ -137,7 +153,7 @@ export function addTrainingOptions(command: Command, lr: number, rows: "pairs" |
     .option("--batch-pairs <count>", `${rows} per optimizer step`, whole(1), defaults.batchPairs)
     .addOption(maxTokensOption())
     .option("--epochs <count>", "passes over the data", whole(1), 1)
-    .option("--shuffle", "a new order of the rows in every epoch (default)", true)
+    .option("--shuffle", "a new order of the rows in every epoch", true)
     .option("--no-shuffle", "the rows in the order of the file")
     .option("--seed <number>", "seed of the order and of stochastic rounding", whole(0), 0)
     .option("--adam-beta1 <share>", "decay of the first moment", real(0, 1), defaults.betas[0])

@@ -42,7 +42,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       process.stderr.write(`Stopped. ${hint}\n`);
       return interruptedCode;
     }
-    reportFailure(error, argv[0] ?? "", { json, debug });
+    const known = program.commands.some((command) => command.name() === argv[0]);
+    reportFailure(error, known ? (argv[0] as string) : "", { json, debug });
     return 1;
   } finally {
     interrupt.dispose();
@@ -77,7 +78,7 @@ function isCancellation(error: unknown, signal: AbortSignal): boolean {
 }
 
 function reportFailure(error: unknown, command: string, { json, debug }: { json: boolean; debug: boolean }): void {
-  const failure = describeFailure(error, command.startsWith("-") ? "" : command);
+  const failure = describeFailure(error, command);
   process.stderr.write(formatFailure(failure));
   if (debug) process.stderr.write(`${stackOf(error)}\n`);
   if (json) process.stdout.write(`${JSON.stringify({ error: failure }, null, 2)}\n`);

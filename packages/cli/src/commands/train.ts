@@ -50,9 +50,10 @@ export function trainCommand(context: Context): Command {
     .option("--prompts <file>", "prompts for --model: JSONL, JSON or Parquet with a field prompt")
     .option("--held-out <file>", "held-out prompts for --model (default: the last of --prompts)")
     .addOption(
-      new Option("--strategy <names>", `${strategyNames.join(", ")}; behind a comma, baselines at equal compute`)
-        .argParser(parseStrategies)
-        .default(undefined, "temporal,self-rewarding in the embedded world, temporal for --model"),
+      new Option(
+        "--strategy <names>",
+        `${strategyNames.join(", ")}; behind a comma, baselines at equal compute (default: temporal,self-rewarding; with --model temporal)`,
+      ).argParser(parseStrategies),
     );
   addSizes(command, world.iterations);
   return whenCalled(command, context, train);

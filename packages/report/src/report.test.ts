@@ -1,0 +1,143 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { chartsOf } from "./charts.ts";
+import { studyTable, summaryTable } from "./summary-table.ts";
+import { estimate, sampleRun } from "./testing/sample-run.ts";
+import { renderReport, writeReport } from "./write-report.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "tempora-report-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Writes the sample as a run writes itself. */
+function writeSample(name: string): string {
+  const run = sampleRun();
+  const target = join(folder, name);
+  const write = (path: string, text: string) => {
+    mkdirSync(dirname(join(target, path)), { recursive: true });
+    writeFileSync(join(target, path), text);
+  };
+  const lines = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+  write("run.json", JSON.stringify(run.result));
+  write("events.jsonl", lines(run.events));
+  for (const strategy of run.result.strategies) {
+    for (const { iteration, phases } of strategy.iterations) {
+      for (const { phase, pairsFile } of phases) {
+        const own = run.pairs.find(
+          (pairs) => pairs.strategy === strategy.name && pairs.iteration === iteration && pairs.phase === phase,
+        );
+        write(pairsFile, lines(own?.rows ?? []));
+      }
+    }
+  }
+  return target;
+}
+
+function embedded(html: string): { charts: { id: string }[]; pairs: { prompt: string; chosen: { text: string } }[] } {
+  const json = /<script type="application\/json" id="run-data">(.*?)<\/script>/s.exec(html)?.[1] ?? "";
+  return JSON.parse(json) as ReturnType<typeof embedded>;
+}
+
+describe("report.html", () => {
+  test("is written beside the run and holds every chart and every pair", async () => {
+    const file = await writeReport(writeSample("run"));
+    expect(file).toBe(join(folder, "run", "report.html"));
+    const html = await readFile(file, "utf8");
+    const { charts, pairs } = embedded(html);
+    expect(pairs.length).toBe(125);
+    for (const id of ["score-gap", "cosine", "margin", "dpo-weight", "true-score", "win-rate", "judge-histogram"]) {
+      expect(charts.map((chart) => chart.id)).toContain(id);
+      expect(html).toContain(`id="chart-${id}"`);
+    }
+    expect(html).toContain("3.67 ± 0.10");
+    expect(html).toContain("candidates of M0");
+  });
+
+  test("keeps text of the run from becoming markup", async () => {
+    const html = await renderReport(sampleRun());
+    expect(html).not.toContain("<script>alert(1)");
+    expect(html).not.toContain("<b>bold</b>");
+    expect(embedded(html).pairs[0]?.chosen.text).toBe("</script><script>alert(1)</script>");
+    // Four scripts: the data, the library, the page's own; none is ended by its content.
+    expect(html.match(/<\/script>/g)?.length).toBe(3);
+  });
+
+  test("asks the network for nothing", async () => {
+    const html = await renderReport(sampleRun());
+    const page = html.replace(/<script>.*?<\/script>/gs, "");
+    expect(page).not.toMatch(/(?:src|href)\s*=\s*["']?(?!#|data:)[^"'>\s]/i);
+    expect(page).not.toMatch(/url\(|@import|https?:/i);
+    const own = await readFile(new URL("../page/page.js", import.meta.url), "utf8");
+    expect(own).not.toMatch(/fetch\(|XMLHttpRequest|import\(|https?:/);
+  });
+
+  test("of a folder that holds no run is refused", async () => {
+    await expect(writeReport(join(folder, "nowhere"))).rejects.toThrow(/no run folder.*nowhere/s);
+    mkdirSync(join(folder, "other"), { recursive: true });
+    writeFileSync(join(folder, "other", "run.json"), '{"format": 99}');
+    await expect(writeReport(join(folder, "other"))).rejects.toThrow(/another format/);
+    writeFileSync(join(folder, "other", "run.json"), "{");
+    await expect(writeReport(join(folder, "other"))).rejects.toThrow(/not JSON/);
+  });
+});
+
+describe("charts", () => {
+  test("carry intervals, and steps run on over phases and iterations", () => {
+    const charts = new Map(chartsOf(sampleRun()).map((chart) => [chart.id, chart]));
+    const gap = charts.get("score-gap");
+    expect(gap?.series.map(({ name }) => name)).toEqual([
+      "temporal",
+      "self-rewarding",
+      "temporal (true)",
+      "self-rewarding (true)",
+    ]);
+    expect(gap?.series[0]?.points).toEqual(
+      [
+        [1, 3.67, 3.57, 3.77],
+        [2, 3.67, 3.57, 3.77],
+      ].map((point) => point.map((value) => expect.closeTo(value, 6) as number)),
+    );
+    expect(charts.get("margin")?.series[0]?.points.map(([x]) => x)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(charts.get("win-rate")?.series[0]?.points.map(([x]) => x)).toEqual([1, 2]);
+  });
+
+  test("without a true score leave it out", () => {
+    const run = sampleRun();
+    for (const strategy of run.result.strategies) {
+      for (const model of strategy.models) {
+        model.trueScore = null;
+        model.judge.spearman = null;
+      }
+      for (const { phases } of strategy.iterations) for (const phase of phases) phase.trueGap = null;
+    }
+    const ids = chartsOf(run).map((chart) => chart.id);
+    expect(ids).not.toContain("true-score");
+    expect(ids).not.toContain("judge-spearman");
+    expect(ids).toContain("score-gap");
+  });
+});
+
+describe("the terminal's tables", () => {
+  test("list M0 once and every strategy's models under its name", () => {
+    const lines = summaryTable(sampleRun().result).split("\n");
+    expect(lines.filter((line) => line.startsWith("M0"))).toHaveLength(1);
+    const temporal = lines.indexOf("temporal");
+    expect(lines[temporal + 1]).toMatch(
+      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +6\.90k +4\.00T +0\.66$/,
+    );
+    expect(lines[temporal + 2]).toMatch(/^ {2}M2 .+ 13\.8k +8\.00T/);
+    expect(lines[lines.indexOf("self-rewarding") + 1]).toMatch(/^ {2}M1/);
+  });
+
+  test("give means over seeds with intervals", () => {
+    const rows = [
+      { strategy: "temporal", model: "M1", measure: "true score" as const, values: [3, 3.2], estimate: estimate(3.1) },
+      { strategy: "temporal", model: "M1", measure: "win rate" as const, values: [0.6], estimate: estimate(0.6, null) },
+    ];
+    const text = studyTable({ format: 1, seeds: [0, 1], runs: ["seed-0", "seed-1"], rows });
+    expect(text).toContain("seeds 0, 1");
+    expect(text).toMatch(/temporal M1 +3\.10 ± 0\.10 +60 %/);
+  });
+});
