@@ -35,9 +35,8 @@ export type PromptRow = (RowPlace & Templated & { prompt: Conversation }) | (Row
 
 const text = z.string().refine((value) => value.isWellFormed(), "holds half of a surrogate pair, which is no text");
 const message = z.looseObject({ role: text.min(1, "must not be empty"), content: text });
-const conversation = z.union([text, z.array(message).min(1, "has no messages")], {
-  error: "must be a string or a list of {role, content}",
-});
+const turns = z.array(message).min(1, "has no messages");
+const conversation = z.union([text, turns], { error: "must be a string or a list of {role, content}" });
 const tokenIds = z.array(z.number().int().min(0, "must be a token id, 0 or more"), {
   error: "must be a list of token ids",
 });
@@ -140,10 +139,9 @@ class RowReader {
       this.fail(field, `The row has no field ${field}; it has ${this.fields()}`, remedy);
     }
     const value = this.value[field];
-    // Checked apart, so that the message names the turn at fault rather than the two forms.
-    return Array.isArray(value)
-      ? this.parse(z.array(message).min(1, "has no messages"), field)
-      : this.parse(conversation, field);
+    // Checked apart, so that the message names what is at fault rather than the two forms.
+    if (typeof value === "string") return this.parse(text, field);
+    return Array.isArray(value) ? this.parse(turns, field) : this.parse(conversation, field);
   }
 
   collectionPrompt(): string {

@@ -1,0 +1,205 @@
+import { describe, expect, test } from "vitest";
+import { readAllRows } from "./datasets.ts";
+import { extractPrompt } from "./extract-prompt.ts";
+import { completionRow, preferenceRow, promptRow } from "./rows.ts";
+import { failure, oracle, sharedFile } from "./testing.ts";
+
+const file = "rows.jsonl";
+const place = { file, row: 3 };
+const source = (value: Record<string, unknown>) => ({ row: 3, value });
+const preference = (value: Record<string, unknown>) => preferenceRow(source(value), file);
+const completion = (value: Record<string, unknown>) => completionRow(source(value), file);
+const prompt = (value: Record<string, unknown>) => promptRow(source(value), file);
+const refusal = (work: () => unknown) => failure(work);
+
+const user = (content: string) => ({ role: "user", content });
+const assistant = (content: string) => ({ role: "assistant", content });
+
+describe("preference rows", () => {
+  test("strings, conversations and ids", () => {
+    const strings = { prompt: "p", chosen: "c", rejected: "r" };
+    expect(preference(strings)).toEqual({ ...place, ...strings });
+    const turns = { prompt: [user("p")], chosen: [assistant("c")], rejected: [assistant("r")] };
+    expect(preference({ ...turns, score: 3 })).toEqual({ ...place, ...turns });
+    expect(preference({ prompt_ids: [1], chosen_ids: [2], rejected_ids: [3, 0] })).toEqual({
+      ...place,
+      promptIds: [1],
+      chosenIds: [2],
+      rejectedIds: [3, 0],
+    });
+  });
+
+  test("the oracles' files are accepted", async () => {
+    for (const name of ["preference.jsonl", "preference_plain.jsonl"]) {
+      const rows = await readAllRows(oracle(name));
+      expect(rows.map((row) => preferenceRow(row, name))).toHaveLength(24);
+    }
+  });
+
+  test("further fields of messages, tools and template settings are kept", () => {
+    const turn = { ...user("p"), name: "Ada" };
+    const tools = [{ type: "function" }];
+    const rest = { chosen: [assistant("c")], rejected: [assistant("r")] };
+    const row = preference({
+      prompt: [turn],
+      ...rest,
+      tools: JSON.stringify(tools),
+      chat_template_kwargs: { think: false },
+    });
+    expect(row).toEqual({ ...place, prompt: [turn], ...rest, variables: { tools, think: false } });
+  });
+
+  test("a prompt that its conversations imply, or repeat, is split off", () => {
+    const [shared, chosen, rejected] = [[user("p")], [assistant("c")], [assistant("r")]];
+    const implied = { chosen: [...shared, ...chosen], rejected: [...shared, ...rejected] };
+    expect(preference(implied)).toEqual({ ...place, prompt: shared, chosen, rejected });
+    expect(preference({ ...implied, prompt: null })).toEqual({ ...place, prompt: shared, chosen, rejected });
+    expect(preference({ ...implied, prompt: "p" })).toEqual({ ...place, prompt: shared, chosen, rejected });
+    const strings = preference({ chosen: "Q: a A: yes", rejected: "Q: a A: no" });
+    expect(strings).toEqual({ ...place, prompt: "Q: a A:", chosen: " yes", rejected: " no" });
+  });
+
+  test("a missing field is named, with those that are there", async () => {
+    expect((await refusal(() => preference({ prompt: "p", chosen: "c", score: 1 }))).message).toBe(
+      "The row has no field rejected; it has prompt, chosen, score (rows.jsonl, row 3, field rejected). " +
+        "Add the field rejected to every row, or name the file that has it.",
+    );
+    expect((await refusal(() => preference({}))).what).toBe("The row has no field chosen; it has none");
+    expect((await refusal(() => preference({ chosen: "a", rejected: "b" }))).message).toBe(
+      "The row has no field prompt, and chosen and rejected share no beginning; it has chosen, rejected " +
+        "(rows.jsonl, row 3, field prompt). Add the prompt as a field of its own.",
+    );
+  });
+
+  test("an empty completion is named", async () => {
+    expect((await refusal(() => preference({ prompt: "p", chosen: "", rejected: "r" }))).message).toBe(
+      "chosen is empty (rows.jsonl, row 3, field chosen). Leave the row out, or give it the answer that is missing.",
+    );
+    const turns = { prompt: [user("p")], chosen: [assistant("c")], rejected: [assistant("")] };
+    expect((await refusal(() => preference(turns))).what).toBe("rejected is empty");
+    expect((await refusal(() => preference({ ...turns, rejected: [] }))).what).toBe("rejected: has no messages");
+    const ids = { prompt_ids: [1], chosen_ids: [], rejected_ids: [1] };
+    expect((await refusal(() => preference(ids))).what).toBe("chosen_ids is empty");
+  });
+
+  test("mixed forms are named", async () => {
+    const remedy = "Write all fields of a row as strings, or all as lists of {role, content}.";
+    const one = await refusal(() => preference({ prompt: "p", chosen: "c", rejected: [assistant("r")] }));
+    expect(one.message).toBe(
+      `rejected is a conversation, but chosen is a string (rows.jsonl, row 3, field rejected). ${remedy}`,
+    );
+    const two = await refusal(() => preference({ prompt: [user("p")], chosen: "c", rejected: "r" }));
+    expect(two.what).toBe("chosen is a string, but prompt is a conversation");
+    const apart = { prompt: "p", chosen: [assistant("c")], rejected: [assistant("r")] };
+    expect((await refusal(() => preference(apart))).what).toBe("chosen is a conversation, but prompt is a string");
+  });
+
+  const broken: [Record<string, unknown>, string, RegExp][] = [
+    [{ chosen: 3 }, "chosen", /^chosen: must be a string or a list of \{role, content\}$/],
+    [{ chosen: ["text"] }, "chosen[0]", /^chosen\[0\]: .*expected object/],
+    [{ chosen: [{ content: "c" }] }, "chosen[0].role", /^chosen\[0\].role: .*expected string/],
+    [{ chosen: [{ role: "", content: "c" }] }, "chosen[0].role", /must not be empty/],
+    [{ chosen: [user("a"), { role: "assistant", content: [{ type: "text" }] }] }, "chosen[1].content", /string/],
+    [{ chosen: "half \ud83d" }, "chosen", /^chosen: holds half of a surrogate pair/],
+    [{ chosen: [assistant("half \udc00")] }, "chosen[0].content", /holds half of a surrogate pair/],
+  ];
+  test.each(broken)("a malformed field is named: %j", async (change, field, message) => {
+    const error = await refusal(() => preference({ prompt: "p", rejected: "r", ...change }));
+    expect(error.where).toEqual({ ...place, field });
+    expect(error.what).toMatch(message);
+  });
+
+  test.each([
+    [[1.5], "chosen_ids[0]"],
+    [[1, -2], "chosen_ids[1]"],
+    [["1"], "chosen_ids[0]"],
+    ["1 2", "chosen_ids"],
+  ])("ids that are none are named: %j", async (ids, field) => {
+    const error = await refusal(() => preference({ prompt_ids: [1], chosen_ids: ids, rejected_ids: [1] }));
+    expect(error.where).toEqual({ ...place, field });
+  });
+
+  test("tools and template settings that make no sense are named", async () => {
+    const row = { prompt: [user("p")], chosen: [assistant("c")], rejected: [assistant("r")] };
+    expect((await refusal(() => preference({ ...row, tools: "{" }))).where.field).toBe("tools");
+    const error = await refusal(() => preference({ ...row, chat_template_kwargs: 1 }));
+    expect(error.where.field).toBe("chat_template_kwargs");
+  });
+});
+
+describe("completion rows", () => {
+  test("strings, conversations and ids", () => {
+    expect(completion({ prompt: "p", completion: "c" })).toEqual({ ...place, prompt: "p", completion: "c" });
+    const turns = { prompt: [user("p")], completion: [assistant("c")] };
+    expect(completion(turns)).toEqual({ ...place, ...turns });
+    expect(completion({ prompt_ids: [1], completion_ids: [2] })).toEqual({
+      ...place,
+      promptIds: [1],
+      completionIds: [2],
+    });
+  });
+
+  test("faults are named", async () => {
+    const missing = await refusal(() => completion({ prompt: "p", chosen: "c" }));
+    expect(missing.what).toBe("The row has no field completion; it has prompt, chosen");
+    expect((await refusal(() => completion({ prompt: "p", completion: "" }))).what).toBe("completion is empty");
+    const mixed = await refusal(() => completion({ prompt: "p", completion: [assistant("c")] }));
+    expect(mixed.what).toBe("completion is a conversation, but prompt is a string");
+  });
+});
+
+describe("prompt rows", () => {
+  test("strings, conversations and ids; an empty string is left to the tokenizer", () => {
+    expect(prompt({ prompt: "" })).toEqual({ ...place, prompt: "" });
+    expect(prompt({ prompt: [user("p")], id: 7 })).toEqual({ ...place, prompt: [user("p")] });
+    expect(prompt({ prompt_ids: [1, 2] })).toEqual({ ...place, promptIds: [1, 2] });
+  });
+
+  test("the fields of well-known collections", () => {
+    expect(prompt({ question: "q", answer: "a" })).toEqual({ ...place, prompt: "q" });
+    expect(prompt({ turns: ["first", "second"] })).toEqual({ ...place, prompt: "first" });
+    expect(prompt({ instruction: "do", input: "it" })).toEqual({ ...place, prompt: "do\nit" });
+    expect(prompt({ instruction: "do", instances: [{ input: "", output: "x" }] })).toEqual({ ...place, prompt: "do" });
+  });
+
+  test.each([
+    ["alpaca_eval.jsonl", 805],
+    ["gsm8k_test.jsonl", 1319],
+    ["HumanEval.jsonl.gz", 164],
+    ["mt_bench_questions.jsonl", 80],
+    ["self_instruct_seed_tasks.jsonl", 175],
+    ["self_instruct_user_oriented.jsonl", 252],
+    ["vicuna_bench_questions.jsonl", 80],
+  ])("every row of %s gives a prompt", async (name, count) => {
+    const rows = (await readAllRows(sharedFile("data", name))).map((row) => promptRow(row, name));
+    expect(rows).toHaveLength(count);
+    expect(rows.every((row) => "prompt" in row && typeof row.prompt === "string" && row.prompt !== "")).toBe(true);
+  });
+
+  test("a row without any is named", async () => {
+    expect((await refusal(() => prompt({ text: "t" }))).message).toBe(
+      "The row has no field prompt; it has text (rows.jsonl, row 3, field prompt). " +
+        "Give rows with the field prompt (a string or a list of {role, content}), or prompt_ids.",
+    );
+    expect((await refusal(() => prompt({ turns: [] }))).what).toBe("turns: is empty");
+    expect((await refusal(() => prompt({ instruction: "" }))).where.field).toBe("instruction");
+  });
+});
+
+describe("extractPrompt counts as TRL does", () => {
+  test("by code points, giving the space to the completions", () => {
+    expect(extractPrompt("é👩 a", "é👩 b")).toEqual({ prompt: "é👩", chosen: " a", rejected: " b" });
+    expect(extractPrompt("👩a", "👨a")).toEqual({ prompt: "", chosen: "👩a", rejected: "👨a" });
+  });
+
+  test("one that begins the other keeps its last turn or character", () => {
+    expect(extractPrompt("ab", "abc")).toEqual({ prompt: "a", chosen: "b", rejected: "bc" });
+    const turns = [user("p"), assistant("c")];
+    expect(extractPrompt(turns, turns)).toEqual({ prompt: [turns[0]], chosen: [turns[1]], rejected: [turns[1]] });
+  });
+
+  test("the order of a message's fields does not matter", () => {
+    const other = { content: "p", role: "user" };
+    expect(extractPrompt([user("p"), assistant("c")], [other, assistant("r")]).prompt).toEqual([user("p")]);
+  });
+});
