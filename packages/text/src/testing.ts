@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { TemporaError } from "@tempora/errors";
+import { afterAll } from "vitest";
 
 /** Families of the oracles, one folder each. */
 export const families = ["llama", "llama3", "qwen2", "qwen3", "mistral"] as const;
@@ -21,9 +22,14 @@ export function oracle(...parts: string[]): string {
   return sharedFile("oracles", ...parts);
 }
 
-/** A fresh folder for one test. */
-export function scratch(): Promise<string> {
-  return mkdtemp(join(tmpdir(), "tempora-text-"));
+const scratches: string[] = [];
+afterAll(() => Promise.all(scratches.splice(0).map((folder) => rm(folder, { recursive: true, force: true }))));
+
+/** A fresh folder for one test; it is removed when its file of tests is done. */
+export async function scratch(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "tempora-text-"));
+  scratches.push(folder);
+  return folder;
 }
 
 /** A file of that name and content in a fresh folder. */
