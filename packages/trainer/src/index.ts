@@ -22,3 +22,4 @@ export * from "./store.ts";
 export { type StudyOptions, type StudyOutcome, studyRows, studySeeds } from "./study.ts";
 export { type SupervisedRow, type SupervisedTraining, trainSupervised } from "./supervised-training.ts";
 export type { TrainableEngine, TrainingOptions, TrainingSummary } from "./training-face.ts";
+export type { TrainingHooks, TrainingProgress } from "./training-steps.ts";

@@ -75,9 +75,15 @@ export function forestWork(
 
 /** Adds up what a stage computes. */
 export class Meter {
-  readonly totals: LedgerTotals = noTokens();
+  readonly totals: LedgerTotals;
 
-  constructor(readonly config: ModelConfig) {}
+  /** `before`: what an earlier process computed of the same stage. */
+  constructor(
+    readonly config: ModelConfig,
+    before: LedgerTotals | null = null,
+  ) {
+    this.totals = { ...(before ?? noTokens()) };
+  }
 
   /** A scoring pass. */
   score(forest: Forest): void {

@@ -1,12 +1,12 @@
 import { couplesPairs, type Forest, type PreferenceLoss, preferenceLoss } from "@tempora/engine";
 import type { Place } from "@tempora/errors";
-import { type MicroBatch, optimizerBatches, type PackItem, packForests } from "./batches.ts";
+import { type MicroBatch, type PackItem, packForests } from "./batches.ts";
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
-import { scheduleFactor } from "./schedules.ts";
 import { type ScoredCompletion, type ScoringEngine, scoreRows } from "./scoring.ts";
-import { accumulateSupervised, epochOrder, type SupervisedRow, toItem } from "./supervised-training.ts";
-import { optimize, type TrainableEngine, type TrainingOptions, type TrainingSummary } from "./training-face.ts";
+import { accumulateSupervised, type SupervisedRow, toItem } from "./supervised-training.ts";
+import type { TrainableEngine, TrainingOptions, TrainingSummary } from "./training-face.ts";
+import { runSteps, type TrainingHooks } from "./training-steps.ts";
 
 export interface PairIds {
   promptIds: readonly number[];
@@ -30,16 +30,14 @@ export interface Replay {
   weight: number;
 }
 
-export interface PreferenceTraining {
+export interface PreferenceTraining extends TrainingHooks {
   engine: TrainableEngine & ScoringEngine;
   rows: readonly (PairIds & { reference?: ReferenceSums })[];
   options: TrainingOptions & { loss: PreferenceLoss; replay?: Replay };
-  onMetrics?(metrics: Metrics): void | Promise<void>;
   /** Progress of the scoring pass over rows that bring no reference. */
   onReference?(done: number, total: number): void;
   /** Called with every forest that is trained on. */
   onForest?(forest: Forest): void;
-  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -49,44 +47,30 @@ export interface PreferenceTraining {
  * without replay.
  */
 export async function trainPreferences(training: PreferenceTraining): Promise<TrainingSummary> {
-  const { engine, rows, options, signal } = training;
+  const { engine, rows, options } = training;
   const references = await referenceSums(training);
   const items: PackItem[] = rows.map((row) => pairItem(row));
-  const stepsPerEpoch = Math.ceil(rows.length / options.batchPairs);
-  const total = stepsPerEpoch * options.epochs;
   const replay = options.replay === undefined ? null : replayRows(options.replay, options.seed);
-  const metrics: Metrics[] = [];
-  let seen = 0;
-  let computed = 0;
-  let step = 0;
-  await engine.resetOptimizer();
-  for (let epoch = 0; epoch < options.epochs; epoch++) {
-    let rowsDone = 0;
-    for (const batch of optimizerBatches(epochOrder(rows.length, options, epoch), options.batchPairs)) {
-      signal?.throwIfAborted();
+  return runSteps({
+    engine,
+    rows: rows.length,
+    options,
+    hooks: training,
+    skip: () => replay?.next(),
+    accumulate: async (batch) => {
       const result = await accumulatePairs(training, items, references, batch);
       const replayed = await accumulateReplay(training, replay);
-      const learningRate = options.learningRate * scheduleFactor(options.scheduler, step, total, options.warmupSteps);
-      const gradNorm = await optimize(engine, options, step + 1, learningRate);
-      step++;
-      rowsDone += batch.length;
-      computed += result.forestTokens + (replayed?.forestTokens ?? 0);
-      seen += result.sequenceTokens;
-      const row: Metrics = {
-        step,
-        epoch: epoch + rowsDone / rows.length,
+      return {
         loss: result.loss,
-        grad_norm: gradNorm,
-        learning_rate: learningRate,
-        num_tokens: seen,
-        ...pairMetrics(result.sums, options.loss.beta),
-        ...(replayed === null ? {} : { "tempora/replay_loss": replayed.loss }),
+        sequenceTokens: result.sequenceTokens,
+        computedTokens: result.forestTokens + (replayed?.forestTokens ?? 0),
+        metrics: {
+          ...pairMetrics(result.sums, options.loss.beta),
+          ...(replayed === null ? {} : { "tempora/replay_loss": replayed.loss }),
+        },
       };
-      metrics.push(row);
-      await training.onMetrics?.(row);
-    }
-  }
-  return { steps: step, tokens: computed, metrics };
+    },
+  });
 }
 
 export function pairItem(row: PairIds): PackItem {

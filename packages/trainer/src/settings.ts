@@ -122,6 +122,8 @@ export const settingsSchema = z.strictObject({
     /** Tokens of the KV cache at most. */
     maxCacheTokens: count,
   }),
+  /** A long training saves its state so often (wall clock); a killed one goes on from there. The result is the same. */
+  saveStateSeconds: amount,
   engine: z.strictObject({
     device: z.enum(["auto", "cpu", "cuda"]),
     /** null: the checkpoint's own. */
@@ -205,5 +207,6 @@ export const paperSettings: Settings = {
     judgements: 3,
   },
   generation: { maxRows: 256, maxCacheTokens: 131072 },
+  saveStateSeconds: 300,
   engine: { device: "auto", dtype: null, threads: 0 },
 };

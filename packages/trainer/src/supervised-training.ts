@@ -1,10 +1,8 @@
 import type { Forest } from "@tempora/engine";
 import type { Place } from "@tempora/errors";
-import { optimizerBatches, type PackItem, packForests } from "./batches.ts";
-import type { Metrics } from "./metrics.ts";
-import { deriveSeed, permutation } from "./random.ts";
-import { scheduleFactor } from "./schedules.ts";
-import { optimize, type TrainableEngine, type TrainingOptions, type TrainingSummary } from "./training-face.ts";
+import { type PackItem, packForests } from "./batches.ts";
+import type { TrainableEngine, TrainingOptions, TrainingSummary } from "./training-face.ts";
+import { runSteps, type TrainingHooks } from "./training-steps.ts";
 
 export interface SupervisedRow {
   promptIds: readonly number[];
@@ -12,14 +10,13 @@ export interface SupervisedRow {
   where?: Place;
 }
 
-export interface SupervisedTraining {
+export interface SupervisedTraining extends TrainingHooks {
   engine: TrainableEngine;
   rows: readonly SupervisedRow[];
   /** batchPairs counts rows here. */
   options: TrainingOptions;
-  onMetrics?(metrics: Metrics): void | Promise<void>;
+  /** Called with every forest that is trained on. */
   onForest?(forest: Forest): void;
-  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -29,44 +26,21 @@ export interface SupervisedTraining {
 export async function trainSupervised(training: SupervisedTraining): Promise<TrainingSummary> {
   const { engine, rows, options, signal } = training;
   const items = rows.map(toItem);
-  const stepsPerEpoch = Math.ceil(rows.length / options.batchPairs);
-  const total = stepsPerEpoch * options.epochs;
-  const metrics: Metrics[] = [];
-  let seen = 0;
-  let computed = 0;
-  let step = 0;
-  await engine.resetOptimizer();
-  for (let epoch = 0; epoch < options.epochs; epoch++) {
-    let rowsDone = 0;
-    for (const batch of optimizerBatches(epochOrder(rows.length, options, epoch), options.batchPairs)) {
-      signal?.throwIfAborted();
+  return runSteps({
+    engine,
+    rows: rows.length,
+    options,
+    hooks: training,
+    accumulate: async (batch) => {
       const chosen = batch.map((index) => items[index] as PackItem);
       const { loss, forestTokens } = await accumulateSupervised(engine, chosen, 1, options, training.onForest, signal);
-      const learningRate = options.learningRate * scheduleFactor(options.scheduler, step, total, options.warmupSteps);
-      const gradNorm = await optimize(engine, options, step + 1, learningRate);
-      step++;
-      rowsDone += batch.length;
-      computed += forestTokens;
-      for (const item of chosen) seen += item.promptIds.length + (item.completions[0]?.length ?? 0);
-      const row: Metrics = {
-        step,
-        epoch: epoch + rowsDone / rows.length,
-        loss,
-        grad_norm: gradNorm,
-        learning_rate: learningRate,
-        num_tokens: seen,
-      };
-      metrics.push(row);
-      await training.onMetrics?.(row);
-    }
-  }
-  return { steps: step, tokens: computed, metrics };
-}
-
-/** The order of the rows in one epoch. */
-export function epochOrder(count: number, options: TrainingOptions, epoch: number): number[] {
-  if (!options.shuffle) return Array.from({ length: count }, (_, index) => index);
-  return permutation(count, deriveSeed(options.seed, "epoch", epoch));
+      const sequenceTokens = chosen.reduce(
+        (sum, item) => sum + item.promptIds.length + (item.completions[0]?.length ?? 0),
+        0,
+      );
+      return { loss, sequenceTokens, computedTokens: forestTokens };
+    },
+  });
 }
 
 export function toItem(row: SupervisedRow): PackItem {

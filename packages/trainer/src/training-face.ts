@@ -69,21 +69,3 @@ export interface TrainingSummary {
   tokens: number;
   metrics: Metrics[];
 }
-
-/** Takes one AdamW step and gives the gradient norm before clipping. */
-export async function optimize(
-  engine: TrainableEngine,
-  options: TrainingOptions,
-  step: number,
-  learningRate: number,
-): Promise<number> {
-  const { gradNorm } = await engine.optimizerStep({
-    learningRate,
-    betas: options.betas ?? [0.9, 0.999],
-    epsilon: options.epsilon ?? 1e-8,
-    weightDecay: options.weightDecay,
-    maxGradNorm: options.maxGradNorm,
-    seed: options.seed + step,
-  });
-  return gradNorm;
-}

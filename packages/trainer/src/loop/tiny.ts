@@ -6,6 +6,7 @@ export function tinySettings(): Settings {
   const world = worldSettings();
   return {
     ...world,
+    saveStateSeconds: 1,
     promptsPerIteration: 16,
     candidates: 4,
     maxBaselineIterations: 8,

@@ -15,6 +15,7 @@ import { type SupervisedRow, trainSupervised } from "../supervised-training.ts";
 import type { TrainingSummary } from "../training-face.ts";
 import { type ModelRef, type Position, type RunContext, runStage } from "./context.ts";
 import { exampleIds } from "./conversation.ts";
+import { TrainingState } from "./training-state.ts";
 
 /** What a training stage keeps in the store beside model/ and metrics.jsonl. */
 export interface TrainedStage {
@@ -107,7 +108,9 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
     },
     compute: async (stage, progress) => {
       const { engine } = await host.useForTraining(start);
-      const meter = new Meter(engine.config);
+      const state = await TrainingState.open(stage, settings.saveStateSeconds);
+      const meter = new Meter(engine.config, state.totals);
+      replayEvents(context, plan, state);
       const summary = await trainPreferences({
         engine,
         rows: pairs,
@@ -119,10 +122,20 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
         },
         onMetrics: (row) => watch(context, plan, row, progress),
         onForest: (forest) => meter.train(forest, settings.training.checkpointing),
+        onStep: (done) => state.afterStep(engine, done, meter.totals),
+        resume: state.resume(engine),
         signal: context.signal,
       });
       const { config, raw } = checkpoint;
-      return keep(context, stage, { engine, config, raw, companions: start.folder, summary, totals: meter.totals });
+      return keep(context, stage, {
+        engine,
+        config,
+        raw,
+        companions: start.folder,
+        summary,
+        state,
+        totals: meter.totals,
+      });
     },
   });
   const metrics = await readMetrics(join(folder, "metrics.jsonl"));
@@ -173,16 +186,21 @@ export async function supervisedStage(
     },
     compute: async (stage, progress) => {
       const begun = await plan.begin();
-      const meter = new Meter(begun.engine.config);
+      const { engine } = begun;
+      const state = await TrainingState.open(stage, settings.saveStateSeconds);
+      const meter = new Meter(engine.config, state.totals);
+      replayEvents(context, { name: plan.name, phase: 0, position }, state);
       const summary = await trainSupervised({
-        engine: begun.engine,
+        engine,
         rows: begun.rows,
         options,
         onMetrics: (row) => watch(context, { name: plan.name, phase: 0, position }, row, progress),
         onForest: (forest) => meter.train(forest, options.checkpointing),
+        onStep: (done) => state.afterStep(engine, done, meter.totals),
+        resume: state.resume(engine),
         signal: context.signal,
       });
-      return keep(context, stage, { ...begun, summary, totals: meter.totals });
+      return keep(context, stage, { ...begun, summary, state, totals: meter.totals });
     },
   });
   const metrics = await readMetrics(join(folder, "metrics.jsonl"));
@@ -193,6 +211,15 @@ export async function supervisedStage(
 
 function origin(plan: { name: string; phase: number; position: Position }) {
   return { ...plan.position, phase: plan.phase, model: plan.name };
+}
+
+/** Steps that an earlier process did: their events come first, as if they had been done now. */
+function replayEvents(
+  context: RunContext,
+  plan: { name: string; phase: number; position: Position },
+  state: TrainingState,
+): void {
+  for (const row of state.metrics) context.events.append({ event: "step", ...origin(plan), ...row });
 }
 
 function watch(
@@ -217,6 +244,7 @@ interface Kept {
   companions?: string;
   files?: Record<string, string>;
   summary: TrainingSummary;
+  state: TrainingState;
   totals: LedgerTotals;
 }
 
@@ -235,6 +263,7 @@ async function keep(context: RunContext, stage: string, kept: Kept): Promise<Tra
     files: { ...files, [judgeTemplateFile]: `${JSON.stringify(context.source.judgeTemplate, null, 2)}\n` },
   });
   await writeJsonl(join(stage, "metrics.jsonl"), summary.metrics);
+  await kept.state.remove();
   return { hash: await checkpointHash(model), steps: summary.steps, tokens: summary.tokens, totals };
 }
 
