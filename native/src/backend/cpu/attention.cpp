@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "attention_plan.h"
+#include "attention_scratch.h"
 #include "cpu_backend.h"
 #include "parallel.h"
 #include "views.h"
@@ -25,26 +26,12 @@ TreeAttentionCall call_of(const CpuAttentionPlan& plan, const AttentionShape& sh
   call.heads = shape.heads;
   call.kv_heads = shape.kv_heads;
   call.head_dim = shape.head_dim;
-  // Large enough for all, small enough to be subtracted from a position.
-  call.window = shape.window > 0 ? std::min(shape.window, 1 << 30) : 1 << 30;
+  call.window = attention_window(shape);
   call.q = q.data;
   call.k = k.data;
   call.v = v.data;
   return call;
 }
-
-// One piece of scratch for each thread.
-class ThreadScratch {
- public:
-  ThreadScratch(CpuBackend& backend, std::int64_t floats)
-      : floats_((floats + 15) / 16 * 16),
-        buffer_(backend.workspace(static_cast<std::size_t>(floats_ * backend.threads()) * sizeof(float))) {}
-  float* of(int thread) const { return static_cast<float*>(buffer_.data()) + thread * floats_; }
-
- private:
-  std::int64_t floats_;
-  Buffer buffer_;
-};
 
 // Where the chunks of one tree and key/value head sum d_k and d_v: f32 [chunks, 2, tokens, head_dim].
 class GradientSums {

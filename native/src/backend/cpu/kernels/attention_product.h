@@ -17,6 +17,32 @@ constexpr int kTileVectors = 2;
 constexpr int tile_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 #endif
 
+// The last rows, fewer than a whole tile.
+template <int kRows, int kVectors, typename Tiles>
+inline void for_last_rows(const Tiles& tiles, std::int64_t rows, std::int64_t row, int vector) {
+  if constexpr (kRows > 0) {
+    if (rows - row == kRows) {
+      tiles.template compute<kRows, kVectors>(row, vector);
+    } else {
+      for_last_rows<kRows - 1, kVectors>(tiles, rows, row, vector);
+    }
+  }
+}
+
+// Calls tiles.compute<tile rows, tile vectors>(row, vector) for all of [0, rows) and [vector, vectors).
+template <int kVectors = kTileVectors, typename Tiles>
+inline void for_tiles(const Tiles& tiles, std::int64_t rows, int vector, int vectors) {
+  constexpr int kRows = tile_rows(kVectors);
+  for (; vector + kVectors <= vectors; vector += kVectors) {
+    std::int64_t row = 0;
+    for (; row + kRows <= rows; row += kRows) tiles.template compute<kRows, kVectors>(row, vector);
+    for_last_rows<kRows - 1, kVectors>(tiles, rows, row, vector);
+  }
+  if constexpr (kVectors > 1) {
+    if (vector < vectors) for_tiles<kVectors - 1>(tiles, rows, vector, vectors);
+  }
+}
+
 struct BlockProduct {
   const float* a;
   std::int64_t a_row, a_step;  // strides of m and k
@@ -28,68 +54,43 @@ struct BlockProduct {
   int n_vectors;
   std::int64_t k;
   bool add;
+
+  template <int kRows, int kVectors>
+  void compute(std::int64_t row, int vector) const;
 };
 
 template <int kRows, int kVectors>
-inline void product_tile(const BlockProduct& p, std::int64_t row, int vector) {
-  const float* a[kRows];
+inline void BlockProduct::compute(std::int64_t row, int vector) const {
+  const float* left[kRows];
   VecF sum[kRows][kVectors];
-  float* c = p.c + row * p.c_row + vector * kWidth;
+  float* to = c + row * c_row + vector * kWidth;
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    a[r] = p.a + (row + r) * p.a_row;
+    left[r] = a + (row + r) * a_row;
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = p.add ? load(c + r * p.c_row + v * kWidth) : VecF{};
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = add ? load(to + r * c_row + v * kWidth) : VecF{};
   }
-  const float* b = p.b + vector * kWidth;
-  std::int64_t step = 0;
-  for (std::int64_t k = 0; k < p.k; ++k, b += p.b_step, step += p.a_step) {
-    VecF right[kVectors];
+  const float* right = b + vector * kWidth;
+  std::int64_t at = 0;
+  for (std::int64_t step = 0; step < k; ++step, right += b_step, at += a_step) {
+    VecF columns[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * kWidth);
+    for (int v = 0; v < kVectors; ++v) columns[v] = load(right + v * kWidth);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const float left = a[r][step];
+      const float element = left[r][at];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += left * right[v];
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += element * columns[v];
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store(c + r * p.c_row + v * kWidth, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v) store(to + r * c_row + v * kWidth, sum[r][v]);
   }
 }
 
-// The last rows, fewer than a whole tile.
-template <int kRows, int kVectors>
-inline void product_rest(const BlockProduct& p, std::int64_t row, int vector) {
-  if constexpr (kRows > 0) {
-    if (p.m - row == kRows) {
-      product_tile<kRows, kVectors>(p, row, vector);
-    } else {
-      product_rest<kRows - 1, kVectors>(p, row, vector);
-    }
-  }
-}
-
-template <int kVectors>
-inline void product_column(const BlockProduct& p, int vector) {
-  constexpr int kRows = tile_rows(kVectors);
-  std::int64_t row = 0;
-  for (; row + kRows <= p.m; row += kRows) product_tile<kRows, kVectors>(p, row, vector);
-  product_rest<kRows - 1, kVectors>(p, row, vector);
-}
-
-template <int kVectors>
-inline void product_columns(const BlockProduct& p, int vector) {
-  for (; vector + kVectors <= p.n_vectors; vector += kVectors) product_column<kVectors>(p, vector);
-  if constexpr (kVectors > 1) {
-    if (vector < p.n_vectors) product_columns<kVectors - 1>(p, vector);
-  }
-}
-
-inline void multiply(const BlockProduct& p) { product_columns<kTileVectors>(p, 0); }
+inline void multiply(const BlockProduct& p) { for_tiles(p, p.m, 0, p.n_vectors); }
 
 // 2^x for x <= 128, relative error below 2e-7; 0 below 2^-125, NaN for NaN.
 inline VecF exp2(VecF x) {
