@@ -74,7 +74,7 @@ function chartSeries(spec, series) {
     showSymbol: series.points.length <= 40,
     symbolSize: 7,
     lineStyle: { width: 2, color: stroke, type: series.dashed ? "dashed" : "solid" },
-    itemStyle: { color: stroke },
+    itemStyle: { color: stroke, opacity: series.opacity ?? 1 },
   };
   const intervals = series.points.filter(([, , low, high]) => low !== null && high !== null);
   if (intervals.length === 0) return [main];
@@ -131,7 +131,7 @@ const field = (id) => document.getElementById(id);
 let page = 0;
 
 function fillFilters() {
-  const options = (values) => values.map((value) => new Option(value, value));
+  const options = (values) => values.map((value) => element("option", "", value));
   const unique = (get) => [...new Set(data.pairs.map(get))].sort();
   field("pair-strategy").append(...options(unique((pair) => pair.strategy)));
   field("pair-iteration").append(...options(unique((pair) => `${pair.iteration}`)));

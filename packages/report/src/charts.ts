@@ -9,6 +9,8 @@ export interface Series {
   /** Index into the page's colours: a strategy has one colour in every chart. */
   color: number;
   dashed?: boolean;
+  /** Tells models of one strategy apart. */
+  opacity?: number;
   points: Point[];
 }
 
@@ -173,6 +175,7 @@ function histogram(result: RunResult): Chart {
       series.push({
         name: position === 0 ? model.model : `${strategy.name} ${model.model}`,
         color: position === 0 ? -1 : index,
+        opacity: position === 0 ? 1 : 0.4 + (0.6 * position) / (strategy.models.length - 1),
         points: total === 0 ? [] : counts.map((count, score) => [score, count / total, null, null]),
       });
     });
