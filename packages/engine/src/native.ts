@@ -5,8 +5,7 @@ import type { NativeAddon, NativeCancel, NativeDeviceInfo, NativeErrorCode } fro
 
 /** Where cmake-js leaves the addon; TEMPORA_ADDON names another build, such as one with sanitizers. */
 export const addonFile =
-  process.env.TEMPORA_ADDON ??
-  fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
+  process.env.TEMPORA_ADDON ?? fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
 
 /** Loads an addon file, or says what to do about it. */
 export function openAddon(file: string): NativeAddon {

@@ -1,0 +1,27 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { callRoundTrip, deviceInfo, openAddon } from "./native.ts";
+
+test("says how to build an addon that is missing", () => {
+  const file = join(tmpdir(), "nowhere", "tempora.node");
+  expect(() => openAddon(file)).toThrow(`The native engine has not been built (${file}). Run \`bun run build\`.`);
+});
+
+test("says why an addon does not load", () => {
+  const file = join(mkdtempSync(join(tmpdir(), "tempora-")), "tempora.node");
+  writeFileSync(file, "not a shared library");
+  expect(() => openAddon(file)).toThrow("The native engine does not load");
+});
+
+test("describes the machine", () => {
+  const info = deviceInfo();
+  expect(["baseline", "avx2", "avx512", "avx512bf16"]).toContain(info.cpuKernels);
+  expect(info.threads).toBeGreaterThan(0);
+  if (info.cuda.devices.length === 0) expect(info.cuda.problem).toBeTruthy();
+});
+
+test("goes to another thread and back", async () => {
+  await expect(Promise.all([callRoundTrip(), callRoundTrip()])).resolves.toEqual([undefined, undefined]);
+});
