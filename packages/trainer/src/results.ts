@@ -200,6 +200,8 @@ export interface StrategyResult {
   /** M0 first, then the model after each iteration. */
   models: ModelResult[];
   totals: LedgerTotals;
+  /** Why a baseline ended before its compute was spent: its judge collapsed, or there were no pairs left. */
+  stopped?: string;
 }
 
 /** How M0 was made, when the run made it. */

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { TemporaError } from "@tempora/errors";
 import { interval95, type PhaseRule, type Pools, rolesOf, type Strategy, selectPairs } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
 import type {
@@ -14,6 +13,7 @@ import type {
 import type { Task } from "../sources/source.ts";
 import type { ModelRef, Position, RunContext } from "../stages/context.ts";
 import { asCompletion, pairIds } from "../stages/conversation.ts";
+import { StrategyEnded } from "../stages/ended.ts";
 import { cosineStage } from "../stages/represent.ts";
 import { preferenceStage, referenceStage } from "../stages/train.ts";
 import { makePool, type Pool } from "./pools.ts";
@@ -224,11 +224,11 @@ class Iteration {
   }
 }
 
-function noPairs(strategy: string, iteration: number, dropped: Record<string, number>): TemporaError {
+function noPairs(strategy: string, iteration: number, dropped: Record<string, number>): StrategyEnded {
   const reasons = Object.entries(dropped)
     .filter(([, count]) => count > 0)
     .map(([reason, count]) => `${reason} ${count}`);
-  return new TemporaError(`Iteration ${iteration} of ${strategy} has no pairs (${reasons.join(", ")})`, {
+  return new StrategyEnded(`Iteration ${iteration} of ${strategy} has no pairs (${reasons.join(", ")})`, {
     remedy:
       "Sample more candidates or judgements, raise the temperature, or use prompts that the model answers unevenly.",
   });

@@ -12,6 +12,7 @@ import type { Settings } from "../settings.ts";
 import { fileSource } from "../sources/files.ts";
 import { worldSource } from "../sources/world.ts";
 import type { ModelRef, RunContext } from "../stages/context.ts";
+import { StrategyEnded } from "../stages/ended.ts";
 import { ModelHost } from "../stages/model-host.ts";
 import { startModel } from "../stages/start.ts";
 import { type Json, Store } from "../store.ts";
@@ -48,6 +49,16 @@ export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
   } finally {
     await lock.release();
   }
+}
+
+interface StrategyPlan {
+  first: ModelRef;
+  external: ModelRef | null;
+  name: StrategyName;
+  strategy: StrategyResult;
+  /** The compute to match, or null for the run's own strategy. */
+  target: LedgerTotals | null;
+  save(): Promise<void>;
 }
 
 class Run {
@@ -132,44 +143,42 @@ class Run {
     }
   }
 
-  async #strategy(
-    context: RunContext,
-    plan: {
-      first: ModelRef;
-      external: ModelRef | null;
-      name: StrategyName;
-      strategy: StrategyResult;
-      target: LedgerTotals | null;
-      save(): Promise<void>;
-    },
-  ): Promise<void> {
-    const { first, external, strategy } = plan;
-    const { settings, folder } = this;
-    let current = first;
-    while (this.#goesOn(strategy, plan.target)) {
-      const { next, result } = await runIteration(context, {
-        strategy: strategies[plan.name],
-        index: strategy.iterations.length,
-        current,
-        past: first,
-        judge: external ?? (settings.judge.role === "frozen" ? first : current),
-        runFolder: folder,
-        strategyFolder: strategy.folder,
-      });
-      current = next;
-      await placeModel(current.folder, join(folder, strategy.folder, "models", current.name));
-      strategy.iterations.push(result);
-      strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
-      strategy.models.push(await this.#evaluate(context, current, plan));
+  async #strategy(context: RunContext, plan: StrategyPlan): Promise<void> {
+    let current = plan.first;
+    while (this.#goesOn(plan.strategy, plan.target)) {
+      try {
+        current = await this.#iteration(context, plan, current);
+      } catch (error) {
+        // The run is about its first strategy. That a baseline cannot go on is a finding of the comparison.
+        if (!(error instanceof StrategyEnded) || plan.target === null) throw error;
+        plan.strategy.stopped = error.message;
+        context.observer.note(`${plan.name} ends here: ${error.message}`);
+        return;
+      }
       await plan.save();
     }
   }
 
-  #evaluate(
-    context: RunContext,
-    model: ModelRef,
-    plan: { first: ModelRef; external: ModelRef | null; strategy: StrategyResult },
-  ): Promise<ModelResult> {
+  /** One iteration with its evaluation; returns the next model. */
+  async #iteration(context: RunContext, plan: StrategyPlan, current: ModelRef): Promise<ModelRef> {
+    const { first, external, strategy } = plan;
+    const { next, result } = await runIteration(context, {
+      strategy: strategies[plan.name],
+      index: strategy.iterations.length,
+      current,
+      past: first,
+      judge: external ?? (this.settings.judge.role === "frozen" ? first : current),
+      runFolder: this.folder,
+      strategyFolder: strategy.folder,
+    });
+    await placeModel(next.folder, join(this.folder, strategy.folder, "models", next.name));
+    strategy.iterations.push(result);
+    strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
+    strategy.models.push(await this.#evaluate(context, next, plan));
+    return next;
+  }
+
+  #evaluate(context: RunContext, model: ModelRef, plan: StrategyPlan): Promise<ModelResult> {
     return evaluateModel(context, {
       model,
       first: plan.first,

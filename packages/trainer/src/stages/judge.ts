@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { TemporaError } from "@tempora/errors";
 import {
   aggregate,
   auditJudgements,
@@ -15,6 +14,7 @@ import type { JudgeAudit, LedgerTotals } from "../results.ts";
 import { hashJson } from "../store.ts";
 import { type ModelRef, type Position, type RunContext, runStage } from "./context.ts";
 import { ownPromptIds } from "./conversation.ts";
+import { StrategyEnded } from "./ended.ts";
 import type { LoadedModel } from "./model-host.ts";
 import { BufferedLog, meterPrompts, type SamplingRequest, sample } from "./sampling.ts";
 
@@ -58,7 +58,7 @@ export interface JudgeOutcome {
 
 /**
  * Samples judgements of every response, samples those again that do not parse, up to the limit, and audits the judge.
- * Throws a TemporaError with the counts when the judge has collapsed or mostly fails.
+ * Throws StrategyEnded with the counts when the judge has collapsed or mostly fails.
  */
 export async function judgeStage(context: RunContext, plan: JudgePlan): Promise<JudgeOutcome> {
   const { judge, responses } = plan;
@@ -250,7 +250,7 @@ function refuseCollapsed(
 ): void {
   const collapse = collapsed(audit, limits);
   if (collapse === null) return;
-  throw new TemporaError(`The judge ${plan.judge.name} is of no use on the ${plan.label}: ${collapse.counts}`, {
+  throw new StrategyEnded(`The judge ${plan.judge.name} is of no use on the ${plan.label}: ${collapse.counts}`, {
     where: { file: plan.judge.folder },
     remedy: collapse.remedy,
   });
