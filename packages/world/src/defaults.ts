@@ -27,16 +27,16 @@ export const worldDefaults = {
   answersPerPrompt: 4,
   /** M0's supervised training: every step sees `batchDemonstrations` IFT and `batchGraded` EFT rows, each once. */
   sft: {
-    steps: 600,
-    batchDemonstrations: 64,
-    batchGraded: 64,
+    steps: 1600,
+    batchDemonstrations: 48,
+    batchGraded: 24,
     learningRate: 2e-3,
     scheduler: "linear",
     warmupSteps: 20,
     weightDecay: 0,
     maxGradNorm: 1,
     /** Standard deviation of the initial weights. */
-    initialDeviation: 0.04,
+    initialDeviation: 0.08,
   },
   loop: {
     promptsPerIteration: 500,

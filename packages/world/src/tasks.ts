@@ -28,17 +28,17 @@ export function makeTask(kind: Kind, random: Random): Task {
 
 const makers: Record<Kind, (random: Random) => Task> = {
   repeat: (random) => {
-    const input = random.sample(words, random.between(3, 6));
+    const input = random.sample(words, random.between(4, 5));
     return task("repeat", input, input, wordSet);
   },
   reverse: (random) => {
-    const input = random.sample(words, random.between(3, 5));
+    const input = random.sample(words, 4);
     return task("reverse", input, input.toReversed(), wordSet);
   },
   sort: (random) => {
     const byNumber = random.chance(0.5);
     const pool = byNumber ? numbers : letters;
-    const input = random.sample(pool, random.between(3, 5));
+    const input = random.sample(pool, 4);
     const answer = input.toSorted((a, b) => pool.indexOf(a) - pool.indexOf(b));
     return task("sort", input, answer, byNumber ? numberSet : letterSet);
   },
@@ -47,10 +47,9 @@ const makers: Record<Kind, (random: Random) => Task> = {
     return task("spell", input, [...input.join("")], letterSet);
   },
   count: (random) => {
-    const distinct = random.sample(words, random.between(2, 3));
+    const distinct = random.sample(words, 2);
     const input = [...distinct];
-    const total = random.between(distinct.length + 1, 6);
-    while (input.length < total) input.splice(random.between(1, input.length), 0, random.pick(distinct));
+    while (input.length < 5) input.splice(random.between(1, input.length), 0, random.pick(distinct));
     const answer: string[] = [];
     for (const word of new Set(input)) answer.push(word, String(input.filter((other) => other === word).length));
     return task("count", input, answer, countSet);
@@ -58,7 +57,7 @@ const makers: Record<Kind, (random: Random) => Task> = {
   add: (random) => {
     const input: string[] = [];
     const answer: string[] = [];
-    const sums = random.between(2, 3);
+    const sums = 3;
     for (let i = 0; i < sums; i++) {
       const a = random.between(0, 9);
       const b = random.between(0, 9);
@@ -70,23 +69,22 @@ const makers: Record<Kind, (random: Random) => Task> = {
   },
   last: (random) => {
     const count = random.between(2, 3);
-    const list = random.sample(words, random.between(count + 1, 6));
+    const list = random.sample(words, 5);
     return task("last", [String(count), ...list], list.slice(-count), wordSet);
   },
   second: (random) => {
-    const input = random.sample(words, random.between(4, 7));
+    const input = random.sample(words, 6);
     const answer = input.filter((_, i) => i % 2 === 1);
     return task("second", input, answer, wordSet);
   },
   list: (random) => {
-    const input = random.sample(words, random.between(2, 4));
+    const input = random.sample(words, 3);
     const answer = ["(", ...input.flatMap((word, i) => (i === 0 ? [word] : [",", word])), ")"];
     return task("list", input, answer, listSet);
   },
   sentence: (random) => {
     const [first, last] = random.sample(nouns, 2) as [string, string];
-    const adjective = random.chance(0.6) ? random.pick(adjectives) : null;
-    const input = adjective === null ? [first, last] : [adjective, first, last];
+    const input = [random.pick(adjectives), first, last];
     return { ...task("sentence", input, sentence(input, random), sentenceSet), open: input };
   },
 };

@@ -93,7 +93,7 @@ function modelConfig(): WorldModelConfig {
     vocabSize: vocabulary.length,
     hiddenSize: 128,
     intermediateSize: 384,
-    layers: 4,
+    layers: 3,
     heads: 4,
     kvHeads: 2,
     headDim: 32,
@@ -102,8 +102,9 @@ function modelConfig(): WorldModelConfig {
     qkvBias: false,
     outputBias: false,
     qkNorm: false,
-    windows: [0, 0, 0, 0],
-    ropeTheta: 10000,
+    windows: [0, 0, 0],
+    // Rows have some thirty tokens: slow rotations would tell none of their positions apart.
+    ropeTheta: 200,
     ropeScaling: null,
     maxPositions: 128,
   };
