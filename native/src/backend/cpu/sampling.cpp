@@ -19,6 +19,7 @@ namespace {
 
 struct Candidate {
   float logit;
+  float weight;  // exp((logit - largest) / temperature), once weighed
   std::int32_t token;
 };
 
@@ -105,20 +106,21 @@ class RowSampler {
       gather(top_p_threshold());
     }
     weigh();
-    if (options_.top_p < 1) {
-      double mass = mass_;
-      if (top_k) {
-        mass = 0;
-        for (const float weight : weights_) mass += weight;
-      }
-      keep_mass(mass * options_.top_p);
-      weigh();
-    }
-    double mass = 0;
-    for (const float weight : weights_) mass += weight;
+    if (options_.top_p < 1)
+      keep_mass((top_k ? mass_of(candidates_.begin(), candidates_.end()) : mass_) * options_.top_p);
+    std::vector<float> weights;
+    weights.reserve(candidates_.size());
+    for (const Candidate& candidate : candidates_) weights.push_back(candidate.weight);
+    const double mass = mass_of(candidates_.begin(), candidates_.end());
     return candidates_[static_cast<std::size_t>(
-                           walk(weights_.data(), static_cast<std::int64_t>(weights_.size()), uniform * mass))]
+                           walk(weights.data(), static_cast<std::int64_t>(weights.size()), uniform * mass))]
         .token;
+  }
+
+  static double mass_of(std::vector<Candidate>::const_iterator begin, std::vector<Candidate>::const_iterator end) {
+    double mass = 0;
+    for (; begin != end; ++begin) mass += begin->weight;
+    return mass;
   }
 
   // A logit that at least top_k tokens reach: the top_k-th of the blocks' maxima.
@@ -145,7 +147,7 @@ class RowSampler {
       const std::int64_t first = static_cast<std::int64_t>(block) * kSamplingBlock;
       const std::int64_t end = std::min(vocab_, first + kSamplingBlock);
       for (std::int64_t token = first; token < end; ++token) {
-        if (logits_[token] >= threshold) candidates_.push_back({logits_[token], static_cast<std::int32_t>(token)});
+        if (logits_[token] >= threshold) candidates_.push_back({logits_[token], 0, static_cast<std::int32_t>(token)});
       }
     }
   }
@@ -166,11 +168,6 @@ class RowSampler {
   void keep_mass(double wanted) {
     std::vector<Candidate> order = candidates_;
     auto begin = order.begin(), end = order.end();
-    const auto mass_of = [&](auto from, auto to) {
-      double mass = 0;
-      for (auto it = from; it != to; ++it) mass += weight_of(*it);
-      return mass;
-    };
     while (end - begin > 16) {
       const auto middle = begin + (end - begin) / 2;
       std::nth_element(begin, middle, end, before);
@@ -184,20 +181,16 @@ class RowSampler {
     }
     std::sort(begin, end, before);
     auto last = begin;
-    for (wanted -= weight_of(*last); wanted > 0 && last + 1 != end; wanted -= weight_of(*last)) ++last;
+    for (wanted -= last->weight; wanted > 0 && last + 1 != end; wanted -= last->weight) ++last;
     keep_until(*last);
   }
 
-  double weight_of(const Candidate& candidate) const {
-    return std::exp(static_cast<double>((candidate.logit - largest_) * scale_));
-  }
-
   void weigh() {
-    std::vector<float> logits;
-    logits.reserve(candidates_.size());
-    for (const Candidate& candidate : candidates_) logits.push_back(candidate.logit);
-    weights_.resize(logits.size());
-    kernels_.exp_weights(logits.data(), static_cast<std::int64_t>(logits.size()), largest_, scale_, weights_.data());
+    std::vector<float> values;
+    values.reserve(candidates_.size());
+    for (const Candidate& candidate : candidates_) values.push_back(candidate.logit);
+    kernels_.exp_weights(values.data(), static_cast<std::int64_t>(values.size()), largest_, scale_, values.data());
+    for (std::size_t i = 0; i < values.size(); ++i) candidates_[i].weight = values[i];
   }
 
   const SamplingKernels& kernels_;
@@ -208,7 +201,6 @@ class RowSampler {
   std::vector<float> maxima_;  // of the blocks
   std::vector<float> sums_;    // of the blocks, at scale_
   std::vector<Candidate> candidates_;
-  std::vector<float> weights_;  // of the candidates
   double mass_ = 0;
   float largest_ = 0;
   float scale_ = 1;
