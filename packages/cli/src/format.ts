@@ -8,9 +8,7 @@ export function formatCount(value: number): string {
 }
 
 function trim(value: number): string {
-  return value
-    .toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)
-    .replace(/\.?0+$/, (end) => (end.startsWith(".") ? "" : end));
+  return `${+value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}`;
 }
 
 /** "0.8 s", "42 s", "3 min 5 s", "2 h 10 min" */

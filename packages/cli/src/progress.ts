@@ -4,6 +4,9 @@ import { formatCount, formatDuration } from "./format.ts";
 /** Plain output, without a terminal, says something this often. */
 const plainInterval = 10_000;
 
+/** What a stage tells so soon after its beginning, it has not just done. */
+const atOnce = 100;
+
 /** One long piece of work: a bar on a terminal, a line now and then without one. */
 export interface StageProgress {
   /** `done` counts from the start of the stage; extra is shown behind the rate, for example a loss. */
@@ -53,9 +56,8 @@ abstract class Stage {
   protected done = 0;
   protected extra = "";
   readonly #began = performance.now();
-  /** Work that was there before (a resumed stage) says nothing about the rate. */
-  #from: number | null = null;
-  #fromTime = this.#began;
+  /** Work that was there when the stage was resumed says nothing about the rate. */
+  #found: number | null = null;
 
   constructor(
     protected readonly stream: NodeJS.WriteStream,
@@ -65,7 +67,7 @@ abstract class Stage {
   ) {}
 
   update(done: number, extra: string): void {
-    if (this.#from === null && done > this.total / 20) this.#from = this.done;
+    this.#found ??= performance.now() - this.#began < atOnce ? done : 0;
     this.done = done;
     this.extra = extra;
     this.show();
@@ -92,8 +94,8 @@ abstract class Stage {
   }
 
   #rate(): number {
-    const seconds = (performance.now() - this.#fromTime) / 1000;
-    return seconds > 0 ? (this.done - (this.#from ?? 0)) / seconds : 0;
+    const seconds = (performance.now() - this.#began) / 1000;
+    return seconds > 0 ? (this.done - (this.#found ?? 0)) / seconds : 0;
   }
 
   #rateText(): string {

@@ -11,7 +11,7 @@ import {
   tokenizePrompt,
 } from "@tempora/text";
 import type { Context } from "./context.ts";
-import type { LoadedModel } from "./model.ts";
+import type { OpenModel } from "./model.ts";
 
 interface RowPlace {
   file: string;
@@ -42,13 +42,13 @@ export interface CompletionIds {
 
 /** Reads the rows of a file as token ids of one model, checked against its vocabulary and its context. */
 export class RowReader {
-  readonly #model: LoadedModel;
+  readonly #model: OpenModel;
   readonly #options: TokenizeOptions;
   #warnings = 0;
 
-  constructor(model: LoadedModel, context: Context) {
+  constructor(model: OpenModel, context: Context) {
     this.#model = model;
-    const { vocabSize, maxPositions } = model.engine.config;
+    const { vocabSize, maxPositions } = model.checkpoint.config;
     this.#options = {
       vocabSize,
       maxLength: maxPositions,

@@ -3,7 +3,7 @@ import { TemporaError } from "@tempora/errors";
 import { paperSettings, type ReferenceSums, scoreRows, trainPreferences } from "@tempora/trainer";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { loadModel } from "../model.ts";
+import { loadEngine, type OpenModel, openModel } from "../model.ts";
 import {
   addEngineOptions,
   addTrainingOptions,
@@ -16,7 +16,7 @@ import {
   whenCalled,
 } from "../options.ts";
 import { claimFile, claimFolder } from "../output.ts";
-import { RowReader } from "../rows.ts";
+import { type PreferenceIds, RowReader } from "../rows.ts";
 import { TrainingRun } from "./training.ts";
 
 interface DpoFlags extends EngineFlags, TrainingFlags {
@@ -61,9 +61,11 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const out = await claimFolder("--out", flags.out, inputs);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
-  const references = flags.reference === undefined ? null : await scoreReference(flags.reference, flags, context);
-  using model = await loadModel(flags.model, flags, context);
+  const model = await openModel(flags.model);
   const pairs = await new RowReader(model, context).preferences(flags.data);
+  const references =
+    flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
+  using engine = await loadEngine(model, flags, context);
   const rows = pairs.map((pair, index) => ({
     ...pair,
     ...(references === null ? {} : { reference: references[index]! }),
@@ -72,7 +74,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const own = references === null ? context.progress.stage("reference", rows.length, "pairs") : null;
   try {
     const summary = await trainPreferences({
-      engine: model.engine,
+      engine,
       rows,
       options: { ...trainingOptions(flags), loss },
       onReference: (done, total) => {
@@ -85,7 +87,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, summary, out);
+    await run.finish(model, engine, summary, out);
   } finally {
     await run.close();
   }
@@ -114,16 +116,29 @@ function checkedLoss(flags: DpoFlags): PreferenceLoss {
 }
 
 /** Summed log-probs of every pair under another model, which leaves the memory again before training begins. */
-async function scoreReference(folder: string, flags: DpoFlags, context: Context): Promise<ReferenceSums[]> {
-  using model = await loadModel(folder, flags, context);
-  const pairs = await new RowReader(model, context).preferences(flags.data);
+async function scoreReference(
+  folder: string,
+  policy: OpenModel,
+  pairs: readonly PreferenceIds[],
+  flags: DpoFlags,
+  context: Context,
+): Promise<ReferenceSums[]> {
+  const model = await openModel(folder);
+  const [own, wanted] = [model.checkpoint.config.vocabSize, policy.checkpoint.config.vocabSize];
+  if (own !== wanted) {
+    throw new TemporaError(`The reference has a vocabulary of ${own} tokens, the model one of ${wanted}`, {
+      where: { file: folder },
+      remedy: "Name a reference that reads the same token ids.",
+    });
+  }
+  using engine = await loadEngine(model, flags, context);
   const stage = context.progress.stage("reference", pairs.length, "pairs");
   const items = pairs.map(({ promptIds, chosenIds, rejectedIds, where }) => ({
     promptIds,
     completions: [chosenIds, rejectedIds],
     where,
   }));
-  const scored = await scoreRows(model.engine, items, {
+  const scored = await scoreRows(engine, items, {
     maxTokens: flags.maxTokens,
     signal: context.signal,
     onProgress: (done) => stage.update(done),

@@ -4,7 +4,7 @@ import { paperSettings } from "@tempora/trainer";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import { endTokensOf, loadModel } from "../model.ts";
+import { endTokensOf, loadEngine, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -53,11 +53,11 @@ export function generateCommand(context: Context): Command {
 async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
-  using model = await loadModel(flags.model, flags, context);
-  const { engine } = model;
+  const model = await openModel(flags.model);
   const rows = await new RowReader(model, context).prompts(flags.data);
   const tokenizer = await model.tokenizer();
   const endTokens = await endTokensOf(model);
+  using engine = await loadEngine(model, flags, context);
   const { completions, tokens } = await sample(
     engine,
     rows.map((row) => row.promptIds),

@@ -18,7 +18,7 @@ import { ownPromptIds, paperSettings, type SamplingRequest, sample, shownText, s
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
-import { endTokensOf, loadModel } from "../model.ts";
+import { endTokensOf, loadEngine, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -144,11 +144,13 @@ async function sampleJudgements(
   flags: JudgeFlags,
   context: Context,
 ): Promise<void> {
-  using model = await loadModel(flags.model, flags, context);
+  const model = await openModel(flags.model);
   const tokenizer = await model.tokenizer();
-  const loaded = { engine: model.engine, checkpoint: model.checkpoint, tokenizer, endTokens: await endTokensOf(model) };
+  const endTokens = await endTokensOf(model);
+  using engine = await loadEngine(model, flags, context);
+  const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens };
   const prompts = responses.map(({ promptText, text }) =>
-    ownPromptIds(judgePrompt(template, promptText, text), tokenizer, model.engine.config.maxPositions),
+    ownPromptIds(judgePrompt(template, promptText, text), tokenizer, model.checkpoint.config.maxPositions),
   );
   const stage = context.progress.stage("judge", responses.length * flags.samples, "judgements");
   let parsed = 0;

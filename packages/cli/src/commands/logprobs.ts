@@ -3,7 +3,7 @@ import { writeJsonl } from "@tempora/text";
 import { type ScoredCompletion, scoreRows } from "@tempora/trainer";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
-import { loadModel } from "../model.ts";
+import { loadEngine, openModel } from "../model.ts";
 import { addEngineOptions, type EngineFlags, maxTokensOption, newCommand, whenCalled } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { RowReader, type TokenizedRow } from "../rows.ts";
@@ -32,20 +32,21 @@ export function logProbsCommand(context: Context): Command {
 async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
-  using model = await loadModel(flags.model, flags, context);
+  const model = await openModel(flags.model);
   const rows = await new RowReader(model, context).any(flags.data);
+  using engine = await loadEngine(model, flags, context);
   const stage = context.progress.stage("logprobs", rows.length, "rows");
   let tokens = 0;
   await writeJsonl(
     out,
-    scoredRows(rows, model.engine, flags, context, (done, added) => {
+    scoredRows(rows, engine, flags, context, (done, added) => {
       stage.update(done);
       tokens += added;
     }),
   );
   stage.finish();
   context.result(
-    { out, rows: rows.length, tokens, dtype: model.engine.dtype, device: model.engine.device },
+    { out, rows: rows.length, tokens, dtype: engine.dtype, device: engine.device },
     `${rows.length} rows with the log-probs of ${tokens} tokens: ${flags.out}`,
   );
 }

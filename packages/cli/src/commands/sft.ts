@@ -1,7 +1,7 @@
 import { paperSettings, trainSupervised } from "@tempora/trainer";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
-import { loadModel } from "../model.ts";
+import { loadEngine, openModel } from "../model.ts";
 import {
   addEngineOptions,
   addTrainingOptions,
@@ -39,18 +39,19 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   const out = await claimFolder("--out", flags.out, [flags.model]);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
-  using model = await loadModel(flags.model, flags, context);
+  const model = await openModel(flags.model);
   const rows = await new RowReader(model, context).completions(flags.data);
+  using engine = await loadEngine(model, flags, context);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
   try {
     const summary = await trainSupervised({
-      engine: model.engine,
+      engine,
       rows,
       options: trainingOptions(flags),
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, summary, out);
+    await run.finish(model, engine, summary, out);
   } finally {
     await run.close();
   }

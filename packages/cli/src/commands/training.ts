@@ -1,10 +1,11 @@
 import { rm } from "node:fs/promises";
+import type { Engine } from "@tempora/engine";
 import { saveCheckpoint } from "@tempora/models";
 import { JsonlLog } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/trainer";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import type { LoadedModel } from "../model.ts";
+import type { OpenModel } from "../model.ts";
 import type { StageProgress } from "../progress.ts";
 
 /** What sft and dpo share: the bar, the metrics file and the checkpoint at the end. */
@@ -46,9 +47,9 @@ export class TrainingRun {
   };
 
   /** Saves the trained model and reports. */
-  async finish(model: LoadedModel, summary: TrainingSummary, out: string): Promise<void> {
+  async finish(model: OpenModel, engine: Engine, summary: TrainingSummary, out: string): Promise<void> {
     this.#stage?.finish();
-    const { checkpoint, engine } = model;
+    const { checkpoint } = model;
     await saveCheckpoint(out, {
       config: checkpoint.config,
       raw: checkpoint.raw,

@@ -1,0 +1,237 @@
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { RunResult } from "@tempora/trainer";
+import { createWorld } from "@tempora/world";
+import { describe, expect, test } from "vitest";
+import { startTempora, tempora, temporaJson } from "./support/cli.ts";
+import { oracle, readLines, temporaryFolder } from "./support/files.ts";
+import { tinyConfig } from "./support/tiny-run.ts";
+
+const folder = temporaryFolder();
+const runs = join(folder, "runs");
+
+interface TrainResult {
+  folder: string;
+  report: string;
+  stages: { computed: number; reused: number };
+  run: RunResult;
+}
+
+function configFile(name: string, config: object): string {
+  const file = join(folder, `${name}.config.ts`);
+  writeFileSync(file, `export default ${JSON.stringify(config)};\n`);
+  return file;
+}
+
+const tiny = configFile("tiny", tinyConfig);
+const train = (...args: string[]) => ["train", tiny, "--runs", runs, ...args];
+
+/** Every artifact of a run by its hash; the log of durations is none. */
+function artifacts(run: string): Record<string, string> {
+  const names = readdirSync(run, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name !== "timings.log" && !entry.name.startsWith("."))
+    .map((entry) => join(entry.parentPath, entry.name).slice(run.length + 1));
+  return Object.fromEntries(
+    names.sort().map((name) => [
+      name,
+      createHash("sha256")
+        .update(readFileSync(join(run, name)))
+        .digest("hex"),
+    ]),
+  );
+}
+
+describe("a run in the embedded world", () => {
+  test("leaves models, pairs, judgements, a report and the table", async () => {
+    const { code, stdout, stderr } = await tempora(train("--run", "first"));
+    expect(stderr).not.toMatch(/^error/m);
+    expect(code).toBe(0);
+    for (const name of ["M0", "temporal", "self-rewarding", "M1", "true score", "FLOPs", "report.html"]) {
+      expect(stdout).toContain(name);
+    }
+    const run = join(runs, "first");
+    for (const file of [
+      "run.json",
+      "events.jsonl",
+      "report.html",
+      "models/M1/model.safetensors",
+      "models/M1/config.json",
+    ]) {
+      expect(existsSync(join(run, file)), file).toBe(true);
+    }
+    for (const pair of readLines<Record<string, unknown>>(join(run, "iterations/1/pairs.jsonl"))) {
+      expect(pair).toHaveProperty("prompt");
+      expect(pair.chosen_score as number).toBeGreaterThan(pair.rejected_score as number);
+    }
+  });
+
+  test("run again is reused, and says so", async () => {
+    const before = artifacts(join(runs, "first"));
+    const again = await tempora([...train("--run", "first"), "--json"]);
+    expect(again.code).toBe(0);
+    expect(again.stderr).toMatch(/Reused all \d+ stages/);
+    expect((JSON.parse(again.stdout) as TrainResult).stages.computed).toBe(0);
+    expect(artifacts(join(runs, "first"))).toEqual(before);
+  });
+
+  test("shares what it has in common with a run of other settings", async () => {
+    const other = await temporaJson<TrainResult>(train("--run", "past", "--strategy", "past-only"));
+    expect(other.stages.reused).toBeGreaterThan(1);
+    expect(other.run.strategies.map(({ name }) => name)).toEqual(["past-only"]);
+    expect(artifacts(join(runs, "past"))["models/M0/model.safetensors"]).toBe(
+      artifacts(join(runs, "first"))["models/M0/model.safetensors"],
+    );
+  });
+
+  test("writes its report again by `report`", async () => {
+    const run = join(runs, "first");
+    const before = readFileSync(join(run, "report.html"), "utf8");
+    const { code, stdout } = await tempora(["report", run]);
+    expect(code).toBe(0);
+    expect(stdout).toContain("self-rewarding");
+    expect(readFileSync(join(run, "report.html"), "utf8")).toBe(before);
+  });
+});
+
+describe("a run that is interrupted", () => {
+  const elsewhere = join(folder, "interrupted");
+  const args = ["train", tiny, "--runs", elsewhere, "--run", "first"];
+
+  test("by Ctrl-C stops soon with 130 and tells how to go on", async () => {
+    const running = startTempora(args);
+    await untilStage(elsewhere, "supervised-training");
+    await sleep(300);
+    const pressed = performance.now();
+    running.child.kill("SIGINT");
+    const { code, stderr } = await running.done;
+    expect(performance.now() - pressed).toBeLessThan(2000);
+    expect(code).toBe(130);
+    expect(stderr).toContain("Run the same command again");
+    expect(stderr).not.toMatch(/^error/m);
+  });
+
+  test("is locked against a second process while it goes on", async () => {
+    const running = startTempora(args);
+    await untilStage(elsewhere, "supervised-training");
+    const second = await tempora(args);
+    expect(second.code).toBe(1);
+    expect(second.stderr).toContain(`in use by process ${running.child.pid}`);
+    expect(second.stderr).toContain("--run");
+    running.child.kill("SIGKILL");
+    expect((await running.done).code).toBeNull();
+  });
+
+  test("gives the same bytes after kill -9 at several points", async () => {
+    for (const kind of ["answers", "judgements", "preference-training", "answers"]) {
+      const running = startTempora(args);
+      await untilStage(elsewhere, kind);
+      await sleep(150);
+      running.child.kill("SIGKILL");
+      await running.done;
+    }
+    const { code, stderr } = await tempora(args);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/Resumed: \d+ stages were reused/);
+    const whole = artifacts(join(runs, "first"));
+    expect(Object.keys(whole).length).toBeGreaterThan(15);
+    expect(artifacts(join(elsewhere, "first"))).toEqual(whole);
+  });
+});
+
+describe("a run from a checkpoint", () => {
+  const m0 = () => join(runs, "first", "models", "M0");
+
+  test("takes the model and prompts of one's own", async () => {
+    const prompts = join(folder, "prompts.jsonl");
+    const texts = createWorld({ seed: 5 }).prompts("train", 40);
+    writeFileSync(prompts, texts.map(({ text }) => `${JSON.stringify({ prompt: text })}\n`).join(""));
+    const { start, ...settings } = tinyConfig;
+    const config = configFile("own", { ...settings, baselines: [], replay: { weight: 0 } });
+    expect(start.demonstrations).toBeGreaterThan(0);
+    const command = ["train", config, "--model", m0(), "--prompts", prompts, "--runs", runs, "--run", "own"];
+    const { run } = await temporaJson<TrainResult>(command);
+    expect(run.graded).toBe(false);
+    expect(run.start.origin).toBe("given");
+    expect(run.strategies[0]?.models.map(({ model }) => model)).toEqual(["M0", "M1"]);
+  });
+
+  test("stops with the counts when the judgements do not parse", async () => {
+    const prompts = join(folder, "questions.jsonl");
+    const rows = Array.from({ length: 12 }, (_, index) => `${JSON.stringify({ prompt: `Question ${index}?` })}\n`);
+    writeFileSync(prompts, rows.join(""));
+    const config = configFile("noise", {
+      candidates: 2,
+      iterations: 1,
+      sampling: { maxNewTokens: 8 },
+      evaluation: { prompts: 2, judgements: 1, sampling: { maxNewTokens: 8 } },
+      judge: {
+        retries: 1,
+        judgements: 2,
+        sampling: { maxNewTokens: 8 },
+        template: { name: "short", text: "Q: {prompt} A: {response} Score:", maxScore: 5 },
+      },
+    });
+    const model = ["--model", oracle("llama", "policy"), "--prompts", prompts];
+    const { code, stderr, stdout } = await tempora(["train", config, ...model, "--runs", runs, "--run", "noise"]);
+    expect(code).toBe(1);
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(/error: .*\d+ of \d+ judgements gave no score/);
+    expect(stderr).toMatch(/remedy: .*graded examples/);
+    expect(existsSync(join(runs, "noise", "iterations", "1", "pairs.jsonl"))).toBe(false);
+  });
+
+  test("goes the same way step by step: generate, judge, pairs, dpo", async () => {
+    const prompts = join(folder, "steps.jsonl");
+    const texts = createWorld({ seed: 6 }).prompts("train", 16);
+    const rows = texts.map(({ text }) => `${JSON.stringify({ prompt: [{ role: "user", content: text }] })}\n`);
+    writeFileSync(prompts, rows.join(""));
+    const file = (name: string) => join(folder, name);
+    const short = ["--temperature", "1", "--top-p", "1", "--max-new-tokens", "14"];
+    const model = ["--model", m0()];
+    await temporaJson([
+      "generate",
+      ...model,
+      "--data",
+      prompts,
+      "--out",
+      file("candidates.jsonl"),
+      "--n",
+      "4",
+      ...short,
+    ]);
+    const judged = ["judge", ...model, "--data", file("candidates.jsonl"), "--out", file("judged.jsonl"), ...short];
+    const { audit } = await temporaJson<{ audit: { judgements: number; failures: number } }>(judged);
+    expect(audit.judgements).toBeGreaterThan(audit.failures);
+    const formed = ["pairs", "--data", file("judged.jsonl"), "--out", file("formed.jsonl"), "--strategy", "temporal"];
+    const { pairs } = await temporaJson<{ pairs: number }>(formed);
+    const written = readLines<{ chosen_score: number; rejected_score: number }>(file("formed.jsonl"));
+    expect(written).toHaveLength(pairs);
+    for (const pair of written) expect(pair.chosen_score).toBeGreaterThan(pair.rejected_score);
+    const dpo = [
+      "dpo",
+      ...model,
+      "--data",
+      file("formed.jsonl"),
+      "--out",
+      file("stepped"),
+      "--loss",
+      "sigmoid,sft:0.3",
+    ];
+    const { steps } = await temporaJson<{ steps: number }>([...dpo, "--lr", "3e-4", "--batch-pairs", "4"]);
+    expect(steps).toBe(Math.ceil(pairs / 4));
+  });
+});
+
+/** Waits until the run computes a stage of this kind: its folder in the store has no result yet. */
+async function untilStage(place: string, kind: string): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  const stages = join(place, ".store", kind);
+  for (;;) {
+    const keys = existsSync(stages) ? readdirSync(stages) : [];
+    if (keys.some((key) => !existsSync(join(stages, key, "result.json")))) return;
+    if (performance.now() > deadline) throw new Error(`no stage ${kind} began within a minute`);
+    await sleep(20);
+  }
+}
