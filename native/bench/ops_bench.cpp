@@ -1,9 +1,11 @@
 // Measures the machine (matrix product and copy at their best), then each operation against the time that these allow.
-// ops_bench [threads]; runs about half a minute.
+// ops_bench [threads]; runs about half a minute. ops_bench --head: only the machine and the head in bf16, a few
+// seconds; every measurement is then followed by itself as a line of JSON, for `bun run bench`.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -36,7 +38,7 @@ double best_seconds(Backend& backend, const std::function<void()>& work) {
 
 class Bench {
  public:
-  Bench(Backend& backend, DType dtype) : backend_(backend), dtype_(dtype) {}
+  Bench(Backend& backend, DType dtype, bool json) : backend_(backend), dtype_(dtype), json_(json) {}
 
   Matrix matrix(std::int64_t rows, std::int64_t cols, DType dtype) {
     Matrix m{nullptr, dtype, rows, cols};
@@ -70,6 +72,7 @@ class Bench {
     peak_bytes_ = 2.0 * static_cast<double>(from.bytes()) / copy;
     std::printf("product of 2048: %.3f TFLOP/s, copy: %.1f GB/s read and written\n", peak_flops_ * 1e-12,
                 peak_bytes_ * 1e-9);
+    if (json_) std::printf("{\"flops\": %.6g, \"bandwidth\": %.6g}\n", peak_flops_, peak_bytes_);
     buffers_.clear();
   }
 
@@ -79,6 +82,7 @@ class Bench {
     const double floor = std::max(flops / peak_flops_, bytes / peak_bytes_);
     std::printf("%-34s %9.3f ms  floor %9.3f ms  ratio %5.2f  %7.1f GFLOP/s %6.1f GB/s\n", name.c_str(), seconds * 1e3,
                 floor * 1e3, seconds / floor, flops / seconds * 1e-9, bytes / seconds * 1e-9);
+    if (json_) std::printf("{\"name\": \"%s\", \"seconds\": %.6g, \"floor\": %.6g}\n", name.c_str(), seconds, floor);
     std::fflush(stdout);
   }
 
@@ -189,6 +193,7 @@ class Bench {
  private:
   Backend& backend_;
   DType dtype_;
+  bool json_;
   std::vector<Buffer> buffers_;
   double peak_flops_ = 0, peak_bytes_ = 0;
 };
@@ -196,12 +201,19 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto backend = make_cpu_backend(argc > 1 ? std::atoi(argv[1]) : 0);
+  const bool only_head = argc > 1 && std::strcmp(argv[1], "--head") == 0;
+  const auto backend = make_cpu_backend(argc > 1 && !only_head ? std::atoi(argv[1]) : 0);
   const CpuInfo info = cpu_info();
   std::printf("%s, %s kernels, oneDNN %s\n", info.name.c_str(), info.kernels.c_str(), info.onednn.c_str());
+  if (only_head) {
+    Bench bench(*backend, DType::bf16, true);
+    bench.measure_machine();
+    bench.head(512, 1024, 32000);
+    return 0;
+  }
   for (const DType dtype : {DType::bf16, DType::f32}) {
     std::printf("\n%s\n", dtype == DType::bf16 ? "bf16" : "f32");
-    Bench bench(*backend, dtype);
+    Bench bench(*backend, dtype, false);
     bench.measure_machine();
     bench.products();
     bench.head(512, 1024, 32000);

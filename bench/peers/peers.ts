@@ -1,0 +1,97 @@
+/**
+ * The peers, installed into folders of their own beside this file (never into the workspace) and measured in the same
+ * run as Tempora: torch and TRL in a Python virtual environment, llama.cpp through node-llama-cpp.
+ */
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { TemporaError } from "@tempora/errors";
+import { type GenerationMeasurement, generationShape } from "../generation.ts";
+import { jsonLines, run } from "../process.ts";
+import type { StepMeasurement } from "../step.ts";
+
+const here = import.meta.dirname;
+const pythonFolder = join(here, ".python");
+const llamaFolder = join(here, ".llama");
+const python = join(pythonFolder, "bin", "python");
+
+const pythonPackages = [
+  "torch==2.13.0",
+  "transformers==5.18.0",
+  "trl==1.13.0",
+  "datasets",
+  "accelerate",
+  "gguf",
+  "numpy",
+];
+const torchCpuIndex = "https://download.pytorch.org/whl/cpu";
+
+export interface TrlMeasurement extends StepMeasurement {
+  cachedReference: boolean;
+}
+
+/** Installs what is not there yet. Says what it does; throws when a tool or the network is missing. */
+export async function installPeers(say: (line: string) => void): Promise<void> {
+  if (!existsSync(join(pythonFolder, "complete"))) {
+    say(`installing ${pythonPackages.slice(0, 3).join(", ")} into bench/peers/.python`);
+    await rm(pythonFolder, { recursive: true, force: true });
+    await run("python3", ["-m", "venv", pythonFolder], {
+      remedy: "Install Python 3 with venv (apt install python3-venv).",
+    });
+    // PyPI's wheel brings gigabytes of CUDA libraries; the CPU index is used where it can be reached.
+    const reachable = await fetch(`${torchCpuIndex}/torch/`, { signal: AbortSignal.timeout(5000) }).then(
+      (response) => response.ok,
+      () => false,
+    );
+    const index = reachable ? ["--extra-index-url", torchCpuIndex] : [];
+    await run(python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", ...index, ...pythonPackages], {
+      remedy: "Check the network; the packages come from PyPI.",
+    });
+    await writeFile(join(pythonFolder, "complete"), "");
+  }
+  if (!existsSync(join(llamaFolder, "complete"))) {
+    say("installing node-llama-cpp into bench/peers/.llama");
+    await rm(llamaFolder, { recursive: true, force: true });
+    await mkdir(llamaFolder, { recursive: true });
+    await writeFile(join(llamaFolder, "package.json"), JSON.stringify({ private: true, type: "module" }));
+    await run("npm", ["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "node-llama-cpp@3.22.1"], {
+      cwd: llamaFolder,
+      remedy: "Install Node.js with npm, and check the network.",
+    });
+    await writeFile(join(llamaFolder, "complete"), "");
+  }
+  const model = join(llamaFolder, "model.gguf");
+  if (!existsSync(model)) {
+    say("writing a GGUF file of the 135M shape");
+    await run(python, [join(here, "random_gguf.py"), `${model}.part`], { remedy: "Look at the message above." });
+    await rename(`${model}.part`, model);
+  }
+}
+
+export async function measureTrl(cachedReference: boolean): Promise<TrlMeasurement> {
+  const flags = cachedReference ? ["--cached-reference"] : [];
+  const output = await run(python, [join(here, "trl_dpo.py"), ...flags], { cwd: pythonFolder, remedy: reinstall });
+  return { ...last<StepMeasurement>(output), cachedReference };
+}
+
+export async function measureTorchHead(): Promise<{ seconds: number }> {
+  return last(await run(python, [join(here, "torch_head.py")], { remedy: reinstall }));
+}
+
+export async function measureLlama(): Promise<GenerationMeasurement[]> {
+  const { prompt, newTokens, samples } = generationShape;
+  const model = join(llamaFolder, "model.gguf");
+  const numbers = [prompt, newTokens, samples.join(",")].map(String);
+  return jsonLines(
+    await run("node", [join(here, "llama_cpp.mjs"), model, ...numbers], { cwd: llamaFolder, remedy: reinstall }),
+  );
+}
+
+const reinstall = "Remove bench/peers/.python and bench/peers/.llama and run the command again.";
+
+function last<T>(output: string): T {
+  const lines = jsonLines<T>(output);
+  const line = lines[lines.length - 1];
+  if (line === undefined) throw new TemporaError("A peer printed no measurement", { remedy: reinstall });
+  return line;
+}
