@@ -15,7 +15,7 @@ function forestOf(trees: number, length: number, vocabSize: number): Forest {
   return builder.build();
 }
 
-const longWork = forestOf(16, 400, slowConfig.vocabSize);
+const longWork = forestOf(12, 300, slowConfig.vocabSize);
 const shortWork = forestOf(1, 4, tinyConfig.vocabSize);
 
 function slowEngine(): Promise<Engine> {
@@ -34,8 +34,12 @@ async function busyEngine(): Promise<Engine> {
   return engine;
 }
 
+function startWorker(scenario: string): Worker {
+  return new Worker(new URL(import.meta.url), { workerData: scenario });
+}
+
 async function inWorker(scenario: string): Promise<Worker> {
-  const worker = new Worker(new URL(import.meta.url), { workerData: scenario });
+  const worker = startWorker(scenario);
   await new Promise<void>((resolve, reject) => {
     worker.once("message", () => resolve());
     worker.once("error", reject);
@@ -48,9 +52,12 @@ function residentBytes(): number {
   return process.memoryUsage.rss();
 }
 
-/** Takes 8 MB of gradients and workspace besides the weights, and gives all of it back. */
+/** Two megabytes of weights; drawn in a few milliseconds. */
+const wideConfig = { ...tinyConfig, vocabSize: 8000, hiddenSize: 64, tiedHead: true };
+
+/** Takes weights, a copy of them, gradients, workspace and cache, 20 MB and more, and gives all of it back. */
 async function takeAndGiveBack(): Promise<void> {
-  using engine = await Engine.random({ ...tinyConfig, vocabSize: 20_000, hiddenSize: 64 }, { device: "cpu" });
+  using engine = await Engine.random(wideConfig, { device: "cpu", threads: 1 });
   using snapshot = await engine.snapshot();
   await engine.supervisedStep(shortWork);
   for await (const _ of engine.generate([{ ids: [1, 2] }], { maxNewTokens: 2 })) break;
@@ -76,20 +83,16 @@ const scenarios: Record<string, () => Promise<void>> = {
   async "throw-in-flight"() {
     await busyEngine();
     console.log("done");
-    setTimeout(() => {
-      throw new Error("thrown on purpose");
-    }, 0);
-    await pause(10_000);
+    throw new Error("thrown on purpose");
   },
   async "interrupt-in-flight"() {
     const engine = await slowEngine();
     const abort = new AbortController();
     process.on("SIGINT", () => abort.abort());
     setTimeout(() => process.kill(process.pid, "SIGINT"), 50);
-    const start = performance.now();
     const outcome = await engine.supervisedStep(longWork, { signal: abort.signal }).catch((error: Error) => error.name);
     engine.dispose();
-    if (outcome === "AbortError" && performance.now() - start < 2000) console.log("done");
+    console.log(outcome === "AbortError" ? "done" : `the step was not interrupted: ${JSON.stringify(outcome)}`);
   },
   async "killed-in-flight"() {
     await busyEngine();
@@ -102,7 +105,7 @@ const scenarios: Record<string, () => Promise<void>> = {
       const worker = await inWorker("busy");
       await worker.terminate();
     }
-    using engine = await Engine.random(tinyConfig, { device: "cpu" });
+    using engine = await Engine.random(tinyConfig, { device: "cpu", threads: 1 });
     await engine.logProbs(shortWork);
     console.log("done");
   },
@@ -113,10 +116,11 @@ const scenarios: Record<string, () => Promise<void>> = {
     console.log("done");
   },
   async "workers-side-by-side"() {
-    const workers = await Promise.all([inWorker("orderly"), inWorker("orderly")]);
-    using engine = await Engine.random(tinyConfig, { device: "cpu" });
+    const workers = [startWorker("orderly"), startWorker("orderly")];
+    const ended = workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve)));
+    using engine = await Engine.random(tinyConfig, { device: "cpu", threads: 1 });
     await engine.logProbs(shortWork);
-    await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve))));
+    for (const code of await Promise.all(ended)) if (code !== 0) throw new Error(`a Worker ended with ${code}`);
     console.log("done");
   },
   async "exit-with-worker-busy"() {
@@ -134,7 +138,7 @@ const scenarios: Record<string, () => Promise<void>> = {
   async "dropped-handles"() {
     const before = residentBytes();
     for (let handle = 0; handle < 60; handle++) {
-      await Engine.random({ ...tinyConfig, vocabSize: 20_000, hiddenSize: 64 }, { device: "cpu" });
+      await Engine.random(wideConfig, { device: "cpu", threads: 1 }).then((engine) => engine.supervisedStep(shortWork));
       Bun.gc(true);
       await pause(1);
     }
@@ -150,7 +154,7 @@ const workerScenarios: Record<string, (ready: () => void) => Promise<void>> = {
     await pause(10_000);
   },
   async generating(ready) {
-    const engine = await slowEngine();
+    const engine = await Engine.random(slowConfig, { device: "cpu", threads: 1 });
     const prompts = [{ ids: someIds(50, slowConfig.vocabSize, 1) }];
     let told = false;
     for await (const _ of engine.generate(prompts, { n: 1000, maxNewTokens: 40, maxRows: 8 })) {
@@ -159,7 +163,7 @@ const workerScenarios: Record<string, (ready: () => void) => Promise<void>> = {
     }
   },
   async orderly(ready) {
-    using engine = await Engine.random(tinyConfig, { device: "cpu" });
+    using engine = await Engine.random(tinyConfig, { device: "cpu", threads: 1 });
     await engine.supervisedStep(shortWork);
     ready();
     await engine.optimizerStep({ learningRate: 0.1 });

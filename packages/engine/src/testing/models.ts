@@ -33,18 +33,18 @@ export const richConfig: ModelConfig = {
   ropeScaling: { type: "linear", factor: 2 },
 };
 
-/** A model whose forward pass over a full forest takes many milliseconds: there is time to interrupt it. */
+/** Many small blocks: training on a large forest takes a second or more, and a block of it milliseconds. */
 export const slowConfig: ModelConfig = {
   ...tinyConfig,
-  vocabSize: 4000,
-  hiddenSize: 256,
-  intermediateSize: 1024,
-  layers: 12,
-  heads: 8,
-  kvHeads: 4,
-  headDim: 32,
-  windows: Array.from({ length: 12 }, () => 0),
-  maxPositions: 2048,
+  vocabSize: 2000,
+  hiddenSize: 96,
+  intermediateSize: 256,
+  layers: 30,
+  heads: 6,
+  kvHeads: 3,
+  headDim: 16,
+  windows: Array.from({ length: 30 }, () => 0),
+  maxPositions: 1024,
 };
 
 /** Ids below `vocabSize`, the same for the same seed. */
