@@ -5,14 +5,17 @@ import { root } from "../setup/command.ts";
 
 const objects = join(root, "native/build/CMakeFiles");
 
+const hint = "start the tests by `bun run test`, which builds the engine first";
+
 function kernelVariants(): string[] {
-  expect(existsSync(objects), "start the tests by `bun run test`, which builds the engine first").toBe(true);
+  expect(existsSync(objects), hint).toBe(true);
   return readdirSync(objects).flatMap((name) => /^kernels_(\w+)\.dir$/.exec(name)?.[1] ?? []);
 }
 
 function definedSymbols(variant: string): string[] {
   const folder = join(objects, `kernels_${variant}.dir`);
   const files = [...new Bun.Glob("**/*.o").scanSync(folder)].map((file) => join(folder, file));
+  expect(files.length, hint).toBeGreaterThan(0);
   const nm = Bun.spawnSync(["nm", "-C", "-g", "--defined-only", ...files]);
   expect(nm.exitCode, nm.stderr.toString()).toBe(0);
   // "0000000000000000 T name": the file headings between them have no address.
