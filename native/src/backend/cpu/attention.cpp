@@ -78,11 +78,12 @@ void CpuBackend::tree_attention(const AttentionPlan& attention_plan, const Atten
   const AttentionForwardKernels& kernels = attention_forward_kernels_for(isa_);
   const ThreadScratch scratch(*this, kernels.scratch(shape.heads / shape.kv_heads, shape.head_dim));
   const auto forward = kernels.forward[index_of(q.dtype)];
-  const auto items = static_cast<std::int64_t>(plan.blocks.size()) * shape.kv_heads;
+  const auto blocks = static_cast<std::int64_t>(plan.blocks.size()), items = blocks * shape.kv_heads;
   parallel_items(threads_, items, [&](std::int64_t item, int thread) {
-    // Backwards: later blocks of a tree see more keys, and the longest work is best started first.
-    const auto block = plan.blocks.size() - 1 - static_cast<std::size_t>(item / shape.kv_heads);
-    forward(call, plan.blocks[block], static_cast<int>(item % shape.kv_heads), scratch.of(thread));
+    // One head after the other, so that its keys stay in the caches. Backwards: later blocks of a tree see more keys,
+    // and the longest work is best started first.
+    const auto block = blocks - 1 - item % blocks;
+    forward(call, plan.blocks[static_cast<std::size_t>(block)], static_cast<int>(item / blocks), scratch.of(thread));
   });
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 // A thread's scratch.
 struct Scratch {
-  // Panels [C, kTileLanes] per tile; queries are scaled by log2(e) / sqrt(C).
+  // Panels [padded, kTileLanes] per tile; queries are scaled by log2(e) / sqrt(C).
   float *queries, *d_outputs, *d_queries;
   // [kTileLanes, padded] per tile, not scaled.
   float *query_rows, *d_output_rows;
@@ -21,12 +21,12 @@ struct Scratch {
 
   std::int64_t place(const TileShape& shape, float* base) {
     ScratchCursor cursor(base);
-    const std::int64_t panel = static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
+    const std::int64_t panel = shape.tile_size();
     queries = cursor.take(shape.tiles * panel);
     d_outputs = cursor.take(shape.tiles * panel);
     d_queries = cursor.take(shape.tiles * panel);
-    query_rows = cursor.take(shape.tiles * kTileLanes * shape.padded);
-    d_output_rows = cursor.take(shape.tiles * kTileLanes * shape.padded);
+    query_rows = cursor.take(shape.tiles * panel);
+    d_output_rows = cursor.take(shape.tiles * panel);
     lse = cursor.take(shape.tiles * kTileLanes);
     delta = cursor.take(shape.tiles * kTileLanes);
     views = cursor.take(shape.tiles * kViewFloats);
@@ -65,8 +65,7 @@ void score_gradients(const TileLanesView& view, const Strip& strip, std::int32_t
 void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
                std::int32_t keys) {
   const TileLanesView& view = s.view(tile);
-  const std::int64_t panel = tile * static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
-  const std::int64_t rows = tile * kTileLanes * shape.padded;
+  const std::int64_t panel = tile * shape.tile_size();  // also where the tile's rows begin
   const int vectors_of_head = static_cast<int>(shape.padded / kWidth);
   Strip strips[kKeyBlock];
   const int count = find_strips(view, window, position, keys, strips);
@@ -80,9 +79,9 @@ void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t 
               strip.keys, strip.vectors, shape.head_dim, false});
     score_gradients(view, strip, window, position, s.lse + tile * kTileLanes, s.delta + tile * kTileLanes, s.weights,
                     s.d_scores);
-    multiply({s.weights + score, kTileLanes, 1, s.d_output_rows + rows + lane * shape.padded, shape.padded,
+    multiply({s.weights + score, kTileLanes, 1, s.d_output_rows + panel + lane * shape.padded, shape.padded,
               s.d_values + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
-    multiply({s.d_scores + score, kTileLanes, 1, s.query_rows + rows + lane * shape.padded, shape.padded,
+    multiply({s.d_scores + score, kTileLanes, 1, s.query_rows + panel + lane * shape.padded, shape.padded,
               s.d_keys + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
     multiply({s.keys + row, 1, shape.padded, s.d_scores + score, kTileLanes, s.d_queries + panel + lane, kTileLanes,
               shape.head_dim, strip.vectors, strip.keys, true});
@@ -125,31 +124,23 @@ void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, co
   }
 }
 
-// The rows of a tile as they are, its lse and delta.
+// lse in base 2 and delta of a tile's lanes, 0 past the block's end; d_output_rows are there already.
 template <typename T>
-void load_rows(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, const TileShape& shape,
-               const TileRows<const T>& queries, const TileRows<const T>& outputs, const TileRows<const T>& d_outputs,
-               int tile, const Scratch& s) {
-  for (std::int32_t lane = 0; lane < kTileLanes; ++lane) {
-    const std::int64_t at = static_cast<std::int64_t>(tile) * kTileLanes + lane;
-    const auto row = static_cast<std::int32_t>(at);
-    float* query = s.query_rows + at * shape.padded;
-    float* d_output = s.d_output_rows + at * shape.padded;
-    s.lse[at] = s.delta[at] = 0;
-    if (row >= shape.rows) {
-      clear(query, shape.padded);
-      clear(d_output, shape.padded);
-      continue;
-    }
-    widen_row(queries.row(shape, row), shape.head_dim, query);
-    widen_row(d_outputs.row(shape, row), shape.head_dim, d_output);
-    const float* lse = call.lse + static_cast<std::int64_t>(block.token + row / shape.group) * call.heads;
-    s.lse[at] = lse[kv_head * shape.group + row % shape.group] * kLog2E;
-    const T *output = outputs.row(shape, row), *gradient = d_outputs.row(shape, row);
+void load_statistics(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, const TileShape& shape,
+                     const TileRows<const T>& outputs, int tile, const Scratch& s) {
+  float *lse = s.lse + tile * kTileLanes, *delta = s.delta + tile * kTileLanes;
+  clear(lse, kTileLanes);
+  clear(delta, kTileLanes);
+  const std::int64_t first_head = static_cast<std::int64_t>(block.token) * call.heads + kv_head * shape.group;
+  for_rows(outputs, shape, tile, [&](std::int32_t lane, const T* output) {
+    const std::int32_t row = tile * kTileLanes + lane;
+    lse[lane] =
+        kLog2E * call.lse[first_head + static_cast<std::int64_t>(row / shape.group) * call.heads + row % shape.group];
+    const float* gradient = s.d_output_rows + tile * shape.tile_size() + lane * shape.padded;
     VecF products = {};
     for_vectors(shape.head_dim, [&](auto load, auto) { products += load(output) * load(gradient); });
-    s.delta[at] = sum(products);
-  }
+    delta[lane] = sum(products);
+  });
 }
 
 template <typename T>
@@ -158,7 +149,7 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   const TileShape shape(call.heads / call.kv_heads, call.head_dim, block.count);
   Scratch s;
   s.place(shape, scratch);
-  const std::int64_t panel = static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
+  const std::int64_t panel = shape.tile_size();
   const std::int64_t stride = static_cast<std::int64_t>(call.heads) * call.head_dim;
   const std::int64_t first = block.token * stride + static_cast<std::int64_t>(kv_head) * shape.group * call.head_dim;
   const TileRows<const T> queries{static_cast<const T*>(call.q) + first, stride};
@@ -166,9 +157,11 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   const TileRows<const T> d_outputs{static_cast<const T*>(call.d_out) + first, stride};
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(call.head_dim));
   for (int tile = 0; tile < shape.tiles; ++tile) {
-    load_panel(queries, shape, tile, scaled_for_exp2(call.head_dim), s.queries + tile * panel);
-    load_panel(d_outputs, shape, tile, 1.0f, s.d_outputs + tile * panel);
-    load_rows(call, block, kv_head, shape, queries, outputs, d_outputs, tile, s);
+    load_rows(queries, shape, tile, s.query_rows + tile * panel);
+    load_rows(d_outputs, shape, tile, s.d_output_rows + tile * panel);
+    load_panel(s.query_rows + tile * panel, shape, scaled_for_exp2(call.head_dim), s.queries + tile * panel);
+    load_panel(s.d_output_rows + tile * panel, shape, 1.0f, s.d_outputs + tile * panel);
+    load_statistics(call, block, kv_head, shape, outputs, tile, s);
   }
   clear(s.d_queries, shape.tiles * panel);
   for (int i = 0; i < block.streams; ++i) {
@@ -178,7 +171,8 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   float scales[kTileLanes];
   for (float& lane : scales) lane = scale;
   for (int tile = 0; tile < shape.tiles; ++tile) {
-    store_panel(s.d_queries + tile * panel, shape, tile, scales, d_queries);
+    // The queries' rows are not needed any more.
+    store_panel(s.d_queries + tile * panel, shape, tile, scales, d_queries, s.query_rows);
   }
 }
 

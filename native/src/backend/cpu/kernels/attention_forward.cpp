@@ -5,14 +5,16 @@
 namespace tempora::TEMPORA_ISA {
 namespace {
 
-// A thread's scratch. Per tile: query and output panels [C, kTileLanes], running maximum and sum [kTileLanes].
+// A thread's scratch. Per tile: query and output panels [padded, kTileLanes], running maximum and sum [kTileLanes].
 struct Scratch {
+  float* rows;  // of one tile, [kTileLanes, padded]
   float *queries, *outputs, *maximum, *sum, *views;
   float *keys, *values, *scores;  // [kKeyBlock, padded], the same, [kKeyBlock, kTileLanes]
 
   std::int64_t place(const TileShape& shape, float* base) {
     ScratchCursor cursor(base);
-    const std::int64_t panel = static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
+    const std::int64_t panel = shape.tile_size();
+    rows = cursor.take(panel);
     queries = cursor.take(shape.tiles * panel);
     outputs = cursor.take(shape.tiles * panel);
     maximum = cursor.take(shape.tiles * kTileLanes);
@@ -91,7 +93,7 @@ void exponentiate(const Strip& strip, const float* maximum, float* scores, float
 void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
             std::int32_t keys) {
   const TileLanesView& view = s.view(tile);
-  const std::int64_t panel = static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
+  const std::int64_t panel = shape.tile_size();
   Strip strips[kKeyBlock];
   const int count = find_strips(view, window, position, keys, strips);
   if (count == 0) return;
@@ -152,7 +154,7 @@ void finish_tile(const TreeAttentionCall& call, const QueryBlock& block, int kv_
     }
     sum[lane] = row < shape.rows ? 1.0f / sum[lane] : 0.0f;
   }
-  store_panel(s.outputs + static_cast<std::int64_t>(tile) * shape.head_dim * kTileLanes, shape, tile, sum, out);
+  store_panel(s.outputs + tile * shape.tile_size(), shape, tile, sum, out, s.rows);
 }
 
 template <typename T>
@@ -160,12 +162,15 @@ void forward(const TreeAttentionCall& call, const QueryBlock& block, int kv_head
   const TileShape shape(call.heads / call.kv_heads, call.head_dim, block.count);
   Scratch s;
   s.place(shape, scratch);
-  const std::int64_t panel = static_cast<std::int64_t>(shape.head_dim) * kTileLanes;
+  const std::int64_t panel = shape.tile_size();
   const std::int64_t stride = static_cast<std::int64_t>(call.heads) * call.head_dim;
   const std::int64_t first = block.token * stride + static_cast<std::int64_t>(kv_head) * shape.group * call.head_dim;
   const TileRows<const T> queries{static_cast<const T*>(call.q) + first, stride};
   const float scale = scaled_for_exp2(call.head_dim);
-  for (int tile = 0; tile < shape.tiles; ++tile) load_panel(queries, shape, tile, scale, s.queries + tile * panel);
+  for (int tile = 0; tile < shape.tiles; ++tile) {
+    load_rows(queries, shape, tile, s.rows);
+    load_panel(s.rows, shape, scale, s.queries + tile * panel);
+  }
   clear(s.outputs, shape.tiles * panel);
   clear(s.sum, shape.tiles * kTileLanes);
   for (int i = 0; i < shape.tiles * kTileLanes; ++i) s.maximum[i] = kHiddenScore;

@@ -29,6 +29,9 @@ struct TileShape {
         padded(whole_vectors(dim)),
         rows(tokens * group_size),
         tiles((tokens * group_size + kTileLanes - 1) / kTileLanes) {}
+
+  // Floats of a panel or of a tile's rows.
+  std::int64_t tile_size() const { return padded * kTileLanes; }
 };
 
 // What the lanes of a tile see of one stream of keys: positions, -1 where nothing.
@@ -133,56 +136,65 @@ template <typename T>
 struct TileRows {
   T* data;  // the block's first token, the first head of the group
   std::int64_t token_stride;
-
-  T* row(const TileShape& shape, std::int32_t row) const {
-    return data + row / shape.group * token_stride + row % shape.group * static_cast<std::int64_t>(shape.head_dim);
-  }
 };
 
-// panel f32 [head_dim, kTileLanes] = the tile's rows transposed, times scale; rows past the block's end are zeros.
-template <typename T>
-inline void load_panel(const TileRows<const T>& rows, const TileShape& shape, int tile, float scale, float* panel) {
-  for (int v = 0; v < kTileVectors; ++v) {
-    const std::int32_t first = tile * kTileLanes + v * kWidth;
-    for (std::int32_t c = 0; c < shape.head_dim; c += kWidth) {
-      const std::int32_t dims = smaller(kWidth, shape.head_dim - c);
-      VecF x[kWidth];
-      for (int i = 0; i < kWidth; ++i) {
-        x[i] = VecF{};
-        if (first + i >= shape.rows) continue;
-        const T* from = rows.row(shape, first + i) + c;
-        x[i] = scale * (dims == kWidth ? load(from) : load_part(from, dims));
-      }
-      transpose(x);
-      for (std::int32_t i = 0; i < dims; ++i) store(panel + (c + i) * kTileLanes + v * kWidth, x[i]);
+// Calls body(lane, pointer to the row) for the tile's lanes up to the block's end.
+template <typename T, typename Body>
+inline void for_rows(const TileRows<T>& rows, const TileShape& shape, int tile, Body body) {
+  std::int32_t head = tile * kTileLanes % shape.group;
+  T* token = rows.data + tile * kTileLanes / shape.group * rows.token_stride;
+  const std::int32_t lanes = smaller(kTileLanes, shape.rows - tile * kTileLanes);
+  for (std::int32_t lane = 0; lane < lanes; ++lane) {
+    body(lane, token + head * static_cast<std::int64_t>(shape.head_dim));
+    if (++head == shape.group) {
+      head = 0;
+      token += rows.token_stride;
     }
   }
 }
 
-// The tile's rows = panel transposed, times scale (of each lane).
+// to f32 [kTileLanes, padded] = the tile's rows, then zeros.
 template <typename T>
-inline void store_panel(const float* panel, const TileShape& shape, int tile, const float* scale,
-                        const TileRows<T>& rows) {
+inline void load_rows(const TileRows<const T>& rows, const TileShape& shape, int tile, float* to) {
+  for_rows(rows, shape, tile,
+           [&](std::int32_t lane, const T* row) { widen_row(row, shape.head_dim, to + lane * shape.padded); });
+  const std::int32_t lanes = smaller(kTileLanes, shape.rows - tile * kTileLanes);
+  clear(to + lanes * shape.padded, (kTileLanes - lanes) * shape.padded);
+}
+
+// panel f32 [padded, kTileLanes] = rows [kTileLanes, padded] transposed, times scale.
+inline void load_panel(const float* rows, const TileShape& shape, float scale, float* panel) {
   for (int v = 0; v < kTileVectors; ++v) {
-    const std::int32_t first = tile * kTileLanes + v * kWidth;
-    const VecF factor = load(scale + v * kWidth);
-    for (std::int32_t c = 0; c < shape.head_dim; c += kWidth) {
-      const std::int32_t dims = smaller(kWidth, shape.head_dim - c);
+    for (std::int64_t c = 0; c < shape.padded; c += kWidth) {
       VecF x[kWidth];
-      for (std::int32_t i = 0; i < kWidth; ++i) {
-        x[i] = i < dims ? factor * load(panel + (c + i) * kTileLanes + v * kWidth) : VecF{};
-      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; ++i) x[i] = scale * load(rows + (v * kWidth + i) * shape.padded + c);
       transpose(x);
-      for (int i = 0; i < kWidth && first + i < shape.rows; ++i) {
-        T* to = rows.row(shape, first + i) + c;
-        if (dims == kWidth) {
-          store(to, x[i]);
-        } else {
-          store_part(to, x[i], dims);
-        }
-      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; ++i) store(panel + (c + i) * kTileLanes + v * kWidth, x[i]);
     }
   }
+}
+
+// The tile's rows = panel transposed, times scale (of each lane). buffer: f32 [kTileLanes, padded].
+template <typename T>
+inline void store_panel(const float* panel, const TileShape& shape, int tile, const float* scale,
+                        const TileRows<T>& rows, float* buffer) {
+  for (int v = 0; v < kTileVectors; ++v) {
+    const VecF factor = load(scale + v * kWidth);
+    for (std::int64_t c = 0; c < shape.padded; c += kWidth) {
+      VecF x[kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; ++i) x[i] = factor * load(panel + (c + i) * kTileLanes + v * kWidth);
+      transpose(x);
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; ++i) store(buffer + (v * kWidth + i) * shape.padded + c, x[i]);
+    }
+  }
+  for_rows(rows, shape, tile, [&](std::int32_t lane, T* row) {
+    const float* from = buffer + lane * shape.padded;
+    for_vectors(shape.head_dim, [=](auto load, auto store) { store(row, load(from)); });
+  });
 }
 
 // Walks the keys of a stream in order.
