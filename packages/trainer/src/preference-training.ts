@@ -1,12 +1,12 @@
 import { couplesPairs, type Forest, type PreferenceLoss, preferenceLoss } from "@tempora/engine";
 import type { Place } from "@tempora/errors";
-import { type MicroBatch, type PackItem, packForests } from "./batches.ts";
+import { type MicroBatch, optimizerBatches, type PackItem, packForests } from "./batches.ts";
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
 import { type ScoredCompletion, type ScoringEngine, scoreRows } from "./scoring.ts";
 import { accumulateSupervised, type SupervisedRow, toItem } from "./supervised-training.ts";
 import type { TrainableEngine, TrainingOptions, TrainingSummary } from "./training-face.ts";
-import { runSteps, type TrainingHooks } from "./training-steps.ts";
+import { epochOrder, runSteps, type TrainingHooks } from "./training-steps.ts";
 
 export interface PairIds {
   promptIds: readonly number[];
@@ -81,20 +81,46 @@ export function pairItem(row: PairIds): PackItem {
   };
 }
 
+export interface ReferenceScoring {
+  engine: ScoringEngine;
+  rows: readonly PairIds[];
+  options: Pick<TrainingOptions, "batchPairs" | "maxTokens" | "shuffle" | "seed">;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+  onForest?: ((forest: Forest) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Reference log-probs of pairs in one pass, packed as the first epoch will pack them: the last bits of a sum depend on its
+ * neighbours in a forest, and this way a model that is its own reference starts with rewards of exactly zero.
+ */
+export async function scoreReferences(scoring: ReferenceScoring): Promise<ReferenceSums[]> {
+  const { engine, rows, options } = scoring;
+  const sums = new Array<ReferenceSums>(rows.length);
+  let done = 0;
+  for (const batch of optimizerBatches(epochOrder(rows.length, options, 0), options.batchPairs)) {
+    const scored = await scoreRows(
+      engine,
+      batch.map((index) => pairItem(rows[index] as PairIds)),
+      { maxTokens: options.maxTokens, onForest: scoring.onForest, signal: scoring.signal },
+    );
+    batch.forEach((index, position) => {
+      const [chosen, rejected] = scored[position] as ScoredCompletion[];
+      sums[index] = { chosen: (chosen as ScoredCompletion).sum, rejected: (rejected as ScoredCompletion).sum };
+    });
+    done += batch.length;
+    scoring.onProgress?.(done, rows.length);
+  }
+  return sums;
+}
+
+/** The rows' own references, or those of the engine as it is. */
 async function referenceSums(training: PreferenceTraining): Promise<ReferenceSums[]> {
   const { engine, rows, options, signal } = training;
-  const missing = rows.filter((row) => row.reference === undefined);
-  const scored = await scoreRows(engine, missing.map(pairItem), {
-    maxTokens: options.maxTokens,
-    signal,
-    ...(training.onReference === undefined ? {} : { onProgress: training.onReference }),
-  });
-  let next = 0;
-  return rows.map((row) => {
-    if (row.reference !== undefined) return row.reference;
-    const [chosen, rejected] = scored[next++] as ScoredCompletion[];
-    return { chosen: (chosen as ScoredCompletion).sum, rejected: (rejected as ScoredCompletion).sum };
-  });
+  const given = rows.map(({ reference }) => reference);
+  if (given.every((reference) => reference !== undefined)) return given;
+  const scored = await scoreReferences({ engine, rows, options, onProgress: training.onReference, signal });
+  return given.map((reference, index) => reference ?? (scored[index] as ReferenceSums));
 }
 
 /** Policy and reference sums of one pair of a step, with its lengths. */

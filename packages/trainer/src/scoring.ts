@@ -21,9 +21,9 @@ export interface ScoredCompletion {
 export interface ScoreOptions {
   maxTokens: number;
   signal?: AbortSignal | undefined;
-  onProgress?(done: number, total: number): void;
+  onProgress?: ((done: number, total: number) => void) | undefined;
   /** Called with every forest, for a ledger. */
-  onForest?(forest: Forest): void;
+  onForest?: ((forest: Forest) => void) | undefined;
 }
 
 /**

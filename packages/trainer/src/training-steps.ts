@@ -45,7 +45,7 @@ export interface StepPlan {
 }
 
 /** The order of the rows in one epoch. */
-export function epochOrder(count: number, options: TrainingOptions, epoch: number): number[] {
+export function epochOrder(count: number, options: Pick<TrainingOptions, "shuffle" | "seed">, epoch: number): number[] {
   if (!options.shuffle) return Array.from({ length: count }, (_, index) => index);
   return permutation(count, deriveSeed(options.seed, "epoch", epoch));
 }

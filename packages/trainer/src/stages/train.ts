@@ -4,10 +4,9 @@ import { checkpointHash, saveCheckpoint } from "@tempora/models";
 import { readAllRows, writeJsonl } from "@tempora/text";
 import { Meter } from "../ledger.ts";
 import type { Metrics } from "../metrics.ts";
-import { type PairIds, pairItem, type ReferenceSums, trainPreferences } from "../preference-training.ts";
+import { type PairIds, type ReferenceSums, scoreReferences, trainPreferences } from "../preference-training.ts";
 import { deriveSeed } from "../random.ts";
 import type { LedgerTotals, TrainingResult } from "../results.ts";
-import { type ScoredCompletion, scoreRows } from "../scoring.ts";
 import type { Settings } from "../settings.ts";
 import { judgeTemplateFile } from "../sources/files.ts";
 import { hashJson, type Json } from "../store.ts";
@@ -31,27 +30,26 @@ export async function referenceStage(
   plan: { model: ModelRef; pairs: readonly PairIds[]; position: Position },
 ): Promise<{ sums: ReferenceSums[]; totals: LedgerTotals }> {
   const { model, pairs } = plan;
-  const { maxTokens } = context.settings.training;
+  const { maxTokens, batchPairs, shuffle } = context.settings.training;
+  const options = { maxTokens, batchPairs, shuffle, seed: trainingSeed(context, plan.position) };
   const { result } = await runStage(context, {
     kind: "reference",
     label: `reference log-probs of ${model.name}`,
     total: pairs.length,
     unit: "pairs",
     position: plan.position,
-    inputs: { model: model.hash, pairs: hashPairs(pairs), maxTokens },
+    inputs: { model: model.hash, pairs: hashPairs(pairs), options },
     compute: async (_folder, progress) => {
       const { engine } = await context.host.use(model);
       const meter = new Meter(engine.config);
-      const scored = await scoreRows(engine, pairs.map(pairItem), {
-        maxTokens,
-        signal: context.signal,
+      const sums = await scoreReferences({
+        engine,
+        rows: pairs,
+        options,
         onProgress: (done) => progress(done),
         onForest: (forest) => meter.score(forest),
+        signal: context.signal,
       });
-      const sums = scored.map(([chosen, rejected]) => ({
-        chosen: (chosen as ScoredCompletion).sum,
-        rejected: (rejected as ScoredCompletion).sum,
-      }));
       return { sums, totals: meter.totals };
     },
   });
@@ -73,6 +71,11 @@ export interface TrainedModel {
   totals: LedgerTotals;
 }
 
+/** Equal for all strategies, so that what they train on equal pairs is one stage. */
+function trainingSeed(context: RunContext, position: Position): number {
+  return deriveSeed(context.settings.seed, "training", position.iteration);
+}
+
 /** The settings' loss with its supervised term. */
 export function fullLoss(loss: Settings["loss"]): PreferenceLoss {
   const { terms, sftWeight, beta, labelSmoothing, discopopTau } = loss;
@@ -85,7 +88,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const { start, pairs } = plan;
   const { settings, host, source } = context;
   const loss = fullLoss(settings.loss);
-  const seed = deriveSeed(settings.seed, "training", plan.position.iteration);
+  const seed = trainingSeed(context, plan.position);
   const { tokenizer, checkpoint } = await host.open(start);
   const replay = source.replay.map((example) => exampleIds(example, tokenizer, checkpoint.config.maxPositions));
   const { perStep, weight } = settings.replay;
