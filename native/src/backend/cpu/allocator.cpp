@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <string>
 
 #include "parallel.h"
@@ -28,7 +30,7 @@ void free_block(void* data, std::size_t block) {
   if (block >= kLargeBlock) {
     munmap(data, block);
   } else {
-    std::free(data);
+    std::free(data);  // NOLINT(cppcoreguidelines-no-malloc)
   }
 }
 
@@ -42,10 +44,26 @@ void touch(void* data, std::size_t block, int threads) {
                   });
 }
 
+// What the system can give without swapping. Linux hands out more than it has and kills who writes it.
+std::size_t available_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  std::size_t kibibytes = 0;
+  while (file >> name >> kibibytes) {
+    if (name == "MemAvailable:") return kibibytes << 10;
+    std::getline(file, unit);
+  }
+  return std::numeric_limits<std::size_t>::max();  // not told: the request itself will tell
+}
+
 std::string in_words(std::size_t bytes) {
   char text[32];
   const double mib = static_cast<double>(bytes) / (1 << 20);
-  std::snprintf(text, sizeof text, mib < 1024 ? "%.1f MiB" : "%.2f GiB", mib < 1024 ? mib : mib / 1024);
+  if (mib < 1024) {
+    std::snprintf(text, sizeof text, "%.1f MiB", mib);
+  } else {
+    std::snprintf(text, sizeof text, "%.2f GiB", mib / 1024);
+  }
   return text;
 }
 
@@ -74,7 +92,8 @@ void* Allocator::take_cached(std::size_t block) {
 }
 
 void* Allocator::take_new(std::size_t block) {
-  if (block < kLargeBlock) return std::aligned_alloc(64, block);
+  if (block < kLargeBlock) return std::aligned_alloc(64, block);  // NOLINT(cppcoreguidelines-no-malloc)
+  if (block > available_bytes()) return nullptr;
   void* data = mmap(nullptr, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return nullptr;
   madvise(data, block, MADV_HUGEPAGE);
@@ -95,8 +114,8 @@ void Allocator::drop_cached(std::size_t keep_bytes) noexcept {
 
 void* Allocator::allocate(std::size_t bytes, MemoryUse use) {
   const std::lock_guard lock(mutex_);
+  if (bytes > std::numeric_limits<std::size_t>::max() / 32) throw out_of_memory(bytes, use);
   const std::size_t block = block_size(bytes);
-  if (block < bytes) throw out_of_memory(bytes, use);  // wrapped around
   void* data = take_cached(block);
   if (data == nullptr) data = take_new(block);
   if (data == nullptr) {

@@ -1,0 +1,131 @@
+// What is the CPU backend's own: its memory, its threads, and backends side by side.
+#include <cstdint>
+#include <thread>
+
+#include "op_cases.h"
+
+namespace tempora::test {
+namespace {
+
+void check_accounts() {
+  const auto backend = make_cpu_backend(2);
+  Buffer weights = backend->allocate(3'000'000, MemoryUse::weights);
+  const Buffer cache = backend->allocate(100, MemoryUse::cache);
+  expect(reinterpret_cast<std::uintptr_t>(weights.data()) % 64 == 0, "large memory is not aligned");
+  expect(reinterpret_cast<std::uintptr_t>(cache.data()) % 64 == 0, "small memory is not aligned");
+  const std::size_t used = backend->used(MemoryUse::weights);
+  expect(used >= 3'000'000 && used < 3'400'000, "weights are counted as " + std::to_string(used));
+  expect(backend->used(MemoryUse::cache) >= 100, "the cache is not counted");
+  expect(backend->used(MemoryUse::gradients) == 0, "gradients are counted that do not exist");
+  const std::size_t peak = backend->peak();
+  expect(peak == used + backend->used(MemoryUse::cache), "the peak is " + std::to_string(peak));
+  const void* before = weights.data();
+  weights = Buffer();
+  expect(backend->used(MemoryUse::weights) == 0, "released memory is counted");
+  const Buffer again = backend->allocate(3'000'000, MemoryUse::workspace);
+  expect(again.data() == before, "freed memory is not used again");
+  expect(backend->peak() == peak, "the peak moved without need");
+}
+
+void check_out_of_memory() {
+  const auto backend = make_cpu_backend(1);
+  const Buffer held = backend->allocate(5 << 20, MemoryUse::weights);
+  for (const std::size_t bytes : {std::size_t{1} << 44, std::size_t{1} << 55, SIZE_MAX - 3}) {
+    try {
+      const Buffer buffer = backend->allocate(bytes, MemoryUse::cache);
+    } catch (const OutOfMemory& error) {
+      const std::string message = error.what();
+      expect(message.find("for cache") != std::string::npos, message);
+      expect(message.find("weights 5.0 MiB") != std::string::npos, message);
+      expect(message.find("fewer rows") != std::string::npos, message);
+      continue;
+    }
+    throw TestFailure("the system gave " + std::to_string(bytes) + " bytes");
+  }
+  expect(backend->used(MemoryUse::cache) == 0, "memory that was refused is counted");
+}
+
+// The bits of all cases on a backend with so many threads. Products by oneDNN are left out: they are promised to be the
+// same again, not to be the same for other numbers of threads.
+std::vector<std::uint8_t> results(int threads) {
+  const auto backend = make_cpu_backend(threads);
+  std::vector<std::uint8_t> bits;
+  for (const auto part : {element_cases, optimizer_cases, generation_cases}) {
+    for (const OpCase& op_case : part()) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        Device device(*backend);
+        op_case.check(device, dtype);
+        bits.insert(bits.end(), device.read_back.begin(), device.read_back.end());
+      }
+    }
+  }
+  return bits;
+}
+
+void check_thread_counts() {
+  const auto want = results(1);
+  for (const int threads : {2, 5}) {
+    expect(results(threads) == want, std::to_string(threads) + " threads give other bits than one");
+  }
+}
+
+void check_side_by_side() {
+  const auto want = results(2);
+  std::vector<std::vector<std::uint8_t>> got(3);
+  std::vector<std::string> problems(3);
+  std::vector<std::thread> workers;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    workers.emplace_back([&, i] {
+      try {
+        got[i] = results(2);
+      } catch (const std::exception& error) {
+        problems[i] = error.what();
+      }
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    expect(problems[i].empty(), problems[i]);
+    expect(got[i] == want, "a backend beside others gives other bits");
+  }
+}
+
+// One backend, used by one thread after another, as a pool of workers does.
+void check_changing_threads() {
+  const auto backend = make_cpu_backend(2);
+  for (int i = 0; i < 3; ++i) {
+    std::string problem;
+    std::thread worker([&] {
+      try {
+        for (const OpCase& op_case : matmul_cases()) check_case(op_case, *backend, DType::bf16);
+        for (const OpCase& op_case : head_cases()) check_case(op_case, *backend, DType::f32);
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+    });
+    worker.join();
+    expect(problem.empty(), problem);
+  }
+}
+
+void check_info() {
+  const CpuInfo info = cpu_info();
+  expect(!info.name.empty() && info.threads > 0, "the CPU has no name or no threads");
+  expect(info.onednn.find('.') != std::string::npos, "oneDNN has no version");
+  expect(make_cpu_backend(1)->name() == "cpu " + info.kernels, "the backend and cpu_info disagree on kernels");
+}
+
+}  // namespace
+}  // namespace tempora::test
+
+int main(int argc, char** argv) {
+  using namespace tempora::test;
+  TestRun run(argc, argv);
+  run.run("memory is counted, aligned and used again", check_accounts);
+  run.run("too much memory is refused with a remedy", check_out_of_memory);
+  run.run("bits do not depend on the number of threads", check_thread_counts);
+  run.run("backends work side by side", check_side_by_side);
+  run.run("a backend moves from thread to thread", check_changing_threads);
+  run.run("the CPU is described", check_info);
+  return run.finish();
+}
