@@ -1,7 +1,14 @@
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { copyModel, editJson, editWeights, removeChatTemplate, truncateWeights } from "./support/checkpoints.ts";
+import {
+  copyModel,
+  editJson,
+  editWeights,
+  removeChatTemplate,
+  removeTensor,
+  truncateWeights,
+} from "./support/checkpoints.ts";
 import { tempora } from "./support/cli.ts";
 import { oracle, temporaryFolder } from "./support/files.ts";
 
@@ -36,9 +43,7 @@ describe("checkpoints", () => {
 
   test("a missing tensor is named", async () => {
     const broken = model("missing-tensor");
-    editWeights(broken, (header) => {
-      delete header["model.layers.1.mlp.up_proj.weight"];
-    });
+    removeTensor(broken, "model.layers.1.mlp.up_proj.weight");
     const text = await fault(scoring(broken, data()));
     expect(text).toContain("model.layers.1.mlp.up_proj.weight");
     expect(text).toContain("missing-tensor");
@@ -57,6 +62,7 @@ describe("checkpoints", () => {
     editWeights(broken, (header) => {
       const tensor = header["model.layers.0.mlp.up_proj.weight"];
       if (tensor) tensor.shape = [...tensor.shape].reverse();
+      return undefined;
     });
     const text = await fault(scoring(broken, data()));
     expect(text).toContain("[64, 176]");
@@ -68,8 +74,8 @@ describe("checkpoints", () => {
     const broken = model("wrong-dtype");
     editWeights(broken, (header) => {
       const tensor = header["model.norm.weight"];
-      if (!tensor) return;
-      tensor.dtype = "I32";
+      if (tensor) tensor.dtype = "I32";
+      return undefined;
     });
     const text = await fault(scoring(broken, data()));
     expect(text).toContain("I32");
@@ -102,6 +108,7 @@ describe("checkpoints", () => {
     editWeights(broken, (header, bytes) => {
       const start = header["model.layers.0.self_attn.q_proj.weight"]?.data_offsets[0] as number;
       bytes.writeFloatLE(Number.NaN, start + 40);
+      return undefined;
     });
     const text = await fault(scoring(broken, data()));
     expect(text).toMatch(/NaN|finite/);

@@ -6,6 +6,8 @@ import { tempora, temporaJson } from "./support/cli.ts";
 import { families, oracle, readJson, readLines, temporaryFolder } from "./support/files.ts";
 
 const folder = temporaryFolder();
+/** Of every oracle's tokenizer. */
+const endToken = 2;
 
 interface OracleRow {
   prompt_ids: number[];
@@ -149,7 +151,10 @@ describe.each(families)("%s through the commands", (family) => {
       const { completion_ids, smallest_top2_logit_gap } = truth[index] as Greedy;
       expect(completions.length).toBe(1);
       expect(completions[0]?.logprobs.length).toBe(completions[0]?.ids.length);
-      if (smallest_top2_logit_gap >= 1e-3) expect(completions[0]?.ids).toEqual(completion_ids);
+      // The oracle goes on behind an end token; a command stops there.
+      const end = completion_ids.indexOf(endToken) + 1;
+      const wanted = end === 0 ? completion_ids : completion_ids.slice(0, end);
+      if (smallest_top2_logit_gap >= 1e-3) expect(completions[0]?.ids).toEqual(wanted);
     });
     const sure = truth.filter((row) => row.smallest_top2_logit_gap >= 1e-3);
     expect(sure.length).toBeGreaterThan(0);

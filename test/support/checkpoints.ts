@@ -20,19 +20,39 @@ export function editJson(file: string, change: (value: Record<string, unknown>) 
   writeFileSync(file, JSON.stringify(value));
 }
 
-/** Rewrites the header of model.safetensors and, where wanted, its bytes. */
-export function editWeights(folder: string, change: (header: Record<string, Tensor>, bytes: Buffer) => void): void {
+/** Rewrites the header of model.safetensors and its bytes: in place, or by returning others. */
+export function editWeights(
+  folder: string,
+  change: (header: Record<string, Tensor>, bytes: Buffer) => Buffer | undefined,
+): void {
   const file = join(folder, "model.safetensors");
   const whole = readFileSync(file);
   const length = Number(whole.readBigUInt64LE(0));
   const header = JSON.parse(whole.subarray(8, 8 + length).toString()) as Record<string, Tensor>;
   const bytes = Buffer.from(whole.subarray(8 + length));
-  change(header, bytes);
+  const changed = change(header, bytes) ?? bytes;
   const text = Buffer.from(JSON.stringify(header));
   const padded = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, 0x20)]);
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(padded.length));
-  writeFileSync(file, Buffer.concat([size, padded, bytes]));
+  writeFileSync(file, Buffer.concat([size, padded, changed]));
+}
+
+/** Takes a tensor out, bytes and all: what is left is a sound file. */
+export function removeTensor(folder: string, name: string): void {
+  const kept: Buffer[] = [];
+  editWeights(folder, (header, bytes) => {
+    delete header[name];
+    let end = 0;
+    for (const [key, tensor] of Object.entries(header)) {
+      if (key === "__metadata__") continue;
+      const part = Buffer.from(bytes.subarray(...tensor.data_offsets));
+      tensor.data_offsets = [end, end + part.length];
+      end += part.length;
+      kept.push(part);
+    }
+    return Buffer.concat(kept);
+  });
 }
 
 export function truncateWeights(folder: string, bytes: number): void {
