@@ -3,6 +3,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "openmp_spin.h"
 #include "parallel.h"
 
 namespace tempora {
@@ -34,7 +35,10 @@ CpuBackend::CpuBackend(int threads)
 
 std::string CpuBackend::name() const { return std::string("cpu ") + isa_name(isa_); }
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  shorten_openmp_spin();
+  return std::make_unique<CpuBackend>(threads);
+}
 
 CpuInfo cpu_info() { return {isa_name(choose_isa()), cpu_name(), thread_count(0), onednn_version()}; }
 
