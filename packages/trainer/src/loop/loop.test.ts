@@ -10,6 +10,7 @@ import { lockFolder } from "../locks.ts";
 import type { Observer } from "../observer.ts";
 import type { EventRow, RunResult } from "../results.ts";
 import { paperSettings, type Settings } from "../settings.ts";
+import { worldSource } from "../sources/world.ts";
 import { oracle, sharedData } from "../testing.ts";
 import { runLoop } from "./loop.ts";
 import { tinySettings } from "./tiny.ts";
@@ -37,10 +38,11 @@ async function artifacts(folder: string): Promise<Record<string, string>> {
   return hashes;
 }
 
-/** Runs the loop in a process of its own and kills it when `when` says so. */
-async function killedRun(runs: string, when: (line: string, seen: number) => boolean): Promise<number> {
+/** Runs the loop in a process of its own and kills it when `when` says so. Fails when it ended by itself. */
+async function killedRun(runs: string, when: (line: string) => boolean): Promise<void> {
   const script = `
-    import { runLoop } from "./loop.ts";
+    import { worldSource } from "../sources/world.ts";
+import { runLoop } from "./loop.ts";
     import { tinySettings } from "./tiny.ts";
     const say = (text) => process.stdout.write(text + "\\n");
     const observer = { begin: (s) => say("begin " + s.label), progress: (id, done) => say("progress " + id + " " + done),
@@ -50,15 +52,14 @@ async function killedRun(runs: string, when: (line: string, seen: number) => boo
     cwd: import.meta.dirname,
     stdio: ["ignore", "pipe", "inherit"],
   });
-  let seen = 0;
   let rest = "";
   child.stdout.on("data", (data: Buffer) => {
     const lines = (rest + data.toString()).split("\n");
     rest = lines.pop() ?? "";
-    for (const line of lines) if (when(line, seen++)) child.kill("SIGKILL");
+    if (lines.some(when)) child.kill("SIGKILL");
   });
-  await new Promise((done) => child.once("exit", done));
-  return seen;
+  const signal = await new Promise((done) => child.once("exit", (_code, by) => done(by)));
+  expect(signal).toBe("SIGKILL");
 }
 
 describe("runLoop in the embedded world", () => {
@@ -78,7 +79,7 @@ describe("runLoop in the embedded world", () => {
     ({ folder, result } = outcome);
     expect(outcome.stages.computed).toBeGreaterThan(10);
     reference = await artifacts(folder);
-  });
+  }, 300_000);
 
   it("leaves a finished run with both strategies, every model and the ledger", async () => {
     const saved = JSON.parse(await readFile(join(folder, "run.json"), "utf8")) as RunResult;
@@ -164,7 +165,7 @@ describe("runLoop in the embedded world", () => {
     expect(outcome.stages.reused).toBeGreaterThan(5);
     expect(outcome.stages.computed).toBeGreaterThan(5);
     expect(await artifacts(outcome.folder)).toEqual(reference);
-  });
+  }, 600_000);
 
   it("stops when asked, and goes on with the same bytes", async () => {
     const runs = join(scratch, "aborted");
@@ -181,7 +182,7 @@ describe("runLoop in the embedded world", () => {
     await expect(runLoop({ config: config(runs), observer, signal: controller.signal })).rejects.toThrow(/abort/i);
     const outcome = await runLoop({ config: config(runs) });
     expect(await artifacts(outcome.folder)).toEqual(reference);
-  });
+  }, 300_000);
 
   it("replaces a run of other settings and says which", async () => {
     const notes: string[] = [];
@@ -220,6 +221,29 @@ describe("runLoop from a checkpoint", () => {
       /The judge M0 is of no use .* judgements gave no score .*Train the model on graded examples/s,
     );
   });
+
+  it("trains a run's M0 on prompts of one's own, judged by the template that it carries", async () => {
+    const tiny = tinySettings();
+    const world = worldSource(tiny);
+    const prompts = join(scratch, "own.jsonl");
+    const texts = [...world.training(5, 40), ...world.heldOut(10)].map(({ text }) => JSON.stringify({ prompt: text }));
+    await writeFile(prompts, texts.join("\n"));
+    const settings: Settings = {
+      ...tiny,
+      model: join(scratch, "first/run/models/M0"),
+      prompts,
+      iterations: 1,
+      baselines: [],
+      replay: { ...tiny.replay, weight: 0 },
+    };
+    const { result, folder } = await runLoop({ config: config(join(scratch, "model"), settings, "own") });
+    expect(result).toMatchObject({ status: "finished", graded: false, start: { origin: "given" } });
+    const [, first] = result.strategies[0]?.models ?? [];
+    expect(first?.winRateBy).toBe("judge");
+    expect(first?.winRate?.count).toBeGreaterThan(0);
+    const [pair] = await readAllRows(join(folder, "iterations/1/pairs.jsonl"));
+    expect(pair?.value.prompt).toEqual([{ role: "user", content: expect.any(String) }]);
+  }, 300_000);
 
   it("names the row of a prompt that is longer than the context", async () => {
     const prompts = join(scratch, "long.jsonl");

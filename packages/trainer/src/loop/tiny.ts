@@ -7,6 +7,8 @@ export function tinySettings(): Settings {
   return {
     ...world,
     saveStateSeconds: 1,
+    // A model so small is no work for more than one.
+    engine: { ...world.engine, threads: 1 },
     promptsPerIteration: 16,
     candidates: 4,
     maxBaselineIterations: 8,
@@ -19,8 +21,8 @@ export function tinySettings(): Settings {
     replay: { ...world.replay, perStep: 4 },
     start: {
       ...world.start,
-      demonstrations: 1600,
-      gradedExamples: 1600,
+      demonstrations: 960,
+      gradedExamples: 960,
       training: { ...world.start.training, batchPairs: 32, warmupSteps: 10, maxTokens: 2048 },
     },
     evaluation: { ...world.evaluation, prompts: 24, judgedPrompts: 16, judgements: 2 },
