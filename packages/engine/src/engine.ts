@@ -77,6 +77,8 @@ export class Engine implements Disposable {
   readonly #native: NativeEngine;
   readonly #index: ReadonlyMap<string, number>;
   #disposed = false;
+  /** Counts the calls that change weights: a running generation cannot go on after one. */
+  #weightChanges = 0;
   /** Ends with the last multi-part operation; calls made after it wait for that. */
   #exclusive: Promise<void> | null = null;
 
@@ -243,6 +245,7 @@ export class Engine implements Disposable {
       maxGradNorm: checkNumber(options.maxGradNorm ?? 0, "maxGradNorm", { least: 0 }),
       seed: checkNumber(options.seed ?? 0, "seed", { least: 0, integer: true }),
     };
+    this.#weightChanges++;
     return cancellable(undefined, () => this.#native.optimizerStep(native));
   }
 
@@ -268,10 +271,16 @@ export class Engine implements Disposable {
     await this.#turn();
     const request = generationRequest(forest, leaves, options, this.config);
     const collector = new CompletionCollector(request, options);
+    const changes = this.#weightChanges;
     const generation = await cancellable(options.signal, (cancel) => this.#native.startGeneration(request, cancel));
     try {
       for (;;) {
         await this.#turn();
+        if (changes !== this.#weightChanges) {
+          throw new TemporaError("The weights changed while a generation was running", {
+            remedy: "Take all completions, or leave the loop, before training or loading goes on.",
+          });
+        }
         const step = await cancellable(options.signal, (cancel) => generation.step(collector.stepsAtOnce, cancel));
         const { completions, stopped } = collector.take(step);
         if (stopped.length > 0) generation.finishRows(stopped);
@@ -301,6 +310,7 @@ export class Engine implements Disposable {
   setParameters(model: ModelSource): Promise<void> {
     return this.#alone(async () => {
       checkSameModel(this.config, model.config, model.name);
+      this.#weightChanges++;
       await loadParameters(this.#native, await collectTensors(model, this.parameters));
     });
   }
@@ -320,6 +330,7 @@ export class Engine implements Disposable {
   /** The weights as they were, bit for bit. The optimizer's state stays as it is. */
   async restore(snapshot: Snapshot): Promise<void> {
     await this.#turn();
+    this.#weightChanges++;
     await cancellable(undefined, () => this.#native.restore(Snapshot.native(snapshot)));
   }
 

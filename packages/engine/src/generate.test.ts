@@ -111,7 +111,9 @@ describe("generation", () => {
     await generation.next();
     await engine.supervisedStep(pairForest(tinyConfig, 1, 4).forest);
     await engine.optimizerStep({ learningRate: 0.1 });
-    await expect(collect(generation)).rejects.toThrow("the weights changed while a generation was running");
+    await expect(collect(generation)).rejects.toThrow(
+      "The weights changed while a generation was running. Take all completions",
+    );
   });
 
   test.each<[string, { ids: number[]; key?: number }, Partial<GenerationOptions>, string]>([
