@@ -4,10 +4,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RunResult } from "@tempora/trainer";
 import { createWorld } from "@tempora/world";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { startTempora, tempora, temporaJson } from "./support/cli.ts";
 import { oracle, readLines, temporaryFolder } from "./support/files.ts";
 import { tinyConfig } from "./support/tiny-run.ts";
+
+// Whole runs: some ten seconds each on two free cores.
+vi.setConfig({ testTimeout: 300_000 });
 
 const folder = temporaryFolder();
 const runs = join(folder, "runs");
@@ -114,7 +117,7 @@ describe("a run that is interrupted", () => {
 
   test("is locked against a second process while it goes on", async () => {
     const running = startTempora(args);
-    await untilStage(elsewhere, "supervised-training");
+    await untilLocked(running.child.pid as number);
     const second = await tempora(args);
     expect(second.code).toBe(1);
     expect(second.stderr).toContain(`in use by process ${running.child.pid}`);
@@ -126,6 +129,7 @@ describe("a run that is interrupted", () => {
   test("gives the same bytes after kill -9 at several points", async () => {
     for (const kind of ["answers", "judgements", "preference-training", "answers"]) {
       const running = startTempora(args);
+      await untilLocked(running.child.pid as number);
       await untilStage(elsewhere, kind);
       await sleep(150);
       running.child.kill("SIGKILL");
@@ -224,14 +228,27 @@ describe("a run from a checkpoint", () => {
   });
 });
 
+/** Waits until the process has the run to itself. */
+async function untilLocked(pid: number): Promise<void> {
+  const owner = join(folder, "interrupted", "first", ".lock-owner");
+  await until(`process ${pid} locked the run`, () => {
+    return existsSync(owner) && readFileSync(owner, "utf8").includes(`"pid":${pid},`);
+  });
+}
+
 /** Waits until the run computes a stage of this kind: its folder in the store has no result yet. */
 async function untilStage(place: string, kind: string): Promise<void> {
-  const deadline = performance.now() + 60_000;
   const stages = join(place, ".store", kind);
-  for (;;) {
+  await until(`a stage ${kind} began`, () => {
     const keys = existsSync(stages) ? readdirSync(stages) : [];
-    if (keys.some((key) => !existsSync(join(stages, key, "result.json")))) return;
-    if (performance.now() > deadline) throw new Error(`no stage ${kind} began within a minute`);
+    return keys.some((key) => !existsSync(join(stages, key, "result.json")));
+  });
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const deadline = performance.now() + 200_000;
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error(`waited in vain until ${what}`);
     await sleep(20);
   }
 }

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { onTestFinished } from "vitest";
 
 const main = fileURLToPath(new URL("../../packages/cli/src/main.ts", import.meta.url));
 
@@ -26,6 +27,10 @@ export function startTempora(
     cwd: options.cwd,
     env: { ...process.env, TEMPORA_DEBUG: "", ...options.env },
     stdio: ["ignore", "pipe", "pipe"],
+  });
+  // A test that fails early leaves no process behind.
+  onTestFinished(() => {
+    child.kill("SIGKILL");
   });
   let stdout = "";
   let stderr = "";
