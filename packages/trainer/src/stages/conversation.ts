@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { Conversation, Tokenizer } from "@tempora/text";
 import { tokenizeCompletion, tokenizePreference, tokenizePrompt } from "@tempora/text";
 import type { PairIds } from "../preference-training.ts";
@@ -35,7 +36,7 @@ export function ownPromptIds(prompt: string, tokenizer: Tokenizer, maxLength: nu
   return ids.length < maxLength ? ids : null;
 }
 
-export function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
+function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
   const place = { file: example.where?.file ?? ownFile, row: example.where?.row ?? 0 };
   const wrap = typeof example.prompt === "string" && tokenizer.hasChatTemplate;
   const completion =
@@ -44,6 +45,24 @@ export function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: nu
       : example.completion;
   const row = { ...place, prompt: asConversation(example.prompt, tokenizer), completion };
   return { ...tokenizeCompletion(row, tokenizer, { maxLength }), where: place };
+}
+
+/** Token ids of many examples. Lets other work in between, so that progress shows and a stop is noticed. */
+export async function manyExampleIds(
+  examples: readonly Example[],
+  tokenizer: Tokenizer,
+  maxLength: number,
+  signal: AbortSignal | undefined,
+): Promise<SupervisedRow[]> {
+  const rows: SupervisedRow[] = [];
+  for (const example of examples) {
+    if (rows.length % 1000 === 0) {
+      await setImmediate();
+      signal?.throwIfAborted();
+    }
+    rows.push(exampleIds(example, tokenizer, maxLength));
+  }
+  return rows;
 }
 
 /**

@@ -10,7 +10,7 @@ import type { StartResult } from "../results.ts";
 import type { Examples, Start } from "../sources/source.ts";
 import { hashJson, type Json } from "../store.ts";
 import type { ModelRef, RunContext } from "./context.ts";
-import { exampleIds } from "./conversation.ts";
+import { manyExampleIds } from "./conversation.ts";
 import { supervisedStage } from "./train.ts";
 
 export interface Started {
@@ -51,7 +51,7 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
     begin: async () => {
       const { engine } = await context.host.useForTraining(given);
       const { config, raw } = checkpoint;
-      const rows = data.rows().map((example) => exampleIds(example, tokenizer, config.maxPositions));
+      const rows = await manyExampleIds(data.rows(), tokenizer, config.maxPositions, context.signal);
       return { engine, rows, config, raw, companions: given.folder };
     },
   });
@@ -84,7 +84,7 @@ async function trainNew(context: RunContext, start: Extract<Start, { kind: "new"
     begin: async () => {
       const { device, threads } = settings.engine;
       const tokenizer = await tokenizerFrom(start.files);
-      const rows = start.data.rows().map((example) => exampleIds(example, tokenizer, config.maxPositions));
+      const rows = await manyExampleIds(start.data.rows(), tokenizer, config.maxPositions, context.signal);
       made.engine = await Engine.random(config, { device, threads, dtype, seed, std: start.deviation });
       const { bosId, eosId, padId } = tokenizer;
       const raw = newModelConfigJson(config, { bos: bosId, eos: eosId, pad: padId }, dtype);

@@ -13,7 +13,7 @@ import { hashJson, type Json } from "../store.ts";
 import { type SupervisedRow, trainSupervised } from "../supervised-training.ts";
 import type { TrainingSummary } from "../training-face.ts";
 import { type ModelRef, type Position, type RunContext, runStage } from "./context.ts";
-import { exampleIds } from "./conversation.ts";
+import { manyExampleIds } from "./conversation.ts";
 import { TrainingState } from "./training-state.ts";
 
 /** What a training stage keeps in the store beside model/ and metrics.jsonl. */
@@ -90,7 +90,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const loss = fullLoss(settings.loss);
   const seed = trainingSeed(context, plan.position);
   const { tokenizer, checkpoint } = await host.open(start);
-  const replay = source.replay.map((example) => exampleIds(example, tokenizer, checkpoint.config.maxPositions));
+  const replay = await manyExampleIds(source.replay, tokenizer, checkpoint.config.maxPositions, context.signal);
   const { perStep, weight } = settings.replay;
   const replayed = replay.length > 0 && weight > 0;
   const { result, folder, reused } = await runStage<TrainedStage>(context, {
