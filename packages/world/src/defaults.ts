@@ -19,10 +19,10 @@ export interface WorldModelConfig {
   maxPositions: number;
 }
 
-/** Sizes and settings of the default run: see the README of this package for how they were found. */
+/** Sizes and settings of the default run: the README of this package says how they were found. */
 export const worldDefaults = {
   /** Chance that a demonstration is spoilt by at least one mistake, and of each further mistake. */
-  corruption: { chance: 0.5, more: 0.12 },
+  corruption: { chance: 0.6, more: 0.12 },
   /** Demonstrations, and graded examples, of one prompt stand together: a forest holds their prompt once. */
   answersPerPrompt: 4,
   /** M0's supervised training: every step sees `batchDemonstrations` IFT and `batchGraded` EFT rows, each once. */
