@@ -33,7 +33,8 @@ const decoration = /^(?:[\s*_`"'“”‘’([{<$]|\\boxed|\\\(|\\text)+/u;
 const plainNumber = /^[+\-−–]?(?:\d+(?:[.,]\d+)?|\.\d+)/u;
 const sum = /^\d+(?:\.\d+)?(?:\s*\+\s*\d+(?:\.\d+)?)+\s*=\s*/u;
 const scale = /^[*_`"')\]}>$]*\s*(?:\/|out of|of)\s*[*_`]*(\d+(?:\.\d+)?)(?!\d|[.,]\d|\s*\/)/iu;
-const rangeTail = /^[*_`"')\]}>$]*\s*(?:(?:-|–|—|~|\.\.+|to|or)\s*\d|\/)/iu;
+// "3-4", "3 or 4", "1 + 1" without a sum, "4, 5", "4 5", "8/".
+const rangeTail = /^[*_`"')\]}>$]*(?:[ \t]*(?:(?:-|–|—|~|\.\.+|\+|&|to|or|and)[ \t]*\d|\/)|[ \t]*[,;]?[ \t]+\d)/iu;
 const gluedTail = /^(?:[\p{L}\p{N}%]|[.,]\p{N}|[+±])/u;
 const placeholder = /^(?:[<[({]\s*\p{L}[^>\])}\n]*[>\])}]|(?:n|x|total|your)(?![\p{L}\p{N}]))/iu;
 
