@@ -21,8 +21,8 @@ export function runObserver(progress: Progress): Observer {
       const entry = shown.get(id);
       if (entry === undefined) return;
       shown.delete(id);
-      const stage = entry.stage ?? progress.stage(entry.info.label, entry.info.total, entry.info.unit);
-      stage.finish(reused ? "reused" : "");
+      if (entry.stage !== null) entry.stage.finish();
+      else progress.note(`${entry.info.label}: ${reused ? "reused" : "done"}`);
     },
     note(text) {
       progress.note(text);

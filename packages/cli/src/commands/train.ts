@@ -165,5 +165,5 @@ function reuseText(outcomes: readonly RunOutcome[]): string {
   const reused = outcomes.reduce((sum, { stages }) => sum + stages.reused, 0);
   if (reused === 0) return "";
   if (computed === 0) return `Reused all ${reused} stages: nothing had to be computed.`;
-  return `Resumed: ${reused} stages were reused, ${computed} computed.`;
+  return `Reused ${reused} stages that were in the store, computed ${computed}.`;
 }
