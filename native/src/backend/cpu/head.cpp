@@ -17,9 +17,11 @@
 namespace tempora {
 namespace {
 
-// A tile of f32 logits is at most 4 MiB: half of it is in each core's L2 when its epilogue comes.
+// Rows and columns of a tile. Forward: 2 MiB of f32 logits at most, half of it in each core's L2 when its epilogue
+// comes. Backward: wider, as the products with the gradients sum over a tile's columns.
 constexpr std::int64_t kTileRows = 1024;
-constexpr std::int64_t kTileColumns = 1024;
+constexpr std::int64_t kForwardColumns = 512;
+constexpr std::int64_t kBackwardColumns = 1024;
 
 struct Tile {
   std::int64_t row_begin, row_end, column_begin, column_end;
@@ -28,16 +30,16 @@ struct Tile {
 };
 
 template <typename Body>
-void for_tiles(std::int64_t rows, std::int64_t vocab, const Body& body) {
+void for_tiles(std::int64_t rows, std::int64_t vocab, std::int64_t columns, const Body& body) {
   for (std::int64_t r = 0; r < rows; r += kTileRows) {
-    for (std::int64_t v = 0; v < vocab; v += kTileColumns) {
-      body(Tile{r, std::min(rows, r + kTileRows), v, std::min(vocab, v + kTileColumns)});
+    for (std::int64_t v = 0; v < vocab; v += columns) {
+      body(Tile{r, std::min(rows, r + kTileRows), v, std::min(vocab, v + columns)});
     }
   }
 }
 
-std::size_t tile_elements(std::int64_t rows, std::int64_t vocab) {
-  return static_cast<std::size_t>(std::min(rows, kTileRows) * std::min(vocab, kTileColumns));
+std::size_t tile_elements(std::int64_t rows, std::int64_t columns) {
+  return static_cast<std::size_t>(std::min(rows, kTileRows) * columns);
 }
 
 // logits f32 [rows of the tile, columns of the tile] = hidden · weightᵀ
@@ -68,13 +70,13 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
   const std::int64_t rows = hidden.rows, vocab = weight.rows;
   const bool keep_f32 = keep.data != nullptr && keep.dtype == DType::f32;
   const bool keep_bf16 = keep.data != nullptr && keep.dtype == DType::bf16;
-  const Buffer tile_buffer = workspace(keep_f32 ? 0 : tile_elements(rows, vocab) * sizeof(float));
+  const Buffer tile_buffer = workspace(keep_f32 ? 0 : tile_elements(rows, kForwardColumns) * sizeof(float));
   std::vector<float> largest(static_cast<std::size_t>(rows), -std::numeric_limits<float>::infinity());
-  const std::int64_t chunks = (vocab + kTileColumns - 1) / kTileColumns;
+  const std::int64_t chunks = (vocab + kForwardColumns - 1) / kForwardColumns;
   std::vector<float> counted_from(static_cast<std::size_t>(keep_bf16 ? rows * chunks : 0));
   std::vector<double> exp_sum(static_cast<std::size_t>(rows));
 
-  for_tiles(rows, vocab, [&](const Tile& tile) {
+  for_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
     // f32 logits that are kept are computed where they stay.
     const std::int64_t stride = keep_f32 ? vocab : tile.columns();
     float* logits =
@@ -87,7 +89,7 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
         const float* row = logits + i * stride;
         kernels.add_to_log_sum(row, tile.columns(), &largest[r], &exp_sum[r]);
         if (keep_bf16) {
-          counted_from[r * chunks + tile.column_begin / kTileColumns] = largest[r];
+          counted_from[r * chunks + tile.column_begin / kForwardColumns] = largest[r];
           kernels.keep(row, largest[r], static_cast<std::uint16_t*>(keep.data) + r * vocab + tile.column_begin,
                        tile.columns());
         }
@@ -108,9 +110,9 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
   if (!keep_bf16) return;
   parallel_ranges(threads_, rows, row_grain(vocab), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      for (std::int64_t v = 0; v < vocab; v += kTileColumns) {
+      for (std::int64_t v = 0; v < vocab; v += kForwardColumns) {
         kernels.shift(static_cast<std::uint16_t*>(keep.data) + r * vocab + v,
-                      counted_from[r * chunks + v / kTileColumns] - lse[r], std::min(kTileColumns, vocab - v));
+                      counted_from[r * chunks + v / kForwardColumns] - lse[r], std::min(kForwardColumns, vocab - v));
       }
     }
   });
@@ -170,11 +172,11 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
   const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
   const bool again = kept.data == nullptr;
   const bool kept_log_probs = !again && kept.dtype == DType::bf16;
-  const Buffer logits_buffer = workspace(again ? tile_elements(rows, vocab) * sizeof(float) : 0);
-  const Buffer gradient_buffer = workspace(tile_elements(rows, vocab) * size_of(hidden.dtype));
+  const Buffer logits_buffer = workspace(again ? tile_elements(rows, kBackwardColumns) * sizeof(float) : 0);
+  const Buffer gradient_buffer = workspace(tile_elements(rows, kBackwardColumns) * size_of(hidden.dtype));
   const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
 
-  for_tiles(rows, vocab, [&](const Tile& tile) {
+  for_tiles(rows, vocab, kBackwardColumns, [&](const Tile& tile) {
     const void* weight_rows = element(weight, tile.column_begin * cols);
     const void* hidden_rows = element(hidden, tile.row_begin * cols);
     if (again) {
