@@ -51,7 +51,7 @@ function chartOption(spec) {
       ...axis,
       ...(spec.categories
         ? { type: "category", data: spec.categories, boundaryGap: spec.kind === "bars" }
-        : { type: "value", minInterval: 1, min: "dataMin", max: "dataMax" }),
+        : { type: "value", minInterval: spec.xName.endsWith("FLOPs") ? 0 : 1, min: "dataMin", max: "dataMax" }),
       name: spec.xName,
       nameLocation: "middle",
       nameGap: 26,
@@ -109,7 +109,7 @@ function tooltip(spec, rows, format) {
   const lines = rows.filter((row) => row.seriesType !== "custom");
   if (lines.length === 0) return "";
   const x = lines[0].value[0];
-  const title = spec.categories ? spec.categories[x] : `${spec.xName.split(" ")[0]} ${x}`;
+  const title = spec.categories ? spec.categories[x] : `${spec.xName.split(" ")[0]} ${+x.toPrecision(4)}`;
   const body = lines.map((row) => {
     const point = spec.series[specIndex(spec, row.seriesName)].points.find(([at]) => at === x);
     const interval = point && point[2] !== null ? ` [${format(point[2])}, ${format(point[3])}]` : "";

@@ -1,4 +1,5 @@
 import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/trainer";
+import { type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
 
 /** x, y, and the ends of y's interval where it has one. */
@@ -60,6 +61,7 @@ function resultCharts(result: RunResult): Chart[] {
       percent: true,
       series: perModel(result, (model) => model.winRate),
     },
+    computeChart(result),
     {
       ...base,
       id: "answer-length",
@@ -69,6 +71,38 @@ function resultCharts(result: RunResult): Chart[] {
     },
   ];
 }
+
+/** The same compute stands at the same place: strategies differ in what an iteration costs. */
+function computeChart(result: RunResult): Chart {
+  const summaries = result.strategies.map(modelSummaries);
+  const largest = Math.max(1, ...summaries.flat().map(({ flops }) => flops));
+  const [size, unit] = flopUnits.find(([least]) => largest >= least) ?? [1, "FLOPs"];
+  return {
+    id: "score-by-compute",
+    section: "result",
+    title: result.graded ? "True score over compute" : "Win rate over compute",
+    note: "All of a strategy's work from M0 on: answers, judgements, references, training. Bars: 95 % intervals.",
+    kind: "lines",
+    xName: unit,
+    categories: null,
+    percent: !result.graded,
+    series: result.strategies.map(({ name }, color) => ({
+      name,
+      color,
+      points: (summaries[color] as ModelSummary[]).flatMap((model) =>
+        point(model.flops / size, result.graded ? model.trueScore : model.winRate),
+      ),
+    })),
+  };
+}
+
+const flopUnits: [number, string][] = [
+  [1e18, "EFLOPs"],
+  [1e15, "PFLOPs"],
+  [1e12, "TFLOPs"],
+  [1e9, "GFLOPs"],
+  [1e6, "MFLOPs"],
+];
 
 function pairCharts(result: RunResult): Chart[] {
   const base = { section: "pairs", kind: "lines", xName: "iteration", categories: null } as const;

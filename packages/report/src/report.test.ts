@@ -99,6 +99,13 @@ describe("charts", () => {
         [2, 3.67, 3.57, 3.77],
       ].map((point) => point.map((value) => expect.closeTo(value, 6) as number)),
     );
+    const compute = charts.get("score-by-compute");
+    expect(compute?.xName).toBe("TFLOPs");
+    expect(compute?.series[0]?.points.map(([x, y]) => [x, y])).toEqual([
+      [0, 2.5],
+      [4, 3],
+      [8, 3.5],
+    ]);
     expect(charts.get("margin")?.series[0]?.points.map(([x]) => x)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
     expect(charts.get("win-rate")?.series[0]?.points.map(([x]) => x)).toEqual([1, 2]);
   });
