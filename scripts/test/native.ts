@@ -4,10 +4,11 @@ import { basename, join } from "node:path";
 import { root, run, SetupError, say } from "../setup/command.ts";
 import { addCounts, type Counts, nativeCounts } from "./summary.ts";
 
-/** Names of the test executables: one for each native/test/*_test.cpp. */
+/** Names of the test executables: one for each native/test/*_test.cpp. Those named cuda_* want a GPU and run apart. */
 export function nativeTestNames(): string[] {
   const sources = new Bun.Glob("native/test/*_test.cpp").scanSync(root);
-  return [...sources].map((path) => basename(path, ".cpp")).sort();
+  const names = [...sources].map((path) => basename(path, ".cpp"));
+  return names.filter((name) => !name.startsWith("cuda_")).sort();
 }
 
 /** Runs one executable, showing its output while it goes. */
