@@ -52,11 +52,11 @@ export const worldDefaults = {
     learningRate: 3e-4,
     scheduler: "linear",
     batchPairs: 16,
-    epochs: 1,
-    sftWeight: 0.3,
+    epochs: 2,
+    sftWeight: 1,
     /** Weight of graded examples learned again in each preference step, and how many a step. */
     replayWeight: 1,
-    replayRows: 16,
+    replayRows: 32,
   },
   evaluation: { prompts: 400, samples: 1, judgedPrompts: 200 },
 } as const;
