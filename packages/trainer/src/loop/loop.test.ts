@@ -12,7 +12,7 @@ import type { EventRow, RunResult } from "../results.ts";
 import { paperSettings, type Settings } from "../settings.ts";
 import { worldSource } from "../sources/world.ts";
 import { oracle, sharedData } from "../testing.ts";
-import { runLoop } from "./loop.ts";
+import { type LoopOptions, runLoop as runTheLoop } from "./loop.ts";
 import { tinySettings } from "./tiny.ts";
 
 let scratch: string;
@@ -20,6 +20,9 @@ beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "tempora-loop-"));
 });
 afterAll(() => rm(scratch, { recursive: true, force: true }));
+
+/** Runs with one version of the code, whatever is edited while the tests run. */
+const runLoop = (options: LoopOptions) => runTheLoop({ codeVersion: "test", ...options });
 
 const config = (runs: string, settings: Settings = tinySettings(), run = "run") => ({ run, runs, settings });
 
@@ -47,7 +50,8 @@ import { runLoop } from "./loop.ts";
     const say = (text) => process.stdout.write(text + "\\n");
     const observer = { begin: (s) => say("begin " + s.label), progress: (id, done) => say("progress " + id + " " + done),
       finish: (id) => say("finish " + id), note() {} };
-    await runLoop({ config: { run: "run", runs: ${JSON.stringify(runs)}, settings: tinySettings() }, observer });`;
+    await runLoop({ config: { run: "run", runs: ${JSON.stringify(runs)}, settings: tinySettings() }, codeVersion: "test",
+      observer });`;
   const child = spawn(process.execPath, ["-e", script], {
     cwd: import.meta.dirname,
     stdio: ["ignore", "pipe", "inherit"],

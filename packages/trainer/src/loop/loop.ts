@@ -24,6 +24,8 @@ export interface LoopOptions {
   config: ParsedConfig;
   observer?: Observer;
   signal?: AbortSignal | undefined;
+  /** Part of every stage's key; default: the hash of the sources. Equal code must have equal versions. */
+  codeVersion?: string;
 }
 
 export interface RunOutcome {
@@ -45,7 +47,9 @@ export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
   const lock = await lockFolder(folder, "The run", (reason) => lost.abort(reason));
   try {
     const signal = options.signal === undefined ? lost.signal : AbortSignal.any([options.signal, lost.signal]);
-    return await new Run(folder, join(runs, ".store"), settings, options.observer ?? silentObserver, signal).run();
+    const code = options.codeVersion ?? (await codeVersion());
+    const store = new Store(join(runs, ".store"), code);
+    return await new Run(folder, store, settings, options.observer ?? silentObserver, signal).run();
   } finally {
     await lock.release();
   }
@@ -67,7 +71,7 @@ class Run {
 
   constructor(
     readonly folder: string,
-    readonly storeFolder: string,
+    readonly store: Store,
     readonly settings: Settings,
     readonly watcher: Observer,
     readonly signal: AbortSignal,
@@ -76,7 +80,7 @@ class Run {
   async run(): Promise<RunOutcome> {
     const { settings, folder, watcher } = this;
     const observer = this.#counting(watcher);
-    const code = await codeVersion();
+    const code = this.store.codeVersion;
     const recorded = JSON.parse(JSON.stringify(settings)) as Record<string, Json>;
     const differing = await prepareRunFolder(folder, { codeVersion: code, settings: recorded });
     if (differing !== null) {
@@ -89,7 +93,7 @@ class Run {
     const context: RunContext = {
       settings,
       source,
-      store: new Store(this.storeFolder, code),
+      store: this.store,
       host,
       observer,
       events,

@@ -93,25 +93,21 @@ interface FillIn {
 /** Samples what the log does not have yet. A prompt that lacks one sample gets all of its samples again. */
 async function fillIn(context: RunContext, plan: AnswerPlan, work: FillIn): Promise<void> {
   const have = new Set(work.log.rows.map(({ task, sample }) => `${task}:${sample}`));
-  const missing = plan.tasks
-    .map((_, task) => task)
-    .filter((task) => Array.from({ length: plan.samples }, (_, k) => k).some((k) => !have.has(`${task}:${k}`)));
+  const samples = Array.from({ length: plan.samples }, (_, k) => k);
+  const requests = work.requests.map((request, task) =>
+    samples.every((k) => have.has(`${task}:${k}`)) ? { ...request, samples: 0 } : request,
+  );
   let done = have.size;
   let newTokens = 0;
   const begun = performance.now();
   work.progress(done);
-  const sampled = sample(
-    work.loaded,
-    missing.map((task) => work.requests[task] as SamplingRequest),
-    {
-      sampling: plan.sampling,
-      limits: context.settings.generation,
-      seed: work.seed,
-      signal: context.signal,
-    },
-  );
-  for await (const { request, sample: number, text, ids, logProb, finishReason } of sampled) {
-    const task = missing[request] as number;
+  const sampled = sample(work.loaded, requests, {
+    sampling: plan.sampling,
+    limits: context.settings.generation,
+    seed: work.seed,
+    signal: context.signal,
+  });
+  for await (const { request: task, sample: number, text, ids, logProb, finishReason } of sampled) {
     newTokens += ids.length;
     if (have.has(`${task}:${number}`)) continue;
     await work.log.add({ task, sample: number, text, tokens: ids.length, logProb, finishReason });

@@ -100,8 +100,8 @@ export async function judgeStage(context: RunContext, plan: JudgePlan): Promise<
 /** Responses that are judged first, to see whether the judge judges at all. */
 const probeResponses = 32;
 
-/** A response with judgements still to sample in an attempt, and the samples that an earlier process made. */
-interface Missing {
+/** A response that an attempt judges, and the samples of it that an earlier process made. */
+interface Asked {
   response: number;
   request: SamplingRequest;
   have: Set<number>;
@@ -162,7 +162,7 @@ class Bench {
   async #attempt(attempt: number): Promise<void> {
     const { plan, context } = this;
     const requests: SamplingRequest[] = [];
-    const missing: Missing[] = [];
+    const asked: Asked[] = [];
     for (const [response, ids] of this.#prompts.entries()) {
       const samples = plan.judgements - this.#parsedBefore(response, attempt);
       if (samples === 0) continue;
@@ -175,28 +175,28 @@ class Bench {
       const { promptText, text } = plan.responses[response] as Response;
       const request = { key: JSON.stringify([promptText, text, attempt]), ids, samples };
       requests.push(request);
-      if (have.size < samples) missing.push({ response, request, have });
+      asked.push({ response, request: have.size < samples ? request : { ...request, samples: 0 }, have });
     }
     meterPrompts(this.#meter, requests);
     this.progress(this.#parsed);
-    if (attempt > 0 || !plan.stopWhenCollapsed) return this.#sample(attempt, missing);
+    if (attempt > 0 || !plan.stopWhenCollapsed) return this.#sample(attempt, asked);
     // A judge whose first judgements nearly all fail is not worth the rest.
-    const probe = missing.filter(({ response }) => response < probeResponses);
+    const probe = asked.filter(({ response }) => response < probeResponses);
     await this.#sample(attempt, probe);
     this.#stopHopeless();
-    await this.#sample(attempt, missing.slice(probe.length));
+    await this.#sample(attempt, asked.slice(probe.length));
     refuseCollapsed(context, plan, auditOf(plan, this.#byResponse.flat(), []));
   }
 
-  async #sample(attempt: number, missing: readonly Missing[]): Promise<void> {
+  async #sample(attempt: number, asked: readonly Asked[]): Promise<void> {
     const { settings, source, signal } = this.context;
     const sampled = sample(
       this.loaded,
-      missing.map(({ request }) => request),
+      asked.map(({ request }) => request),
       { sampling: settings.judge.sampling, limits: settings.generation, seed: this.seed, signal },
     );
     for await (const { request, sample: number, text, ids, finishReason } of sampled) {
-      const { response, have } = missing[request] as Missing;
+      const { response, have } = asked[request] as Asked;
       if (have.has(number)) continue;
       const parsed = parseScore(text, { max: source.judgeTemplate.maxScore, finished: finishReason === "stop" });
       const verdict =

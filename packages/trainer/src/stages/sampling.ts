@@ -10,6 +10,10 @@ export interface SamplingRequest {
   /** Identifies the prompt's content: the same key, seed and sample give the same tokens, whatever else is sampled. */
   key: string;
   ids: readonly number[];
+  /**
+   * 0 where a resumed stage has them already. Such a request still shapes the forest: where prompts are split into nodes
+   * decides the last bits of a log-prob, so a stage must give all of its requests, every time.
+   */
   samples: number;
 }
 
@@ -39,14 +43,14 @@ export async function* sample(
   requests: readonly SamplingRequest[],
   options: SamplingOptions,
 ): AsyncGenerator<Sampled> {
-  if (requests.length === 0) return;
+  const wanted = requests.flatMap(({ samples }, index) => (samples > 0 ? [index] : []));
+  if (wanted.length === 0) return;
   const { engine, tokenizer, endTokens } = model;
   const { forest, leaves } = prefixForest(requests.map(({ ids }) => ids));
-  const ends = requests.map(({ key, samples }, index) => ({
-    node: leaves[index] as number,
-    samples,
-    key: numberOf(key),
-  }));
+  const ends = wanted.map((index) => {
+    const { key, samples } = requests[index] as SamplingRequest;
+    return { node: leaves[index] as number, samples, key: numberOf(key) };
+  });
   const completions = engine.generateForest(forest, ends, {
     ...options.sampling,
     ...options.limits,
@@ -56,7 +60,7 @@ export async function* sample(
   });
   for await (const completion of completions) {
     yield {
-      request: completion.prompt,
+      request: wanted[completion.prompt] as number,
       sample: completion.sample,
       text: tokenizer.decode(withoutEnd(completion.ids, endTokens)),
       ids: completion.ids,
