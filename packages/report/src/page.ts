@@ -118,7 +118,9 @@ function tableHtml(header: readonly string[], rows: readonly (readonly string[])
 }
 
 function groupRow(strategy: StrategyResult, index: number): string[] {
-  return [`<span class="dot" style="background:var(--s${index % 4})"></span>${escapeHtml(strategy.name)}`];
+  const ended =
+    strategy.stopped === undefined ? "" : ` <span class="soft">ended early: ${escapeHtml(strategy.stopped)}</span>`;
+  return [`<span class="dot" style="background:var(--s${index % 4})"></span>${escapeHtml(strategy.name)}${ended}`];
 }
 
 function resultTable(result: RunResult): string {

@@ -138,6 +138,13 @@ describe("the terminal's tables", () => {
     expect(lines[lines.indexOf("self-rewarding") + 1]).toMatch(/^ {2}M1/);
   });
 
+  test("and the page say why a strategy ended early", async () => {
+    const run = sampleRun();
+    (run.result.strategies[1] as { stopped?: string }).stopped = "no <pairs> left";
+    expect(summaryTable(run.result)).toContain("self-rewarding ended early: no <pairs> left");
+    expect(await renderReport(run)).toContain("ended early: no &lt;pairs&gt; left");
+  });
+
   test("give means over seeds with intervals", () => {
     const rows = [
       { strategy: "temporal", model: "M1", measure: "true score" as const, values: [3, 3.2], estimate: estimate(3.1) },

@@ -12,8 +12,12 @@ export function summaryTable(result: RunResult): string {
     rows.push([strategy.name]);
     for (const summary of modelSummaries(strategy).slice(1)) rows.push(cells(`  ${summary.model}`, summary));
   }
+  const ended = result.strategies.flatMap(({ name, stopped }) =>
+    stopped === undefined ? [] : [`${name} ended early: ${stopped}`],
+  );
   const shown = result.graded ? header : header.filter((name) => name !== "true score");
-  return table(shown, result.graded ? rows : rows.map((row) => row.filter((_, column) => column !== 1)));
+  const body = result.graded ? rows : rows.map((row) => row.filter((_, column) => column !== 1));
+  return [table(shown, body), ...ended].join("\n");
 }
 
 function cells(name: string, summary: ModelSummary): string[] {
