@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -10,16 +9,6 @@
 #include "backend/cpu/kernels/kernels.h"
 
 namespace tempora::attention_test {
-
-void Checks::that(bool holds, const std::string& what) {
-  ++(holds ? passed_ : failed_);
-  if (!holds) std::printf("failed: %s\n", what.c_str());
-}
-
-int Checks::report() const {
-  std::printf("%d passed, %d failed\n", passed_, failed_);
-  return failed_ == 0 && passed_ > 0 ? 0 : 1;
-}
 
 std::vector<std::int32_t> visible_tokens(const ForestLayout& layout, std::int32_t token, int window) {
   std::int32_t own = 0;

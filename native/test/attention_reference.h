@@ -1,4 +1,4 @@
-// Attention by its definition, in f64, and what the attention tests share.
+// Attention by its definition, in f64, and what the attention tests and bench share.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +12,6 @@
 #include "engine/forest.h"
 
 namespace tempora::attention_test {
-
-// Counts what held. `report` prints "N passed, N failed" as the last line and returns the exit status.
-class Checks {
- public:
-  void that(bool holds, const std::string& what);
-  int report() const;
-
- private:
-  int passed_ = 0;
-  int failed_ = 0;
-};
 
 struct Problem {
   ForestLayout layout;

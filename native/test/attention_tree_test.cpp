@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "attention_reference.h"
+#include "test_support.h"
 
 namespace tempora::attention_test {
 namespace {
@@ -26,21 +27,21 @@ std::vector<ForestLayout> forests(Random& random) {
   return all;
 }
 
-void check_errors(Checks& checks, const Run& run, const Solution& expected, DType dtype, const std::string& what) {
+void check_errors(const Run& run, const Solution& expected, DType dtype, const std::string& what) {
   const auto& [out, lse, gradients] = run.solution;
   const auto close = [&](const std::vector<double>& a, const std::vector<double>& b, const char* name) {
     const double error = dtype == DType::f32 ? worst_error(a, b) : relative_norm(a, b);
-    checks.that(error < (dtype == DType::f32 ? 1e-5 : 6e-3), what + " " + name + ": error " + std::to_string(error));
+    test::expect(error < (dtype == DType::f32 ? 1e-5 : 6e-3), what + " " + name + ": error " + std::to_string(error));
   };
   close(out, expected.out, "out");
   close(gradients.d_q, expected.gradients.d_q, "d_q");
   close(gradients.d_k, expected.gradients.d_k, "d_k");
   close(gradients.d_v, expected.gradients.d_v, "d_v");
   const double error = worst_error(lse, expected.lse);
-  checks.that(error < 1e-5, what + " lse: error " + std::to_string(error));
+  test::expect(error < 1e-5, what + " lse: error " + std::to_string(error));
 }
 
-void equals_definition(Checks& checks) {
+void equals_definition() {
   Random random(1);
   for (const ForestLayout& layout : forests(random)) {
     for (const AttentionShape& shape : kShapes) {
@@ -52,7 +53,7 @@ void equals_definition(Checks& checks) {
           const std::string what = isa + (dtype == DType::f32 ? " f32 T=" : " bf16 T=") +
                                    std::to_string(layout.tokens) + " C=" + std::to_string(shape.head_dim) +
                                    " window=" + std::to_string(shape.window);
-          check_errors(checks, run_tree_attention(*backend, problem, dtype), expected, dtype, what);
+          check_errors(run_tree_attention(*backend, problem, dtype), expected, dtype, what);
         }
       });
     }
@@ -60,7 +61,7 @@ void equals_definition(Checks& checks) {
 }
 
 // A window may cut anywhere: through a parent, at a node's border, past everything.
-void every_window(Checks& checks) {
+void every_window() {
   Random random(2);
   const ForestLayout layout = random_forest(random, 2, 9, 30);
   for (int window = 1; window < 90; window += 4) {
@@ -68,13 +69,13 @@ void every_window(Checks& checks) {
     const Solution expected = solve(problem, true);
     for_each_isa([&](const std::string& isa) {
       const auto backend = make_cpu_backend(1);
-      check_errors(checks, run_tree_attention(*backend, problem, DType::f32), expected, DType::f32,
+      check_errors(run_tree_attention(*backend, problem, DType::f32), expected, DType::f32,
                    isa + " window=" + std::to_string(window));
     });
   }
 }
 
-void definition_has_these_derivatives(Checks& checks) {
+void definition_has_these_derivatives() {
   Random random(3);
   Problem problem = random_problem(random, random_forest(random, 2, 6, 4), {4, 2, 6, 5});
   const Gradients gradients = solve(problem, true).gradients;
@@ -91,11 +92,11 @@ void definition_has_these_derivatives(Checks& checks) {
       (*values)[i] = value;
       worst = std::max(worst, std::abs((above - below) / (2 * step) - (*derivatives)[i]));
     }
-    checks.that(worst < 1e-7, "finite differences differ by " + std::to_string(worst));
+    test::expect(worst < 1e-7, "finite differences differ by " + std::to_string(worst));
   }
 }
 
-void same_bits_always(Checks& checks) {
+void same_bits_always() {
   Random random(4);
   const ForestLayout layout = random_forest(random, 2, 16, 70);
   for (const AttentionShape& shape : {AttentionShape{9, 3, 64, 0}, AttentionShape{4, 1, 24, 50}}) {
@@ -106,8 +107,8 @@ void same_bits_always(Checks& checks) {
         for (const int threads : {1, 2, 3, 7}) {
           const auto backend = make_cpu_backend(threads);
           for (int repeat = 0; repeat < 3; ++repeat) {
-            checks.that(run_tree_attention(*backend, problem, dtype).bits == expected,
-                        isa + " same bits on " + std::to_string(threads) + " threads");
+            test::expect(run_tree_attention(*backend, problem, dtype).bits == expected,
+                         isa + " same bits on " + std::to_string(threads) + " threads");
           }
         }
       }
@@ -134,7 +135,7 @@ void add_rows(std::vector<double>& matrix, std::size_t tokens, const std::vector
 }
 
 // A forest is its paths run one by one, where each node's own d_out counts in one path only.
-void forest_equals_its_paths(Checks& checks) {
+void forest_equals_its_paths() {
   Random random(5);
   const ForestLayout layout = random_forest(random, 3, 10, 40);
   const auto tokens = static_cast<std::size_t>(layout.tokens);
@@ -158,19 +159,19 @@ void forest_equals_its_paths(Checks& checks) {
       const std::size_t own = problem.d_out.size() / tokens * static_cast<std::size_t>(layout.node_length(node));
       std::fill(alone.d_out.begin(), alone.d_out.end() - static_cast<std::ptrdiff_t>(own), 0.0);
       const Solution s = run_tree_attention(*backend, alone, DType::f32).solution;
-      checks.that(worst_error(s.out, rows_of(whole.out, tokens, path)) < 1e-5, isa + " path's outputs");
+      test::expect(worst_error(s.out, rows_of(whole.out, tokens, path)) < 1e-5, isa + " path's outputs");
       add_rows(sums.d_q, tokens, path, s.gradients.d_q);
       add_rows(sums.d_k, tokens, path, s.gradients.d_k);
       add_rows(sums.d_v, tokens, path, s.gradients.d_v);
     }
-    checks.that(worst_error(whole.gradients.d_q, sums.d_q) < 1e-5, isa + " d_q of the paths");
-    checks.that(worst_error(whole.gradients.d_k, sums.d_k) < 1e-5, isa + " d_k summed over the paths");
-    checks.that(worst_error(whole.gradients.d_v, sums.d_v) < 1e-5, isa + " d_v summed over the paths");
+    test::expect(worst_error(whole.gradients.d_q, sums.d_q) < 1e-5, isa + " d_q of the paths");
+    test::expect(worst_error(whole.gradients.d_k, sums.d_k) < 1e-5, isa + " d_k summed over the paths");
+    test::expect(worst_error(whole.gradients.d_v, sums.d_v) < 1e-5, isa + " d_v summed over the paths");
   });
 }
 
 // Scores far apart must neither overflow nor divide by zero.
-void survives_large_scores(Checks& checks) {
+void survives_large_scores() {
   Random random(6);
   Problem problem = random_problem(random, random_forest(random, 1, 6, 50), {2, 1, 64, 0});
   for (double& value : problem.q) value *= 64;
@@ -178,23 +179,22 @@ void survives_large_scores(Checks& checks) {
   for_each_isa([&](const std::string& isa) {
     const auto backend = make_cpu_backend(1);
     const Solution s = run_tree_attention(*backend, problem, DType::f32).solution;
-    checks.that(worst_error(s.out, expected.out) < 1e-3, isa + " outputs of large scores");
-    checks.that(worst_error(s.lse, expected.lse) < 1e-5, isa + " lse of large scores");
+    test::expect(worst_error(s.out, expected.out) < 1e-3, isa + " outputs of large scores");
+    test::expect(worst_error(s.lse, expected.lse) < 1e-5, isa + " lse of large scores");
   });
-}
-
-int run_all() {
-  Checks checks;
-  definition_has_these_derivatives(checks);
-  equals_definition(checks);
-  every_window(checks);
-  same_bits_always(checks);
-  forest_equals_its_paths(checks);
-  survives_large_scores(checks);
-  return checks.report();
 }
 
 }  // namespace
 }  // namespace tempora::attention_test
 
-int main() { return tempora::attention_test::run_all(); }
+int main(int argc, char** argv) {
+  using namespace tempora::attention_test;
+  tempora::test::TestRun run(argc, argv);
+  run.run("the reference has the derivatives of finite differences", definition_has_these_derivatives);
+  run.run("tree attention equals its definition, forward and backward", equals_definition);
+  run.run("windows cut anywhere", every_window);
+  run.run("same bits on repetition and on any number of threads", same_bits_always);
+  run.run("a forest equals its paths run one by one", forest_equals_its_paths);
+  run.run("scores may be far apart", survives_large_scores);
+  return run.finish();
+}
