@@ -25,6 +25,7 @@ else()
   endif()
 endif()
 
+set(TEMPORA_HAS_CUDA OFF)
 if(no_cuda_reason)
   if(TEMPORA_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TEMPORA_CUDA=ON, but ${no_cuda_reason}")
@@ -37,10 +38,10 @@ if(no_cuda_reason)
   return()
 endif()
 
+set(TEMPORA_HAS_CUDA ON)
+set(TEMPORA_CUDA_INCLUDES ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${TEMPORA_CUBLASLT_INCLUDE})
 target_sources(tempora_engine PRIVATE ${cuda_sources})
-target_include_directories(
-  tempora_engine SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${TEMPORA_CUBLASLT_INCLUDE}
-)
+target_include_directories(tempora_engine SYSTEM PRIVATE ${TEMPORA_CUDA_INCLUDES})
 # CMake 3.25 does not know how to ask nvcc for C++20.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

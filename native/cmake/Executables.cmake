@@ -1,5 +1,6 @@
 # One test executable for each test/*_test.cpp, one bench for each bench/*.cpp. The other sources of test/ and bench/
-# that define no main() are *_support.cpp or, in test/, anything that is not *_test.cpp.
+# that define no main() are *_support.cpp or, in test/, anything that is not *_test.cpp. Those named cuda_* are
+# CudaTests.cmake's; the others ask the CPU backend.
 enable_testing()
 
 # Beside an addon they are built only when asked for: --target tempora_tests, --target tempora_benches.
@@ -16,8 +17,14 @@ file(GLOB test_sources CONFIGURE_DEPENDS test/*_test.cpp)
 file(GLOB test_support_sources CONFIGURE_DEPENDS test/*.cpp)
 file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.cpp)
 file(GLOB bench_support_sources CONFIGURE_DEPENDS bench/*_support.cpp)
-list(REMOVE_ITEM test_support_sources ${test_sources} "")
+list(FILTER test_support_sources EXCLUDE REGEX "_test\\.cpp$")
 list(REMOVE_ITEM bench_sources ${bench_support_sources} "")
+list(FILTER test_sources EXCLUDE REGEX "/cuda_[^/]*$")
+list(FILTER bench_sources EXCLUDE REGEX "/cuda_[^/]*$")
+if(NOT TEMPORA_CPU)
+  set(test_sources "")
+  set(bench_sources "")
+endif()
 
 set(support_library "")
 if(test_support_sources)

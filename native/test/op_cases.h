@@ -21,6 +21,7 @@ std::vector<OpCase> element_cases();  // memory, embedding, norms, biases, rope,
 std::vector<OpCase> head_cases();
 std::vector<OpCase> optimizer_cases();
 std::vector<OpCase> generation_cases();  // packed products, sampling
+std::vector<OpCase> sampling_cases(std::int64_t draws);
 
 std::vector<OpCase> op_cases();
 

@@ -45,9 +45,8 @@ struct SamplingCase {
 
 // Uniforms on a grid walk through the distribution: each token must be drawn in proportion to its probability, and
 // tokens in order of their ids.
-void check_sampling(Device& device, const SamplingCase& c) {
+void check_sampling(Device& device, const SamplingCase& c, std::int64_t draws) {
   Random random(41);
-  const std::int64_t draws = 256;
   std::vector<double> row = random.normals(c.vocab, c.scale);
   for (std::int64_t i = 0; i + 7 < c.vocab; i += 11) row[i + 3] = row[i];  // equals
   std::vector<double> rows;
@@ -57,8 +56,8 @@ void check_sampling(Device& device, const SamplingCase& c) {
     uniforms.push_back((static_cast<double>(i) + 0.5) / static_cast<double>(draws));
   }
   const Tensor logits = device.upload(draws, c.vocab, DType::f32, rows);
-  std::vector<std::int32_t> tokens(draws, -1);
-  std::vector<float> log_prob(draws, std::nanf(""));
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(draws), -1);
+  std::vector<float> log_prob(static_cast<std::size_t>(draws), std::nanf(""));
   device.backend.sample(logits.matrix, c.options, uniforms.data(), tokens.data(), log_prob.data());
   device.note(tokens);
   device.note(log_prob);
@@ -104,10 +103,17 @@ std::vector<OpCase> generation_cases() {
       {"packed_matmul 511x24", [](Device& device, DType dtype) { check_packed(device, dtype, 511, 24); }},
       {"packed_matmul 96x129", [](Device& device, DType dtype) { check_packed(device, dtype, 96, 129); }},
       {"packed_matmul 1x3", [](Device& device, DType dtype) { check_packed(device, dtype, 1, 3); }},
+  };
+  for (OpCase& op_case : sampling_cases(256)) cases.push_back(std::move(op_case));
+  return cases;
+}
+
+std::vector<OpCase> sampling_cases(std::int64_t draws) {
+  std::vector<OpCase> cases = {
       {"sample refuses NaN", [](Device& device, DType) { check_bad_logits(device); }},
   };
   const auto add = [&](const std::string& name, const SamplingCase& c) {
-    cases.push_back({"sample " + name, [c](Device& device, DType) { check_sampling(device, c); }});
+    cases.push_back({"sample " + name, [=](Device& device, DType) { check_sampling(device, c, draws); }});
   };
   add("greedily", {3001, 2, {0, 0, 1}});
   add("the whole", {3001, 2, {1, 0, 1}});

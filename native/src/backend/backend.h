@@ -89,7 +89,7 @@ struct AttentionShape {
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
-  virtual std::size_t bytes() const = 0;
+  virtual std::size_t bytes() const = 0;  // its own; 0 where it reads the weight itself
 };
 
 // Pages of kCachePage tokens; the layout inside a page is the backend's own.

@@ -172,11 +172,10 @@ void CudaBackend::tree_attention(const AttentionPlan& plan, const AttentionShape
   const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
   with_type(q.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    forward_kernel<<<blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, 0, stream_>>>(
-        tree, numbers, static_cast<const T*>(q.data), static_cast<const T*>(k.data), static_cast<const T*>(v.data),
-        static_cast<T*>(out.data), lse);
+    launch("tree_attention", forward_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, tree,
+           numbers, static_cast<const T*>(q.data), static_cast<const T*>(k.data), static_cast<const T*>(v.data),
+           static_cast<T*>(out.data), lse);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::tree_attention_backward(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
@@ -194,15 +193,13 @@ void CudaBackend::tree_attention_backward(const AttentionPlan& plan, const Atten
     const T* keys = static_cast<const T*>(k.data);
     const T* values = static_cast<const T*>(v.data);
     const T* gradient = static_cast<const T*>(d_out.data);
-    backward_queries_kernel<<<blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, 0, stream_>>>(
-        tree, numbers, queries, keys, values, static_cast<const T*>(out.data), lse, gradient, delta,
-        static_cast<T*>(d_q.data));
-    TEMPORA_CUDA_LAUNCHED();
-    backward_keys_kernel<<<blocks_for(q.rows * shape.kv_heads, kWarpsPerBlock), kBlock, 0, stream_>>>(
-        tree, numbers, queries, keys, values, lse, gradient, delta, static_cast<T*>(d_k.data),
-        static_cast<T*>(d_v.data));
+    launch("tree_attention_backward, queries", backward_queries_kernel<T>,
+           blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, tree, numbers, queries, keys, values,
+           static_cast<const T*>(out.data), lse, gradient, delta, static_cast<T*>(d_q.data));
+    launch("tree_attention_backward, keys", backward_keys_kernel<T>,
+           blocks_for(q.rows * shape.kv_heads, kWarpsPerBlock), kBlock, stream_, tree, numbers, queries, keys, values,
+           lse, gradient, delta, static_cast<T*>(d_k.data), static_cast<T*>(d_v.data));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

@@ -28,11 +28,10 @@ void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) 
     with_type(bias_dtype, [&](auto* bias_type) {
       using X = std::remove_pointer_t<decltype(x_type)>;
       using B = std::remove_pointer_t<decltype(bias_type)>;
-      add_bias_kernel<<<blocks_for(x.size(), kBlock), kBlock, 0, stream_>>>(
-          static_cast<X*>(x.data), static_cast<const B*>(bias), x.size(), static_cast<int>(x.cols));
+      launch("add_bias", add_bias_kernel<X, B>, blocks_for(x.size(), kBlock), kBlock, stream_, static_cast<X*>(x.data),
+             static_cast<const B*>(bias), x.size(), static_cast<int>(x.cols));
     });
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
@@ -42,7 +41,6 @@ void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
     const int width = static_cast<int>(d_y.cols);
     add_column_sums(d_y.rows, width, d_bias, ElementTerm<T>{static_cast<const T*>(d_y.data), width}, stream_);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

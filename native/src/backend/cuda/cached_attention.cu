@@ -84,12 +84,11 @@ void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32
   const Buffer device_slots = upload(std::vector<std::int32_t>(slots, slots + k.rows));
   with_type(k.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    write_cache_kernel<<<static_cast<unsigned>(k.rows), kBlock, 0, stream_>>>(
-        static_cast<const T*>(k.data), static_cast<const T*>(v.data),
-        static_cast<const std::int32_t*>(device_slots.data()), shape.kv_heads, shape.head_dim,
-        static_cast<T*>(key_cache), static_cast<T*>(value_cache));
+    launch("write_cache", write_cache_kernel<T>, static_cast<unsigned>(k.rows), kBlock, stream_,
+           static_cast<const T*>(k.data), static_cast<const T*>(v.data),
+           static_cast<const std::int32_t*>(device_slots.data()), shape.kv_heads, shape.head_dim,
+           static_cast<T*>(key_cache), static_cast<T*>(value_cache));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
@@ -116,11 +115,10 @@ void CudaBackend::cached_attention(const CachePlan& plan, const AttentionShape& 
                       static_cast<const std::int32_t*>(paths.position.data())};
   with_type(q.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    cached_attention_kernel<<<blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, 0, stream_>>>(
-        view, numbers, static_cast<const T*>(q.data), static_cast<const T*>(key_cache),
-        static_cast<const T*>(value_cache), static_cast<T*>(out.data));
+    launch("cached_attention", cached_attention_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock,
+           stream_, view, numbers, static_cast<const T*>(q.data), static_cast<const T*>(key_cache),
+           static_cast<const T*>(value_cache), static_cast<T*>(out.data));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

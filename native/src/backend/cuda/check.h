@@ -16,5 +16,3 @@ inline void check_cuda(cudaError_t status, const char* call) {
 }  // namespace tempora
 
 #define TEMPORA_CUDA_CHECK(call) ::tempora::check_cuda((call), #call)
-// After a kernel launch: configuration errors are reported here, errors of execution by the next synchronisation.
-#define TEMPORA_CUDA_LAUNCHED() ::tempora::check_cuda(cudaGetLastError(), __func__)

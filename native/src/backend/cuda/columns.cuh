@@ -26,8 +26,8 @@ __global__ void add_column_sums_kernel(std::int64_t rows, int columns, float* ou
 
 template <typename Term>
 void add_column_sums(std::int64_t rows, int columns, float* out, Term term, cudaStream_t stream) {
-  add_column_sums_kernel<<<blocks_for(columns, kWarp), dim3(kWarp, kColumnLanes), 0, stream>>>(rows, columns, out,
-                                                                                               term);
+  launch("add_column_sums", add_column_sums_kernel<Term>, blocks_for(columns, kWarp), dim3(kWarp, kColumnLanes), stream,
+         rows, columns, out, term);
 }
 
 }  // namespace tempora::device

@@ -7,6 +7,7 @@
 
 namespace tempora {
 
+// The library stays open for as long as the process lives: it has registered its kernels with the driver.
 struct CublasLt::Library {
   void* handle = nullptr;
   decltype(&cublasLtCreate) create = nullptr;
@@ -42,16 +43,13 @@ struct CublasLt::Library {
     resolve(preference_set, "cublasLtMatmulPreferenceSetAttribute");
     resolve(heuristic, "cublasLtMatmulAlgoGetHeuristic");
   }
-  ~Library() {
-    if (handle != nullptr) dlclose(handle);
-  }
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
 
   template <typename Function>
   void resolve(Function& function, const char* symbol) {
     function = reinterpret_cast<Function>(dlsym(handle, symbol));
-    if (function == nullptr) throw std::runtime_error(std::string("cuBLASLt lacks ") + symbol);
+    if (function == nullptr) {
+      throw std::runtime_error(std::string("cuBLASLt lacks ") + symbol + "; install a newer one");
+    }
   }
 };
 
@@ -87,6 +85,15 @@ struct CublasLt::Plan {
 };
 
 CublasLt::CublasLt() : library_(std::make_unique<Library>()) { TEMPORA_LT_CHECK(library_->create(&handle_)); }
+
+std::string CublasLt::problem() {
+  try {
+    Library();
+    return "";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
 
 CublasLt::~CublasLt() {
   plans_.clear();

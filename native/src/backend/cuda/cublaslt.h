@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 
 #include "../backend.h"
@@ -22,8 +23,8 @@ struct DeviceProduct {
   DType input = DType::f32;
   DType output = DType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
-  // Bytes that the pointers are aligned to, a power of two up to 256: an algorithm may rely on it.
-  std::uint32_t a_alignment = 256, b_alignment = 256, c_alignment = 256;
+  // Bytes that the pointers are aligned to, a power of two: an algorithm may rely on it.
+  std::uint32_t a_alignment = 16, b_alignment = 16, c_alignment = 16;
 
   auto key() const {
     return std::tie(m, n, k, a_stride, b_stride, c_stride, input, output, transpose_a, transpose_b, accumulate,
@@ -38,6 +39,9 @@ class CublasLt {
   ~CublasLt();
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
+
+  // Why the library cannot be opened, or empty.
+  static std::string problem();
 
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 

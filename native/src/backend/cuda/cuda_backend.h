@@ -14,12 +14,15 @@
 
 #include "../backend.h"
 #include "cublaslt.h"
+#include "host_staging.h"
 
 namespace tempora {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend();  // throws std::runtime_error with the reason when there is no usable device
+  // Throws std::runtime_error with the reason when there is no usable device. The head computes that many bytes of f32
+  // logits at a time.
+  explicit CudaBackend(std::int64_t head_chunk_bytes = kHeadChunkBytes);
   ~CudaBackend() override;
 
   std::string name() const override { return name_; }
@@ -88,6 +91,9 @@ class CudaBackend : public Backend {
   void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms, std::int32_t* tokens,
               float* log_probs) override;
 
+  static constexpr std::int64_t kHeadChunkBytes = std::int64_t{256} << 20;
+
+ private:
   // A host vector on the device, for as long as the buffer lives.
   template <typename T>
   Buffer upload(const std::vector<T>& host) {
@@ -96,13 +102,14 @@ class CudaBackend : public Backend {
     return buffer;
   }
 
- private:
   void* take_block(std::size_t bytes);
   void free_cached_blocks() noexcept;
 
   std::string name_;
   cudaStream_t stream_ = nullptr;
+  std::unique_ptr<HostStaging> staging_;
   std::unique_ptr<CublasLt> products_;
+  std::int64_t head_chunk_bytes_;
 
   // Blocks are kept when they are released and handed out again to whoever asks for their size: a training step
   // allocates nothing after the first. All work is on one stream, so a block may be reused before its kernels ended.
@@ -110,6 +117,7 @@ class CudaBackend : public Backend {
   std::multimap<std::size_t, void*> free_blocks_;
   std::size_t used_[kMemoryUses] = {};
   std::size_t peak_ = 0;
+  Buffer product_workspace_;  // from the first product on
 };
 
 }  // namespace tempora

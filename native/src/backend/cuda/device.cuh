@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../backend.h"
+#include "check.h"
 
 namespace tempora::device {
 
@@ -60,6 +61,18 @@ __device__ inline float block_max(float value) {
   float largest = partial[0];
   for (int i = 1; i < static_cast<int>(blockDim.x) / kWarp; ++i) largest = fmaxf(largest, partial[i]);
   return largest;
+}
+
+// Queues a kernel. What the device refuses about the launch is thrown here, what goes wrong in the kernel by the next
+// synchronisation. (Not by <<<>>>, so that the tests can compile and run the kernels on a machine without CUDA.)
+template <typename... Parameters, typename... Arguments>
+void launch(const char* kernel_name, void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+            const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = stream;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), kernel_name);
 }
 
 inline unsigned blocks_for(std::int64_t work, int per_block) {

@@ -37,17 +37,15 @@ void CudaBackend::embed(const std::int32_t* tokens, const Matrix& table, const M
   if (out.rows == 0) return;
   with_type(table.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    embed_kernel<<<static_cast<unsigned>(out.rows), kBlock, 0, stream_>>>(tokens, static_cast<const T*>(table.data),
-                                                                          out.f32(), static_cast<int>(out.cols));
+    launch("embed", embed_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, tokens,
+           static_cast<const T*>(table.data), out.f32(), static_cast<int>(out.cols));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) {
   if (d_out.rows == 0) return;
-  embed_backward_kernel<<<static_cast<unsigned>(d_out.rows), kBlock, 0, stream_>>>(
-      tokens, static_cast<int>(d_out.rows), d_out.f32(), d_table.f32(), static_cast<int>(d_out.cols));
-  TEMPORA_CUDA_LAUNCHED();
+  launch("embed_backward", embed_backward_kernel, static_cast<unsigned>(d_out.rows), kBlock, stream_, tokens,
+         static_cast<int>(d_out.rows), d_out.f32(), d_table.f32(), static_cast<int>(d_out.cols));
 }
 
 }  // namespace tempora

@@ -6,9 +6,11 @@
 namespace tempora {
 namespace {
 
+// Bytes that an address is a multiple of, 16 at most: no algorithm wants more, and where in an arena a matrix lies
+// should not choose another algorithm, that is, other bits.
 std::uint32_t alignment_of(const void* data) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
-  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(256, address & (~address + 1)));
+  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(16, address & (~address + 1)));
 }
 
 }  // namespace
@@ -34,8 +36,10 @@ void CudaBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, Matm
                               .a_alignment = alignment_of(a.data),
                               .b_alignment = alignment_of(b.data),
                               .c_alignment = alignment_of(c.data)};
-  const Buffer workspace = allocate(CublasLt::kWorkspaceBytes, MemoryUse::workspace);
-  products_->run(product, a.data, b.data, c.data, workspace.data(), stream_);
+  if (!product_workspace_) {
+    product_workspace_ = CudaBackend::allocate(CublasLt::kWorkspaceBytes, MemoryUse::workspace);
+  }
+  products_->run(product, a.data, b.data, c.data, product_workspace_.data(), stream_);
 }
 
 }  // namespace tempora

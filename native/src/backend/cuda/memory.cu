@@ -36,18 +36,20 @@ __global__ void find_not_finite_kernel(const T* x, std::int64_t size, int* found
 
 }  // namespace
 
-CudaBackend::CudaBackend() {
+CudaBackend::CudaBackend(std::int64_t head_chunk_bytes) : head_chunk_bytes_(head_chunk_bytes) {
   const CudaInfo info = cuda_info();
   if (info.devices.empty()) throw std::runtime_error(info.problem);
   TEMPORA_CUDA_CHECK(cudaSetDevice(0));
   name_ = info.devices.front();
   products_ = std::make_unique<CublasLt>();
+  staging_ = std::make_unique<HostStaging>();
   TEMPORA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
 }
 
 CudaBackend::~CudaBackend() {
   // Nothing can be done about an error here; the process or the device is going away.
   cudaStreamSynchronize(stream_);
+  product_workspace_ = Buffer();
   free_cached_blocks();
   cudaStreamDestroy(stream_);
 }
@@ -114,8 +116,7 @@ std::size_t CudaBackend::peak() const {
 }
 
 void CudaBackend::copy_in(void* device, const void* host, std::size_t bytes) {
-  // From pageable memory the call returns once the bytes are staged: the caller may reuse its memory.
-  TEMPORA_CUDA_CHECK(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_));
+  staging_->copy_in(device, host, bytes, stream_);
 }
 
 void CudaBackend::copy_out(void* host, const void* device, std::size_t bytes) {
@@ -137,11 +138,10 @@ void CudaBackend::cast(const Matrix& from, const Matrix& to) {
     with_type(to.dtype, [&](auto* target) {
       using From = std::remove_pointer_t<decltype(source)>;
       using To = std::remove_pointer_t<decltype(target)>;
-      cast_kernel<<<blocks_for(from.size(), kBlock), kBlock, 0, stream_>>>(static_cast<const From*>(from.data),
-                                                                           static_cast<To*>(to.data), from.size());
+      launch("cast", cast_kernel<From, To>, blocks_for(from.size(), kBlock), kBlock, stream_,
+             static_cast<const From*>(from.data), static_cast<To*>(to.data), from.size());
     });
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 bool CudaBackend::all_finite(const Matrix& x) {
@@ -150,10 +150,9 @@ bool CudaBackend::all_finite(const Matrix& x) {
   zero(found.data(), sizeof(int));
   with_type(x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    find_not_finite_kernel<<<blocks_for(x.size(), kBlock), kBlock, 0, stream_>>>(
-        static_cast<const T*>(x.data), x.size(), static_cast<int*>(found.data()));
+    launch("find_not_finite", find_not_finite_kernel<T>, blocks_for(x.size(), kBlock), kBlock, stream_,
+           static_cast<const T*>(x.data), x.size(), static_cast<int*>(found.data()));
   });
-  TEMPORA_CUDA_LAUNCHED();
   int host = 0;
   copy_out(&host, found.data(), sizeof host);
   return host == 0;
@@ -169,16 +168,25 @@ CudaInfo cuda_info() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
-    cudaGetLastError();
+    cudaGetLastError();  // forget the failure
     info.problem = std::string("no CUDA device: ") +
                    (status == cudaSuccess ? "the driver lists none" : cudaGetErrorString(status));
     return info;
   }
+  std::vector<std::string> names;
   for (int device = 0; device < count; ++device) {
     cudaDeviceProp properties{};
     TEMPORA_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-    info.devices.emplace_back(properties.name);
+    names.emplace_back(properties.name);
+    // sm_80 code runs on 8.x, sm_90a code on 9.0 alone. Work goes to the first device.
+    const bool supported = properties.major == 8 || (properties.major == 9 && properties.minor == 0);
+    if (device > 0 || supported) continue;
+    info.problem = names.front() + " has compute capability " + std::to_string(properties.major) + "." +
+                   std::to_string(properties.minor) +
+                   "; the kernels are compiled for 8.0 to 8.9 and 9.0 (CUDA_VISIBLE_DEVICES chooses the device)";
   }
+  if (info.problem.empty()) info.problem = CublasLt::problem();
+  if (info.problem.empty()) info.devices = std::move(names);
   return info;
 }
 

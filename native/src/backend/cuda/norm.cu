@@ -65,10 +65,9 @@ void CudaBackend::rms_norm(const Matrix& x, const void* weight, float eps, const
   const int width = static_cast<int>(x.cols);
   with_type(y.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    norm_kernel<<<static_cast<unsigned>(x.rows), threads_for(width), 0, stream_>>>(
-        x.f32(), static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, width);
+    launch("norm", norm_kernel<float, T, T>, static_cast<unsigned>(x.rows), threads_for(width), stream_, x.f32(),
+           static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, width);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
@@ -76,14 +75,11 @@ void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType w
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
   add_column_sums(x.rows, width, d_weight, WeightTerm<float, float>{x.f32(), d_y.f32(), rstd, width}, stream_);
-  TEMPORA_CUDA_LAUNCHED();
   with_type(weight_dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    norm_backward_kernel<float, T, float, float, true>
-        <<<static_cast<unsigned>(x.rows), threads_for(width), 0, stream_>>>(x.f32(), static_cast<const T*>(weight),
-                                                                            rstd, d_y.f32(), d_x.f32(), width);
+    launch("norm_backward", norm_backward_kernel<float, T, float, float, true>, static_cast<unsigned>(x.rows),
+           threads_for(width), stream_, x.f32(), static_cast<const T*>(weight), rstd, d_y.f32(), d_x.f32(), width);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y,
@@ -92,10 +88,9 @@ void CudaBackend::head_norm(const Matrix& x, int head_dim, const void* weight, f
   if (rows == 0) return;
   with_type(x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    norm_kernel<<<static_cast<unsigned>(rows), threads_for(head_dim), 0, stream_>>>(
-        static_cast<const T*>(x.data), static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, head_dim);
+    launch("norm", norm_kernel<T, T, T>, static_cast<unsigned>(rows), threads_for(head_dim), stream_,
+           static_cast<const T*>(x.data), static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, head_dim);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd,
@@ -108,11 +103,9 @@ void CudaBackend::head_norm_backward(const Matrix& x, int head_dim, const void* 
     const T* gradient = static_cast<const T*>(d_y.data);
     // First, because d_x may be d_y.
     add_column_sums(rows, head_dim, d_weight, WeightTerm<T, T>{input, gradient, rstd, head_dim}, stream_);
-    TEMPORA_CUDA_LAUNCHED();
-    norm_backward_kernel<T, T, T, T, false><<<static_cast<unsigned>(rows), threads_for(head_dim), 0, stream_>>>(
-        input, static_cast<const T*>(weight), rstd, gradient, static_cast<T*>(d_x.data), head_dim);
+    launch("norm_backward", norm_backward_kernel<T, T, T, T, false>, static_cast<unsigned>(rows), threads_for(head_dim),
+           stream_, input, static_cast<const T*>(weight), rstd, gradient, static_cast<T*>(d_x.data), head_dim);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

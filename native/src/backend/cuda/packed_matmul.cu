@@ -18,13 +18,16 @@ struct CudaPackedWeight : PackedWeight {
   Matrix weight;
 };
 
-// out (+)= x · weightᵀ in tiles of 16 x 16; each thread adds its element's products in order of k.
+// out (+)= x · weightᵀ in tiles of 16 x 16; each thread adds its element's products in order of k. One block a tile,
+// row tiles fastest, all along the grid's x: its y would end at 65535 tiles.
 template <typename T, typename Out>
 __global__ void packed_matmul_kernel(const T* x, const T* weight, Out* out, int rows, int outputs, int inputs,
                                      bool accumulate) {
   __shared__ float x_tile[kTile][kTile + 1], weight_tile[kTile][kTile + 1];
-  const int row = blockIdx.y * kTile + threadIdx.y, column = blockIdx.x * kTile + threadIdx.x;
-  const int weight_row = blockIdx.x * kTile + threadIdx.y;
+  const unsigned row_tiles = (rows + kTile - 1) / kTile;
+  const int row = blockIdx.x % row_tiles * kTile + threadIdx.y;
+  const int first_column = blockIdx.x / row_tiles * kTile;
+  const int column = first_column + threadIdx.x, weight_row = first_column + threadIdx.y;
   float sum = 0;
   for (int k = 0; k < inputs; k += kTile) {
     const int at = k + threadIdx.x;
@@ -51,17 +54,16 @@ std::unique_ptr<PackedWeight> CudaBackend::pack(const Matrix& weight) {
 void CudaBackend::packed_matmul(const Matrix& x, const PackedWeight& packed, const Matrix& out, bool accumulate) {
   const Matrix& weight = static_cast<const CudaPackedWeight&>(packed).weight;
   if (out.size() == 0) return;
-  const dim3 grid(blocks_for(out.cols, kTile), blocks_for(out.rows, kTile));
+  const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
   with_type(x.dtype, [&](auto* type) {
     with_type(out.dtype, [&](auto* out_type) {
       using T = std::remove_pointer_t<decltype(type)>;
       using Out = std::remove_pointer_t<decltype(out_type)>;
-      packed_matmul_kernel<<<grid, dim3(kTile, kTile), 0, stream_>>>(
-          static_cast<const T*>(x.data), static_cast<const T*>(weight.data), static_cast<Out*>(out.data),
-          static_cast<int>(out.rows), static_cast<int>(out.cols), static_cast<int>(x.cols), accumulate);
+      launch("packed_matmul", packed_matmul_kernel<T, Out>, tiles, dim3(kTile, kTile), stream_,
+             static_cast<const T*>(x.data), static_cast<const T*>(weight.data), static_cast<Out*>(out.data),
+             static_cast<int>(out.rows), static_cast<int>(out.cols), static_cast<int>(x.cols), accumulate);
     });
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

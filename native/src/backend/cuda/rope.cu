@@ -37,11 +37,9 @@ void CudaBackend::rope(const Matrix& x, int head_dim, const std::int32_t* positi
   if (pairs == 0) return;
   with_type(x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    rope_kernel<<<blocks_for(pairs, kBlock), kBlock, 0, stream_>>>(static_cast<T*>(x.data), pairs,
-                                                                   static_cast<int>(x.cols), head_dim, positions,
-                                                                   frequencies, inverse ? -1.0f : 1.0f);
+    launch("rope", rope_kernel<T>, blocks_for(pairs, kBlock), kBlock, stream_, static_cast<T*>(x.data), pairs,
+           static_cast<int>(x.cols), head_dim, positions, frequencies, inverse ? -1.0f : 1.0f);
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

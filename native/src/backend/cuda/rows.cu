@@ -28,20 +28,18 @@ void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const M
   if (out.size() == 0) return;
   with_type(x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    gather_kernel<<<static_cast<unsigned>(out.rows), kBlock, 0, stream_>>>(
-        static_cast<const T*>(x.data), rows, static_cast<T*>(out.data), static_cast<int>(out.cols));
+    launch("gather", gather_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, static_cast<const T*>(x.data),
+           rows, static_cast<T*>(out.data), static_cast<int>(out.cols));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) {
   if (d_out.size() == 0) return;
   with_type(x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    scatter_add_kernel<<<static_cast<unsigned>(d_out.rows), kBlock, 0, stream_>>>(
-        static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
+    launch("scatter_add", scatter_add_kernel<T>, static_cast<unsigned>(d_out.rows), kBlock, stream_,
+           static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

@@ -15,9 +15,9 @@ constexpr int kThreads = 1024;
 
 using Rank = unsigned long long;
 
-// Larger for likelier tokens; distinct.
+// Larger for likelier tokens; distinct. Adding 0 makes -0 the 0 that it equals.
 __device__ Rank rank_of(float logit, int id) {
-  const std::uint32_t bits = __float_as_uint(logit);
+  const std::uint32_t bits = __float_as_uint(logit + 0.0f);
   const std::uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
   return static_cast<Rank>(ordered) << 32 | static_cast<std::uint32_t>(~id);
 }
@@ -41,14 +41,15 @@ __device__ double sum_over(const RowView& row, Term term) {
   return block_sum(sum);
 }
 
-// The largest rank at which the terms of the tokens from there up reach `wanted`; 0 if they never do.
+// The largest rank at which the terms of the tokens from there up reach `wanted` and are more than nothing; 0 if they
+// never do.
 template <typename Term>
 __device__ Rank find_threshold(const RowView& row, double wanted, Term term) {
   Rank threshold = 0;
   for (Rank bit = Rank{1} << 63; bit != 0; bit >>= 1) {
     const Rank candidate = threshold | bit;
     const double sum = sum_over(row, [&](int id) { return row.rank(id) >= candidate ? term(id) : 0.0; });
-    if (sum >= wanted) threshold = candidate;
+    if (sum >= wanted && sum > 0) threshold = candidate;
   }
   return threshold;
 }
@@ -87,7 +88,9 @@ __device__ int draw(const RowView& row, Rank cut, double uniform) {
     chosen = -1;
   }
   __syncthreads();
-  const double target = uniform * before[kThreads];
+  // A product rounded up to the whole mass would lie behind every slice.
+  const double mass_of_all = before[kThreads];
+  const double target = fmin(uniform * mass_of_all, nextafter(mass_of_all, 0.0));
   const bool mine = before[threadIdx.x] <= target && target < before[threadIdx.x + 1];
   if (mine) {
     double reached = before[threadIdx.x];
@@ -112,13 +115,13 @@ __device__ int likeliest(const RowView& row) {
   best[threadIdx.x] = mine;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) best[threadIdx.x] = max(best[threadIdx.x], best[threadIdx.x + half]);
+    if (static_cast<int>(threadIdx.x) < half) best[threadIdx.x] = max(best[threadIdx.x], best[threadIdx.x + half]);
     __syncthreads();
   }
   return static_cast<int>(~static_cast<std::uint32_t>(best[0]));
 }
 
-// One block a row. A row with NaN gets token -1.
+// One block a row. A row without a finite largest logit, or with NaN, gets token -1.
 __global__ void __launch_bounds__(kThreads)
     sample_kernel(const float* all_logits, int vocabulary, SamplingOptions options, const double* uniforms,
                   std::int32_t* tokens, float* log_probs) {
@@ -130,13 +133,14 @@ __global__ void __launch_bounds__(kThreads)
     largest = fmaxf(largest, logits[id]);
     broken |= isnan(logits[id]);
   }
-  if (__syncthreads_or(broken) != 0) {
+  largest = block_max(largest);
+  if (__syncthreads_or(broken) != 0 || !isfinite(largest)) {
     if (threadIdx.x == 0) tokens[row] = -1;
     return;
   }
-  const RowView view{logits, vocabulary, options.temperature, block_max(largest)};
+  const RowView view{logits, vocabulary, options.temperature, largest};
   const double sum = sum_over(view, [&](int id) { return static_cast<double>(expf(logits[id] - view.largest)); });
-  const int token = options.temperature == 0 ? likeliest(view) : draw(view, cut_off(view, options), uniforms[row]);
+  const int token = options.temperature <= 0 ? likeliest(view) : draw(view, cut_off(view, options), uniforms[row]);
   if (threadIdx.x != 0) return;
   tokens[row] = token;
   log_probs[row] = logits[token] - view.largest - static_cast<float>(log(sum));
@@ -151,14 +155,13 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
   const Buffer draws = upload(std::vector<double>(uniforms, uniforms + rows));
   const Buffer chosen = allocate(rows * sizeof(std::int32_t), MemoryUse::workspace);
   const Buffer scores = allocate(rows * sizeof(float), MemoryUse::workspace);
-  sample_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream_>>>(
-      logits.f32(), static_cast<int>(logits.cols), options, static_cast<const double*>(draws.data()),
-      static_cast<std::int32_t*>(chosen.data()), static_cast<float*>(scores.data()));
-  TEMPORA_CUDA_LAUNCHED();
+  launch("sample", sample_kernel, static_cast<unsigned>(rows), kThreads, stream_, logits.f32(),
+         static_cast<int>(logits.cols), options, static_cast<const double*>(draws.data()),
+         static_cast<std::int32_t*>(chosen.data()), static_cast<float*>(scores.data()));
   copy_out(tokens, chosen.data(), rows * sizeof(std::int32_t));
   copy_out(log_probs, scores.data(), rows * sizeof(float));
   for (std::size_t row = 0; row < rows; ++row) {
-    if (tokens[row] < 0) throw std::domain_error("logits of row " + std::to_string(row) + " are not a number");
+    if (tokens[row] < 0) throw std::domain_error("the logits of row " + std::to_string(row) + " are not finite");
   }
 }
 

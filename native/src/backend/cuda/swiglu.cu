@@ -36,10 +36,9 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    swiglu_kernel<<<blocks_for(gate.size(), kBlock), kBlock, 0, stream_>>>(
-        static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<T*>(out.data), gate.size());
+    launch("swiglu", swiglu_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,
+           static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<T*>(out.data), gate.size());
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 void CudaBackend::swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
@@ -47,11 +46,10 @@ void CudaBackend::swiglu_backward(const Matrix& gate, const Matrix& up, const Ma
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    swiglu_backward_kernel<<<blocks_for(gate.size(), kBlock), kBlock, 0, stream_>>>(
-        static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<const T*>(d_out.data),
-        static_cast<T*>(d_gate.data), static_cast<T*>(d_up.data), static_cast<T*>(out.data), gate.size());
+    launch("swiglu_backward", swiglu_backward_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,
+           static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<const T*>(d_out.data),
+           static_cast<T*>(d_gate.data), static_cast<T*>(d_up.data), static_cast<T*>(out.data), gate.size());
   });
-  TEMPORA_CUDA_LAUNCHED();
 }
 
 }  // namespace tempora

@@ -1,0 +1,12 @@
+#pragma once
+
+namespace tempora::test {
+
+// The emulated device runs threads in another order in each run, so that results which depend on the order differ. A
+// real device does as it likes.
+void use_schedule(int run);
+
+// What a device does in a moment may take the emulation minutes.
+bool device_is_emulated();
+
+}  // namespace tempora::test

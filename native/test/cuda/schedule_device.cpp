@@ -1,0 +1,8 @@
+#include "schedule.h"
+
+namespace tempora::test {
+
+void use_schedule(int) {}
+bool device_is_emulated() { return false; }
+
+}  // namespace tempora::test

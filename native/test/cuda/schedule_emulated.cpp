@@ -1,0 +1,15 @@
+#include <cuda_runtime.h>
+
+#include "schedule.h"
+
+namespace tempora::test {
+
+void use_schedule(int run) {
+  using emulation::Schedule;
+  constexpr Schedule schedules[] = {Schedule::ascending, Schedule::descending, Schedule::shuffled};
+  emulation::set_schedule(schedules[run % 3]);
+}
+
+bool device_is_emulated() { return true; }
+
+}  // namespace tempora::test

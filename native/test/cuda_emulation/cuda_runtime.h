@@ -1,0 +1,142 @@
+// The part of the CUDA runtime that the CUDA backend uses, on the CPU: its kernels compile as C++ and run here, thread
+// by thread, so that their arithmetic is checked where there is no device. Slow: for tests of tiny sizes.
+//
+// Stricter than a device where it can be:
+// - All that is queued on a stream waits until somebody synchronises with it, so that host memory which is reused too
+//   early, or read too early, shows.
+// - Fresh memory is NaN.
+// - Blocks, warps and lanes run in the order that set_schedule chooses; results must not depend on it.
+// - A barrier or shuffle that not all threads reach is an error .
+// What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
+// whole runs between barriers brings out, and speed.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(threads)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1) : x(x_size), y(y_size), z(z_size) {}
+};
+
+extern dim3 threadIdx, blockIdx, blockDim;
+
+// ---- what kernels call
+
+namespace tempora::emulation {
+
+std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t bits, int lane_mask);
+bool barrier_or(bool value);
+
+enum class Schedule { ascending, descending, shuffled };
+void set_schedule(Schedule schedule);
+
+}  // namespace tempora::emulation
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
+  static_assert(sizeof(T) <= sizeof(std::uint64_t));
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = tempora::emulation::exchange_in_warp(mask, bits, lane_mask);
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline void __syncthreads() { tempora::emulation::barrier_or(false); }
+inline int __syncthreads_or(int value) { return tempora::emulation::barrier_or(value != 0) ? 1 : 0; }
+
+inline std::uint32_t __float_as_uint(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+template <typename T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}
+template <typename T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+using std::isfinite;
+using std::isnan;
+
+// ---- what the host calls
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+
+namespace tempora::emulation {
+
+struct Stream {
+  std::vector<std::function<void()>> queue;
+};
+struct Event {
+  Stream* stream = nullptr;
+};
+
+cudaError_t check_launch(dim3 grid, dim3 block);
+void run_grid(dim3 grid, dim3 block, const std::function<void()>& thread);
+
+}  // namespace tempora::emulation
+
+using cudaStream_t = tempora::emulation::Stream*;
+using cudaEvent_t = tempora::emulation::Event*;
+
+struct cudaDeviceProp {
+  char name[64];
+  int major, minor;
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const dim3 grid = config->gridDim, block = config->blockDim;
+  const cudaError_t status = tempora::emulation::check_launch(grid, block);
+  if (status != cudaSuccess) return status;
+  // Copied now, as the parameters of a launch are.
+  config->stream->queue.push_back([=, parameters = std::tuple<Parameters...>(arguments...)] {
+    tempora::emulation::run_grid(grid, block, [&] { std::apply(kernel, parameters); });
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorString(cudaError_t status);
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaMalloc(void** data, std::size_t bytes);
+cudaError_t cudaFree(void* data);
+cudaError_t cudaMallocHost(void** data, std::size_t bytes);
+cudaError_t cudaFreeHost(void* data);
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);

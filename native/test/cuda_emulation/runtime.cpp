@@ -1,0 +1,149 @@
+// Memory, streams and events of the emulated device.
+#include "cuda_runtime.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <set>
+#include <stdexcept>
+#include <unordered_map>
+#include <utility>
+
+using tempora::emulation::Event;
+using tempora::emulation::Stream;
+
+namespace {
+
+constexpr std::size_t kDeviceBytes = std::size_t{8} << 30;
+constexpr std::size_t kAlignment = 256;
+
+struct AlignedDelete {
+  void operator()(char* data) const { ::operator delete[](data, std::align_val_t{kAlignment}); }
+};
+using Memory = std::unique_ptr<char[], AlignedDelete>;
+
+std::unordered_map<void*, std::pair<Memory, std::size_t>> allocated;
+std::size_t allocated_bytes = 0;
+std::unordered_map<Stream*, std::unique_ptr<Stream>> streams;
+std::unordered_map<Event*, std::unique_ptr<Event>> events;
+std::string failure;  // of a kernel; sticky, as on a device
+
+cudaError_t drain(Stream* stream) {
+  // What runs may not queue anything; it is taken off first all the same, so that a failure does not come twice.
+  const auto queue = std::exchange(stream->queue, {});
+  try {
+    for (const auto& work : queue) {
+      if (!failure.empty()) break;
+      work();
+    }
+  } catch (const std::logic_error& error) {
+    failure = error.what();
+  }
+  return failure.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+cudaError_t allocate(void** data, std::size_t bytes) {
+  if (bytes > kDeviceBytes - allocated_bytes) return cudaErrorInvalidValue;
+  Memory memory(static_cast<char*>(::operator new[](bytes, std::align_val_t{kAlignment})));
+  std::memset(memory.get(), 0xFF, bytes);
+  *data = memory.get();
+  allocated_bytes += bytes;
+  allocated[*data] = {std::move(memory), bytes};
+  return cudaSuccess;
+}
+
+cudaError_t release(void* data) {
+  // As on a device: memory is freed after all that was queued.
+  for (const auto& [stream, owner] : streams) drain(stream);
+  const auto found = allocated.find(data);
+  if (found == allocated.end()) return cudaErrorInvalidValue;
+  allocated_bytes -= found->second.second;
+  allocated.erase(found);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+const char* cudaGetErrorString(cudaError_t status) {
+  switch (status) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorInvalidConfiguration:
+      return "invalid configuration argument";
+    case cudaErrorLaunchFailure:
+      return failure.c_str();
+  }
+  return "unknown error";
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"CUDA emulated on the CPU", 9, 0};
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaMalloc(void** data, std::size_t bytes) { return allocate(data, bytes); }
+cudaError_t cudaFree(void* data) { return release(data); }
+cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(data, bytes); }
+cudaError_t cudaFreeHost(void* data) { return release(data); }
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = kDeviceBytes - allocated_bytes;
+  *total = kDeviceBytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  stream->queue.push_back([=] { std::memmove(to, from, bytes); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
+  stream->queue.push_back([=] { std::memset(data, value, bytes); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  auto owner = std::make_unique<Stream>();
+  *stream = owner.get();
+  streams[*stream] = std::move(owner);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return drain(stream); }
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const cudaError_t status = drain(stream);
+  streams.erase(stream);
+  return status;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  auto owner = std::make_unique<Event>();
+  *event = owner.get();
+  events[*event] = std::move(owner);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->stream = stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return event->stream == nullptr ? cudaSuccess : drain(event->stream);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  events.erase(event);
+  return cudaSuccess;
+}
