@@ -180,6 +180,13 @@ function judgeCharts(result: RunResult): Chart[] {
     },
     {
       ...base,
+      id: "judge-spearman-own",
+      title: "The same on the judge's own answers",
+      note: "Over its own answers to the held-out prompts: the better they are, the less there is to rank.",
+      series: perModel(result, (model) => (model.judge.spearmanOwn === null ? null : plain(model.judge.spearmanOwn))),
+    },
+    {
+      ...base,
       id: "judge-failures",
       title: "Judgements without a score",
       note: "Retried, then left out of the pairs; never counted as a score.",

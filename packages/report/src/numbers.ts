@@ -53,7 +53,9 @@ export interface ModelSummary {
   /** Tokens and FLOPs of the strategy up to this model. */
   tokens: number;
   flops: number;
+  /** Of the judge's scores with the truth: on M0's answers, and on the model's own. */
   spearman: number | null;
+  spearmanOwn: number | null;
   answerLength: number;
 }
 
@@ -79,6 +81,7 @@ export function modelSummaries(strategy: StrategyResult): ModelSummary[] {
       tokens,
       flops,
       spearman: model.judge.spearman,
+      spearmanOwn: model.judge.spearmanOwn,
       answerLength: model.answerLength,
     };
   });

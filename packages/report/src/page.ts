@@ -162,6 +162,7 @@ function judgeTable(result: RunResult): string {
     "most frequent",
     "ties",
     "Spearman with truth",
+    "on own answers",
   ];
   const rows = result.strategies.flatMap((strategy, index) => [
     groupRow(strategy, index),
@@ -174,6 +175,7 @@ function judgeTable(result: RunResult): string {
       percentText(judge.equalShare),
       percentText(judge.tieRate),
       numberText(judge.spearman),
+      numberText(judge.spearmanOwn),
     ]),
   ]);
   return tableHtml(header, rows);

@@ -116,12 +116,14 @@ describe("charts", () => {
       for (const model of strategy.models) {
         model.trueScore = null;
         model.judge.spearman = null;
+        model.judge.spearmanOwn = null;
       }
       for (const { phases } of strategy.iterations) for (const phase of phases) phase.trueGap = null;
     }
     const ids = chartsOf(run).map((chart) => chart.id);
     expect(ids).not.toContain("true-score");
     expect(ids).not.toContain("judge-spearman");
+    expect(ids).not.toContain("judge-spearman-own");
     expect(ids).toContain("score-gap");
   });
 });
@@ -132,7 +134,7 @@ describe("the terminal's tables", () => {
     expect(lines.filter((line) => line.startsWith("M0"))).toHaveLength(1);
     const temporal = lines.indexOf("temporal");
     expect(lines[temporal + 1]).toMatch(
-      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +6\.90k +4\.00T +0\.66$/,
+      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +6\.90k +4\.00T +0\.66 +0\.61$/,
     );
     expect(lines[temporal + 2]).toMatch(/^ {2}M2 .+ 13\.8k +8\.00T/);
     expect(lines[lines.indexOf("self-rewarding") + 1]).toMatch(/^ {2}M1/);

@@ -3,7 +3,18 @@ import { countText, estimateText, type ModelSummary, modelSummaries, numberText,
 
 /** The end of a run, for a terminal: M0, then every strategy's models. */
 export function summaryTable(result: RunResult): string {
-  const header = ["", "true score", "win rate vs M0", "score gap", "cosine", "pairs", "tokens", "FLOPs", "judge ρ"];
+  const header = [
+    "",
+    "true score",
+    "win rate vs M0",
+    "score gap",
+    "cosine",
+    "pairs",
+    "tokens",
+    "FLOPs",
+    "judge ρ",
+    "own ρ",
+  ];
   const rows: string[][] = [];
   const start = result.strategies[0];
   const first = start === undefined ? undefined : modelSummaries(start)[0];
@@ -31,6 +42,7 @@ function cells(name: string, summary: ModelSummary): string[] {
     summary.tokens === 0 ? "–" : countText(summary.tokens),
     summary.flops === 0 ? "–" : countText(summary.flops),
     numberText(summary.spearman),
+    numberText(summary.spearmanOwn),
   ];
 }
 

@@ -175,6 +175,8 @@ export interface IterationResult {
 export interface JudgeQuality extends JudgeAudit {
   /** Rank correlation with the true score; null without one. */
   spearman: number | null;
+  /** The same on the model's own held-out answers, which are ever more alike as it improves. */
+  spearmanOwn: number | null;
 }
 
 export interface ModelResult {
@@ -260,7 +262,14 @@ export interface StudyResult {
     strategy: string;
     /** "M0", "M1", ..., or "last". */
     model: string;
-    measure: "true score" | "win rate" | "judge spearman" | "score gap" | "cosine" | "flops";
+    measure:
+      | "true score"
+      | "win rate"
+      | "judge spearman"
+      | "judge spearman, own answers"
+      | "score gap"
+      | "cosine"
+      | "flops";
     values: number[];
     estimate: Estimate;
   }[];

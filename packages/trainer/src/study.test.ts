@@ -6,7 +6,7 @@ const model = (name: string, score: number) => ({
   model: name,
   trueScore: { mean: score, low: null, high: null, count: 1 },
   winRate: name === "M0" ? null : { mean: 0.5 + score / 10, low: null, high: null, count: 1 },
-  judge: { spearman: 0.6 },
+  judge: { spearman: 0.6, spearmanOwn: 0.5 },
 });
 
 function run(scores: number[], flops: number): RunResult {

@@ -89,6 +89,12 @@ function modelRows(strategy: string, model: string, list: readonly ModelResult[]
       "judge spearman",
       list.map(({ judge }) => judge.spearman),
     ),
+    row(
+      strategy,
+      model,
+      "judge spearman, own answers",
+      list.map(({ judge }) => judge.spearmanOwn),
+    ),
   ].flat();
 }
 

@@ -161,6 +161,7 @@ function judgeQuality(index: number): JudgeQuality {
     prompts: 100,
     tieRate: 0.05,
     spearman: 0.66,
+    spearmanOwn: 0.61,
   };
 }
 

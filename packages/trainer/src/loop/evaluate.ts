@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { interval95, spearman, winRate } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
-import type { AnswerRow, Estimate, JudgeQuality, ModelResult } from "../results.ts";
+import type { AnswerRow, Estimate, JudgeAudit, JudgeQuality, ModelResult } from "../results.ts";
 import type { Task } from "../sources/source.ts";
 import { type Answer, answerStage } from "../stages/answer.ts";
 import type { ModelRef, Position, RunContext } from "../stages/context.ts";
@@ -22,13 +22,13 @@ export interface EvaluationPlan {
   position: Position;
 }
 
-/** A model on the held-out prompts: its answers, against M0's, and its judgement of M0's answers. */
+/** A model on the held-out prompts: its answers, against M0's, and its judgement of M0's answers and of its own. */
 export async function evaluateModel(context: RunContext, plan: EvaluationPlan): Promise<ModelResult> {
   const { model, first } = plan;
   const tasks = context.source.heldOut(context.settings.evaluation.prompts);
   const own = await heldOutAnswers(context, model, tasks, plan.position);
   const base = model.hash === first.hash ? own : await heldOutAnswers(context, first, tasks, plan.position);
-  const judge = await judgeQuality(context, plan, tasks, base);
+  const judge = await judgeQuality(context, plan, tasks, { base, own });
   const graded = context.source.trueScore;
   const score = async (answers: readonly Answer[], name: string): Promise<(number | null)[]> =>
     graded === null
@@ -120,36 +120,60 @@ async function refereeScores(
   });
 }
 
-/** How well the model's judgement of M0's held-out answers agrees with the truth, where there is one, and how it went. */
+/** How well the model's judgements agree with the truth, where there is one, and how they went. */
 async function judgeQuality(
   context: RunContext,
   plan: EvaluationPlan,
   tasks: readonly Task[],
-  base: readonly Answer[],
+  answers: { base: readonly Answer[]; own: readonly Answer[] },
 ): Promise<JudgeQuality> {
+  const { model, first, mustJudge } = plan;
+  const ofFirst = await agreement(context, plan, tasks, { of: first, answers: answers.base, mustJudge });
+  // Its own answers are what the model judges in the loop, and all that changes when it improves.
+  const spearmanOwn =
+    model.hash === first.hash || context.source.trueScore === null
+      ? ofFirst.spearman
+      : (await agreement(context, plan, tasks, { of: model, answers: answers.own, mustJudge: false })).spearman;
+  return { ...ofFirst.audit, spearman: ofFirst.spearman, spearmanOwn };
+}
+
+interface Agreement {
+  audit: JudgeAudit;
+  /** Rank correlation of the mean judgement with the true score; null without one. */
+  spearman: number | null;
+}
+
+/** The model judges answers of one model to the first held-out prompts. */
+async function agreement(
+  context: RunContext,
+  plan: EvaluationPlan,
+  tasks: readonly Task[],
+  judged: { of: ModelRef; answers: readonly Answer[]; mustJudge: boolean },
+): Promise<Agreement> {
   const { judgedPrompts, judgements } = context.settings.evaluation;
-  const judged = tasks.slice(0, judgedPrompts);
+  const prompts = tasks.slice(0, judgedPrompts);
   const distinct = distinctResponses(
-    judged,
-    base.slice(0, judged.length).map((answer) => [answer]),
+    prompts,
+    judged.answers.slice(0, prompts.length).map((answer) => [answer]),
   );
   const { scores, audit } = await judgeStage(context, {
     judge: plan.model,
     responses: distinct.responses,
     judgements,
-    label: `held-out answers of ${plan.first.name}`,
-    stopWhenCollapsed: plan.mustJudge,
+    label: `held-out answers of ${judged.of.name}`,
+    stopWhenCollapsed: judged.mustJudge,
     position: plan.position,
   });
   const { trueScore } = context.source;
-  if (trueScore === null) return { ...audit, spearman: null };
+  if (trueScore === null) return { audit, spearman: null };
   const both = distinct.first.flatMap(({ task }, response) => {
     const score = scores[response] ?? null;
-    return score === null ? [] : [[score, trueScore(tasks[task] as Task, (base[task] as Answer).text)] as const];
+    if (score === null) return [];
+    return [[score, trueScore(tasks[task] as Task, (judged.answers[task] as Answer).text)] as const];
   });
   const correlation = spearman(
     both.map(([score]) => score),
     both.map(([, truth]) => truth),
   );
-  return { ...audit, spearman: correlation };
+  return { audit, spearman: correlation };
 }
