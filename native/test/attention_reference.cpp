@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-
-#include "backend/cpu/kernels/kernels.h"
 
 namespace tempora::attention_test {
 
@@ -215,16 +212,6 @@ double relative_norm(const std::vector<double>& a, const std::vector<double>& b)
     norm += b[i] * b[i];
   }
   return std::sqrt(difference) / (std::sqrt(norm) + 1e-3 * std::sqrt(static_cast<double>(a.size())));
-}
-
-void for_each_isa(const std::function<void(const std::string& isa)>& body) {
-  for (int i = 0; i < kIsas; ++i) {
-    const Isa isa = static_cast<Isa>(i);
-    if (!isa_supported(isa)) continue;
-    setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
-    body(isa_name(isa));
-  }
-  unsetenv("TEMPORA_CPU_KERNELS");
 }
 
 }  // namespace tempora::attention_test

@@ -25,7 +25,7 @@ ModelShape llama_shape() {
 }  // namespace
 
 std::vector<TinyModel> tiny_models() {
-  std::vector<TinyModel> models(5, {"llama", llama_shape()});
+  std::vector<TinyModel> models(5, {"llama", llama_shape(), false});
   models[1].name = "llama, one key head, tied";
   models[1].shape.kv_heads = 1;
   models[1].shape.tied_head = true;
@@ -41,10 +41,12 @@ std::vector<TinyModel> tiny_models() {
   return models;
 }
 
-std::unique_ptr<Engine> random_engine(const ModelShape& shape, DType dtype, std::uint64_t seed, int threads) {
+std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads) {
+  const ModelShape& shape = model.shape;
   EngineOptions options;
   options.dtype = dtype;
   options.threads = threads;
+  options.cuda = model.cuda;
   auto engine = std::make_unique<Engine>(shape, options);
   for (int i = 0; i < engine->parameter_count(); ++i) {
     const auto size = static_cast<std::int64_t>(engine->parameter_bytes(i) / size_of(dtype));

@@ -13,6 +13,7 @@ namespace tempora::test {
 struct TinyModel {
   std::string name;
   ModelShape shape;
+  bool cuda = false;
 };
 
 // One a family: Llama; Llama with one key head, tied; Qwen2 (biases); Qwen3 (head norms, own head size); Mistral
@@ -20,7 +21,7 @@ struct TinyModel {
 std::vector<TinyModel> tiny_models();
 
 // An engine with weights that depend on the seed alone; norms around 1.
-std::unique_ptr<Engine> random_engine(const ModelShape& shape, DType dtype, std::uint64_t seed, int threads = 2);
+std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads = 2);
 
 std::vector<float> parameter_values(const Engine& engine, int index);
 void set_parameter_values(Engine& engine, int index, const std::vector<float>& values);

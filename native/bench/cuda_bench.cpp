@@ -1,0 +1,234 @@
+// The CUDA backend's kernels against the device's ceilings, which are measured first: a large bf16 product and a large
+// copy. Random weights in the shapes of Llama-3.2-1B and 3.1-8B. Needs neither Bun nor oneDNN. cuda_bench [filter]:
+// only measurements whose names contain it.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/forest.h"
+
+namespace {
+
+using namespace tempora;
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct Ceilings {
+  double flops = 0, bytes = 0;  // a second
+};
+
+// A group of measurements on a backend of its own, whose peak of memory is then theirs.
+class Bench {
+ public:
+  Bench(std::string filter, Ceilings ceilings)
+      : owner_(make_cuda_backend()), backend_(*owner_), filter_(std::move(filter)), ceilings_(ceilings) {}
+
+  Ceilings ceilings();
+  void head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols);
+  void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
+  void adamw(std::int64_t size);
+  void packed(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
+
+ private:
+  // Small numbers; the values do not matter to the time, but none may be NaN or denormal.
+  Matrix matrix(std::int64_t rows, std::int64_t cols, DType dtype);
+  const std::int32_t* ints(const std::vector<std::int32_t>& values);
+  float* floats(std::int64_t count) { return matrix(1, count, DType::f32).f32(); }
+  double best_seconds(const std::function<void()>& work);
+  void report(const std::string& name, double flops, double bytes, const std::function<void()>& work);
+  bool wanted(const std::string& name) const { return name.find(filter_) != std::string::npos; }
+
+  std::unique_ptr<Backend> owner_;
+  Backend& backend_;
+  std::string filter_;
+  Ceilings ceilings_;
+  std::vector<Buffer> buffers_;
+};
+
+Matrix Bench::matrix(std::int64_t rows, std::int64_t cols, DType dtype) {
+  Matrix m{nullptr, dtype, rows, cols};
+  buffers_.push_back(backend_.allocate(m.bytes(), MemoryUse::workspace));
+  m.data = buffers_.back().data();
+  // A block of numbers, copied on until the matrix is full.
+  const std::int64_t block = std::min<std::int64_t>(m.size(), 1 << 20);
+  std::vector<float> host(static_cast<std::size_t>(block));
+  std::uint32_t state = 1;
+  for (float& x : host) {
+    state = state * 1664525u + 1013904223u;
+    x = static_cast<float>(state >> 8) * 0x1p-26f - 0x1p-3f;
+  }
+  const Buffer staging = backend_.allocate(host.size() * 4, MemoryUse::workspace);
+  backend_.copy_in(staging.data(), host.data(), host.size() * 4);
+  for (std::int64_t at = 0; at < m.size(); at += block) {
+    const std::int64_t count = std::min(block, m.size() - at);
+    char* to = static_cast<char*>(m.data) + static_cast<std::size_t>(at) * size_of(dtype);
+    backend_.cast({staging.data(), DType::f32, 1, count}, {to, dtype, 1, count});
+  }
+  return m;
+}
+
+const std::int32_t* Bench::ints(const std::vector<std::int32_t>& values) {
+  buffers_.push_back(backend_.allocate(values.size() * 4, MemoryUse::workspace));
+  backend_.copy_in(buffers_.back().data(), values.data(), values.size() * 4);
+  return static_cast<const std::int32_t*>(buffers_.back().data());
+}
+
+// The best of some runs, after one that warms up.
+double Bench::best_seconds(const std::function<void()>& work) {
+  work();
+  backend_.synchronize();
+  double best = 1e30, total = 0;
+  for (int runs = 0; runs < 30 && (runs < 3 || total < 1); ++runs) {
+    const double start = seconds_now();
+    work();
+    backend_.synchronize();
+    const double seconds = seconds_now() - start;
+    best = std::min(best, seconds);
+    total += seconds;
+  }
+  return best;
+}
+
+// flops and bytes are what the operation cannot do without.
+void Bench::report(const std::string& name, double flops, double bytes, const std::function<void()>& work) {
+  if (!wanted(name)) return;
+  const std::size_t before = backend_.used(MemoryUse::workspace);
+  const double seconds = best_seconds(work);
+  const double floor = std::max(flops / ceilings_.flops, bytes / ceilings_.bytes);
+  const std::size_t peak = std::max(backend_.peak(), before) - before;
+  std::printf("%-52s %9.3f ms  floor %8.3f ms  %5.1f %% of it  %7.1f TFLOP/s %7.1f GB/s  %6.0f MB beside operands\n",
+              name.c_str(), seconds * 1e3, floor * 1e3, 100 * floor / seconds, flops / seconds * 1e-12,
+              bytes / seconds * 1e-9, static_cast<double>(peak) * 1e-6);
+  std::fflush(stdout);
+}
+
+Ceilings Bench::ceilings() {
+  const std::int64_t n = 8192;
+  const Matrix a = matrix(n, n, DType::bf16), b = matrix(n, n, DType::bf16), c = matrix(n, n, DType::bf16);
+  const double seconds = best_seconds([&] { backend_.matmul(a, b, c, {.transpose_b = true}); });
+  Ceilings found;
+  found.flops = 2.0 * static_cast<double>(n * n * n) / seconds;
+  const std::size_t bytes = std::size_t{2} << 30;
+  const Buffer from = backend_.allocate(bytes, MemoryUse::workspace),
+               to = backend_.allocate(bytes, MemoryUse::workspace);
+  backend_.zero(from.data(), bytes);
+  found.bytes = 2.0 * static_cast<double>(bytes) / best_seconds([&] { backend_.copy(to.data(), from.data(), bytes); });
+  std::printf("ceilings: bf16 product of %lld %.1f TFLOP/s, copy of 2 GiB %.1f GB/s read and written\n",
+              static_cast<long long>(n), found.flops * 1e-12, found.bytes * 1e-9);
+  return found;
+}
+
+void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) {
+  const Matrix hidden = matrix(rows, cols, DType::bf16), weight = matrix(vocabulary, cols, DType::bf16);
+  const Matrix d_hidden = matrix(rows, cols, DType::f32), d_weight = matrix(vocabulary, cols, DType::f32);
+  float *log_prob = floats(rows), *lse = floats(rows), *coefficient = floats(rows);
+  std::vector<std::int32_t> row, token, row_start{0};
+  for (std::int32_t r = 0; r < rows; ++r) {
+    row.push_back(r);
+    token.push_back(static_cast<std::int32_t>(r * std::int64_t{7919} % vocabulary));
+    row_start.push_back(r + 1);
+  }
+  const Edges edges{rows, ints(row), ints(token), ints(row_start)};
+  const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(vocabulary) * static_cast<double>(cols);
+  const double read = static_cast<double>(hidden.bytes() + weight.bytes());
+  const std::string shape =
+      " T=" + std::to_string(rows) + " V=" + std::to_string(vocabulary) + " D=" + std::to_string(cols);
+  const auto forward = [&] { backend_.head_forward(hidden, weight, edges, log_prob, lse, Matrix{}); };
+  report("head forward" + shape, product, read, forward);
+  // 6TDV: what is computed twice is no work that must be.
+  report("head forward + backward" + shape, 3 * product, read + 2.0 * static_cast<double>(d_weight.bytes()), [&] {
+    forward();
+    backend_.head_backward(hidden, weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight);
+  });
+  buffers_.clear();
+}
+
+// One prompt of half the tokens with `siblings` continuations, or a single sequence where there are none.
+void Bench::attention(std::int64_t tokens, const AttentionShape& shape, int siblings) {
+  Forest forest;
+  forest.tokens.assign(static_cast<std::size_t>(tokens), 0);
+  forest.node_start = {0};
+  const std::int64_t prompt = siblings == 0 ? tokens : tokens / 2;
+  const auto add = [&](std::int64_t end, std::int32_t parent) {
+    forest.node_start.push_back(static_cast<std::int32_t>(end));
+    forest.node_parent.push_back(parent);
+    forest.node_scored.push_back(1);
+  };
+  add(prompt, -1);
+  for (int s = 1; s <= siblings; ++s) add(prompt + (tokens - prompt) * s / siblings, 0);
+  const ForestLayout layout = layout_of(forest);
+  double visible = 0;  // (query, key) pairs
+  for (std::int32_t t = 0; t < layout.tokens; ++t) visible += layout.position[t] + 1;
+
+  const std::int64_t wide = std::int64_t{shape.heads} * shape.head_dim,
+                     narrow = std::int64_t{shape.kv_heads} * shape.head_dim;
+  const auto wide_matrix = [&] { return matrix(tokens, wide, DType::bf16); };
+  const auto narrow_matrix = [&] { return matrix(tokens, narrow, DType::bf16); };
+  const Matrix q = wide_matrix(), k = narrow_matrix(), v = narrow_matrix(), out = wide_matrix();
+  const Matrix d_out = wide_matrix(), d_q = wide_matrix(), d_k = narrow_matrix(), d_v = narrow_matrix();
+  float* lse = floats(tokens * shape.heads);
+  const auto plan = backend_.plan_attention(layout);
+  const double flops = 4.0 * visible * static_cast<double>(wide);
+  const double bytes = static_cast<double>(q.bytes() + k.bytes() + v.bytes() + out.bytes());
+  const std::string name = " T=" + std::to_string(tokens) + " C=" + std::to_string(shape.head_dim) +
+                           (siblings == 0 ? ", causal" : ", " + std::to_string(siblings) + " continuations");
+  report("attention forward" + name, flops, bytes, [&] { backend_.tree_attention(*plan, shape, q, k, v, out, lse); });
+  report("attention backward" + name, 2.5 * flops, 2 * bytes,
+         [&] { backend_.tree_attention_backward(*plan, shape, q, k, v, out, lse, d_out, d_q, d_k, d_v); });
+  buffers_.clear();
+}
+
+void Bench::adamw(std::int64_t size) {
+  const Matrix weight = matrix(1, size, DType::bf16), gradient = matrix(1, size, DType::f32);
+  float *first = floats(size), *second = floats(size);
+  backend_.zero(second, static_cast<std::size_t>(size) * 4);
+  AdamWOptions options;
+  options.learning_rate = 1e-6;
+  // Weight and moments are read and written, the gradient is read.
+  report("adamw of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * (2 * 2 + 2 * 4 + 2 * 4 + 4),
+         [&] { backend_.adamw(weight, gradient, first, second, options); });
+  report("sum of squares of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * 4,
+         [&] { backend_.sum_of_squares(gradient); });
+  buffers_.clear();
+}
+
+void Bench::packed(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  const Matrix x = matrix(rows, inputs, DType::bf16), weight = matrix(outputs, inputs, DType::bf16);
+  const Matrix out = matrix(rows, outputs, DType::bf16);
+  const auto packed = backend_.pack(weight);
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs) * static_cast<double>(inputs);
+  report("packed product " + std::to_string(rows) + " x " + std::to_string(outputs) + " x " + std::to_string(inputs),
+         flops, static_cast<double>(x.bytes() + weight.bytes() + out.bytes()),
+         [&] { backend_.packed_matmul(x, *packed, out, false); });
+  buffers_.clear();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const CudaInfo info = cuda_info();
+  if (info.devices.empty()) {
+    std::printf("no CUDA device: nothing was measured (%s)\n", info.problem.c_str());
+    return 77;
+  }
+  std::printf("%s\n", info.devices.front().c_str());
+  const std::string filter = argc > 1 ? argv[1] : "";
+  const Ceilings ceilings = Bench(filter, {}).ceilings();
+  for (const std::int64_t cols : {2048, 4096}) Bench(filter, ceilings).head(8192, 128256, cols);
+  for (const int siblings : {0, 2, 8}) Bench(filter, ceilings).attention(2048, {32, 8, 128, 0}, siblings);
+  Bench(filter, ceilings).attention(2048, {32, 8, 64, 0}, 2);
+  Bench(filter, ceilings).adamw(std::int64_t{1} << 28);
+  for (const std::int64_t rows : {1, 8, 64, 512}) {
+    Bench(filter, ceilings).packed(rows, 2048, 2048);
+    Bench(filter, ceilings).packed(rows, 14336, 4096);
+  }
+  Bench(filter, ceilings).packed(512, 128256, 2048);
+  return 0;
+}

@@ -1,0 +1,245 @@
+// A forest is its paths, gradients are derivatives, checkpointing changes nothing.
+#include <cmath>
+
+#include "engine_cases.h"
+#include "engine_support.h"
+
+namespace tempora::test {
+namespace {
+
+constexpr std::uint64_t kSeed = 5;
+
+// Which tokens of the forest have a prediction, and a weight for each of their log-probs.
+std::vector<float> random_coefficients(const Forest& forest) {
+  Random random(91);
+  std::vector<float> coefficients(forest.tokens.size());
+  for (std::size_t node = 0; node < forest.node_parent.size(); ++node) {
+    for (std::int32_t i = forest.node_start[node]; i < forest.node_start[node + 1]; ++i) {
+      const bool first_of_root = forest.node_parent[node] < 0 && i == forest.node_start[node];
+      if (forest.node_scored[node] != 0 && !first_of_root) coefficients[i] = static_cast<float>(random.normal());
+    }
+  }
+  return coefficients;
+}
+
+std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
+
+std::vector<std::vector<double>> gradients_of(const Engine& engine) {
+  std::vector<std::vector<double>> gradients;
+  for (int i = 0; i < engine.parameter_count(); ++i) gradients.push_back(doubles(engine.get_gradient(i)));
+  return gradients;
+}
+
+double norm(const std::vector<double>& x) { return std::sqrt(dot(x, x)); }
+
+void expect_same_gradients(const std::vector<std::vector<double>>& got, const std::vector<std::vector<double>>& want,
+                           double tolerance) {
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    std::vector<double> difference = got[i];
+    for (std::size_t j = 0; j < difference.size(); ++j) difference[j] -= want[i][j];
+    const double off = norm(difference) / (norm(want[i]) + 1e-12);
+    expect(off <= tolerance, "the gradient of parameter " + std::to_string(i) + " is off by " + std::to_string(off));
+  }
+}
+
+void check_forest_is_its_paths(const TinyModel& model) {
+  const auto engine = random_engine(model, DType::f32, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const LogProbs together = engine->log_probs(forest, nullptr);
+  const std::vector<float> coefficients = random_coefficients(forest);
+  std::vector<std::uint8_t> taken(forest.tokens.size());
+  for (const Path& path : paths_of(forest)) {
+    const LogProbs alone = engine->log_probs(path.forest, nullptr);
+    std::vector<float> own(path.token.size());
+    std::vector<double> got, want;
+    for (std::size_t i = 0; i < path.token.size(); ++i) {
+      const std::int32_t token = path.token[i];
+      if (coefficients[token] == 0) continue;
+      got.push_back(together.token[token]);
+      want.push_back(alone.token[i]);
+      if (taken[token] != 0) continue;
+      taken[token] = 1;
+      own[i] = coefficients[token];
+    }
+    expect_close("log-probs", got, want, 1e-5);
+    engine->accumulate(path.forest, own, false, nullptr);
+  }
+  const auto want = gradients_of(*engine);
+  engine->zero_gradients();
+  engine->accumulate(forest, coefficients, false, nullptr);
+  expect_same_gradients(gradients_of(*engine), want, 1e-5);
+}
+
+double weighted_sum(Engine& engine, const Forest& forest, const std::vector<float>& coefficients) {
+  return dot(doubles(engine.log_probs(forest, nullptr).token), doubles(coefficients));
+}
+
+// Along the gradient, where the derivative is its norm, and along a random direction, for each parameter.
+void check_derivatives(const TinyModel& model) {
+  const auto engine = random_engine(model, DType::f32, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<float> coefficients = random_coefficients(forest);
+  engine->accumulate(forest, coefficients, false, nullptr);
+  const auto gradients = gradients_of(*engine);
+  Random random(7);
+  for (int i = 0; i < engine->parameter_count(); ++i) {
+    const std::vector<float> values = parameter_values(*engine, i);
+    const std::vector<double>& gradient = gradients[i];
+    const double size = norm(gradient);
+    expect(size > 1e-4, "parameter " + std::to_string(i) + " has no gradient");
+    for (const bool along : {true, false}) {
+      std::vector<double> direction = along ? gradient : random.normals(static_cast<std::int64_t>(gradient.size()));
+      const double length = norm(direction);
+      for (double& d : direction) d /= length;
+      const double step = 2e-3;
+      double sums[2];
+      for (const int side : {0, 1}) {
+        std::vector<float> moved = values;
+        for (std::size_t j = 0; j < moved.size(); ++j) {
+          moved[j] += static_cast<float>((side == 0 ? step : -step) * direction[j]);
+        }
+        set_parameter_values(*engine, i, moved);
+        sums[side] = weighted_sum(*engine, forest, coefficients);
+      }
+      set_parameter_values(*engine, i, values);
+      const double slope = (sums[0] - sums[1]) / (2 * step), want = dot(gradient, direction);
+      expect(std::abs(slope - want) <= 5e-3 * size + 5e-3, "parameter " + std::to_string(i) + ": the slope is " +
+                                                               std::to_string(slope) + ", the gradient says " +
+                                                               std::to_string(want));
+    }
+  }
+}
+
+void check_checkpointing(const TinyModel& model, DType dtype) {
+  const auto engine = random_engine(model, dtype, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<float> coefficients = random_coefficients(forest);
+  const LogProbs kept = engine->accumulate(forest, coefficients, false, nullptr);
+  const auto want = gradients_of(*engine);
+  engine->zero_gradients();
+  const LogProbs again = engine->accumulate(forest, coefficients, true, nullptr);
+  expect(kept.token == again.token, "checkpointing changed log-probs");
+  expect(gradients_of(*engine) == want, "checkpointing changed gradients");
+}
+
+// bf16 weights and activations: near the same model in f32.
+void check_bf16(const TinyModel& model) {
+  const auto exact = random_engine(model, DType::f32, kSeed);
+  const auto engine = random_engine(model, DType::bf16, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<float> coefficients = random_coefficients(forest);
+  const LogProbs want = exact->accumulate(forest, coefficients, false, nullptr);
+  const LogProbs got = engine->accumulate(forest, coefficients, false, nullptr);
+  expect_close("log-probs", doubles(got.token), doubles(want.token), 0.04);
+  expect_same_gradients(gradients_of(*engine), gradients_of(*exact), 0.12);
+}
+
+void check_training(const TinyModel& model, DType dtype) {
+  const auto engine = random_engine(model, dtype, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  std::vector<float> coefficients = random_coefficients(forest);
+  for (float& c : coefficients) c = c == 0 ? 0 : -1.0f / 40;  // the negative log-likelihood
+  const double before = weighted_sum(*engine, forest, coefficients);
+  OptimizerOptions options;
+  options.learning_rate = 1e-2;
+  options.max_grad_norm = 1;
+  options.weight_decay = 0.01;
+  options.seed = 1;
+  for (int step = 0; step < 60; ++step) {
+    engine->accumulate(forest, coefficients, step % 2 == 0, nullptr);
+    const double gradient_norm = engine->optimizer_step(options);
+    expect(std::isfinite(gradient_norm) && gradient_norm > 0, "the gradient norm is no positive number");
+  }
+  const double after = weighted_sum(*engine, forest, coefficients);
+  expect(after < before / 4, "the loss went from " + std::to_string(before) + " to " + std::to_string(after));
+}
+
+void check_cancelling(const TinyModel& model) {
+  const auto engine = random_engine(model, DType::f32, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  engine->accumulate(forest, random_coefficients(forest), false, nullptr);
+  CancelFlag cancel;
+  cancel.cancel();
+  bool cancelled = false;
+  try {
+    engine->accumulate(forest, random_coefficients(forest), false, &cancel);
+  } catch (const Cancelled&) {
+    cancelled = true;
+  }
+  expect(cancelled, "it was not cancelled");
+  for (const auto& gradient : gradients_of(*engine)) expect(norm(gradient) == 0, "gradients were left behind");
+}
+
+// Any other backend against the CPU's, in f32.
+void check_equals_cpu(const TinyModel& model) {
+  TinyModel on_cpu = model;
+  on_cpu.cuda = false;
+  const auto want = random_engine(on_cpu, DType::f32, kSeed), engine = random_engine(model, DType::f32, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<float> coefficients = random_coefficients(forest);
+  OptimizerOptions options;
+  options.learning_rate = 1e-2;
+  options.weight_decay = 0.1;
+  for (int step = 0; step < 3; ++step) {
+    const LogProbs expected = want->accumulate(forest, coefficients, false, nullptr);
+    const LogProbs got = engine->accumulate(forest, coefficients, step == 1, nullptr);
+    expect_close("log-probs of step " + std::to_string(step), doubles(got.token), doubles(expected.token), 2e-4);
+    expect_same_gradients(gradients_of(*engine), gradients_of(*want), step == 0 ? 1e-5 : 1e-3);
+    want->optimizer_step(options);
+    engine->optimizer_step(options);
+  }
+}
+
+std::vector<std::int32_t> generated(Engine& engine, const Forest& forest, const std::vector<std::int32_t>& leaves) {
+  GenerationRequest request;
+  request.forest = forest;
+  request.leaves = leaves;
+  request.samples.assign(leaves.size(), 2);
+  for (const std::int32_t leaf : leaves) request.prompt_keys.push_back(static_cast<std::uint64_t>(leaf));
+  request.options.sampling.top_p = 0.9f;
+  request.options.max_new_tokens = 6;
+  request.options.seed = 4;
+  request.options.max_rows = 16;
+  request.options.max_cache_tokens = 4096;
+  const auto generation = engine.start_generation(std::move(request));
+  std::vector<std::vector<std::int32_t>> rows(2 * leaves.size());
+  for (bool done = false; !done;) {
+    const GenerationStep step = generation->step(1, nullptr);
+    for (std::size_t i = 0; i < step.rows.size(); ++i) rows.at(step.rows[i]).push_back(step.tokens[i]);
+    done = step.done;
+  }
+  std::vector<std::int32_t> all;
+  for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
+  return all;
+}
+
+void check_generation(const TinyModel& model, DType dtype) {
+  const auto engine = random_engine(model, dtype, kSeed);
+  const Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<std::int32_t> first = generated(*engine, forest, {2});
+  expect(first.size() == 12, "two samples of six tokens are " + std::to_string(first.size()) + " tokens");
+  const std::vector<std::int32_t> together = generated(*engine, forest, {2, 4, 12});
+  expect(together.size() == 36, "six samples of six tokens are " + std::to_string(together.size()) + " tokens");
+  expect(std::equal(first.begin(), first.end(), together.begin()), "samples depend on the rest of the batch");
+}
+
+}  // namespace
+
+void run_engine_cases(TestRun& run, const EngineCases& cases) {
+  std::vector<TinyModel> models = tiny_models();
+  for (TinyModel& model : models) model.cuda = cases.cuda;
+  for (const TinyModel& model : models) {
+    run.run(model.name + ": a forest is its paths, forward and backward", [&] { check_forest_is_its_paths(model); });
+    if (cases.derivatives) run.run(model.name + ": gradients are derivatives", [&] { check_derivatives(model); });
+    if (cases.against_cpu) run.run(model.name + ": it computes what the CPU does", [&] { check_equals_cpu(model); });
+    run.run(model.name + ": checkpointing changes no bit", [&] { check_checkpointing(model, DType::f32); });
+    run.run(model.name + ": checkpointing changes no bit in bf16", [&] { check_checkpointing(model, DType::bf16); });
+    run.run(model.name + ": bf16 is near f32", [&] { check_bf16(model); });
+    run.run(model.name + ": samples do not depend on the batch", [&] { check_generation(model, DType::bf16); });
+  }
+  run.run("training lowers the loss", [&] { check_training(models[0], DType::f32); });
+  run.run("training in bf16 lowers the loss", [&] { check_training(models[0], DType::bf16); });
+  run.run("a cancelled call leaves no gradients", [&] { check_cancelling(models[0]); });
+}
+
+}  // namespace tempora::test

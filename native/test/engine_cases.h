@@ -1,0 +1,16 @@
+// One list of cases for the engine, asked on each device.
+#pragma once
+
+#include "test_support.h"
+
+namespace tempora::test {
+
+struct EngineCases {
+  bool cuda = false;
+  bool against_cpu = false;  // wants the CPU backend beside
+  bool derivatives = true;   // finite differences: hundreds of forward passes a model
+};
+
+void run_engine_cases(TestRun& run, const EngineCases& cases);
+
+}  // namespace tempora::test
