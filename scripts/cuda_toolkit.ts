@@ -1,6 +1,7 @@
 /**
  * Fetches a CUDA toolkit for compiling only (no driver, no device) from NVIDIA's wheels on PyPI into the user's cache,
  * and prints its folder. `TEMPORA_CUDA=ON CUDACXX=<folder>/bin/nvcc bun run build` then compiles the CUDA backend.
+ * With --find it fetches nothing and prints the nvcc that this machine has, if any.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -32,6 +33,14 @@ interface WheelFile {
 export function cudaToolkitFolder(): string {
   const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
   return join(cache, "tempora", "cuda-13.0", "nvidia", "cu13");
+}
+
+/** This machine's nvcc: CUDACXX, the one on PATH, the usual folder of an installation, or a toolkit fetched before. */
+export function findNvcc(environment: Record<string, string | undefined> = process.env): string | null {
+  if (environment.CUDACXX) return environment.CUDACXX;
+  const onPath = (environment.PATH ?? "").split(":").map((folder) => join(folder, "nvcc"));
+  const usual = ["/usr/local/cuda/bin/nvcc", join(cudaToolkitFolder(), "bin/nvcc")];
+  return [...onPath, ...usual].find((file) => existsSync(file)) ?? null;
 }
 
 /** The wheel of one version for this machine, among all files of a package. */
@@ -104,4 +113,12 @@ export async function fetchCudaToolkit(): Promise<string> {
   return toolkit;
 }
 
-if (import.meta.main) console.log(await fetchCudaToolkit());
+if (import.meta.main) {
+  if (process.argv.includes("--find")) {
+    const nvcc = findNvcc();
+    if (nvcc !== null) console.log(nvcc);
+    process.exitCode = nvcc === null ? 1 : 0;
+  } else {
+    console.log(await fetchCudaToolkit());
+  }
+}

@@ -1,7 +1,8 @@
 import { Engine, ForestBuilder, type LossType, type PreferencePair, preferenceLoss } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { families, oracle } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
-import { families, oracleJson, oraclePath, oracleRows, oracleTensors, relativeError } from "./oracles.ts";
+import { oracleJson, oracleRows, oracleTensors, relativeError } from "./support/oracles.ts";
 
 interface ScoredPair {
   prompt_ids: number[];
@@ -22,8 +23,11 @@ interface DpoStep {
   adamw: { lr: number; betas: [number, number]; eps: number; weight_decay: number; loss_before_each_step: number[] };
 }
 
+/** `bun run test:gpu` asks the same of a CUDA device. */
+const device = process.env.TEMPORA_TEST_DEVICE === "cuda" ? "cuda" : "cpu";
+
 async function load(family: string, folder: string, dtype: "f32" | "bf16" = "f32"): Promise<Engine> {
-  return Engine.load(await openCheckpoint(oraclePath(`${family}/${folder}`)), { device: "cpu", dtype });
+  return Engine.load(await openCheckpoint(oracle(family, folder)), { device, dtype });
 }
 
 /** Pairs as a forest, the prompt shared by chosen and rejected. */

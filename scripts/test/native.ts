@@ -12,9 +12,13 @@ export function nativeTestNames(): string[] {
 }
 
 /** Runs one executable, showing its output while it goes. */
-function runTest(file: string, env: Record<string, string>): Promise<Counts> {
+export function runTest(file: string, env: Record<string, string>, args: readonly string[] = []): Promise<Counts> {
   return new Promise((done, fail) => {
-    const child = spawn(file, { cwd: root, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(file, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     let output = "";
     child.stdout.setEncoding("utf8");
     child.stdout.on("data", (text: string) => {
