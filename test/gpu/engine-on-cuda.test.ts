@@ -1,8 +1,9 @@
 // The addon on a CUDA device, from Bun. Only `bun run test:gpu` runs this; without a device every test fails and says so.
 import { deviceInfo, Engine, ForestBuilder, type PreferencePair } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { families, oracle } from "@tempora/testing";
 import { beforeAll, describe, expect, test } from "vitest";
-import { families, oraclePath, oracleRows, relativeError } from "../oracles.ts";
+import { oracleRows, relativeError } from "../support/oracles.ts";
 
 interface ScoredPair {
   prompt_ids: number[];
@@ -19,7 +20,7 @@ beforeAll(() => {
 });
 
 async function load(family: string, device: "cpu" | "cuda" | "auto", dtype: "f32" | "bf16"): Promise<Engine> {
-  return Engine.load(await openCheckpoint(oraclePath(`${family}/policy`)), { device, dtype });
+  return Engine.load(await openCheckpoint(oracle(family, "policy")), { device, dtype });
 }
 
 function pairForest(family: string) {
