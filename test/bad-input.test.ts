@@ -1,18 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { editJson, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
-import {
-  copyModel,
-  editJson,
-  editWeights,
-  removeChatTemplate,
-  removeTensor,
-  truncateWeights,
-} from "./support/checkpoints.ts";
+import { copyModel, editWeights, removeChatTemplate, removeTensor, truncateWeights } from "./support/checkpoints.ts";
 import { tempora } from "./support/cli.ts";
-import { oracle, temporaryFolder } from "./support/files.ts";
 
-const folder = temporaryFolder();
+const folder = await scratch();
 const policy = oracle("llama", "policy");
 
 /** Runs a command that must fail; checks the three lines and that nothing was left behind. Returns standard error. */

@@ -1,11 +1,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openCheckpoint, saveCheckpoint } from "@tempora/models";
+import { families, oracle, readJson, readLines, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { tempora, temporaJson } from "./support/cli.ts";
-import { families, oracle, readJson, readLines, temporaryFolder } from "./support/files.ts";
 
-const folder = temporaryFolder();
+const folder = await scratch();
 /** Of every oracle's tokenizer. */
 const endToken = 2;
 

@@ -1,9 +1,9 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { oracle } from "@tempora/testing";
 import { parseConfig, worldSettings } from "@tempora/trainer";
 import { expect, test } from "vitest";
 import config from "../examples/tempora.config.ts";
-import { oracle } from "./support/files.ts";
 
 function example(name: string): number[] {
   const file = fileURLToPath(new URL(`../examples/${name}`, import.meta.url));

@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { readLines, scratch } from "@tempora/testing";
 import { expect, test } from "vitest";
 import { tempora, temporaJson } from "./support/cli.ts";
-import { readLines, temporaryFolder } from "./support/files.ts";
 
-const folder = temporaryFolder();
+const folder = await scratch();
 const out = join(folder, "pairs.jsonl");
 
 /** A judged file: one row for each list of scores. */

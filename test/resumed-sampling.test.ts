@@ -1,9 +1,9 @@
 import { Engine } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { oracle } from "@tempora/testing";
 import { Tokenizer } from "@tempora/text";
 import { type SamplingRequest, sample } from "@tempora/trainer";
 import { expect, test } from "vitest";
-import { oracle } from "./support/files.ts";
 
 test("what a resumed stage samples is bit for bit what it would have sampled at first", async () => {
   const folder = oracle("qwen2", "policy");

@@ -2,17 +2,17 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { oracle, readLines, scratch } from "@tempora/testing";
 import type { RunResult } from "@tempora/trainer";
 import { createWorld } from "@tempora/world";
 import { describe, expect, test, vi } from "vitest";
 import { startTempora, tempora, temporaJson } from "./support/cli.ts";
-import { oracle, readLines, temporaryFolder } from "./support/files.ts";
 import { tinyConfig } from "./support/tiny-run.ts";
 
 // Whole runs: some ten seconds each on two free cores.
 vi.setConfig({ testTimeout: 300_000 });
 
-const folder = temporaryFolder();
+const folder = await scratch();
 const runs = join(folder, "runs");
 
 interface TrainResult {

@@ -2,14 +2,14 @@ import { posix } from "node:path";
 import { isCpp, type SourceFile } from "./files.ts";
 
 /** The packages, lowest first: one may import those before it. */
-const order = ["errors", "engine", "models", "text", "preferences", "world", "trainer", "report", "cli"];
+const order = ["errors", "testing", "engine", "models", "text", "preferences", "world", "trainer", "report", "cli"];
 
 /** What a backend may know of the engine: the batch's layout and the random numbers that all backends share. */
 const engineForBackends = ["native/src/engine/forest.h", "native/src/engine/random.h"];
 
 /** Packages that may import less than their place allows. */
 const only: Record<string, readonly string[]> = {
-  text: ["errors"],
+  text: ["errors", "testing"],
   preferences: ["errors"],
   world: ["errors", "text", "preferences"],
 };

@@ -1,6 +1,6 @@
 import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { oracle } from "./files.ts";
+import { editJson, oracle } from "@tempora/testing";
 
 interface Tensor {
   dtype: string;
@@ -12,12 +12,6 @@ interface Tensor {
 export function copyModel(target: string, family = "llama"): string {
   cpSync(oracle(family, "policy"), target, { recursive: true });
   return target;
-}
-
-export function editJson(file: string, change: (value: Record<string, unknown>) => void): void {
-  const value = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
-  change(value);
-  writeFileSync(file, JSON.stringify(value));
 }
 
 /** Rewrites the header of model.safetensors and its bytes: in place, or by returning others. */

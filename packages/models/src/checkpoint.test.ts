@@ -1,11 +1,12 @@
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parameterShapes } from "@tempora/engine/model";
+import { editJson, failure, families, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { checkpointHash, openCheckpoint } from "./checkpoint.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { type NamedTensor, writeSafetensors } from "./safetensors-writer.ts";
-import { copyOracle, editJson, failure, families, oracle, scratch } from "./testing.ts";
+import { copyOracle } from "./testing.ts";
 
 /** Every tensor of a single-file checkpoint, in memory. */
 async function tensorsOf(folder: string): Promise<NamedTensor[]> {
@@ -132,7 +133,7 @@ describe("faults of a checkpoint are named", () => {
 
   test("another vocabulary size in config.json", async () => {
     const folder = await copyOracle("llama", "policy");
-    await editJson(join(folder, "config.json"), (config) => {
+    editJson(join(folder, "config.json"), (config) => {
       config.vocab_size = 513;
     });
     expect((await failure(() => openCheckpoint(folder))).what).toBe(
@@ -183,7 +184,7 @@ describe("faults of a checkpoint are named", () => {
 
   test("end tokens that are no ids", async () => {
     const folder = await copyOracle("llama", "policy");
-    await editJson(join(folder, "generation_config.json"), (config) => {
+    editJson(join(folder, "generation_config.json"), (config) => {
       config.eos_token_id = ["</s>"];
     });
     const error = await failure(() => openCheckpoint(folder));
@@ -209,7 +210,7 @@ describe("faults of sharded checkpoints are named", () => {
 
   test("a tensor that its shard lacks", async () => {
     const folder = await sharded();
-    await editJson(join(folder, index), (value) => {
+    editJson(join(folder, index), (value) => {
       (value.weight_map as Record<string, string>).phantom = "model-00001-of-00003.safetensors";
     });
     const error = await failure(() => openCheckpoint(folder));
@@ -245,7 +246,7 @@ describe("faults of sharded checkpoints are named", () => {
 
   test("an index without a map, and one that leads out of the folder", async () => {
     const folder = await sharded();
-    await editJson(join(folder, index), (value) => {
+    editJson(join(folder, index), (value) => {
       value.weight_map = { "model.norm.weight": "../other.safetensors" };
     });
     expect((await failure(() => openCheckpoint(folder))).what).toBe('Not the name of a shard: "../other.safetensors"');
@@ -260,11 +261,11 @@ describe("checkpointHash", () => {
     const original = await checkpointHash(folder);
     expect(original).toMatch(/^[0-9a-f]{64}$/);
     expect(original).toBe(await checkpointHash(oracle("llama", "policy")));
-    await editJson(join(folder, "config.json"), (config) => {
+    editJson(join(folder, "config.json"), (config) => {
       config.transformers_version = "9";
     });
     expect(await checkpointHash(folder)).toBe(original);
-    await editJson(join(folder, "config.json"), (config) => {
+    editJson(join(folder, "config.json"), (config) => {
       config.rms_norm_eps = 1e-6;
     });
     const other = await checkpointHash(folder);

@@ -1,9 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ModelConfig } from "@tempora/engine/model";
+import { failure, families, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { newModelConfigJson, parseModelConfig, readModelConfig } from "./config.ts";
-import { failure, families, oracle, scratch } from "./testing.ts";
 
 const llama = {
   architectures: ["LlamaForCausalLM"],

@@ -1,9 +1,9 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { failure, oracle, scratch } from "@tempora/testing";
 import { beforeEach, describe, expect, test } from "vitest";
 import { readSafetensors } from "./safetensors.ts";
 import { type NamedTensor, SafetensorsWriter, writeSafetensors } from "./safetensors-writer.ts";
-import { failure, oracle, scratch } from "./testing.ts";
 
 let file = "";
 beforeEach(async () => {

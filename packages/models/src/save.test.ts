@@ -1,13 +1,14 @@
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { failure, families, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { type Checkpoint, checkpointHash, openCheckpoint } from "./checkpoint.ts";
 import { newModelConfigJson } from "./config.ts";
 import { partialFolder, replacedFolder } from "./layout.ts";
 import type { NamedTensor } from "./safetensors-writer.ts";
 import { type SaveOptions, saveCheckpoint } from "./save.ts";
-import { copyOracle, failure, families, oracle, scratch } from "./testing.ts";
+import { copyOracle } from "./testing.ts";
 
 async function* loaded(checkpoint: Checkpoint): AsyncGenerator<NamedTensor> {
   for await (const tensor of checkpoint.tensors()) {

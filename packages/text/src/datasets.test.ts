@@ -1,11 +1,11 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { failure, put, scratch, sharedPath } from "@tempora/testing";
 import type { SchemaElement } from "hyparquet";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { describe, expect, test } from "vitest";
 import { readAllRows } from "./datasets.ts";
-import { failure, put, scratch, sharedFile } from "./testing.ts";
 
 const rowsOf = async (name: string, content: string | Uint8Array) => readAllRows(await put(name, content));
 const refusal = async (name: string, content: string | Uint8Array) => {
@@ -35,7 +35,7 @@ describe("JSON lines", () => {
       { row: 1, value: { a: 1 } },
       { row: 2, value: { a: 2 } },
     ]);
-    expect(await readAllRows(sharedFile("data", "HumanEval.jsonl.gz"))).toHaveLength(164);
+    expect(await readAllRows(sharedPath("data", "HumanEval.jsonl.gz"))).toHaveLength(164);
   });
 });
 
@@ -147,7 +147,7 @@ describe("faults are named with file and row", () => {
   });
 
   test("a gzip file that is cut off, and one that is none", async () => {
-    const whole = gzipSync(await readFile(sharedFile("data", "vicuna_bench_questions.jsonl")));
+    const whole = gzipSync(await readFile(sharedPath("data", "vicuna_bench_questions.jsonl")));
     const cut = await refusal("rows.jsonl.gz", whole.subarray(0, whole.length / 2));
     expect(cut.error.what).toMatch(/^The gzip file is damaged: /);
     expect(cut.error.where).toEqual({ file: cut.file });

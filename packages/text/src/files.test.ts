@@ -1,9 +1,9 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { failure, put, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { writeJson, writeJsonl, writeWhole } from "./files.ts";
 import { JsonlLog } from "./jsonl-log.ts";
-import { failure, put, scratch } from "./testing.ts";
 
 describe("writing a file whole", () => {
   test("makes missing folders, replaces what was there and leaves nothing else", async () => {

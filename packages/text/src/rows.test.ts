@@ -1,8 +1,8 @@
+import { failure, oracle, sharedPath } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { readAllRows } from "./datasets.ts";
 import { extractPrompt } from "./extract-prompt.ts";
 import { completionRow, preferenceRow, promptRow } from "./rows.ts";
-import { failure, oracle, sharedFile } from "./testing.ts";
 
 const file = "rows.jsonl";
 const place = { file, row: 3 };
@@ -171,7 +171,7 @@ describe("prompt rows", () => {
     ["self_instruct_user_oriented.jsonl", 252],
     ["vicuna_bench_questions.jsonl", 80],
   ])("every row of %s gives a prompt", async (name, count) => {
-    const rows = (await readAllRows(sharedFile("data", name))).map((row) => promptRow(row, name));
+    const rows = (await readAllRows(sharedPath("data", name))).map((row) => promptRow(row, name));
     expect(rows).toHaveLength(count);
     expect(rows.every((row) => "prompt" in row && typeof row.prompt === "string" && row.prompt !== "")).toBe(true);
   });

@@ -1,9 +1,10 @@
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { failure, families, oracle } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { readAllRows } from "./datasets.ts";
 import { completionRow, preferenceRow, promptRow } from "./rows.ts";
-import { copyTokenizer, failure, families, oracle } from "./testing.ts";
+import { copyTokenizer } from "./testing.ts";
 import { tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
 import { Tokenizer } from "./tokenizer.ts";
 

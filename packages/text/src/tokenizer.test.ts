@@ -1,7 +1,8 @@
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { failure, families, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
-import { copyTokenizer, failure, families, oracle, scratch } from "./testing.ts";
+import { copyTokenizer } from "./testing.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 const oracleTokenizer = () => Tokenizer.load(oracle("llama", "policy"));

@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { Engine } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { oracle } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
 import { describe, expect, it } from "vitest";
 import type { Metrics } from "./metrics.ts";
 import { type PairIds, pairItem, trainPreferences } from "./preference-training.ts";
 import { scoreRows } from "./scoring.ts";
-import { oracle } from "./testing.ts";
 import type { TrainingOptions } from "./training-face.ts";
 
 interface Trajectory {

@@ -4,6 +4,7 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promise
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { openCheckpoint } from "@tempora/models";
+import { oracle, sharedPath } from "@tempora/testing";
 import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { lockFolder } from "../locks.ts";
@@ -11,7 +12,6 @@ import type { Observer } from "../observer.ts";
 import type { EventRow, RunResult } from "../results.ts";
 import { paperSettings, type Settings } from "../settings.ts";
 import { worldSource } from "../sources/world.ts";
-import { oracle, sharedData } from "../testing.ts";
 import { type LoopOptions, runLoop as runTheLoop } from "./loop.ts";
 import { tinySettings } from "./tiny.ts";
 
@@ -211,7 +211,7 @@ describe("runLoop from a checkpoint", () => {
     const settings: Settings = {
       ...paperSettings,
       model: oracle("llama", "policy"),
-      prompts: sharedData("vicuna_bench_questions.jsonl"),
+      prompts: sharedPath("data", "vicuna_bench_questions.jsonl"),
       candidates: 2,
       promptsPerIteration: 4,
       sampling: { ...paperSettings.sampling, maxNewTokens: 8 },

@@ -2,9 +2,9 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultJudgeTemplate } from "@tempora/preferences";
+import { sharedPath } from "@tempora/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { paperSettings, type Settings } from "../settings.ts";
-import { sharedData } from "../testing.ts";
 import { fileSource, judgeTemplateFile } from "./files.ts";
 
 let folder: string;
@@ -57,7 +57,7 @@ describe("fileSource", () => {
 
   it("reads real prompt collections", async () => {
     for (const name of ["alpaca_eval.jsonl", "mt_bench_questions.jsonl", "self_instruct_user_oriented.jsonl"]) {
-      const settings = { ...paperSettings, model: join(folder, "model"), prompts: sharedData(name) };
+      const settings = { ...paperSettings, model: join(folder, "model"), prompts: sharedPath("data", name) };
       const tasks = await fileSource(settings, () => {});
       expect(tasks.training(0, 5).every(({ text }) => text.length > 0)).toBe(true);
     }

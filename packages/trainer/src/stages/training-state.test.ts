@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { oracle } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { noTokens } from "../ledger.ts";
 import type { Metrics } from "../metrics.ts";
 import { trainPreferences } from "../preference-training.ts";
-import { oracle } from "../testing.ts";
 import { TrainingState } from "./training-state.ts";
 
 let folder: string;
