@@ -1,3 +1,5 @@
+import type { ModelConfig } from "./model.ts";
+
 /**
  * The whole native addon, typed. native/src/addon implements exactly this. Numbers arrive checked: the addon trusts
  * shapes and throws only for what it alone can see (memory, NaN weights, cancelled work, a used-up engine).
@@ -9,24 +11,12 @@
 /** Wrong arguments, which TypeScript should have caught, are "invalid-argument" (some throw at once, as TypeError). */
 export type NativeErrorCode = "cancelled" | "disposed" | "out-of-memory" | "not-finite" | "invalid-argument" | "failed";
 
-export interface NativeModelShape {
-  vocabSize: number;
-  hiddenSize: number;
-  intermediateSize: number;
-  layers: number;
-  heads: number;
-  kvHeads: number;
-  headDim: number;
-  normEps: number;
-  tiedHead: boolean;
-  qkvBias: boolean;
-  outputBias: boolean;
-  qkNorm: boolean;
+/** A family is what its shape says, and its rope is the frequencies that come of it. */
+export interface NativeModelShape extends Omit<ModelConfig, "family" | "windows" | "ropeTheta" | "ropeScaling"> {
   /** [layers] */
   windows: Int32Array;
   /** [headDim / 2] */
   rotaryFrequencies: Float32Array;
-  maxPositions: number;
 }
 
 export interface NativeEngineOptions {

@@ -41,6 +41,7 @@ export interface LogProbs {
 }
 
 export interface PairResult {
+  /** Of an sft term its share, as in preferenceLoss: the losses of an optimizer batch average to the batch's loss. */
   loss: number;
   /** Summed log-probs of the completions under the policy, and their token counts. */
   chosenLogProb: number;

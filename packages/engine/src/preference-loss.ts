@@ -22,7 +22,9 @@ export function nativeLoss(loss: PreferenceLoss): NativePreferenceLoss {
 
 /**
  * A preference loss as a function of log-prob sums, without a model: TRL's formulas. The mean of pairLosses is the batch
- * loss; for aot only that mean has a meaning, since pairs are sorted.
+ * loss. Two terms are not each pair's own: aot sorts over the batch, so that only the mean has a meaning; sft is a mean
+ * over the batch's chosen tokens, of which pairLosses[i] holds pair i's share, -log-prob · P / Σ chosen lengths, where TRL
+ * repeats the batch's mean for every pair.
  * @throws TemporaError for a loss without meaning or arrays of different lengths.
  */
 export function preferenceLoss(loss: PreferenceLoss, sums: PreferenceSums): PreferenceLossResult {

@@ -135,7 +135,22 @@ export const settingsSchema = z.strictObject({
 
 export type Settings = z.infer<typeof settingsSchema>;
 
-/** Settings for a given checkpoint: what PAPER's tables give, and our choice where they are silent. */
+const paperTraining: Settings["training"] = {
+  learningRate: 1e-6,
+  scheduler: "linear",
+  warmupSteps: 10,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  batchPairs: 16,
+  maxTokens: 8192,
+  epochs: 1,
+  shuffle: true,
+  betas: [0.9, 0.999],
+  epsilon: 1e-8,
+  checkpointing: false,
+};
+
+/** Settings for a given checkpoint: what the paper (arXiv:2508.06026) gives, and our choice where it is silent. */
 export const paperSettings: Settings = {
   model: null,
   prompts: null,
@@ -166,39 +181,13 @@ export const paperSettings: Settings = {
     discopopTau: 0.05,
     sftWeight: 0,
   },
-  training: {
-    learningRate: 1e-6,
-    scheduler: "linear",
-    warmupSteps: 10,
-    weightDecay: 0,
-    maxGradNorm: 1,
-    batchPairs: 16,
-    maxTokens: 8192,
-    epochs: 1,
-    shuffle: true,
-    betas: [0.9, 0.999],
-    epsilon: 1e-8,
-    checkpointing: false,
-  },
+  training: paperTraining,
   replay: { weight: 0, perStep: 16, data: null },
   start: {
     data: [],
     demonstrations: 0,
     gradedExamples: 0,
-    training: {
-      learningRate: 5.5e-6,
-      scheduler: "cosine",
-      warmupSteps: 10,
-      weightDecay: 0,
-      maxGradNorm: 1,
-      batchPairs: 16,
-      maxTokens: 8192,
-      epochs: 1,
-      shuffle: true,
-      betas: [0.9, 0.999],
-      epsilon: 1e-8,
-      checkpointing: false,
-    },
+    training: { ...paperTraining, learningRate: 5.5e-6, scheduler: "cosine" },
   },
   evaluation: {
     prompts: 200,
