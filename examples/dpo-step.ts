@@ -1,8 +1,8 @@
-// One DPO step on one pair of token ids: bun examples/dpo-step.ts models/M0
+// DPO steps on one pair of token ids: bun examples/dpo-step.ts CHECKPOINT (after `bun run train` there is one to take).
 import { Engine, ForestBuilder } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 
-using engine = await Engine.load(await openCheckpoint(process.argv[2] ?? "models/M0"));
+using engine = await Engine.load(await openCheckpoint(process.argv[2] ?? "runs/world-temporal/models/M0"));
 
 const builder = new ForestBuilder();
 const prompt = builder.share([1, 17, 42]);
@@ -14,7 +14,8 @@ const forest = builder.build();
 const { node } = await engine.logProbs(forest);
 const pair = { chosen, rejected, referenceChosen: node[chosen]!, referenceRejected: node[rejected]! };
 
-const loss = { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 } as const;
-const step = await engine.preferenceStep(forest, [pair], loss);
-const { gradNorm } = await engine.optimizerStep({ learningRate: 1e-6, maxGradNorm: 1 });
-console.log(`loss ${step.loss}, gradient norm ${gradNorm}`);
+for (let step = 1; step <= 3; step++) {
+  const { loss } = await engine.preferenceStep(forest, [pair], { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 });
+  const { gradNorm } = await engine.optimizerStep({ learningRate: 1e-4, maxGradNorm: 1 });
+  console.log(`step ${step}  loss ${loss.toFixed(4)}  gradient norm ${gradNorm.toFixed(3)}`);
+}

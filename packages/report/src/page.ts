@@ -119,7 +119,7 @@ function tableHtml(header: readonly string[], rows: readonly (readonly string[])
 
 function groupRow(strategy: StrategyResult, index: number): string[] {
   const ended =
-    strategy.stopped === undefined ? "" : ` <span class="soft">ended early: ${escapeHtml(strategy.stopped)}</span>`;
+    strategy.stopped === undefined ? "" : ` <span class="ended">ended early: ${escapeHtml(strategy.stopped)}</span>`;
   return [`<span class="dot" style="background:var(--s${index % 4})"></span>${escapeHtml(strategy.name)}${ended}`];
 }
 
