@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { deviceInfo } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { callCost } from "./call_cost.ts";
+import { callCost } from "./call-cost.ts";
 import { type GenerationMeasurement, generationShape } from "./generation.ts";
 import { installPeers, measureLlama, measureTorchHead, measureTrl } from "./peers/peers.ts";
 import { jsonLines, run } from "./process.ts";

@@ -83,7 +83,7 @@ export async function measureLlama(): Promise<GenerationMeasurement[]> {
   const model = join(llamaFolder, "model.gguf");
   const numbers = [prompt, newTokens, samples.join(",")].map(String);
   return jsonLines(
-    await run("node", [join(here, "llama_cpp.mjs"), model, ...numbers], { cwd: llamaFolder, remedy: reinstall }),
+    await run("node", [join(here, "llama-cpp.mjs"), model, ...numbers], { cwd: llamaFolder, remedy: reinstall }),
   );
 }
 

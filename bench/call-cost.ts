@@ -1,4 +1,4 @@
-/** What a call from TypeScript costs beside the work that it starts. Runs by itself too: `bun bench/call_cost.ts`. */
+/** What a call from TypeScript costs beside the work that it starts. Runs by itself too: `bun bench/call-cost.ts`. */
 import { callRoundTrip, Engine, ForestBuilder, type ModelConfig } from "@tempora/engine";
 import type { BenchRow } from "./row.ts";
 

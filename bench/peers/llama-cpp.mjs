@@ -1,5 +1,5 @@
 // llama.cpp on the CPU, through node-llama-cpp, whose npm package carries the binary: the peer of our generation.
-//   node llama_cpp.mjs MODEL.gguf PROMPT_TOKENS NEW_TOKENS SAMPLES[,SAMPLES...]
+//   node llama-cpp.mjs MODEL.gguf PROMPT_TOKENS NEW_TOKENS SAMPLES[,SAMPLES...]
 // The samples share one prompt; one JSON line a sample count: new tokens and seconds, prompt processing included.
 
 import { createRequire } from "node:module";
