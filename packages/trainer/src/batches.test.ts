@@ -1,6 +1,6 @@
 import { TemporaError } from "@tempora/errors";
 import { describe, expect, it } from "vitest";
-import { optimizerBatches, type PackItem, packForests } from "./batches.ts";
+import { type MicroBatch, optimizerBatches, type PackItem, packForests } from "./batches.ts";
 
 const ids = (length: number, first: number) => Array.from({ length }, (_, index) => first + index);
 const pair = (prompt: number[], chosen: number, rejected: number): PackItem => ({
@@ -22,6 +22,32 @@ describe("packForests", () => {
       [1, 2],
       [3, 4],
     ]);
+  });
+
+  it("holds what different prompts begin with once, where that saves enough", () => {
+    const items = [
+      pair([...ids(9, 0), 50], 2, 3),
+      pair([...ids(9, 0), 51, 52], 1, 2),
+      pair([0, 1, 60], 2, 2),
+      pair(ids(9, 0), 3, 1),
+    ];
+    const [batch, ...rest] = packForests(items, { maxTokens: 64, maxPositions: 64 });
+    expect(rest).toEqual([]);
+    const { forest, items: order, leaves } = batch as MicroBatch;
+    expect(forest.tokens.length).toBe(9 + 1 + 5 + 2 + 3 + 3 + 4 + 4);
+    const path = (node: number): number[] =>
+      node < 0
+        ? []
+        : [
+            ...path(forest.nodeParent[node] as number),
+            ...forest.tokens.subarray(forest.nodeStart[node], forest.nodeStart[node + 1]),
+          ];
+    for (const [k, index] of order.entries()) {
+      const { promptIds, completions } = items[index] as PackItem;
+      expect(leaves[k]?.map(path)).toEqual(completions.map((completion) => [...promptIds, ...completion]));
+      for (const leaf of leaves[k] ?? []) expect(forest.nodeScored[leaf]).toBe(1);
+    }
+    expect(order.toSorted()).toEqual([0, 1, 2, 3]);
   });
 
   it("puts the largest prompt group into the first forest and never exceeds the limit", () => {

@@ -1,5 +1,9 @@
 import { type Forest, ForestBuilder } from "@tempora/engine";
 import { type Place, TemporaError } from "@tempora/errors";
+import { addPrefixes } from "./prefix-forest.ts";
+
+/** Tokens that sharing the beginning of prompts must save in all: less is not worth another node. */
+const worthSharing = 8;
 
 /** One prompt with the completions that must be computed together: two for a pair, one for a supervised row. */
 export interface PackItem {
@@ -9,7 +13,7 @@ export interface PackItem {
   where?: Place;
 }
 
-/** A forest of some of the items. Items with equal prompts share the prompt's node. */
+/** A forest of some of the items. Items with equal prompts share the prompt's node, others what their prompts begin with. */
 export interface MicroBatch {
   forest: Forest;
   /** Indices into the items. */
@@ -99,15 +103,13 @@ function buildBatch(items: readonly PackItem[], groups: readonly Group[]): Micro
   const builder = new ForestBuilder();
   const batch: number[] = [];
   const leaves: number[][] = [];
-  for (const group of groups) {
-    const first = items[group.items[0] as number] as PackItem;
-    const root = builder.add(first.promptIds, -1, false);
-    for (const index of group.items) {
-      const item = items[index] as PackItem;
-      batch.push(index);
-      leaves.push(item.completions.map((completion) => builder.add(completion, root, true)));
+  const prompts = groups.map((group) => (items[group.items[0] as number] as PackItem).promptIds);
+  addPrefixes(builder, prompts, worthSharing, (index, prompt) => {
+    for (const number of (groups[index] as Group).items) {
+      batch.push(number);
+      leaves.push((items[number] as PackItem).completions.map((completion) => builder.add(completion, prompt, true)));
     }
-  }
+  });
   return { forest: builder.build(), items: batch, leaves };
 }
 

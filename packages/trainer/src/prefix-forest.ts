@@ -13,21 +13,49 @@ export interface PrefixForest {
 export function prefixForest(sequences: readonly (readonly number[])[]): PrefixForest {
   const builder = new ForestBuilder();
   const leaves = new Array<number>(sequences.length).fill(-1);
+  addPrefixes(builder, sequences, 1, (sequence, node) => {
+    leaves[sequence] = node;
+  });
+  return { forest: builder.build(), leaves };
+}
+
+/** Some of the sequences, which agree in their tokens before `probe`; those before `depth` are in the forest. */
+interface Sharers {
+  members: number[];
+  depth: number;
+  probe: number;
+  parent: number;
+}
+
+/**
+ * Adds nodes (not scored) for the sequences, none of them empty. A prefix that several have in common is held once where
+ * that saves at least `worth` tokens, since every further node costs a little too. `onEnd` hears at once at which node a
+ * sequence ends, and may add children.
+ */
+export function addPrefixes(
+  builder: ForestBuilder,
+  sequences: readonly (readonly number[])[],
+  worth: number,
+  onEnd: (sequence: number, node: number) => void,
+): void {
   const order = sequences.map((_, index) => index);
   order.sort((a, b) => compare(sequences[a] as number[], sequences[b] as number[]) || a - b);
   // A work list instead of recursion: sequences that only grow by one token would nest as deep as they are long.
-  const pending = [{ members: order, depth: 0, parent: -1 }];
+  const pending: Sharers[] = [{ members: order, depth: 0, probe: 0, parent: -1 }];
   for (let group = pending.shift(); group !== undefined; group = pending.shift()) {
-    for (const members of splitByToken(sequences, group.members, group.depth)) {
+    const { depth, parent } = group;
+    for (const members of splitByToken(sequences, group.members, group.probe)) {
       const first = sequences[members[0] as number] as readonly number[];
       const end = commonLength(sequences, members);
-      const node = builder.add(first.slice(group.depth, end), group.parent, false);
-      const longer = members.filter((member) => (sequences[member] as readonly number[]).length > end);
-      for (const member of members) leaves[member] = node;
-      if (longer.length > 0) pending.push({ members: longer, depth: end, parent: node });
+      const ended = members.filter((member) => (sequences[member] as readonly number[]).length === end);
+      const longer = members.slice(ended.length);
+      const shared = longer.length === 0 || (members.length - 1) * (end - depth) >= worth;
+      const node = shared || ended.length > 0 ? builder.add(first.slice(depth, end), parent, false) : parent;
+      for (const member of ended) onEnd(member, node);
+      if (longer.length === 0) continue;
+      pending.push({ members: longer, depth: shared ? end : depth, probe: end, parent: shared ? node : parent });
     }
   }
-  return { forest: builder.build(), leaves };
 }
 
 /** Runs of members (sorted) that agree in the token at `depth`. */
