@@ -8,7 +8,7 @@ namespace tempora::test {
 struct EngineCases {
   bool cuda = false;
   bool against_cpu = false;  // wants the CPU backend beside
-  bool derivatives = true;   // finite differences: hundreds of forward passes a model
+  bool many_passes = true;   // the cases of hundreds of passes: finite differences and training
 };
 
 void run_engine_cases(TestRun& run, const EngineCases& cases);

@@ -169,8 +169,16 @@ CudaInfo cuda_info() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();  // forget the failure
-    info.problem = std::string("no CUDA device: ") +
-                   (status == cudaSuccess ? "the driver lists none" : cudaGetErrorString(status));
+    int driver = 0;  // 1000 · major + 10 · minor; 0 where there is no driver
+    cudaDriverGetVersion(&driver);
+    if (driver == 0) {
+      info.problem = "no NVIDIA driver is installed";
+    } else if (status == cudaSuccess) {
+      info.problem = "the NVIDIA driver lists no device";
+    } else {
+      info.problem = std::string(cudaGetErrorString(status)) + " (the driver is made for CUDA " +
+                     std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ")";
+    }
     return info;
   }
   std::vector<std::string> names;
