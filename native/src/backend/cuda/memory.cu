@@ -169,7 +169,7 @@ CudaInfo cuda_info() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();  // forget the failure
-    int driver = 0;  // 1000 · major + 10 · minor; 0 where there is no driver
+    int driver = 0;      // 1000 · major + 10 · minor; 0 where there is no driver
     cudaDriverGetVersion(&driver);
     if (driver == 0) {
       info.problem = "no NVIDIA driver is installed";
