@@ -1,20 +1,15 @@
-import { Engine, ForestBuilder, type LossType, type PreferencePair, preferenceLoss } from "@tempora/engine";
+import { Engine, ForestBuilder, type LossType, preferenceLoss } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { families, oracle } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
-import { oracleJson, oracleRows, oracleTensors, relativeError } from "./support/oracles.ts";
-
-interface ScoredPair {
-  prompt_ids: number[];
-  chosen_ids: number[];
-  chosen_logprobs: number[];
-  chosen_sum: number;
-  chosen_reference_sum: number;
-  rejected_ids: number[];
-  rejected_logprobs: number[];
-  rejected_sum: number;
-  rejected_reference_sum: number;
-}
+import {
+  oracleJson,
+  oracleRows,
+  oracleTensors,
+  pairForest,
+  relativeError,
+  type ScoredPair,
+} from "./support/oracles.ts";
 
 interface DpoStep {
   beta: number;
@@ -28,21 +23,6 @@ const device = process.env.TEMPORA_TEST_DEVICE === "cuda" ? "cuda" : "cpu";
 
 async function load(family: string, folder: string, dtype: "f32" | "bf16" = "f32"): Promise<Engine> {
   return Engine.load(await openCheckpoint(oracle(family, folder)), { device, dtype });
-}
-
-/** Pairs as a forest, the prompt shared by chosen and rejected. */
-function pairForest(rows: readonly ScoredPair[]) {
-  const builder = new ForestBuilder();
-  const pairs: PreferencePair[] = rows.map((row) => {
-    const prompt = builder.share(row.prompt_ids);
-    return {
-      chosen: builder.add(row.chosen_ids, prompt),
-      rejected: builder.add(row.rejected_ids, prompt),
-      referenceChosen: row.chosen_reference_sum,
-      referenceRejected: row.rejected_reference_sum,
-    };
-  });
-  return { forest: builder.build(), pairs };
 }
 
 function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {

@@ -1,17 +1,9 @@
 // The addon on a CUDA device, from Bun. Only `bun run test:gpu` runs this; without a device every test fails and says so.
-import { deviceInfo, Engine, ForestBuilder, type PreferencePair } from "@tempora/engine";
+import { deviceInfo, Engine } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { families, oracle } from "@tempora/testing";
 import { beforeAll, describe, expect, test } from "vitest";
-import { oracleRows, relativeError } from "../support/oracles.ts";
-
-interface ScoredPair {
-  prompt_ids: number[];
-  chosen_ids: number[];
-  rejected_ids: number[];
-  chosen_reference_sum: number;
-  rejected_reference_sum: number;
-}
+import { oracleRows, pairForest, relativeError, type ScoredPair } from "../support/oracles.ts";
 
 beforeAll(() => {
   const { cuda } = deviceInfo();
@@ -23,26 +15,10 @@ async function load(family: string, device: "cpu" | "cuda" | "auto", dtype: "f32
   return Engine.load(await openCheckpoint(oracle(family, "policy")), { device, dtype });
 }
 
-function pairForest(family: string) {
-  const builder = new ForestBuilder();
-  const pairs: PreferencePair[] = oracleRows<ScoredPair>(`${family}/logprobs.jsonl`)
-    .slice(0, 4)
-    .map((row) => {
-      const prompt = builder.share(row.prompt_ids);
-      return {
-        chosen: builder.add(row.chosen_ids, prompt),
-        rejected: builder.add(row.rejected_ids, prompt),
-        referenceChosen: row.chosen_reference_sum,
-        referenceRejected: row.rejected_reference_sum,
-      };
-    });
-  return { forest: builder.build(), pairs };
-}
-
 /** Log-probs and all gradients of one DPO step. */
 async function dpoStep(family: string, device: "cpu" | "cuda", dtype: "f32" | "bf16") {
   using engine = await load(family, device, dtype);
-  const { forest, pairs } = pairForest(family);
+  const { forest, pairs } = pairForest(oracleRows<ScoredPair>(`${family}/logprobs.jsonl`).slice(0, 4));
   const loss = { terms: [{ type: "sigmoid" as const, weight: 1 }], beta: 0.1 };
   const { token } = await engine.preferenceStep(forest, pairs, loss);
   const gradients: Float32Array[] = [];

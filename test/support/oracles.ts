@@ -1,3 +1,4 @@
+import { ForestBuilder, type PreferencePair } from "@tempora/engine";
 import { readSafetensors } from "@tempora/models";
 import { oracle, readJson, readLines } from "@tempora/testing";
 
@@ -7,6 +8,34 @@ export function oracleJson<T>(name: string): T {
 
 export function oracleRows<T>(name: string): T[] {
   return readLines<T>(oracle(name));
+}
+
+/** A row of an oracle's logprobs.jsonl. */
+export interface ScoredPair {
+  prompt_ids: number[];
+  chosen_ids: number[];
+  chosen_logprobs: number[];
+  chosen_sum: number;
+  chosen_reference_sum: number;
+  rejected_ids: number[];
+  rejected_logprobs: number[];
+  rejected_sum: number;
+  rejected_reference_sum: number;
+}
+
+/** Pairs as a forest, the prompt shared by chosen and rejected. */
+export function pairForest(rows: readonly ScoredPair[]) {
+  const builder = new ForestBuilder();
+  const pairs: PreferencePair[] = rows.map((row) => {
+    const prompt = builder.share(row.prompt_ids);
+    return {
+      chosen: builder.add(row.chosen_ids, prompt),
+      rejected: builder.add(row.rejected_ids, prompt),
+      referenceChosen: row.chosen_reference_sum,
+      referenceRejected: row.rejected_reference_sum,
+    };
+  });
+  return { forest: builder.build(), pairs };
 }
 
 /** Every tensor of an f32 safetensors file. */
