@@ -143,7 +143,8 @@ class Iteration {
     const rows = selection.pairs.map(({ chosen, rejected }) =>
       this.#pairRow(phase, this.#candidate(chosen.id), this.#candidate(rejected.id)),
     );
-    if (rows.length === 0) throw noPairs(plan.strategy.name, this.#number, selection.dropped);
+    if (rows.length === 0)
+      throw noPairs(plan.strategy.name, this.#number, selection.dropped, [...this.#candidates.values()]);
     const pairsFile = `${this.#folder}/${rule.trains === "future" ? "pairs-future" : "pairs"}.jsonl`;
     await this.#write(pairsFile, rows);
     const name = `${rule.trains === "future" ? "F" : "M"}${this.#number}`;
@@ -224,13 +225,22 @@ class Iteration {
   }
 }
 
-function noPairs(strategy: string, iteration: number, dropped: Record<string, number>): StrategyEnded {
+function noPairs(
+  strategy: string,
+  iteration: number,
+  dropped: Record<string, number>,
+  candidates: readonly CandidateRow[],
+): StrategyEnded {
   const reasons = Object.entries(dropped)
     .filter(([, count]) => count > 0)
     .map(([reason, count]) => `${reason} ${count}`);
-  return new StrategyEnded(`Iteration ${iteration} of ${strategy} has no pairs (${reasons.join(", ")})`, {
+  const empty = candidates.filter(({ text }) => text.trim() === "").length;
+  const answers = empty === 0 ? "" : `; ${empty} of ${candidates.length} answers are empty`;
+  return new StrategyEnded(`Iteration ${iteration} of ${strategy} has no pairs (${reasons.join(", ")}${answers})`, {
     remedy:
-      "Sample more candidates or judgements, raise the temperature, or use prompts that the model answers unevenly.",
+      2 * empty > candidates.length
+        ? "The model does not answer these prompts: train it on demonstrations first, or use prompts of the kind that it knows."
+        : "Sample more candidates or judgements, raise the temperature, or use prompts that the model answers unevenly.",
   });
 }
 
