@@ -31,6 +31,6 @@ export function run(
 export function jsonLines<T>(output: string): T[] {
   return output
     .split("\n")
-    .filter((line) => line.startsWith("{"))
+    .filter((line) => line.startsWith('{"'))
     .map((line) => JSON.parse(line) as T);
 }
