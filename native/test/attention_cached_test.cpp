@@ -1,4 +1,5 @@
-// Attention over the paged cache: equal to tree attention on the same paths, and blind to the rest of the batch.
+// Attention over the paged cache: equal to tree attention on the same paths, and blind to the rest of the batch and to
+// how the paths are cut into segments.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -199,6 +200,59 @@ void rows_are_blind_to_the_batch() {
   }
 }
 
+// One path of `tokens` tokens as a chain of nodes, whose lengths are taken from `lengths` again and again.
+ForestLayout chain(std::int32_t tokens, const std::vector<std::int32_t>& lengths) {
+  std::vector<std::pair<std::int32_t, std::int32_t>> nodes;
+  for (std::int32_t left = tokens; left > 0; left -= nodes.back().second) {
+    const auto node = static_cast<std::int32_t>(nodes.size());
+    nodes.emplace_back(node - 1, std::min(left, lengths[nodes.size() % lengths.size()]));
+  }
+  return layout_of_nodes(nodes);
+}
+
+// A row's bits where its path is cut otherwise: into single tokens, at the ends of pages and inside them, beside the
+// borders of the blocks that the kernels read at once.
+void rows_are_blind_to_the_cuts() {
+  Random random(13);
+  constexpr std::int32_t kTokens = 331;
+  std::vector<std::vector<std::int32_t>> cuts{{1},           {kCachePage},          {2 * kCachePage, kCachePage - 1},
+                                              {1, 150, 180}, {127, 1, 1, 202},      {128, 203},
+                                              {129, 1, 201}, {7, 1, 33, 16, 2, 90}, {kTokens - 1, 1}};
+  for (int i = 0; i < 3; ++i) {
+    cuts.emplace_back();
+    for (int length = 0; length < 20; ++length) cuts.back().push_back(1 + static_cast<std::int32_t>(random() % 60));
+  }
+  for (const AttentionShape& shape : kShapes) {
+    const Problem whole = random_problem(random, chain(kTokens, {kTokens}), shape);
+    for_each_isa([&](const std::string& isa) {
+      const auto backend = make_cpu_backend(2);
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        CachedForest uncut(*backend, whole, dtype, 1);
+        const Batch all = by_parents(uncut, whole.layout);
+        const auto expected = uncut.attend(all.tokens, all.groups);
+        for (const std::vector<std::int32_t>& lengths : cuts) {
+          Problem problem = whole;
+          problem.layout = chain(kTokens, lengths);
+          CachedForest cache(*backend, problem, dtype, 2);
+          Batch batch = by_parents(cache, problem.layout);
+          const std::string what = isa + (dtype == DType::f32 ? " f32" : " bf16") +
+                                   " C=" + std::to_string(shape.head_dim) + " window=" + std::to_string(shape.window) +
+                                   ", nodes of " + std::to_string(lengths[0]) + " and so on";
+          const auto same = [&](const char* how) {
+            const auto rows = cache.attend(batch.tokens, batch.groups);
+            for (std::size_t i = 0; i < rows.size(); ++i) {
+              test::expect(rows[i] == expected[batch.tokens[i]], what + how + std::to_string(batch.tokens[i]));
+            }
+          };
+          same(", rows of a node together: row ");
+          std::iota(batch.groups.begin(), batch.groups.end(), 0);
+          same(", each row a group: row ");
+        }
+      }
+    });
+  }
+}
+
 }  // namespace
 }  // namespace tempora::attention_test
 
@@ -207,5 +261,6 @@ int main(int argc, char** argv) {
   tempora::test::TestRun run(argc, argv);
   run.run("cached attention equals tree attention and its definition", equals_tree_attention);
   run.run("a row's bits do not depend on the batch", rows_are_blind_to_the_batch);
+  run.run("a row's bits do not depend on how its path is cut into segments", rows_are_blind_to_the_cuts);
   return run.finish();
 }

@@ -65,9 +65,9 @@ void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionSh
           "cached attention: q and out are [M, heads · head_dim]");
   CachedAttentionCall call{};
   call.blocks = plan.blocks.data();
-  call.keys = plan.keys.data();
   call.pages = plan.paths.pages.data();
   call.position = plan.paths.position.data();
+  call.end = plan.end.data();
   call.heads = shape.heads;
   call.kv_heads = shape.kv_heads;
   call.head_dim = shape.head_dim;
@@ -77,7 +77,9 @@ void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionSh
   call.value_cache = value_cache;
   call.out = out.data;
   const CachedAttentionKernels& kernels = cached_attention_kernels_for(isa_);
-  const ThreadScratch scratch(*this, kernels.scratch(kCacheChunkRows, shape.heads / shape.kv_heads, shape.head_dim));
+  std::int64_t floats = 0;
+  for (const CacheChunk& chunk : plan.chunks) floats = std::max(floats, kernels.scratch(call, chunk));
+  const ThreadScratch scratch(*this, floats);
   const auto attend = kernels.attend[index_of(q.dtype)];
   const auto items = static_cast<std::int64_t>(plan.chunks.size()) * shape.kv_heads;
   parallel_items(threads_, items, [&](std::int64_t item, int thread) {

@@ -15,7 +15,7 @@ struct CpuCachePlan : CachePlan {
   CachePaths paths;
   std::vector<CacheChunk> chunks;
   std::vector<CacheBlock> blocks;
-  std::vector<std::int32_t> keys;
+  std::vector<std::int32_t> end;  // [M]: the keys that a row sees lie before it
 };
 
 std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths);

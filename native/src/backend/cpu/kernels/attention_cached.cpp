@@ -1,6 +1,10 @@
 // Rows here are a chunk's rows times the query heads of one key/value head; vectors run over keys (scores) and over
-// head dimensions (outputs). No result of a row depends on which other rows are in its tile: hidden keys weigh exactly
-// 0.
+// head dimensions (outputs).
+//
+// All scores of a row are in memory, each at the place of its position, before its softmax begins: how the path was cut
+// into blocks has left no trace by then. A score is one chain over head dimensions, an output one chain over keys in
+// the order of the path; a sum of weights has lanes by position. Keys that a row must not see weigh exactly 0, so that
+// other rows may add them to its outputs.
 #include "attention_cached.h"
 
 #include "attention_product.h"
@@ -10,36 +14,58 @@ namespace tempora::TEMPORA_ISA {
 namespace {
 
 constexpr int kBlockVectors = kCacheBlockKeys / kWidth;
+// Floats of a cache line. Scores begin at a multiple of it, so that a position's lane does not depend on the chunk.
+constexpr std::int32_t kLine = 16;
+
+// Where the scores of a chunk's rows lie: that of position p at p - origin of its row.
+struct ScoreRows {
+  std::int32_t origin;
+  std::int64_t stride;
+};
+
+std::int32_t first_visible(std::int32_t position, std::int32_t window) {
+  return position < window ? 0 : position - window + 1;
+}
+
+// A vector of scores that holds a visible key may reach over both ends: there is a line before and one behind.
+ScoreRows score_rows(const CachedAttentionCall& call, const CacheChunk& chunk) {
+  const std::int32_t first = first_visible(chunk.position, call.window) / kLine * kLine;
+  const std::int32_t lines = chunk.end > first ? (chunk.end - first + kLine - 1) / kLine + 2 : 2;
+  // An odd number, as rows at a large power of two from each other would share few places of the first cache.
+  return {first - kLine, static_cast<std::int64_t>(lines | 1) * kLine};
+}
 
 struct Scratch {
+  ScoreRows range;
   float *queries, *outputs;  // [rows, head_dim], [rows, cache_columns]
-  float* weights;            // [rows, kCacheBlockKeys]
-  float *maximum, *factor;   // [rows]
-  float* sum;                // [rows, kWidth]: of each lane
+  float* scores;             // [rows, range.stride]; weights after softmax
+  float* total;              // [rows]: sums of weights
 
-  std::int64_t place(std::int64_t rows, int head_dim, float* base) {
+  std::int64_t place(const CachedAttentionCall& call, const CacheChunk& chunk, float* base) {
+    const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * (call.heads / call.kv_heads);
     ScratchCursor cursor(base);
-    queries = cursor.take(rows * head_dim);
-    outputs = cursor.take(rows * cache_columns(head_dim));
-    weights = cursor.take(rows * kCacheBlockKeys);
-    maximum = cursor.take(rows);
-    factor = cursor.take(rows);
-    sum = cursor.take(rows * kWidth);
+    range = score_rows(call, chunk);
+    queries = cursor.take(rows * call.head_dim);
+    outputs = cursor.take(rows * cache_columns(call.head_dim));
+    scores = cursor.take(rows * range.stride);
+    total = cursor.take(rows);
     return cursor.used();
   }
 };
 
-std::int64_t scratch_floats(int rows, int group, int head_dim) {
-  return Scratch{}.place(static_cast<std::int64_t>(rows) * group, head_dim, nullptr);
+std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& chunk) {
+  return Scratch{}.place(call, chunk, nullptr);
 }
 
-// weights [rows, keys] = queries · keys, a vector of one page's keys at a time.
+// scores [rows, stride] = queries · keys, a vector of one page's keys at a time. Lanes behind a segment's end hold
+// anything, until the scores of the path's next block are written over them.
 template <typename T>
 struct Scores {
   const float* queries;
   std::int64_t head_dim;
   const T* const* key_vectors;
-  float* weights;
+  float* scores;
+  std::int64_t stride;
 
   template <int kRows, int kVectors>
   void compute(std::int64_t row, int vector) const {
@@ -59,17 +85,18 @@ struct Scores {
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      float* to = weights + (row + r) * kCacheBlockKeys + vector * kWidth;
+      float* to = scores + (row + r) * stride + vector * kWidth;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) store(to + v * kWidth, sum[r][v]);
     }
   }
 };
 
-// outputs [rows, columns] = outputs · factor + weights · values, over keys [begin, end).
+// outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end).
 template <typename T>
 struct WeightedValues {
-  const float *weights, *factor;
+  const float* weights;
+  std::int64_t stride;
   const T* const* value_pages;
   std::int32_t begin, end;
   std::int64_t columns;
@@ -78,12 +105,12 @@ struct WeightedValues {
   template <int kRows, int kVectors>
   void compute(std::int64_t row, int vector) const {
     float* to = outputs + row * columns + vector * kWidth;
-    const float* weight = weights + row * kCacheBlockKeys;
+    const float* weight = weights + row * stride;
     VecF sum[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = factor[row + r] * load(to + r * columns + v * kWidth);
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = load(to + r * columns + v * kWidth);
     }
     for (std::int32_t key = begin; key < end;) {
       const std::int32_t page = key / kCachePageKeys, page_end = (page + 1) * kCachePageKeys;
@@ -94,7 +121,7 @@ struct WeightedValues {
         for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kWidth);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          const float element = weight[r * kCacheBlockKeys + key];
+          const float element = weight[r * stride + key];
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) sum[r][v] += element * value[v];
         }
@@ -114,33 +141,33 @@ VecI lanes_from(std::int32_t first) {
   return lanes;
 }
 
-// Scores of a row's keys [begin, end) become weights, all others of the vectors [first, last) become 0.
-void soften_row(const Scratch& s, std::int64_t row, int first, int last, std::int32_t begin, std::int32_t end) {
-  float* weights = s.weights + row * kCacheBlockKeys;
+// Scores [begin, end) of a row become weights, all others of `count` become 0. Returns the sum of the weights.
+float soften_row(float* scores, std::int64_t count, std::int64_t begin, std::int64_t end) {
   if (begin >= end) {
-    for (int v = first; v < last; ++v) store(weights + v * kWidth, VecF{});
-    s.factor[row] = 1;
-    return;
+    clear(scores, count);
+    return 0;
   }
-  VecF largest = splat(kHiddenScore);
-  for (int v = first; v < last; ++v) {
-    const VecI key = lanes_from(v * kWidth);
-    const VecF score = (key >= begin) & (key < end) ? load(weights + v * kWidth) : splat(kHiddenScore);
-    store(weights + v * kWidth, score);
-    largest = max(score, largest);
+  const std::int64_t first = begin / kWidth * kWidth, last = (end - 1) / kWidth * kWidth;
+  clear(scores, first);
+  clear(scores + last + kWidth, count - last - kWidth);
+  const VecI head = lanes_from(0), tail = lanes_from(static_cast<std::int32_t>(last - first));
+  const auto from = static_cast<std::int32_t>(begin - first), to = static_cast<std::int32_t>(end - first);
+  store(scores + first, head >= from ? load(scores + first) : splat(kHiddenScore));
+  store(scores + last, tail < to ? load(scores + last) : splat(kHiddenScore));
+
+  VecF largest[2] = {splat(kHiddenScore), load(scores + last)};
+  for (std::int64_t i = first; i < last; i += 2 * kWidth) {
+    largest[0] = max(load(scores + i), largest[0]);
+    largest[1] = max(load(scores + i + kWidth), largest[1]);
   }
-  const float before = s.maximum[row], here = max_lane(largest);
-  const float now = here > before ? here : before;
-  const VecF factor = exp2(splat(before) - now);
-  VecF sum = load(s.sum + row * kWidth) * factor;
-  for (int v = first; v < last; ++v) {
-    const VecF weight = exp2(load(weights + v * kWidth) - now);
-    store(weights + v * kWidth, weight);
-    sum += weight;
+  const float maximum = max_lane(max(largest[1], largest[0]));
+  VecF sums{};
+  for (std::int64_t i = first; i <= last; i += kWidth) {
+    const VecF weight = exp2(load(scores + i) - maximum);
+    store(scores + i, weight);
+    sums += weight;
   }
-  store(s.sum + row * kWidth, sum);
-  s.maximum[row] = now;
-  s.factor[row] = factor[0];
+  return sum(sums);
 }
 
 struct HeadShape {
@@ -148,44 +175,69 @@ struct HeadShape {
   std::int64_t columns;
 };
 
-template <typename T>
-void attend_block(const CachedAttentionCall& call, const CacheChunk& chunk, const CacheBlock& block, int kv_head,
-                  const HeadShape& shape, const Scratch& s) {
-  const std::int32_t* keys = call.keys + block.first_keys;
-  const auto first_key = [&](std::int32_t row) {
-    const std::int32_t begin = call.position[chunk.row + row] - call.window + 1 - block.position;
-    return begin > 0 ? begin : 0;
-  };
-  std::int32_t begin = kCacheBlockKeys, end = 0;
-  for (std::int32_t row = block.row_begin; row < block.row_end; ++row) {
-    const std::int32_t from = first_key(row), to = keys[row - block.row_begin];
-    if (from >= to) continue;
-    begin = from < begin ? from : begin;
-    end = to > end ? to : end;
-  }
-  if (begin >= end) return;
+// What a block's rows see of it.
+struct BlockRows {
+  std::int64_t row, rows;   // of the scratch
+  std::int32_t begin, end;  // keys that at least one of the rows sees
+  std::int64_t at;          // where the first key's score lies
+};
 
-  const T *key_vectors[kBlockVectors], *value_pages[kCacheBlockKeys / kCachePageKeys];
-  const int first = begin / kWidth, last = (end + kWidth - 1) / kWidth;
-  for (std::int32_t page = begin / kCachePageKeys; page * kCachePageKeys < end; ++page) {
+BlockRows rows_of(const CachedAttentionCall& call, const CacheChunk& chunk, const CacheBlock& block,
+                  const HeadShape& shape, const ScoreRows& range) {
+  const std::int32_t* positions = call.position + chunk.row;
+  std::int32_t oldest = positions[block.row_begin];
+  for (std::int32_t row = block.row_begin; row < block.row_end; ++row) {
+    if (positions[row] < oldest) oldest = positions[row];
+  }
+  const std::int32_t begin = first_visible(oldest, call.window) - block.position;
+  const std::int32_t group = shape.group;
+  return {std::int64_t{block.row_begin} * group, std::int64_t{block.row_end - block.row_begin} * group,
+          begin > 0 ? begin : 0, block.keys, block.position - range.origin};
+}
+
+// The block's rows of the scores.
+template <typename T>
+void score_block(const CachedAttentionCall& call, const CacheBlock& block, int kv_head, const HeadShape& shape,
+                 const Scratch& s, const BlockRows& seen) {
+  const T* key_vectors[kBlockVectors];
+  constexpr int kPageVectors = kCachePageKeys / kWidth;
+  for (std::int32_t page = seen.begin / kCachePageKeys; page * kCachePageKeys < seen.end; ++page) {
     const std::int64_t head = static_cast<std::int64_t>(call.pages[block.first_page + page]) * call.kv_heads + kv_head;
-    const T* page_keys = static_cast<const T*>(call.key_cache) + head * shape.head_dim * kCachePageKeys;
-    constexpr int kVectors = kCachePageKeys / kWidth;
-    for (int v = 0; v < kVectors; ++v) key_vectors[page * kVectors + v] = page_keys + v * kWidth;
+    const T* keys = static_cast<const T*>(call.key_cache) + head * shape.head_dim * kCachePageKeys;
+    for (int v = 0; v < kPageVectors; ++v) key_vectors[page * kPageVectors + v] = keys + v * kWidth;
+  }
+  const Scores<T> scores{s.queries + seen.row * shape.head_dim, shape.head_dim, key_vectors,
+                         s.scores + seen.row * s.range.stride + seen.at, s.range.stride};
+  for_tiles(scores, seen.rows, seen.begin / kWidth, (seen.end + kWidth - 1) / kWidth);
+}
+
+// Adds the block's values to its rows' outputs.
+template <typename T>
+void weigh_block(const CachedAttentionCall& call, const CacheBlock& block, int kv_head, const HeadShape& shape,
+                 const Scratch& s, const BlockRows& seen) {
+  const T* value_pages[kCacheBlockKeys / kCachePageKeys];
+  for (std::int32_t page = seen.begin / kCachePageKeys; page * kCachePageKeys < seen.end; ++page) {
+    const std::int64_t head = static_cast<std::int64_t>(call.pages[block.first_page + page]) * call.kv_heads + kv_head;
     value_pages[page] = static_cast<const T*>(call.value_cache) + head * shape.columns * kCachePageKeys;
   }
-  const std::int64_t row = static_cast<std::int64_t>(block.row_begin) * shape.group;
-  const std::int64_t rows = static_cast<std::int64_t>(block.row_end - block.row_begin) * shape.group;
-  float* weights = s.weights + row * kCacheBlockKeys;
-  const Scores<T> scores{s.queries + row * shape.head_dim, shape.head_dim, key_vectors, weights};
-  for_tiles(scores, rows, first, last);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const auto chunk_row = static_cast<std::int32_t>(block.row_begin + i / shape.group);
-    soften_row(s, row + i, first, last, first_key(chunk_row), keys[chunk_row - block.row_begin]);
+  const WeightedValues<T> values{s.scores + seen.row * s.range.stride + seen.at,
+                                 s.range.stride,
+                                 value_pages,
+                                 seen.begin,
+                                 seen.end,
+                                 shape.columns,
+                                 s.outputs + seen.row * shape.columns};
+  for_tiles(values, seen.rows, 0, static_cast<int>(shape.columns / kWidth));
+}
+
+template <typename Body>
+void for_blocks(const CachedAttentionCall& call, const CacheChunk& chunk, const HeadShape& shape, const Scratch& s,
+                Body body) {
+  for (std::int32_t i = 0; i < chunk.blocks; ++i) {
+    const CacheBlock& block = call.blocks[chunk.first_block + i];
+    const BlockRows seen = rows_of(call, chunk, block, shape, s.range);
+    if (seen.begin < seen.end) body(block, seen);
   }
-  const WeightedValues<T> values{
-      weights, s.factor + row, value_pages, begin, end, shape.columns, s.outputs + row * shape.columns};
-  for_tiles(values, rows, 0, static_cast<int>(shape.columns / kWidth));
 }
 
 template <typename T>
@@ -194,7 +246,7 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
   const HeadShape shape{group, call.head_dim, cache_columns(call.head_dim)};
   const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * group;
   Scratch s;
-  s.place(rows, call.head_dim, scratch);
+  s.place(call, chunk, scratch);
   const auto offset = [&](std::int64_t row) {
     const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + row % group;
     return ((chunk.row + row / group) * call.heads + head) * call.head_dim;
@@ -204,17 +256,24 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     const T* from = static_cast<const T*>(call.q) + offset(row);
     float* to = s.queries + row * call.head_dim;
     for_vectors(call.head_dim, [=](auto load, auto store) { store(to, load(from) * scale); });
-    s.maximum[row] = kHiddenScore;
+  }
+  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen) {
+    score_block<T>(call, block, kv_head, shape, s, seen);
+  });
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t in_batch = chunk.row + row / group;
+    const std::int32_t first = first_visible(call.position[in_batch], call.window);
+    s.total[row] = soften_row(s.scores + row * s.range.stride, s.range.stride, first - s.range.origin,
+                              call.end[in_batch] - s.range.origin);
   }
   clear(s.outputs, rows * shape.columns);
-  clear(s.sum, rows * kWidth);
-  for (std::int32_t i = 0; i < chunk.blocks; ++i) {
-    attend_block<T>(call, chunk, call.blocks[chunk.first_block + i], kv_head, shape, s);
-  }
+  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen) {
+    weigh_block<T>(call, block, kv_head, shape, s, seen);
+  });
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = s.outputs + row * shape.columns;
     T* to = static_cast<T*>(call.out) + offset(row);
-    const float total = sum(load(s.sum + row * kWidth));
+    const float total = s.total[row];
     // + 0: adding products with weight 0 may have made a negative zero positive.
     for_vectors(call.head_dim, [=](auto load, auto store) { store(to, load(from) / total + 0.0f); });
   }

@@ -1,4 +1,5 @@
-// Attention of decoding rows over a paged cache.
+// Attention of decoding rows over a paged cache. A row's bits follow from its query and the keys and values that it
+// sees, in their order and at their positions: not from the pages and segments they lie in, nor from other rows.
 //
 // Layout of a page, for each key/value head: keys [head_dim, kCachePage], so that scores of a page's keys are vectors;
 // values [kCachePage, cache_columns(head_dim)], zeros past head_dim.
@@ -9,30 +10,31 @@
 namespace tempora {
 
 constexpr int kCachePageKeys = 16;
-// Keys that share one step of the online softmax: pages in the order of the path, starting anew with each segment. A
-// row's arithmetic follows from its own path alone.
+// Keys of a segment that are read together, so that they stay in the caches from one tile of rows to the next.
 constexpr int kCacheBlockKeys = 128;
 
 constexpr std::int64_t cache_columns(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// A block of a segment, read at once for rows [row_begin, row_end) of a chunk.
+// A block of a segment, read at once for rows [row_begin, row_end) of a chunk. A row that sees fewer of its keys sees
+// no key after them.
 struct CacheBlock {
   std::int32_t first_page;  // into pages
   std::int32_t position;    // of the first key
+  std::int32_t keys;
   std::int32_t row_begin, row_end;
-  std::int32_t first_keys;  // into keys: for each of the rows, how many of the block's keys it may see
 };
 
 struct CacheChunk {
   std::int32_t row, rows;
-  std::int32_t first_block, blocks;
+  std::int32_t first_block, blocks;  // of each row in the order of its path
+  std::int32_t position, end;        // the least position and the largest end of the rows
 };
 
 struct CachedAttentionCall {
   const CacheBlock* blocks;
-  const std::int32_t* keys;
   const std::int32_t* pages;
   const std::int32_t* position;  // [M]
+  const std::int32_t* end;       // [M] a row sees keys at positions (position - window, end)
   std::int32_t heads, kv_heads, head_dim;
   std::int32_t window;  // more than any position where all is visible
   const void* q;        // [M, heads · head_dim]
@@ -41,8 +43,8 @@ struct CachedAttentionCall {
 };
 
 struct CachedAttentionKernels {
-  // Floats of scratch that one thread needs for chunks of `rows` rows.
-  std::int64_t (*scratch)(int rows, int heads_per_kv_head, int head_dim);
+  // Floats of scratch that attend needs for the chunk: scores of its rows' whole visible paths, above all.
+  std::int64_t (*scratch)(const CachedAttentionCall& call, const CacheChunk& chunk);
   // The chunk's rows of out, for the query heads of kv_head. Indexed by DType.
   void (*attend[2])(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_head, float* scratch);
 };
