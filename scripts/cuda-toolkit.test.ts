@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { chooseWheel, findNvcc } from "./cuda_toolkit.ts";
+import { chooseWheel, findNvcc } from "./cuda-toolkit.ts";
 
 const files = ["1.0-py3-none-manylinux2014_aarch64", "1.0-py3-none-manylinux2014_x86_64", "1.0-py3-none-win_amd64"].map(
   (tail) => ({ filename: `nvidia_thing-${tail}.whl`, url: `https://example.org/${tail}`, hashes: { sha256: "" } }),

@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import { findNvcc } from "./cuda_toolkit.ts";
+import { findNvcc } from "./cuda-toolkit.ts";
 import { buildAddon } from "./setup/addon.ts";
 import { root, run, SetupError, say } from "./setup/command.ts";
 import { runTest } from "./test/native.ts";
@@ -22,7 +22,7 @@ function requireNvcc(): string {
   if (nvcc !== null) return nvcc;
   throw new SetupError(
     "There is no nvcc: install the CUDA toolkit, set CUDACXX to its nvcc, or fetch one for compiling by " +
-      "`bun scripts/cuda_toolkit.ts`, and run the command again",
+      "`bun scripts/cuda-toolkit.ts`, and run the command again",
   );
 }
 
