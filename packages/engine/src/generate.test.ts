@@ -89,7 +89,26 @@ describe("generation", () => {
         sampling,
       ),
     );
-    expect(shared.map(({ ids }) => ids)).toEqual(apart.map(({ ids }) => ids));
+    expect(shared).toEqual(apart);
+  });
+
+  test("gives the same ids and log-probs however a prompt is cut into nodes", async () => {
+    using engine = await random(richConfig);
+    const ids = someIds(40, 61, 4);
+    const continued = async (lengths: number[]) => {
+      const builder = new ForestBuilder();
+      let node = -1;
+      let at = 0;
+      for (const length of lengths) {
+        node = builder.add(ids.slice(at, at + length), node);
+        at += length;
+      }
+      expect(at).toBe(ids.length);
+      return collect(engine.generateForest(builder.build(), [{ node, key: 9, samples: 3 }], sampling));
+    };
+    const whole = await continued([40]);
+    for (const lengths of [ids.map(() => 1), [16, 16, 8], [1, 38, 1], [7, 24, 9]])
+      expect(await continued(lengths)).toEqual(whole);
   });
 
   test("gives its cache back when the loop is left, and lets other calls in between", async () => {
