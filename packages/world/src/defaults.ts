@@ -53,10 +53,10 @@ export const worldDefaults = {
     scheduler: "linear",
     batchPairs: 16,
     epochs: 2,
-    sftWeight: 1,
+    sftWeight: 2,
     /** Weight of graded examples learned again in each preference step, and how many a step. */
     replayWeight: 1,
     replayRows: 32,
   },
-  evaluation: { prompts: 400, samples: 1, judgedPrompts: 200 },
+  evaluation: { prompts: 1200, samples: 1, judgedPrompts: 400 },
 } as const;
