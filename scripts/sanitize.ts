@@ -16,8 +16,8 @@ async function main(): Promise<number> {
   try {
     await configure();
     const counts = await runNativeTests(buildFolder, {
-      ASAN_OPTIONS: "detect_leaks=1:strict_string_checks=1",
-      UBSAN_OPTIONS: "print_stacktrace=1",
+      emulated: false,
+      env: { ASAN_OPTIONS: "detect_leaks=1:strict_string_checks=1", UBSAN_OPTIONS: "print_stacktrace=1" },
     });
     console.log(`\n${summaryLine(counts)}`);
     return counts.failed === 0 ? 0 : 1;

@@ -24,7 +24,7 @@ async function runVitest(filters: readonly string[]): Promise<Counts> {
 
 async function nativeCounts(): Promise<Counts> {
   try {
-    return await runNativeTests(join(root, "native/build"));
+    return await runNativeTests(join(root, "native/build"), { emulated: true });
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     say(`tempora: ${error.message}`);
