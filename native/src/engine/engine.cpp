@@ -27,7 +27,6 @@ std::shared_ptr<PackedParameters> Engine::Impl::packed() {
       const bool looked_up_only = i == parameters.embedding() && parameters.head() != parameters.embedding();
       if (parameters.at(i).rows == 1 || looked_up_only) continue;
       packed->weights[static_cast<std::size_t>(i)] = backend->pack(parameters.weight(i));
-      packed->bytes += packed->weights[static_cast<std::size_t>(i)]->bytes();
     }
     packed_ = std::move(packed);
   }

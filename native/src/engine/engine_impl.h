@@ -11,7 +11,6 @@ namespace tempora {
 // Weights laid out for generation, made when a generation starts and dropped when weights change.
 struct PackedParameters {
   std::vector<std::unique_ptr<PackedWeight>> weights;  // by parameter index; null for vectors
-  std::size_t bytes = 0;
 };
 
 class Engine::Impl {
