@@ -65,7 +65,7 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
   if (!Array.isArray(list) || list.length === 0) {
     throw new TemporaError("The row has no completions", {
       where: { file, row: source.row, field: "completions" },
-      remedy: "Give a file that `tempora generate` wrote.",
+      remedy: "Give a file that `tempora generate` wrote (for pairs: that `tempora judge` wrote).",
     });
   }
   const completions = list.map((value: unknown, index) => {
@@ -80,7 +80,7 @@ function parseCompletion(value: unknown, where: { file: string; row: number; fie
   if (typeof text !== "string") {
     throw new TemporaError("The completion has no text", {
       where,
-      remedy: "Give a file that `tempora generate` wrote.",
+      remedy: "Give a file that `tempora generate` wrote (for pairs: that `tempora judge` wrote).",
     });
   }
   if (score !== undefined && score !== null && !(typeof score === "number" && Number.isFinite(score))) {

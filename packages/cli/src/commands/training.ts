@@ -61,7 +61,7 @@ export class TrainingRun {
     const tokens = formatCount(summary.tokens);
     this.context.result(
       { out, steps: summary.steps, tokens: summary.tokens, last, device: engine.device, dtype: engine.dtype },
-      `Trained ${summary.steps} steps on ${tokens} tokens${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
+      `Trained ${summary.steps} ${summary.steps === 1 ? "step" : "steps"}, ${tokens} tokens with shared ones counted once${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
     );
   }
 
