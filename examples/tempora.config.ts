@@ -1,8 +1,8 @@
 /**
  * A run of one's own: `bun run train examples/tempora.config.ts`. Everything that is left out keeps its default; flags of
- * the command line override what is here. Every setting: packages/trainer/src/settings.ts.
+ * the command line override what is here. Every setting: packages/run/src/settings/settings.ts.
  */
-import { defineConfig } from "@tempora/trainer";
+import { defineConfig } from "@tempora/run";
 
 export default defineConfig({
   run: "length-controlled",

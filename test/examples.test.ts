@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { parseConfig, worldSettings } from "@tempora/run";
 import { oracle } from "@tempora/testing";
-import { parseConfig, worldSettings } from "@tempora/trainer";
 import { expect, test } from "vitest";
 import config from "../examples/tempora.config.ts";
 

@@ -1,8 +1,8 @@
 import { Engine } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { type SamplingRequest, sample } from "@tempora/run";
 import { oracle } from "@tempora/testing";
 import { Tokenizer } from "@tempora/text";
-import { type SamplingRequest, sample } from "@tempora/trainer";
 import { expect, test } from "vitest";
 
 test("what a resumed stage samples is bit for bit what it would have sampled at first", async () => {

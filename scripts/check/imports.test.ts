@@ -7,9 +7,9 @@ function problems(path: string, text: string): string[] {
 
 describe("imports between packages", () => {
   test("run downward", () => {
-    expect(problems("packages/trainer/src/a.ts", 'import { Engine } from "@tempora/engine";')).toEqual([]);
-    expect(problems("packages/engine/src/a.ts", '\nimport { runLoop } from "@tempora/trainer";')).toEqual([
-      "packages/engine/src/a.ts:2: @tempora/trainer may not be imported by engine",
+    expect(problems("packages/run/src/a.ts", 'import { Engine } from "@tempora/engine";')).toEqual([]);
+    expect(problems("packages/engine/src/a.ts", '\nimport { runLoop } from "@tempora/run";')).toEqual([
+      "packages/engine/src/a.ts:2: @tempora/run may not be imported by engine",
     ]);
   });
 
@@ -29,6 +29,22 @@ describe("imports between packages", () => {
 
   test("are refused in a package that has no place in the order", () => {
     expect(problems("packages/novel/src/a.ts", 'import { x } from "./b.ts";')).toHaveLength(1);
+  });
+});
+
+describe("imports between the rooms of a package", () => {
+  test("run downward, in code that is not a test's", () => {
+    expect(problems("packages/run/src/stages/a.ts", 'import { x } from "../store/b.ts";')).toEqual([]);
+    expect(problems("packages/run/src/stages/a.ts", 'import { x } from "../loop/b.ts";')).toEqual([
+      "packages/run/src/stages/a.ts:1: ../loop/b.ts lies above stages/ in packages/run",
+    ]);
+    expect(problems("packages/run/src/stages/a.ts", 'import { x } from "../study.ts";')).toHaveLength(1);
+    expect(problems("packages/run/src/stages/a.test.ts", 'import { x } from "../loop/b.ts";')).toEqual([]);
+    expect(problems("packages/run/src/study.ts", 'import { x } from "./loop/b.ts";')).toEqual([]);
+  });
+
+  test("are refused in a room that has no place in the order", () => {
+    expect(problems("packages/run/src/novel/a.ts", 'import { x } from "../store/b.ts";')).toHaveLength(1);
   });
 });
 

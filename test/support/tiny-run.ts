@@ -1,4 +1,4 @@
-import type { TemporaConfig } from "@tempora/trainer";
+import type { TemporaConfig } from "@tempora/run";
 
 /** The default run made as small as it can be while its judge still writes scores. */
 export const tinyConfig = {

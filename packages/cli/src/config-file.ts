@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { TemporaError } from "@tempora/errors";
-import type { TemporaConfig } from "@tempora/trainer";
+import type { TemporaConfig } from "@tempora/run";
 
 /** Read when no other one is named and it exists. */
 export const defaultConfigFile = "tempora.config.ts";

@@ -1,4 +1,4 @@
-import type { Observer, StageInfo } from "@tempora/trainer";
+import type { Observer, StageInfo } from "@tempora/run";
 import { formatCount } from "./format.ts";
 import type { Progress, StageProgress } from "./progress.ts";
 

@@ -1,6 +1,7 @@
 import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { paperSettings, schedulers, type TrainingOptions } from "@tempora/trainer";
+import { paperSettings } from "@tempora/run";
+import { schedulers, type TrainingOptions } from "@tempora/training";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "./context.ts";
 

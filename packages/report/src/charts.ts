@@ -1,4 +1,4 @@
-import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/trainer";
+import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/run";
 import { type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
 

@@ -1,4 +1,4 @@
-import type { Estimate, RunResult, StrategyResult } from "@tempora/trainer";
+import type { Estimate, RunResult, StrategyResult } from "@tempora/run";
 
 const dash = "–";
 

@@ -1,4 +1,4 @@
-import type { Message, RunResult, StrategyResult } from "@tempora/trainer";
+import type { Message, RunResult, StrategyResult } from "@tempora/run";
 import type { Chart } from "./charts.ts";
 import {
   countText,

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, TemporaError } from "@tempora/errors";
+import type { EventRow, PairRow, RunResult } from "@tempora/run";
 import { readRows } from "@tempora/text";
-import type { EventRow, PairRow, RunResult } from "@tempora/trainer";
 
 /** The pairs of one phase, with where they belong. */
 export interface PhasePairs {

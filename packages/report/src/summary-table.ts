@@ -1,4 +1,4 @@
-import type { RunResult, StudyResult } from "@tempora/trainer";
+import type { RunResult, StudyResult } from "@tempora/run";
 import { countText, estimateText, type ModelSummary, modelSummaries, numberText, shareText } from "./numbers.ts";
 
 /** The end of a run, for a terminal: M0, then every strategy's models. */

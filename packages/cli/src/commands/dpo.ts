@@ -1,6 +1,7 @@
 import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { paperSettings, type ReferenceSums, scoreRows, trainPreferences } from "@tempora/trainer";
+import { paperSettings } from "@tempora/run";
+import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/training";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, type OpenModel, openModel } from "../model.ts";

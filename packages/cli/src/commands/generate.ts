@@ -1,6 +1,6 @@
 import type { Completion, Engine, GenerationOptions } from "@tempora/engine";
+import { paperSettings } from "@tempora/run";
 import { type Tokenizer, writeJsonl } from "@tempora/text";
-import { paperSettings } from "@tempora/trainer";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";

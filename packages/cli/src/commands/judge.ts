@@ -13,8 +13,8 @@ import {
   parseScore,
   type ScoreFailure,
 } from "@tempora/preferences";
+import { ownPromptIds, paperSettings, type SamplingRequest, sample, shownText, storedTemplate } from "@tempora/run";
 import { writeJsonl } from "@tempora/text";
-import { ownPromptIds, paperSettings, type SamplingRequest, sample, shownText, storedTemplate } from "@tempora/trainer";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";

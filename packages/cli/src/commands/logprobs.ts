@@ -1,6 +1,6 @@
 import type { Engine } from "@tempora/engine";
 import { writeJsonl } from "@tempora/text";
-import { type ScoredCompletion, scoreRows } from "@tempora/trainer";
+import { type ScoredCompletion, scoreRows } from "@tempora/training";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, openModel } from "../model.ts";

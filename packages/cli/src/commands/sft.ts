@@ -1,4 +1,5 @@
-import { paperSettings, trainSupervised } from "@tempora/trainer";
+import { paperSettings } from "@tempora/run";
+import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, openModel } from "../model.ts";

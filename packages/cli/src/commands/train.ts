@@ -11,7 +11,7 @@ import {
   studySeeds,
   type TemporaConfig,
   worldSettings,
-} from "@tempora/trainer";
+} from "@tempora/run";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";

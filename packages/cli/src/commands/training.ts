@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises";
 import type { Engine } from "@tempora/engine";
 import { saveCheckpoint } from "@tempora/models";
 import { JsonlLog } from "@tempora/text";
-import type { Metrics, TrainingSummary } from "@tempora/trainer";
+import type { Metrics, TrainingSummary } from "@tempora/training";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
 import type { OpenModel } from "../model.ts";

@@ -10,7 +10,7 @@ import type {
   PhaseResult,
   RunResult,
   StrategyResult,
-} from "@tempora/trainer";
+} from "@tempora/run";
 import type { Run } from "../run-folder.ts";
 
 /** A small finished run made up for tests: temporal with two iterations, self-rewarding with one. */

@@ -1,0 +1,15 @@
+export { type LoopOptions, type RunOutcome, runLoop } from "./loop/loop.ts";
+export * from "./results/ledger.ts";
+export * from "./results/observer.ts";
+export * from "./results/results.ts";
+export { type Sampled, type SamplingOptions, type SamplingRequest, sample } from "./sampling/sampling.ts";
+export * from "./settings/config.ts";
+export { paperSettings, type Settings, settingsSchema, strategyNames } from "./settings/settings.ts";
+export { asCompletion, asConversation, ownPromptIds } from "./sources/conversation.ts";
+export { judgeTemplateFile, shownText, storedTemplate } from "./sources/files.ts";
+export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
+export { worldSettings } from "./sources/world.ts";
+export { codeVersion } from "./store/code-version.ts";
+export * from "./store/locks.ts";
+export * from "./store/store.ts";
+export { type StudyOptions, type StudyOutcome, studyRows, studySeeds } from "./study.ts";

@@ -1,0 +1,260 @@
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { openCheckpoint } from "@tempora/models";
+import { oracle, sharedPath } from "@tempora/testing";
+import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Observer } from "../results/observer.ts";
+import type { EventRow, RunResult } from "../results/results.ts";
+import { paperSettings, type Settings } from "../settings/settings.ts";
+import { worldSource } from "../sources/world.ts";
+import { lockFolder } from "../store/locks.ts";
+import { type LoopOptions, runLoop as runTheLoop } from "./loop.ts";
+import { tinySettings } from "./tiny.ts";
+
+let scratch: string;
+beforeAll(async () => {
+  scratch = await mkdtemp(join(tmpdir(), "tempora-loop-"));
+});
+afterAll(() => rm(scratch, { recursive: true, force: true }));
+
+/** Runs with one version of the code, whatever is edited while the tests run. */
+const runLoop = (options: LoopOptions) => runTheLoop({ codeVersion: "test", ...options });
+
+const config = (runs: string, settings: Settings = tinySettings(), run = "run") => ({ run, runs, settings });
+
+/** Hash of every artifact by its path. The log of durations is none, nor is what a lock leaves while it is held. */
+async function artifacts(folder: string): Promise<Record<string, string>> {
+  const names = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = names.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const hashes: Record<string, string> = {};
+  for (const file of files.sort()) {
+    const name = relative(folder, file);
+    if (name === "timings.log" || name.startsWith(".lock")) continue;
+    hashes[name] = createHash("sha256")
+      .update(await readFile(file))
+      .digest("hex");
+  }
+  return hashes;
+}
+
+/** Runs the loop in a process of its own and kills it when `when` says so. Fails when it ended by itself. */
+async function killedRun(runs: string, when: (line: string) => boolean): Promise<void> {
+  const script = `
+    import { worldSource } from "../sources/world.ts";
+import { runLoop } from "./loop.ts";
+    import { tinySettings } from "./tiny.ts";
+    const say = (text) => process.stdout.write(text + "\\n");
+    const observer = { begin: (s) => say("begin " + s.label), progress: (id, done) => say("progress " + id + " " + done),
+      finish: (id) => say("finish " + id), note() {} };
+    await runLoop({ config: { run: "run", runs: ${JSON.stringify(runs)}, settings: tinySettings() }, codeVersion: "test",
+      observer });`;
+  const child = spawn(process.execPath, ["-e", script], {
+    cwd: import.meta.dirname,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let rest = "";
+  child.stdout.on("data", (data: Buffer) => {
+    const lines = (rest + data.toString()).split("\n");
+    rest = lines.pop() ?? "";
+    if (lines.some(when)) child.kill("SIGKILL");
+  });
+  const signal = await new Promise((done) => child.once("exit", (_code, by) => done(by)));
+  expect(signal).toBe("SIGKILL");
+}
+
+describe("runLoop in the embedded world", () => {
+  let folder: string;
+  let result: RunResult;
+  let reference: Record<string, string>;
+  const labels: string[] = [];
+
+  beforeAll(async () => {
+    const observer: Observer = {
+      begin: ({ label }) => labels.push(label),
+      progress() {},
+      finish() {},
+      note() {},
+    };
+    const outcome = await runLoop({ config: config(join(scratch, "first")), observer });
+    ({ folder, result } = outcome);
+    expect(outcome.stages.computed).toBeGreaterThan(10);
+    reference = await artifacts(folder);
+  }, 300_000);
+
+  it("leaves a finished run with both strategies, every model and the ledger", async () => {
+    const saved = JSON.parse(await readFile(join(folder, "run.json"), "utf8")) as RunResult;
+    expect(saved).toEqual(JSON.parse(JSON.stringify(result)));
+    expect(saved.status).toBe("finished");
+    expect(saved.strategies.map(({ name, folder: place }) => [name, place])).toEqual([
+      ["temporal", ""],
+      ["self-rewarding", "self-rewarding/"],
+    ]);
+    const [temporal] = saved.strategies;
+    expect(temporal?.models.map(({ model }) => model)).toEqual(["M0", "M1", "M2"]);
+    expect(temporal?.iterations.map(({ phases }) => phases.map(({ trained }) => trained))).toEqual([
+      ["F1", "M1"],
+      ["F2", "M2"],
+    ]);
+    const entries = temporal?.iterations.flatMap(({ ledger }) => ledger) ?? [];
+    expect(entries.reduce((sum, { flops }) => sum + flops, 0)).toBeCloseTo(temporal?.totals.flops ?? 0, -3);
+    for (const { folder: model } of temporal?.models ?? []) await openCheckpoint(join(folder, model));
+  });
+
+  it("gives the baseline the compute that comes nearest", () => {
+    const [temporal, baseline] = result.strategies;
+    const target = temporal?.totals.flops ?? 0;
+    const spent = baseline?.totals.flops ?? 0;
+    const iterations = baseline?.iterations ?? [];
+    const last = iterations.at(-1)?.ledger.reduce((sum, { flops }) => sum + flops, 0) ?? 0;
+    expect(iterations.length).toBeGreaterThan(2);
+    expect(Math.abs(spent - target)).toBeLessThanOrEqual(last);
+  });
+
+  it("takes the past pool from M0 and shares it with the current one in the first iteration", async () => {
+    const roles = async (iteration: number) => {
+      const rows = await readAllRows(join(folder, `iterations/${iteration}/candidates.jsonl`));
+      return new Set(rows.map(({ value }) => `${value.role} ${value.model}`));
+    };
+    expect(await roles(1)).toEqual(new Set(["current M0", "future F1"]));
+    expect(await roles(2)).toEqual(new Set(["current M1", "past M0", "future F2"]));
+  });
+
+  it("writes pairs that are strictly ordered by score and that our own dpo reads as they are", async () => {
+    const tokenizer = await Tokenizer.load(join(folder, "models/M0"));
+    for (const name of ["pairs-future", "pairs"]) {
+      const file = join(folder, `iterations/2/${name}.jsonl`);
+      const rows = await readAllRows(file);
+      expect(rows.length).toBeGreaterThan(0);
+      for (const row of rows) {
+        expect(row.value.chosen_score as number).toBeGreaterThan(row.value.rejected_score as number);
+        expect(Object.keys(row.value).slice(0, 3)).toEqual(["prompt", "chosen", "rejected"]);
+        tokenizePreference(preferenceRow(row, file), tokenizer, { maxLength: 128 });
+      }
+    }
+  });
+
+  it("logs one event for every step of every model in training", async () => {
+    const events = (await readAllRows(join(folder, "events.jsonl"))).map(({ value }) => value as unknown as EventRow);
+    const steps = events.filter((row) => row.event === "step" && row.strategy === "temporal" && row.model === "M2");
+    expect(steps.length).toBe(result.strategies[0]?.iterations[1]?.phases[1]?.training.steps);
+    expect(events.filter(({ event }) => event === "stage").length).toBe(labels.length);
+  });
+
+  it("computes nothing the second time and leaves the same bytes", async () => {
+    const outcome = await runLoop({ config: config(join(scratch, "first")) });
+    expect(outcome.stages.computed).toBe(0);
+    expect(await artifacts(folder)).toEqual(reference);
+  });
+
+  it("leaves the same bytes in another place, after kills at several points", async () => {
+    const runs = join(scratch, "killed");
+    const at = (label: RegExp, progress: number) => {
+      let inside = false;
+      let count = 0;
+      return (line: string) => {
+        if (line.startsWith("begin")) inside = label.test(line);
+        return inside && line.startsWith("progress") && ++count === progress;
+      };
+    };
+    await killedRun(runs, at(/supervised training of M0/, 5));
+    await killedRun(runs, at(/candidates of M0$/, 50));
+    await killedRun(runs, at(/M0 judges candidates of M0/, 120));
+    await killedRun(runs, at(/training F1/, 1));
+    await killedRun(runs, at(/candidates of F2/, 20));
+    const outcome = await runLoop({ config: config(runs) });
+    expect(outcome.stages.reused).toBeGreaterThan(5);
+    expect(outcome.stages.computed).toBeGreaterThan(5);
+    expect(await artifacts(outcome.folder)).toEqual(reference);
+  }, 600_000);
+
+  it("stops when asked, and goes on with the same bytes", async () => {
+    const runs = join(scratch, "aborted");
+    const controller = new AbortController();
+    let answers = 0;
+    const observer: Observer = {
+      begin() {},
+      progress(id) {
+        if (id.startsWith("answers") && ++answers === 30) controller.abort();
+      },
+      finish() {},
+      note() {},
+    };
+    await expect(runLoop({ config: config(runs), observer, signal: controller.signal })).rejects.toThrow(/abort/i);
+    const outcome = await runLoop({ config: config(runs) });
+    expect(await artifacts(outcome.folder)).toEqual(reference);
+  }, 300_000);
+
+  it("replaces a run of other settings and says which", async () => {
+    const notes: string[] = [];
+    const observer: Observer = { begin() {}, progress() {}, finish() {}, note: (text) => notes.push(text) };
+    const settings = { ...tinySettings(), iterations: 1, baselines: [] };
+    const outcome = await runLoop({ config: config(join(scratch, "aborted"), settings), observer });
+    expect(notes.join()).toContain("other settings (baselines, iterations)");
+    // All but the iteration's end is what the longer run has made.
+    expect(outcome.stages.computed).toBe(0);
+    await expect(stat(join(outcome.folder, "iterations/2"))).rejects.toThrow(/ENOENT/);
+  });
+
+  it("refuses a run that another process holds", async () => {
+    const lock = await lockFolder(join(scratch, "first", "run"), "The run", () => {});
+    await expect(runLoop({ config: config(join(scratch, "first")) })).rejects.toThrow(/The run is in use by process/);
+    await lock.release();
+  });
+});
+
+describe("runLoop from a checkpoint", () => {
+  it("stops with the counts and the remedy when the model cannot judge", async () => {
+    const settings: Settings = {
+      ...paperSettings,
+      model: oracle("llama", "policy"),
+      prompts: sharedPath("data", "vicuna_bench_questions.jsonl"),
+      candidates: 2,
+      promptsPerIteration: 4,
+      sampling: { ...paperSettings.sampling, maxNewTokens: 8 },
+      judge: { ...paperSettings.judge, sampling: { ...paperSettings.judge.sampling, maxNewTokens: 8 } },
+      evaluation: {
+        ...paperSettings.evaluation,
+        sampling: { ...paperSettings.evaluation.sampling, maxNewTokens: 8 },
+      },
+    };
+    await expect(runLoop({ config: config(join(scratch, "model"), settings) })).rejects.toThrow(
+      /The judge M0 is of no use .* judgements gave no score .*Train the model on graded examples/s,
+    );
+  });
+
+  it("trains a run's M0 on prompts of one's own, judged by the template that it carries", async () => {
+    const tiny = tinySettings();
+    const world = worldSource(tiny);
+    const prompts = join(scratch, "own.jsonl");
+    const texts = [...world.training(5, 40), ...world.heldOut(10)].map(({ text }) => JSON.stringify({ prompt: text }));
+    await writeFile(prompts, texts.join("\n"));
+    const settings: Settings = {
+      ...tiny,
+      model: join(scratch, "first/run/models/M0"),
+      prompts,
+      iterations: 1,
+      baselines: [],
+      replay: { ...tiny.replay, weight: 0 },
+    };
+    const { result, folder } = await runLoop({ config: config(join(scratch, "model"), settings, "own") });
+    expect(result).toMatchObject({ status: "finished", graded: false, start: { origin: "given" } });
+    const [, first] = result.strategies[0]?.models ?? [];
+    expect(first?.winRateBy).toBe("judge");
+    expect(first?.winRate?.count).toBeGreaterThan(0);
+    const [pair] = await readAllRows(join(folder, "iterations/1/pairs.jsonl"));
+    expect(pair?.value.prompt).toEqual([{ role: "user", content: expect.any(String) }]);
+  }, 300_000);
+
+  it("names the row of a prompt that is longer than the context", async () => {
+    const prompts = join(scratch, "long.jsonl");
+    await writeFile(prompts, `{"prompt":"Short?"}\n${JSON.stringify({ prompt: "long ".repeat(5000) })}\n`);
+    const settings = { ...paperSettings, model: oracle("llama", "policy"), prompts, promptsPerIteration: 2 };
+    await expect(runLoop({ config: config(join(scratch, "model"), settings, "long") })).rejects.toThrow(
+      /long.jsonl, row 2, field prompt/,
+    );
+  });
+});

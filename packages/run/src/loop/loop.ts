@@ -1,0 +1,246 @@
+import { join } from "node:path";
+import { deviceInfo } from "@tempora/engine";
+import { checkpointHash } from "@tempora/models";
+import { type StrategyName, strategies } from "@tempora/preferences";
+import { ModelHost } from "../models/model-host.ts";
+import type { ModelRef } from "../models/model-ref.ts";
+import { EventLog } from "../results/event-log.ts";
+import { addTotals, noTokens } from "../results/ledger.ts";
+import { type Observer, silentObserver } from "../results/observer.ts";
+import type { LedgerTotals, ModelResult, RunResult, StrategyResult } from "../results/results.ts";
+import type { ParsedConfig } from "../settings/config.ts";
+import type { Settings } from "../settings/settings.ts";
+import { fileSource } from "../sources/files.ts";
+import { worldSource } from "../sources/world.ts";
+import type { RunContext } from "../stages/context.ts";
+import { StrategyEnded } from "../stages/ended.ts";
+import { startModel } from "../stages/start.ts";
+import { codeVersion } from "../store/code-version.ts";
+import { lockFolder } from "../store/locks.ts";
+import { type Json, Store } from "../store/store.ts";
+import { evaluateModel } from "./evaluate.ts";
+import { runIteration } from "./iteration.ts";
+import { placeModel, prepareRunFolder, writeRun } from "./run-folder.ts";
+
+export interface LoopOptions {
+  config: ParsedConfig;
+  observer?: Observer;
+  signal?: AbortSignal | undefined;
+  /** Part of every stage's key; default: the hash of the sources. Equal code must have equal versions. */
+  codeVersion?: string;
+}
+
+export interface RunOutcome {
+  folder: string;
+  result: RunResult;
+  /** Stages of this call: how many were computed and how many were in the store. */
+  stages: { computed: number; reused: number };
+}
+
+/**
+ * The whole run: M0, the strategy, its baselines at equal compute, the evaluation of every model, the run folder. Running
+ * again goes on where an interrupted run stopped. Throws a TemporaError for bad input, a folder in use, or a judge of no use;
+ * an AbortError when the signal stopped it, with everything finished so far kept.
+ */
+export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
+  const { run, runs, settings } = options.config;
+  const folder = join(runs, run);
+  const lost = new AbortController();
+  const lock = await lockFolder(folder, "The run", (reason) => lost.abort(reason));
+  try {
+    const signal = options.signal === undefined ? lost.signal : AbortSignal.any([options.signal, lost.signal]);
+    const code = options.codeVersion ?? (await codeVersion());
+    const store = new Store(join(runs, ".store"), code);
+    return await new Run(folder, store, settings, options.observer ?? silentObserver, signal).run();
+  } finally {
+    await lock.release();
+  }
+}
+
+interface StrategyPlan {
+  first: ModelRef;
+  external: ModelRef | null;
+  name: StrategyName;
+  strategy: StrategyResult;
+  /** The compute to match, or null for the run's own strategy. */
+  target: LedgerTotals | null;
+  save(): Promise<void>;
+}
+
+class Run {
+  #computed = 0;
+  #reused = 0;
+
+  constructor(
+    readonly folder: string,
+    readonly store: Store,
+    readonly settings: Settings,
+    readonly watcher: Observer,
+    readonly signal: AbortSignal,
+  ) {}
+
+  async run(): Promise<RunOutcome> {
+    const { settings, folder, watcher } = this;
+    const observer = this.#counting(watcher);
+    const code = this.store.codeVersion;
+    const recorded = JSON.parse(JSON.stringify(settings)) as Record<string, Json>;
+    const differing = await prepareRunFolder(folder, { codeVersion: code, settings: recorded });
+    if (differing !== null) {
+      observer.note(`The run was made with other settings (${differing.join(", ")}): its files are replaced.`);
+    }
+    const source =
+      settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
+    using host = new ModelHost(settings.engine, this.signal);
+    using events = new EventLog(folder);
+    const context: RunContext = {
+      settings,
+      source,
+      store: this.store,
+      host,
+      observer,
+      events,
+      signal: this.signal,
+      numerics: numericsOf(settings),
+    };
+    const { model: first, result: start } = await startModel(context);
+    const loaded = await host.use(first);
+    const result: RunResult = {
+      format: 1,
+      status: "running",
+      codeVersion: code,
+      settings: recorded,
+      device: { device: loaded.engine.device, name: loaded.engine.deviceName, dtype: loaded.engine.dtype },
+      graded: source.trueScore !== null,
+      start,
+      strategies: [],
+    };
+    await placeModel(first.folder, join(folder, "models", first.name));
+    await this.#strategies(context, first, result);
+    result.status = "finished";
+    await writeRun(folder, result);
+    return { folder, result, stages: { computed: this.#computed, reused: this.#reused } };
+  }
+
+  async #strategies(context: RunContext, first: ModelRef, result: RunResult): Promise<void> {
+    const { settings, folder } = this;
+    const external = await externalJudge(settings);
+    const base = await evaluateModel(context, {
+      model: first,
+      first,
+      referee: external ?? first,
+      runFolder: folder,
+      strategyFolder: "",
+      mustJudge: external === null,
+      position: { strategy: null, iteration: 0 },
+    });
+    let target: LedgerTotals | null = null;
+    for (const name of [settings.strategy, ...settings.baselines]) {
+      const strategy: StrategyResult = {
+        name,
+        folder: target === null ? "" : `${name}/`,
+        matches: target === null ? null : settings.strategy,
+        iterations: [],
+        models: [base],
+        totals: noTokens(),
+      };
+      result.strategies.push(strategy);
+      await this.#strategy(context, { first, external, name, strategy, target, save: () => writeRun(folder, result) });
+      target ??= strategy.totals;
+    }
+  }
+
+  async #strategy(context: RunContext, plan: StrategyPlan): Promise<void> {
+    let current = plan.first;
+    while (this.#goesOn(plan.strategy, plan.target)) {
+      try {
+        current = await this.#iteration(context, plan, current);
+      } catch (error) {
+        // The run is about its first strategy. That a baseline cannot go on is a finding of the comparison.
+        if (!(error instanceof StrategyEnded) || plan.target === null) throw error;
+        plan.strategy.stopped = error.message;
+        context.observer.note(`${plan.name} ends here: ${error.message}`);
+        return;
+      }
+      await plan.save();
+    }
+  }
+
+  /** One iteration with its evaluation; returns the next model. */
+  async #iteration(context: RunContext, plan: StrategyPlan, current: ModelRef): Promise<ModelRef> {
+    const { first, external, strategy } = plan;
+    const { next, result } = await runIteration(context, {
+      strategy: strategies[plan.name],
+      index: strategy.iterations.length,
+      current,
+      past: first,
+      judge: external ?? (this.settings.judge.role === "frozen" ? first : current),
+      runFolder: this.folder,
+      strategyFolder: strategy.folder,
+    });
+    await placeModel(next.folder, join(this.folder, strategy.folder, "models", next.name));
+    strategy.iterations.push(result);
+    strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
+    strategy.models.push(await this.#evaluate(context, next, plan));
+    return next;
+  }
+
+  #evaluate(context: RunContext, model: ModelRef, plan: StrategyPlan): Promise<ModelResult> {
+    return evaluateModel(context, {
+      model,
+      first: plan.first,
+      referee: plan.external ?? plan.first,
+      runFolder: this.folder,
+      strategyFolder: plan.strategy.folder,
+      // What a later judge is worth is a finding of the run; the loop itself stops when its judgements are of no use.
+      mustJudge: false,
+      position: { strategy: plan.strategy.name, iteration: plan.strategy.iterations.length },
+    });
+  }
+
+  /**
+   * A baseline goes on until its compute comes nearest to the target: another iteration is taken for as expensive as the
+   * last one, and must bring the sum closer.
+   */
+  #goesOn(strategy: StrategyResult, target: LedgerTotals | null): boolean {
+    const done = strategy.iterations.length;
+    if (target === null) return done < this.settings.iterations;
+    const last = strategy.iterations[done - 1];
+    if (last === undefined) return true;
+    if (done >= this.settings.maxBaselineIterations) return false;
+    const cost = last.ledger.reduce(addTotals, noTokens()).flops;
+    return strategy.totals.flops + cost / 2 < target.flops;
+  }
+
+  #counting(watcher: Observer): Observer {
+    return {
+      begin: (stage) => watcher.begin(stage),
+      progress: (id, done, extra) => watcher.progress(id, done, extra),
+      finish: (id, outcome) => {
+        if (outcome.reused) this.#reused++;
+        else this.#computed++;
+        watcher.finish(id, outcome);
+      },
+      note: (text) => watcher.note(text),
+    };
+  }
+}
+
+async function externalJudge(settings: Settings): Promise<ModelRef | null> {
+  const { role, model } = settings.judge;
+  if (role !== "external" || model === null) return null;
+  return { name: "judge", folder: model, hash: await checkpointHash(model) };
+}
+
+/** What decides the last bits of a number besides the code. */
+function numericsOf(settings: Settings): Json {
+  const info = deviceInfo();
+  const { device, dtype, threads } = settings.engine;
+  const cuda = device !== "cpu" && info.cuda.devices.length > 0;
+  return {
+    device: cuda ? (info.cuda.devices[0] ?? "cuda") : "cpu",
+    kernels: info.cpuKernels,
+    oneDnn: info.oneDnn,
+    threads: threads === 0 ? info.threads : threads,
+    dtype,
+  };
+}

@@ -1,0 +1,78 @@
+import { copyFile, link, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { fileError, systemErrorCode } from "@tempora/errors";
+import { writeJson } from "@tempora/text";
+import type { RunResult } from "../results/results.ts";
+import { strategyNames } from "../settings/settings.ts";
+import { canonical, type Json, makeFolder } from "../store/store.ts";
+
+/** Everything that a run writes into its folder: what is removed when other settings take its place. */
+const ownEntries = [
+  "run.json",
+  "events.jsonl",
+  "report.html",
+  "timings.log",
+  "models",
+  "iterations",
+  "evaluation",
+  ...strategyNames,
+];
+
+/**
+ * Prepares the folder. Files of a run with other settings or other code go away first: what of it is still valid lies in
+ * the store and costs nothing to make again. Returns the settings' fields that differ, or null for a fresh or equal run.
+ */
+export async function prepareRunFolder(
+  folder: string,
+  identity: { codeVersion: string; settings: Record<string, Json> },
+): Promise<string[] | null> {
+  await makeFolder(folder);
+  const before = await readRun(folder);
+  if (before === null) return null;
+  const differing = Object.keys(identity.settings).filter(
+    (key) => canonical((before.settings[key] ?? null) as Json) !== canonical(identity.settings[key] ?? null),
+  );
+  if (before.codeVersion !== identity.codeVersion) differing.push("the code");
+  if (differing.length === 0) return null;
+  for (const name of ownEntries) await rm(join(folder, name), { recursive: true, force: true });
+  return differing;
+}
+
+async function readRun(folder: string): Promise<RunResult | null> {
+  const file = join(folder, "run.json");
+  try {
+    return JSON.parse(await readFile(file, "utf8")) as RunResult;
+  } catch (error) {
+    // Missing: a fresh run. Not JSON: not of our making as it stands, and written anew.
+    if (systemErrorCode(error) === "ENOENT" || error instanceof SyntaxError) return null;
+    throw fileError(error, "Cannot read the run", file);
+  }
+}
+
+export async function writeRun(folder: string, result: RunResult): Promise<void> {
+  await writeJson(join(folder, "run.json"), result);
+}
+
+/** Shows a checkpoint of the store in the run folder: its files are linked, or copied where links do not work. */
+export async function placeModel(checkpoint: string, target: string): Promise<void> {
+  const partial = `${target}.partial`;
+  try {
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true });
+    for (const name of await readdir(checkpoint)) await linkOrCopy(join(checkpoint, name), join(partial, name));
+    await rm(target, { recursive: true, force: true });
+    await rename(partial, target);
+  } catch (error) {
+    throw fileError(error, "Cannot place the model", target);
+  }
+}
+
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code !== "EXDEV" && code !== "EPERM" && code !== "ENOTSUP" && code !== "EMLINK") throw error;
+    await copyFile(from, to);
+  }
+}

@@ -1,0 +1,92 @@
+import { type DType, Engine } from "@tempora/engine";
+import { type Checkpoint, openCheckpoint } from "@tempora/models";
+import { Tokenizer } from "@tempora/text";
+import type { Settings } from "../settings/settings.ts";
+import type { ModelRef } from "./model-ref.ts";
+
+/** A model in memory, ready to compute. */
+export interface LoadedModel {
+  engine: Engine;
+  tokenizer: Tokenizer;
+  checkpoint: Checkpoint;
+  /** Ids that end a completion. */
+  endTokens: number[];
+}
+
+interface Slot {
+  engine: Engine;
+  /** Hash of the weights that the engine holds, or null while they are in training. */
+  hash: string | null;
+}
+
+/**
+ * Keeps one engine for each model shape and swaps weight sets in: past, current, future and judge are names of
+ * checkpoints, not further copies in memory. Disposing frees every engine.
+ */
+export class ModelHost implements Disposable {
+  #slots = new Map<string, Slot>();
+  #opened = new Map<string, { checkpoint: Checkpoint; tokenizer: Tokenizer }>();
+
+  constructor(
+    readonly options: Settings["engine"],
+    readonly signal: AbortSignal | undefined,
+  ) {}
+
+  /** The model's engine with its weights. Valid until the next call. */
+  async use(model: ModelRef): Promise<LoadedModel> {
+    const { checkpoint, tokenizer } = await this.open(model);
+    const key = this.#key(checkpoint);
+    let slot = this.#slots.get(key);
+    if (slot === undefined) {
+      const engine = await Engine.load(checkpoint, {
+        device: this.options.device,
+        threads: this.options.threads,
+        dtype: this.dtypeOf(checkpoint),
+        ...(this.signal === undefined ? {} : { signal: this.signal }),
+      });
+      slot = { engine, hash: model.hash };
+      this.#slots.set(key, slot);
+    } else if (slot.hash !== model.hash) {
+      slot.hash = null;
+      await slot.engine.setParameters(checkpoint);
+      slot.hash = model.hash;
+    }
+    const endTokens = checkpoint.endTokens.length > 0 ? checkpoint.endTokens : eosOf(tokenizer);
+    return { engine: slot.engine, tokenizer, checkpoint, endTokens };
+  }
+
+  /** As `use`, for training: afterwards the engine's weights belong to no checkpoint. */
+  async useForTraining(model: ModelRef): Promise<LoadedModel> {
+    const loaded = await this.use(model);
+    const slot = this.#slots.get(this.#key(loaded.checkpoint));
+    if (slot !== undefined) slot.hash = null;
+    return loaded;
+  }
+
+  async open(model: ModelRef): Promise<{ checkpoint: Checkpoint; tokenizer: Tokenizer }> {
+    let opened = this.#opened.get(model.hash);
+    if (opened === undefined) {
+      opened = { checkpoint: await openCheckpoint(model.folder), tokenizer: await Tokenizer.load(model.folder) };
+      this.#opened.set(model.hash, opened);
+    }
+    return opened;
+  }
+
+  /** Element type in which this run computes and saves the model. */
+  dtypeOf(checkpoint: { dtype: DType }): DType {
+    return this.options.dtype ?? checkpoint.dtype;
+  }
+
+  #key(checkpoint: Checkpoint): string {
+    return JSON.stringify([checkpoint.config, this.dtypeOf(checkpoint)]);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { engine } of this.#slots.values()) engine.dispose();
+    this.#slots.clear();
+  }
+}
+
+function eosOf(tokenizer: Tokenizer): number[] {
+  return tokenizer.eosId === null ? [] : [tokenizer.eosId];
+}

@@ -1,0 +1,276 @@
+/**
+ * What a run folder holds, as types. All paths are relative to the run folder; nothing here depends on the clock, the
+ * run's name or where it lies, so that the same settings give the same bytes. Wall-clock times are in `timings.log` only.
+ *
+ *     run.json                           RunResult
+ *     events.jsonl                       EventRow, one a line, in the order in which a run without interruption writes them
+ *     models/M0, models/M1, ...          checkpoints of the first strategy (M0 belongs to all)
+ *     iterations/<n>/candidates.jsonl    CandidateRow
+ *     iterations/<n>/judgements.jsonl    JudgementRow
+ *     iterations/<n>/pairs-future.jsonl  PairRow of phase 1, which train the temporary future model (two-phase strategies)
+ *     iterations/<n>/pairs.jsonl         PairRow that train the next model
+ *     evaluation/<model>.jsonl           AnswerRow
+ *     <strategy>/...                     the same for every further strategy
+ */
+
+import type { Interval, JudgementAudit, Role } from "@tempora/preferences";
+import type { Metrics } from "@tempora/training";
+
+/** A mean with its 95 % interval over `count` values; the ends are null below two values. */
+export type Estimate = Interval;
+
+/** past: M0; current: the model of this iteration; future: trained from it in phase 1. */
+export type PoolRole = Role;
+
+export interface Message {
+  role: string;
+  content: string;
+}
+
+/** One sampled answer. `id` is unique within its iteration. */
+export interface CandidateRow {
+  id: string;
+  prompt_id: string;
+  prompt: string | Message[];
+  role: PoolRole;
+  /** "M0", "M1", ... or "F1", "F2", ... for the future model of an iteration. */
+  model: string;
+  sample: number;
+  text: string;
+  /** New tokens, the end token included. */
+  tokens: number;
+  /** Summed log-prob of the new tokens under the sampling model, at temperature 1. */
+  log_prob: number;
+  finish_reason: "stop" | "length";
+  /** Mean of the parsed judgements; null when none parsed. */
+  score: number | null;
+  /** Only where the tasks can be graded by a program. Never used in training. */
+  true_score: number | null;
+}
+
+/** One sampled judgement of a prompt's answer. Equal answers to a prompt are judged once. */
+export interface JudgementRow {
+  prompt_id: string;
+  /** The first candidate with this text. */
+  candidate_id: string;
+  /** Model that judged. */
+  judge: string;
+  sample: number;
+  /** 0, or the number of the retry after a judgement that did not parse. */
+  attempt: number;
+  text: string;
+  score: number | null;
+  failure: string | null;
+}
+
+/** TRL's columns first: TRL trains on this file as it is. */
+export interface PairRow {
+  prompt: string | Message[];
+  chosen: string | Message[];
+  rejected: string | Message[];
+  prompt_id: string;
+  iteration: number;
+  phase: number;
+  chosen_score: number;
+  rejected_score: number;
+  chosen_role: PoolRole;
+  rejected_role: PoolRole;
+  chosen_model: string;
+  rejected_model: string;
+  chosen_id: string;
+  rejected_id: string;
+  chosen_true_score: number | null;
+  rejected_true_score: number | null;
+}
+
+/** One held-out answer of one model. */
+export interface AnswerRow {
+  prompt_id: string;
+  prompt: string | Message[];
+  text: string;
+  tokens: number;
+  finish_reason: "stop" | "length";
+  true_score: number | null;
+  /** Score by M0 as a judge, where there is no true score. */
+  judged_score: number | null;
+}
+
+/** Tokens and floating point operations of one stage. Formulas: ledger.ts. */
+export interface LedgerEntry {
+  iteration: number;
+  stage: "generate" | "judge" | "reference" | "train";
+  /** What for, e.g. "candidates of M1". */
+  label: string;
+  promptTokens: number;
+  generatedTokens: number;
+  judgedTokens: number;
+  scoredTokens: number;
+  trainedTokens: number;
+  flops: number;
+}
+
+export type LedgerTotals = Omit<LedgerEntry, "iteration" | "stage" | "label">;
+
+/** How the judgements of one pool went. Counts every attempt, retries included. */
+export interface JudgeAudit extends JudgementAudit {
+  judge: string;
+  /** Responses without one parsed judgement: left out of the pairs. */
+  unscored: number;
+}
+
+export interface TrainingResult {
+  steps: number;
+  tokens: number;
+  first: Metrics;
+  last: Metrics;
+  /** Means over the last quarter of the steps. */
+  finalLoss: number;
+  finalMargin: number;
+  finalAccuracy: number;
+  /** Mean σ(−margin): near 0 the pairs teach nothing any more. */
+  finalDpoWeight: number;
+  finalGradNorm: number;
+}
+
+export interface PhaseResult {
+  /** 1-based. */
+  phase: number;
+  /** What the phase selects, e.g. "anchored rejection". */
+  name: string;
+  start: string;
+  /** The model that it trains: "F1" or "M1". */
+  trained: string;
+  pairsFile: string;
+  pairs: number;
+  /** Prompts without a pair, by reason ("tie", "no-scores", ...). */
+  dropped: Record<string, number>;
+  chosenRoles: Partial<Record<PoolRole, number>>;
+  rejectedRoles: Partial<Record<PoolRole, number>>;
+  /** Score of chosen minus score of rejected, by the judge. */
+  scoreGap: Estimate;
+  /** The same by the true score, where there is one. */
+  trueGap: Estimate | null;
+  /** Cosine similarity of the last-layer representations of chosen and rejected under the start model. */
+  cosine: Estimate;
+  chosenLength: number;
+  rejectedLength: number;
+  training: TrainingResult;
+}
+
+export interface IterationResult {
+  /** 1-based: the folder's number. */
+  iteration: number;
+  prompts: number;
+  start: string;
+  next: string;
+  candidatesFile: string;
+  judgementsFile: string;
+  phases: PhaseResult[];
+  /** One for each judged pool, in order: current, past, future. */
+  audits: (JudgeAudit & { role: PoolRole; model: string })[];
+  ledger: LedgerEntry[];
+}
+
+/** A model as a judge, on one fixed set: M0's sampled answers to the held-out prompts. */
+export interface JudgeQuality extends JudgeAudit {
+  /** Rank correlation with the true score; null without one. */
+  spearman: number | null;
+  /** The same on the model's own held-out answers, which are ever more alike as it improves. */
+  spearmanOwn: number | null;
+}
+
+export interface ModelResult {
+  model: string;
+  folder: string;
+  answersFile: string;
+  trueScore: Estimate | null;
+  /** Share of held-out prompts won against M0, a tie counting one half; null for M0. */
+  winRate: Estimate | null;
+  winRateBy: "true score" | "judge";
+  /** Mean tokens of a held-out answer. */
+  answerLength: number;
+  judge: JudgeQuality;
+}
+
+export interface StrategyResult {
+  name: string;
+  /** "" for the run folder itself, else "<strategy>/". */
+  folder: string;
+  /** The strategy whose compute it was given, or null when its number of iterations was set. */
+  matches: string | null;
+  iterations: IterationResult[];
+  /** M0 first, then the model after each iteration. */
+  models: ModelResult[];
+  totals: LedgerTotals;
+  /** Why a baseline ended before its compute was spent: its judge collapsed, or there were no pairs left. */
+  stopped?: string;
+}
+
+/** How M0 was made, when the run made it. */
+export interface StartResult {
+  /** "trained" by this run's supervised stage, or "given". */
+  origin: "trained" | "given";
+  checkpointHash: string;
+  parameters: number;
+  steps: number;
+  tokens: number;
+  flops: number;
+  finalLoss: number | null;
+}
+
+export interface RunResult {
+  format: 1;
+  status: "running" | "finished";
+  /** Hash of the sources that decide the outputs. */
+  codeVersion: string;
+  /** The settings of the run, every default filled in. */
+  settings: Record<string, unknown>;
+  device: { device: string; name: string; dtype: string };
+  /** Whether a program grades the answers. */
+  graded: boolean;
+  start: StartResult;
+  strategies: StrategyResult[];
+}
+
+/** A line of events.jsonl. */
+export type EventRow =
+  | ({
+      event: "step";
+      strategy: string | null;
+      iteration: number;
+      phase: number;
+      /** The model in training. */
+      model: string;
+    } & Metrics)
+  | {
+      event: "stage";
+      strategy: string | null;
+      iteration: number;
+      kind: string;
+      label: string;
+      /** First 16 digits of the stage's key in the store. */
+      key: string;
+    };
+
+/** A study over seeds: one value of every measure for each seed, and its mean. */
+export interface StudyResult {
+  format: 1;
+  seeds: number[];
+  /** Run folders, relative to the study's folder. */
+  runs: string[];
+  rows: {
+    strategy: string;
+    /** "M0", "M1", ..., or "last". */
+    model: string;
+    measure:
+      | "true score"
+      | "win rate"
+      | "judge spearman"
+      | "judge spearman, own answers"
+      | "score gap"
+      | "cosine"
+      | "flops";
+    values: number[];
+    estimate: Estimate;
+  }[];
+}

@@ -1,0 +1,142 @@
+import { TemporaError } from "@tempora/errors";
+import { type Settings, settingsSchema } from "./settings.ts";
+
+type Partially<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: Partially<T[K]> } : T;
+
+/** What tempora.config.ts gives: any part of the settings; the rest are the defaults. */
+export type TemporaConfig = Partially<Settings> & {
+  /** Name of the run's folder. Default: made from the source and the strategy. */
+  run?: string;
+  /** Folder that holds the runs and the store that they share. Default "runs". */
+  runs?: string;
+};
+
+/** Types a configuration file: `export default defineConfig({ iterations: 3 })`. */
+export function defineConfig(config: TemporaConfig): TemporaConfig {
+  return config;
+}
+
+export interface ParsedConfig {
+  run: string;
+  runs: string;
+  settings: Settings;
+}
+
+/** Later configurations override earlier ones, field by field; lists are replaced whole. */
+export function mergeConfigs(...configs: readonly TemporaConfig[]): TemporaConfig {
+  return configs.reduce<Record<string, unknown>>((merged, config) => merge(merged, config), {}) as TemporaConfig;
+}
+
+/**
+ * Fills in the defaults and checks every field. `defaults` are the settings that hold where the configuration is silent.
+ * Throws a TemporaError that names the field, what was given and what is expected.
+ */
+export function parseConfig(config: unknown, defaults: Settings, file?: string): ParsedConfig {
+  const where = file === undefined ? {} : { file };
+  if (!isRecord(config)) {
+    throw new TemporaError("The configuration is not an object", {
+      where,
+      remedy: "Export an object by default: export default defineConfig({ ... }).",
+    });
+  }
+  const { run, runs, ...rest } = config;
+  const result = settingsSchema.safeParse(merge(defaults, rest));
+  if (!result.success) {
+    const issue = result.error.issues[0];
+    const path = issue?.path.join(".") ?? "";
+    const unknown = issue?.code === "unrecognized_keys" ? issue.keys[0] : undefined;
+    const field = unknown === undefined ? path : [path, unknown].filter((part) => part !== "").join(".");
+    throw new TemporaError(
+      unknown === undefined
+        ? `The setting ${field} is ${JSON.stringify(valueAt(rest, issue?.path ?? []))}: ${lower(issue?.message ?? "")}`
+        : `There is no setting ${field}`,
+      { where: { ...where, field }, remedy: "Correct it; packages/run/src/settings/settings.ts lists every setting." },
+    );
+  }
+  const settings = result.data;
+  checkTogether(settings, where);
+  return {
+    settings,
+    runs: folderName(runs, "runs", "runs", where),
+    run: runName(run, settings, where),
+  };
+}
+
+function checkTogether(settings: Settings, where: { file?: string }): void {
+  const fail = (what: string, field: string, remedy: string): never => {
+    throw new TemporaError(what, { where: { ...where, field }, remedy });
+  };
+  if (settings.model !== null && settings.prompts === null) {
+    fail("A model is given without prompts", "prompts", "Name a file of prompts (--prompts FILE).");
+  }
+  if (settings.model === null && settings.prompts !== null) {
+    fail("Prompts are given without a model", "model", "Name the checkpoint to start from (--model FOLDER).");
+  }
+  if (settings.model === null && settings.heldOutPrompts !== null) {
+    fail("Held-out prompts are given without a model", "model", "Name the checkpoint to start from (--model FOLDER).");
+  }
+  if (settings.judge.role === "external" && settings.judge.model === null) {
+    fail("The judge is external and no model is named", "judge.model", "Name the judge's checkpoint folder.");
+  }
+  if (settings.judge.role !== "external" && settings.judge.model !== null) {
+    fail("A judge's model is named that does not judge", "judge.role", 'Set judge.role to "external".');
+  }
+  if (settings.model !== null && settings.replay.weight > 0 && settings.replay.data === null) {
+    fail("Replay needs graded examples", "replay.data", "Name a file of {prompt, completion} rows, or set weight 0.");
+  }
+  if (settings.baselines.includes(settings.strategy)) {
+    fail(`The strategy ${settings.strategy} is its own baseline`, "baselines", "Remove it from the baselines.");
+  }
+  if (new Set(settings.baselines).size < settings.baselines.length) {
+    fail("A baseline is named twice", "baselines", "Name each baseline once.");
+  }
+  const smooth = settings.loss.labelSmoothing;
+  for (const { type } of settings.loss.terms) {
+    if (type === "exo_pair" && smooth === 0) {
+      fail("exo_pair needs label smoothing", "loss.labelSmoothing", "Give a value above 0, as 0.001.");
+    }
+  }
+}
+
+function runName(run: unknown, settings: Settings, where: { file?: string }): string {
+  if (run === undefined) return `${settings.model === null ? "world" : "run"}-${settings.strategy}`;
+  if (typeof run === "string" && /^[\p{L}\p{N}][\p{L}\p{N}._-]*$/u.test(run)) return run;
+  throw new TemporaError(`The run's name is ${JSON.stringify(run)}`, {
+    where: { ...where, field: "run" },
+    remedy: "Use letters, digits, '.', '_' and '-' (the name is a folder's).",
+  });
+}
+
+function folderName(value: unknown, fallback: string, field: string, where: { file?: string }): string {
+  if (value === undefined) return fallback;
+  if (typeof value === "string" && value !== "") return value;
+  throw new TemporaError(`The setting ${field} is ${JSON.stringify(value)}`, {
+    where: { ...where, field },
+    remedy: "Give the path of a folder.",
+  });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function merge(base: Record<string, unknown>, over: Record<string, unknown>): Record<string, unknown> {
+  const merged: Record<string, unknown> = { ...base };
+  for (const [key, value] of Object.entries(over)) {
+    if (value === undefined) continue;
+    const before = merged[key];
+    merged[key] = isRecord(before) && isRecord(value) ? merge(before, value) : value;
+  }
+  return merged;
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (inner, key) => (typeof inner === "object" && inner !== null ? Reflect.get(inner, key) : undefined),
+    value,
+  );
+}
+
+function lower(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}

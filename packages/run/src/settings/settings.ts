@@ -1,0 +1,201 @@
+import { lossTypes } from "@tempora/engine";
+import { schedulers } from "@tempora/training";
+import { z } from "zod";
+
+const positive = z.number().positive();
+const share = z.number().min(0).max(1);
+const count = z.int().min(1);
+const amount = z.number().min(0);
+
+const sampling = z.strictObject({
+  /** 0: greedy. */
+  temperature: amount,
+  topP: z.number().gt(0).max(1),
+  /** 0: all tokens. */
+  topK: z.int().min(0),
+  maxNewTokens: count,
+});
+
+const training = z.strictObject({
+  learningRate: amount,
+  scheduler: z.enum(schedulers),
+  warmupSteps: z.int().min(0),
+  weightDecay: amount,
+  /** 0: no clipping. */
+  maxGradNorm: amount,
+  /** Pairs (supervised training: rows) of an optimizer step. */
+  batchPairs: count,
+  /** Tokens of a micro-batch at most: what bounds the memory. */
+  maxTokens: count,
+  epochs: count,
+  shuffle: z.boolean(),
+  betas: z.tuple([share, share]),
+  epsilon: positive,
+  checkpointing: z.boolean(),
+});
+
+export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
+
+/** Every setting of a run, complete. `TemporaConfig` is the same with every field optional. */
+export const settingsSchema = z.strictObject({
+  /** Folder of the checkpoint that is M0; null: the embedded world, whose M0 the run trains. */
+  model: z.string().min(1).nullable(),
+  /** File of prompts (JSONL, JSON, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
+  prompts: z.string().min(1).nullable(),
+  /** File of held-out prompts; null: the last rows of `prompts` are held out. */
+  heldOutPrompts: z.string().min(1).nullable(),
+  seed: z.int().min(0),
+  strategy: z.enum(strategyNames),
+  /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
+  baselines: z.array(z.enum(strategyNames)),
+  iterations: count,
+  /** Most iterations of a baseline, whatever compute is left. */
+  maxBaselineIterations: count,
+  promptsPerIteration: count,
+  /** Answers sampled to each prompt by each model. */
+  candidates: z.int().min(2),
+  sampling,
+  judge: z.strictObject({
+    /** current: the model in training, as in the paper; frozen: M0 throughout; external: the checkpoint `model`. */
+    role: z.enum(["current", "frozen", "external"]),
+    model: z.string().min(1).nullable(),
+    /** Judgements averaged for each answer. */
+    judgements: count,
+    aggregation: z.enum(["mean", "median"]),
+    /** How often a judgement that does not parse is sampled again. */
+    retries: z.int().min(0),
+    sampling,
+    /** Judge's instruction with one {prompt} and one {response}; null: the additive five-point rubric. */
+    template: z.strictObject({ name: z.string().min(1), text: z.string().min(1), maxScore: positive }).nullable(),
+    /** When a judge counts as collapsed and the run stops. */
+    limits: z.strictObject({
+      minJudgements: z.int().min(0),
+      maxFailureRate: share,
+      minVariance: amount,
+      maxEqualShare: share,
+      maxTieRate: share,
+    }),
+  }),
+  selection: z.strictObject({
+    /** A pair is kept when its scores differ by more than this. */
+    minimumGap: amount,
+    /** Meta-Rewarding's length control; null: off. */
+    lengthControl: z.strictObject({ rho: share }).nullable(),
+  }),
+  loss: z.strictObject({
+    terms: z.array(z.strictObject({ type: z.enum(lossTypes), weight: z.number() })).min(1),
+    beta: positive,
+    labelSmoothing: z.number().min(0).lt(0.5),
+    discopopTau: positive,
+    /** Weight of a supervised term on the chosen answer beside `terms`; 0: none. */
+    sftWeight: amount,
+  }),
+  training,
+  replay: z.strictObject({
+    /** Weight of graded examples (EFT) trained beside the pairs in each step; 0: none. */
+    weight: amount,
+    /** Rows in each step. */
+    perStep: count,
+    /** File of {prompt, completion} rows; null: the world's own graded examples. */
+    data: z.string().min(1).nullable(),
+  }),
+  start: z.strictObject({
+    /** Files of {prompt, completion} rows to fine-tune a given model on first (IFT and EFT). */
+    data: z.array(z.string().min(1)),
+    /** The world's demonstrations (IFT) and graded examples (EFT). */
+    demonstrations: z.int().min(0),
+    gradedExamples: z.int().min(0),
+    training,
+  }),
+  evaluation: z.strictObject({
+    /** Held-out prompts. */
+    prompts: count,
+    sampling,
+    /** Held-out prompts whose answers by M0 every model judges, to see what its judgement is worth. */
+    judgedPrompts: count,
+    /** Judgements of each of them. */
+    judgements: count,
+  }),
+  generation: z.strictObject({
+    /** Rows decoded at once at most. */
+    maxRows: count,
+    /** Tokens of the KV cache at most. */
+    maxCacheTokens: count,
+  }),
+  /** A long training saves its state so often (wall clock); a killed one goes on from there. The result is the same. */
+  saveStateSeconds: amount,
+  engine: z.strictObject({
+    device: z.enum(["auto", "cpu", "cuda"]),
+    /** null: the checkpoint's own. */
+    dtype: z.enum(["f32", "bf16"]).nullable(),
+    /** 0: all cores. */
+    threads: z.int().min(0),
+  }),
+});
+
+export type Settings = z.infer<typeof settingsSchema>;
+
+const paperTraining: Settings["training"] = {
+  learningRate: 1e-6,
+  scheduler: "linear",
+  warmupSteps: 10,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  batchPairs: 16,
+  maxTokens: 8192,
+  epochs: 1,
+  shuffle: true,
+  betas: [0.9, 0.999],
+  epsilon: 1e-8,
+  checkpointing: false,
+};
+
+/** Settings for a given checkpoint: what the paper (arXiv:2508.06026) gives, and our choice where it is silent. */
+export const paperSettings: Settings = {
+  model: null,
+  prompts: null,
+  heldOutPrompts: null,
+  seed: 0,
+  strategy: "temporal",
+  baselines: [],
+  iterations: 2,
+  maxBaselineIterations: 12,
+  promptsPerIteration: 4000,
+  candidates: 7,
+  sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 512 },
+  judge: {
+    role: "current",
+    model: null,
+    judgements: 3,
+    aggregation: "mean",
+    retries: 3,
+    sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 256 },
+    template: null,
+    limits: { minJudgements: 20, maxFailureRate: 0.5, minVariance: 0.01, maxEqualShare: 0.98, maxTieRate: 0.95 },
+  },
+  selection: { minimumGap: 0, lengthControl: null },
+  loss: {
+    terms: [{ type: "sigmoid", weight: 1 }],
+    beta: 0.1,
+    labelSmoothing: 0,
+    discopopTau: 0.05,
+    sftWeight: 0,
+  },
+  training: paperTraining,
+  replay: { weight: 0, perStep: 16, data: null },
+  start: {
+    data: [],
+    demonstrations: 0,
+    gradedExamples: 0,
+    training: { ...paperTraining, learningRate: 5.5e-6, scheduler: "cosine" },
+  },
+  evaluation: {
+    prompts: 200,
+    judgedPrompts: 200,
+    sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 512 },
+    judgements: 3,
+  },
+  generation: { maxRows: 256, maxCacheTokens: 131072 },
+  saveStateSeconds: 300,
+  engine: { device: "auto", dtype: null, threads: 0 },
+};

@@ -1,0 +1,80 @@
+import { setImmediate } from "node:timers/promises";
+import type { Conversation, Tokenizer } from "@tempora/text";
+import { tokenizeCompletion, tokenizePreference, tokenizePrompt } from "@tempora/text";
+import type { PairIds, SupervisedRow } from "@tempora/training";
+import type { Example, Task } from "./source.ts";
+
+/** Where a row of the run's own making stands, for messages. */
+const ownFile = "(made by this run)";
+
+/** A plain prompt becomes a user's turn where the model has a chat template: it was trained on turns. */
+export function asConversation(prompt: Conversation, tokenizer: Tokenizer): Conversation {
+  if (typeof prompt !== "string" || !tokenizer.hasChatTemplate) return prompt;
+  return [{ role: "user", content: prompt }];
+}
+
+/** An answer in the form of its prompt: TRL wants both as strings or both as messages. */
+export function asCompletion(prompt: Conversation, answer: string): Conversation {
+  return typeof prompt === "string" ? answer : [{ role: "assistant", content: answer }];
+}
+
+/** Token ids of a task's prompt. Throws where it leaves no room for an answer. */
+export function promptIds(task: Task, tokenizer: Tokenizer, maxLength: number): number[] {
+  const row = {
+    file: task.where?.file ?? ownFile,
+    row: task.where?.row ?? 0,
+    prompt: asConversation(task.prompt, tokenizer),
+  };
+  return tokenizePrompt(row, tokenizer, { maxLength }).promptIds;
+}
+
+/** Token ids of a prompt that the run made itself, or null where the context has no room for it and one more token. */
+export function ownPromptIds(prompt: string, tokenizer: Tokenizer, maxLength: number): number[] | null {
+  const row = { file: ownFile, row: 0, prompt: asConversation(prompt, tokenizer) };
+  const ids = tokenizePrompt(row, tokenizer).promptIds;
+  return ids.length < maxLength ? ids : null;
+}
+
+function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
+  const place = { file: example.where?.file ?? ownFile, row: example.where?.row ?? 0 };
+  const wrap = typeof example.prompt === "string" && tokenizer.hasChatTemplate;
+  const completion =
+    wrap && typeof example.completion === "string"
+      ? [{ role: "assistant", content: example.completion }]
+      : example.completion;
+  const row = { ...place, prompt: asConversation(example.prompt, tokenizer), completion };
+  return { ...tokenizeCompletion(row, tokenizer, { maxLength }), where: place };
+}
+
+/** Token ids of many examples. Lets other work in between, so that progress shows and a stop is noticed. */
+export async function manyExampleIds(
+  examples: readonly Example[],
+  tokenizer: Tokenizer,
+  maxLength: number,
+  signal: AbortSignal | undefined,
+): Promise<SupervisedRow[]> {
+  const rows: SupervisedRow[] = [];
+  for (const example of examples) {
+    if (rows.length % 1000 === 0) {
+      await setImmediate();
+      signal?.throwIfAborted();
+    }
+    rows.push(exampleIds(example, tokenizer, maxLength));
+  }
+  return rows;
+}
+
+/**
+ * Token ids of a pair, exactly as TRL makes them from pairs.jsonl. An answer that ended at the context's edge has no room
+ * for its end token: it is cut there, as TRL cuts it.
+ */
+export function pairIds(
+  pair: { prompt: Conversation; chosen: Conversation; rejected: Conversation },
+  row: number,
+  file: string,
+  tokenizer: Tokenizer,
+  maxLength: number,
+): PairIds {
+  const ids = tokenizePreference({ file, row, ...pair }, tokenizer, { maxLength, truncate: true });
+  return { ...ids, where: { file, row } };
+}

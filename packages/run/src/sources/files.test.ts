@@ -1,0 +1,83 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { defaultJudgeTemplate } from "@tempora/preferences";
+import { sharedPath } from "@tempora/testing";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { paperSettings, type Settings } from "../settings/settings.ts";
+import { fileSource, judgeTemplateFile } from "./files.ts";
+
+let folder: string;
+let notes: string[];
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tempora-files-"));
+  await mkdir(join(folder, "model"));
+  notes = [];
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+async function source(rows: readonly unknown[], over: Partial<Settings> = {}) {
+  const prompts = join(folder, "prompts.jsonl");
+  await writeFile(prompts, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  return fileSource({ ...paperSettings, model: join(folder, "model"), prompts, ...over }, (text) => notes.push(text));
+}
+
+const numbered = (count: number) => Array.from({ length: count }, (_, k) => ({ prompt: `Question ${k}?` }));
+
+describe("fileSource", () => {
+  it("holds the last fifth out and gives each iteration prompts of its own", async () => {
+    const tasks = await source(numbered(50));
+    expect(tasks.heldOut(200).map(({ text }) => text)).toEqual(
+      Array.from({ length: 10 }, (_, k) => `Question ${40 + k}?`),
+    );
+    const [first, second] = [tasks.training(0, 4000), tasks.training(1, 4000)];
+    expect([first.length, second.length]).toEqual([20, 20]);
+    expect(new Set([...first, ...second].map(({ id }) => id)).size).toBe(40);
+    expect(notes).toEqual([]);
+  });
+
+  it("says so when a further iteration must use prompts again", async () => {
+    const tasks = await source(numbered(50));
+    expect(tasks.training(2, 4000).map(({ id }) => id)).toEqual(tasks.training(0, 4000).map(({ id }) => id));
+    expect(notes).toEqual([expect.stringContaining("Iteration 3 uses prompts again")]);
+  });
+
+  it("asks equal prompts once", async () => {
+    const tasks = await source([...numbered(10), ...numbered(10)]);
+    expect(tasks.training(0, 4).length + tasks.training(1, 4).length).toBe(8);
+  });
+
+  it("takes held-out prompts from their own file and never trains on them", async () => {
+    const heldOutPrompts = join(folder, "held.jsonl");
+    await writeFile(heldOutPrompts, `${JSON.stringify({ prompt: "Question 3?" })}\n`);
+    const tasks = await source(numbered(5), { heldOutPrompts, iterations: 1 });
+    expect(tasks.heldOut(9).map(({ text }) => text)).toEqual(["Question 3?"]);
+    expect(tasks.training(0, 9).map(({ text }) => text)).not.toContain("Question 3?");
+  });
+
+  it("reads real prompt collections", async () => {
+    for (const name of ["alpaca_eval.jsonl", "mt_bench_questions.jsonl", "self_instruct_user_oriented.jsonl"]) {
+      const settings = { ...paperSettings, model: join(folder, "model"), prompts: sharedPath("data", name) };
+      const tasks = await fileSource(settings, () => {});
+      expect(tasks.training(0, 5).every(({ text }) => text.length > 0)).toBe(true);
+    }
+  });
+
+  it("names the row that lacks a prompt, and refuses a single prompt", async () => {
+    await expect(source([{ prompt: "One?" }, { answer: "x" }])).rejects.toThrow(/prompts.jsonl, row 2, field prompt/);
+    await expect(source([{ prompt: "One?" }])).rejects.toThrow(/There are 1 different prompts/);
+  });
+
+  it("refuses token ids: a judge reads text", async () => {
+    await expect(source([{ prompt_ids: [1] }, { prompt_ids: [2] }])).rejects.toThrow(/needs text/);
+  });
+
+  it("judges by the template that the checkpoint carries, else by the five-point rubric", async () => {
+    expect((await source(numbered(5))).judgeTemplate).toEqual(defaultJudgeTemplate);
+    const template = { name: "mine", text: "{prompt} / {response} Score:", maxScore: 5 };
+    await writeFile(join(folder, "model", judgeTemplateFile), JSON.stringify(template));
+    expect((await source(numbered(5))).judgeTemplate).toEqual(template);
+    await writeFile(join(folder, "model", judgeTemplateFile), "{}");
+    await expect(source(numbered(5))).rejects.toThrow(/tempora_judge.json/);
+  });
+});

@@ -1,0 +1,150 @@
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileError, TemporaError } from "@tempora/errors";
+import { checkJudgeTemplate, defaultJudgeTemplate, type JudgeTemplate } from "@tempora/preferences";
+import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
+import { z } from "zod";
+import type { Settings } from "../settings/settings.ts";
+import { hashJson, type Json } from "../store/store.ts";
+import type { Example, Task, TaskSource } from "./source.ts";
+
+/** A checkpoint may carry the judge's instruction that it was trained for. */
+export const judgeTemplateFile = "tempora_judge.json";
+
+/** A checkpoint and files of prompts as a source of tasks. There is no true score. */
+export async function fileSource(settings: Settings, note: (text: string) => void): Promise<TaskSource> {
+  const { model, prompts } = settings;
+  if (model === null || prompts === null) {
+    throw new TemporaError("A run from files needs a model and prompts", {
+      remedy: "Give --model FOLDER and --prompts FILE.",
+    });
+  }
+  const all = await readTasks(prompts);
+  const { training, heldOut } = await splitTasks(all, settings, prompts);
+  const data = (await Promise.all(settings.start.data.map(readExamples))).flat();
+  const replay =
+    settings.replay.weight > 0 && settings.replay.data !== null ? await readExamples(settings.replay.data) : [];
+  const told = new Set<number>();
+  return {
+    identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
+    start: {
+      kind: "given",
+      folder: model,
+      data:
+        data.length === 0
+          ? null
+          : {
+              count: data.length,
+              identity: hashJson(data.map(({ prompt, completion }) => [prompt, completion] as unknown as Json)),
+              rows: () => data,
+            },
+    },
+    judgeTemplate: settings.judge.template ?? (await storedTemplate(model)) ?? defaultJudgeTemplate,
+    replay,
+    training: (iteration, count) => {
+      const chunk = chunkSize(training.length, settings, count);
+      if ((iteration + 1) * chunk > training.length && !told.has(iteration)) {
+        told.add(iteration);
+        note(`Iteration ${iteration + 1} uses prompts again: ${prompts} has ${training.length} for training.`);
+      }
+      return Array.from({ length: chunk }, (_, k) => training[(iteration * chunk + k) % training.length] as Task);
+    },
+    heldOut: (count) => heldOut.slice(0, count),
+    trueScore: null,
+  };
+}
+
+/** As many prompts as asked for, but no more than leave each iteration prompts of its own. */
+function chunkSize(available: number, settings: Settings, count: number): number {
+  return Math.max(1, Math.min(count, Math.floor(available / settings.iterations)));
+}
+
+async function readTasks(file: string): Promise<Task[]> {
+  const rows = await readAllRows(file);
+  const tasks: Task[] = [];
+  const seen = new Set<string>();
+  for (const source of rows) {
+    const parsed = promptRow(source, file);
+    if (!("prompt" in parsed)) throw noText(file, source.row, "prompt");
+    const { row, prompt } = parsed;
+    const id = createHash("sha256").update(JSON.stringify(prompt)).digest("hex").slice(0, 16);
+    // The same prompt twice would be answered with the same samples.
+    if (seen.has(id)) continue;
+    seen.add(id);
+    tasks.push({ id, prompt, text: shownText(prompt), where: { file, row } });
+  }
+  return tasks;
+}
+
+/** What the judge is shown: a single user's turn as it is, a longer conversation with its roles. */
+export function shownText(prompt: string | Message[]): string {
+  if (typeof prompt === "string") return prompt;
+  if (prompt.length === 1) return prompt[0]?.content ?? "";
+  return prompt.map(({ role, content }) => `${role}: ${content}`).join("\n\n");
+}
+
+async function splitTasks(
+  all: Task[],
+  settings: Settings,
+  file: string,
+): Promise<{ training: Task[]; heldOut: Task[] }> {
+  if (settings.heldOutPrompts !== null) {
+    const heldOut = await readTasks(settings.heldOutPrompts);
+    const apart = new Set(heldOut.map(({ id }) => id));
+    const training = all.filter(({ id }) => !apart.has(id));
+    if (training.length > 0) return { training, heldOut };
+    throw new TemporaError("Every prompt is held out", {
+      where: { file },
+      remedy: "Give prompts for training that are not in the held-out file.",
+    });
+  }
+  if (all.length < 2) {
+    throw new TemporaError(`There are ${all.length} different prompts`, {
+      where: { file },
+      remedy: "Give at least two: one to train on, one to hold out. Some hundred are a start.",
+    });
+  }
+  const held = Math.min(settings.evaluation.prompts, Math.max(1, Math.floor(all.length / 5)));
+  return { training: all.slice(0, -held), heldOut: all.slice(-held) };
+}
+
+async function readExamples(file: string): Promise<Example[]> {
+  const rows = await readAllRows(file);
+  return rows.map((source) => {
+    const parsed = completionRow(source, file);
+    if (!("prompt" in parsed)) throw noText(file, source.row, "prompt");
+    const { row, prompt, completion } = parsed;
+    return { prompt, completion, where: { file, row } };
+  });
+}
+
+function noText(file: string, row: number, field: string): TemporaError {
+  return new TemporaError("The row holds token ids; the loop needs text, which the judge can read", {
+    where: { file, row, field },
+    remedy: "Give the row as a string or as a list of {role, content}.",
+  });
+}
+
+const templateSchema = z.object({ name: z.string(), text: z.string(), maxScore: z.number() });
+
+/** The judge's instruction that a checkpoint carries, or null. */
+export async function storedTemplate(folder: string): Promise<JudgeTemplate | null> {
+  const file = join(folder, judgeTemplateFile);
+  if (!existsSync(file)) return null;
+  try {
+    const template = templateSchema.parse(JSON.parse(await readFile(file, "utf8")));
+    checkJudgeTemplate(template);
+    return template;
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof z.ZodError) {
+      throw new TemporaError("The judge's template is not { name, text, maxScore }", {
+        where: { file },
+        remedy: "Correct the file, remove it, or set judge.template.",
+        cause: error,
+      });
+    }
+    throw fileError(error, "Cannot read the judge's template", file);
+  }
+}

@@ -1,0 +1,58 @@
+import type { ModelConfig } from "@tempora/engine";
+import type { Place } from "@tempora/errors";
+import type { JudgeTemplate } from "@tempora/preferences";
+import type { Conversation } from "@tempora/text";
+import type { Json } from "../store/store.ts";
+
+/** One prompt that models answer. */
+export interface Task {
+  id: string;
+  /** What the model reads. */
+  prompt: Conversation;
+  /** What the judge is shown of it. */
+  text: string;
+  where?: Place;
+}
+
+/** A {prompt, completion} example, as files hold them. */
+export interface Example {
+  prompt: Conversation;
+  completion: Conversation;
+  where?: Place;
+}
+
+/** Examples that are made or read only when they are needed: a run that reuses M0 never sees them. */
+export interface Examples {
+  count: number;
+  /** Decides the rows. */
+  identity: Json;
+  rows(): readonly Example[];
+}
+
+/** M0: a checkpoint, fine-tuned first where there is data, or the parts to train it from. */
+export type Start =
+  | { kind: "given"; folder: string; data: Examples | null }
+  | {
+      kind: "new";
+      config: ModelConfig;
+      /** Weights are drawn from normal(0, deviation). */
+      deviation: number;
+      /** Tokenizer files by name. */
+      files: Record<string, string>;
+      data: Examples;
+    };
+
+/** Where a run's prompts come from. The loop knows nothing else of them. */
+export interface TaskSource {
+  /** Everything that decides the tasks, for stage keys. */
+  readonly identity: Json;
+  readonly start: Start;
+  readonly judgeTemplate: JudgeTemplate;
+  /** Graded examples (EFT) to replay beside the pairs; empty where there are none. */
+  readonly replay: readonly Example[];
+  /** Prompts of iteration `iteration` (0-based), disjoint from the others as far as there are enough. */
+  training(iteration: number, count: number): readonly Task[];
+  heldOut(count: number): readonly Task[];
+  /** True score in 0..5 by a program, only for reports; null where answers cannot be graded so. */
+  readonly trueScore: ((task: Task, answer: string) => number) | null;
+}

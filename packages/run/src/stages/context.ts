@@ -1,0 +1,63 @@
+import type { ModelHost } from "../models/model-host.ts";
+import type { EventLog } from "../results/event-log.ts";
+import type { Observer } from "../results/observer.ts";
+import type { Settings } from "../settings/settings.ts";
+import type { TaskSource } from "../sources/source.ts";
+import type { Json, StageOutcome, Store } from "../store/store.ts";
+
+/** What every stage of a run works with. */
+export interface RunContext {
+  readonly settings: Settings;
+  readonly source: TaskSource;
+  readonly store: Store;
+  readonly host: ModelHost;
+  readonly observer: Observer;
+  readonly events: EventLog;
+  readonly signal: AbortSignal | undefined;
+  /** Device, threads and element type: they decide the last bits of every number. */
+  readonly numerics: Json;
+}
+
+/** Where in the run a stage stands, for its label and its events. */
+export interface Position {
+  strategy: string | null;
+  iteration: number;
+}
+
+export interface StagePlan<Result> {
+  kind: string;
+  /** "candidates of M1". */
+  label: string;
+  total: number;
+  unit: string;
+  inputs: Json;
+  position: Position;
+  compute(folder: string, progress: (done: number, extra?: Record<string, number>) => void): Promise<Result>;
+}
+
+let counter = 0;
+
+/** Runs a stage through the store, tells the observer and the logs. */
+export async function runStage<Result>(context: RunContext, plan: StagePlan<Result>): Promise<StageOutcome<Result>> {
+  const { observer, events, signal } = context;
+  signal?.throwIfAborted();
+  const id = `${plan.kind}-${++counter}`;
+  const { strategy, iteration } = plan.position;
+  const place = strategy === null ? "" : `${strategy} ${iteration} · `;
+  const begun = performance.now();
+  const inputs = { numerics: context.numerics, ...(plan.inputs as Record<string, Json>) };
+  const key = context.store.key(plan.kind, inputs).slice(0, 16);
+  observer.begin({ id, label: `${place}${plan.label}`, total: plan.total, unit: plan.unit });
+  events.append({ event: "stage", strategy, iteration, kind: plan.kind, label: plan.label, key });
+  const outcome = await context.store.stage<Result>({
+    kind: plan.kind,
+    inputs,
+    ...(signal === undefined ? {} : { signal }),
+    onWait: () => observer.note(`Waiting: another process computes ${plan.label}.`),
+    compute: (folder) => plan.compute(folder, (done, extra) => observer.progress(id, done, extra)),
+  });
+  const seconds = (performance.now() - begun) / 1000;
+  events.time(`${place}${plan.label}`, seconds, outcome.reused);
+  observer.finish(id, { reused: outcome.reused, seconds });
+  return outcome;
+}

@@ -1,0 +1,70 @@
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Engine } from "@tempora/engine";
+import { openCheckpoint } from "@tempora/models";
+import { oracle } from "@tempora/testing";
+import { readAllRows } from "@tempora/text";
+import type { Metrics } from "@tempora/training";
+import { trainPreferences } from "@tempora/training";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { noTokens } from "../results/ledger.ts";
+import { TrainingState } from "./training-state.ts";
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tempora-state-"));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+/** Trains on the oracle's pairs, shuffled, with replay; stops with an error after `stopAfter` steps. */
+async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Metrics[] }> {
+  const rows = await readAllRows(oracle("llama", "logprobs.jsonl"));
+  const pairs = rows.map(({ value }) => ({
+    promptIds: value.prompt_ids as number[],
+    chosenIds: value.chosen_ids as number[],
+    rejectedIds: value.rejected_ids as number[],
+  }));
+  const replay = pairs.slice(0, 5).map(({ promptIds, chosenIds }) => ({ promptIds, completionIds: chosenIds }));
+  using engine = await Engine.load(await openCheckpoint(oracle("llama", "policy")), { device: "cpu" });
+  const state = await TrainingState.open(folder, 0);
+  const { metrics } = await trainPreferences({
+    engine,
+    rows: pairs.map((pair) => ({ ...pair, reference: { chosen: -100, rejected: -100 } })),
+    options: {
+      learningRate: 1e-3,
+      scheduler: "cosine",
+      warmupSteps: 1,
+      weightDecay: 0.01,
+      maxGradNorm: 1,
+      batchPairs: 4,
+      maxTokens: 2000,
+      epochs: 2,
+      shuffle: true,
+      seed: 3,
+      loss: { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 },
+      replay: { rows: replay, perStep: 2, weight: 0.5 },
+    },
+    resume: state.resume(engine),
+    onStep: async (progress) => {
+      await state.afterStep(engine, progress, noTokens());
+      if (progress.step === stopAfter) throw new Error("stopped");
+    },
+  });
+  const parts: Uint8Array[] = [];
+  for await (const { bytes } of engine.tensors()) parts.push(bytes);
+  return { weights: Buffer.concat(parts), metrics };
+}
+
+describe("TrainingState", () => {
+  it("lets an interrupted training end with the bytes of one that was not", async () => {
+    const whole = await train(0);
+    for (const name of await readdir(folder)) await rm(join(folder, name));
+    await expect(train(2)).rejects.toThrow("stopped");
+    await expect(train(9)).rejects.toThrow("stopped");
+    expect((await readdir(folder)).sort()).toEqual(["state-9.safetensors", "state.json"]);
+    const resumed = await train(0);
+    expect(resumed.metrics).toEqual(whole.metrics);
+    expect(resumed.weights.equals(whole.weights)).toBe(true);
+  });
+});

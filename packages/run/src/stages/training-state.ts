@@ -1,0 +1,150 @@
+import { existsSync } from "node:fs";
+import { readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { DType, Engine, ModelSource, OptimizerState, TensorSource } from "@tempora/engine";
+import { fileError, TemporaError } from "@tempora/errors";
+import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
+import { writeJson } from "@tempora/text";
+import type { Metrics, TrainingProgress } from "@tempora/training";
+import type { LedgerTotals } from "../results/results.ts";
+
+interface Saved {
+  progress: TrainingProgress;
+  totals: LedgerTotals;
+  optimizerSteps: number;
+  weights: string;
+}
+
+const firstMoment = "first:";
+const secondMoment = "second:";
+
+/**
+ * A training's state in its stage folder: weights, AdamW's moments, progress. A killed training that goes on from it gives
+ * the bytes of one that was never interrupted. state.json is renamed into place last and names the weights it belongs to.
+ */
+export class TrainingState {
+  readonly #file: string;
+  #saved: Saved | null;
+  #savedAt = performance.now();
+
+  private constructor(
+    readonly folder: string,
+    readonly everySeconds: number,
+    saved: Saved | null,
+  ) {
+    this.#file = join(folder, "state.json");
+    this.#saved = saved;
+  }
+
+  static async open(folder: string, everySeconds: number): Promise<TrainingState> {
+    const file = join(folder, "state.json");
+    if (!existsSync(file)) return new TrainingState(folder, everySeconds, null);
+    try {
+      const saved = JSON.parse(await readFile(file, "utf8")) as Saved;
+      return new TrainingState(folder, everySeconds, saved);
+    } catch (error) {
+      throw fileError(error, "Cannot read the training's state", file);
+    }
+  }
+
+  /** What the training starts from: the saved state, or nothing. */
+  resume(engine: Engine): { progress: TrainingProgress; restore(): Promise<void> } | undefined {
+    const saved = this.#saved;
+    if (saved === null) return undefined;
+    return { progress: saved.progress, restore: () => this.#restore(engine, saved) };
+  }
+
+  /** Compute that earlier processes spent on the steps that are not done again. */
+  get totals(): LedgerTotals | null {
+    return this.#saved?.totals ?? null;
+  }
+
+  get metrics(): readonly Metrics[] {
+    return this.#saved?.progress.metrics ?? [];
+  }
+
+  /** Saves when enough time has passed since the last time. */
+  async afterStep(engine: Engine, progress: TrainingProgress, totals: LedgerTotals): Promise<void> {
+    if ((performance.now() - this.#savedAt) / 1000 < this.everySeconds) return;
+    const before = this.#saved;
+    const weights = `state-${progress.step}.safetensors`;
+    const { steps, parameters } = await engine.optimizerState();
+    await writeState(join(this.folder, weights), engine, parameters);
+    this.#saved = { progress, totals: { ...totals }, optimizerSteps: steps, weights };
+    await writeJson(this.#file, this.#saved);
+    if (before !== null && before.weights !== weights) await rm(join(this.folder, before.weights), { force: true });
+    this.#savedAt = performance.now();
+  }
+
+  /** The training is done: its state is not needed any more. */
+  async remove(): Promise<void> {
+    await rm(this.#file, { force: true });
+    if (this.#saved !== null) await rm(join(this.folder, this.#saved.weights), { force: true });
+  }
+
+  async #restore(engine: Engine, saved: Saved): Promise<void> {
+    const file = await readSafetensors(join(this.folder, saved.weights));
+    await engine.setParameters(sourceOf(engine, file));
+    const parameters: OptimizerState["parameters"] = [];
+    for (const { name } of engine.parameters) {
+      const first = await moments(file, `${firstMoment}${name}`);
+      parameters.push({ name, first, second: await moments(file, `${secondMoment}${name}`) });
+    }
+    await engine.setOptimizerState({ steps: saved.optimizerSteps, parameters });
+  }
+}
+
+async function writeState(file: string, engine: Engine, moments: OptimizerState["parameters"]): Promise<void> {
+  const partial = `${file}.partial`;
+  const layout = engine.parameters.flatMap(({ name, shape }) => [
+    { name, shape, dtype: engine.dtype },
+    { name: `${firstMoment}${name}`, shape, dtype: "f32" as const },
+    { name: `${secondMoment}${name}`, shape, dtype: "f32" as const },
+  ]);
+  const writer = await SafetensorsWriter.create(partial, layout);
+  for await (const tensor of engine.tensors()) await writer.write(tensor);
+  for (const [index, { name, first, second }] of moments.entries()) {
+    const shape = engine.parameters[index]?.shape ?? [];
+    await writer.write({ name: `${firstMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(first) });
+    await writer.write({ name: `${secondMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(second) });
+  }
+  await writer.close();
+  try {
+    await rename(partial, file);
+  } catch (error) {
+    throw fileError(error, "Cannot write the training's state", file);
+  }
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+async function moments(file: SafetensorsFile, name: string): Promise<Float32Array> {
+  const bytes = await tensorOf(file, name).read();
+  // A copy, since the bytes need not lie at a multiple of four.
+  return new Float32Array(Uint8Array.from(bytes).buffer);
+}
+
+function tensorOf(file: SafetensorsFile, name: string) {
+  const tensor = file.tensors.get(name);
+  if (tensor !== undefined) return tensor;
+  throw new TemporaError(`The training's state lacks ${name}`, {
+    where: { file: file.file, field: name },
+    remedy: "Delete the stage's folder: the training starts again from its beginning.",
+  });
+}
+
+function sourceOf(engine: Engine, file: SafetensorsFile): ModelSource {
+  const dtype: DType = engine.dtype;
+  return {
+    config: engine.config,
+    name: file.file,
+    dtype,
+    tensors: (): TensorSource[] =>
+      engine.parameters.map(({ name, shape }) => {
+        const tensor = tensorOf(file, name);
+        return { name, dtype, shape, file: file.file, read: () => tensor.read() };
+      }),
+  };
+}

@@ -1,0 +1,31 @@
+import type { Metrics } from "./metrics.ts";
+import type { Scheduler } from "./schedules.ts";
+
+export interface TrainingOptions {
+  learningRate: number;
+  scheduler: Scheduler;
+  warmupSteps: number;
+  /** Not applied to norms and biases, as in the Hugging Face Trainer. */
+  weightDecay: number;
+  /** 0: no clipping. */
+  maxGradNorm: number;
+  /** Pairs (or supervised rows) of an optimizer step. */
+  batchPairs: number;
+  /** Tokens of a micro-batch at most. */
+  maxTokens: number;
+  epochs: number;
+  /** False: rows in the order given, in every epoch. */
+  shuffle: boolean;
+  seed: number;
+  betas?: [number, number];
+  epsilon?: number;
+  /** Recompute activations in the backward pass instead of keeping them. */
+  checkpointing?: boolean;
+}
+
+export interface TrainingSummary {
+  steps: number;
+  /** Tokens computed in training forests, shared prompts once. */
+  tokens: number;
+  metrics: Metrics[];
+}
