@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { isObject, TemporaError } from "@tempora/errors";
 import type { Judged, Role } from "@tempora/preferences";
 import { type Message, promptRow, readAllRows, type SourceRow } from "@tempora/text";
 
@@ -76,7 +76,7 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
 }
 
 function parseCompletion(value: unknown, where: { file: string; row: number; field: string }): JudgedCompletion {
-  const { text, ids, score } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
+  const { text, ids, score } = isObject(value) ? value : {};
   if (typeof text !== "string") {
     throw new TemporaError("The completion has no text", {
       where,

@@ -1,2 +1,3 @@
 export * from "./error.ts";
 export * from "./files.ts";
+export * from "./json.ts";

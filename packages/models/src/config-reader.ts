@@ -1,5 +1,4 @@
-import { TemporaError } from "@tempora/errors";
-import { isObject } from "./json-file.ts";
+import { isObject, TemporaError } from "@tempora/errors";
 
 export interface NumberRule {
   /** Taken when the field is missing or null; without it the field must be there. */

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, isObject, TemporaError } from "@tempora/errors";
 
 /** The object that a JSON file holds. @throws TemporaError when the file is missing, not JSON, or not an object. */
 export async function readJsonObject(file: string, what: string): Promise<Record<string, unknown>> {
@@ -32,9 +32,4 @@ export function parseJsonObject(text: string, file: string, what: string): Recor
     });
   }
   return value;
-}
-
-/** True for a JSON object: neither null nor a list. */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { fileError, TemporaError } from "@tempora/errors";
-import { isObject, parseJsonObject } from "./json-file.ts";
+import { fileError, isObject, TemporaError } from "@tempora/errors";
+import { parseJsonObject } from "./json-file.ts";
 
 /** Bytes of one element of every dtype that a safetensors file may name. */
 const elementBytes: Record<string, number> = {

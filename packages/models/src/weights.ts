@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
-import { TemporaError } from "@tempora/errors";
-import { isObject, readJsonObject } from "./json-file.ts";
+import { isObject, TemporaError } from "@tempora/errors";
+import { readJsonObject } from "./json-file.ts";
 import { readSafetensors, type SafetensorsTensor } from "./safetensors.ts";
 
 const single = "model.safetensors";

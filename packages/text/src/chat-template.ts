@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { fileError, TemporaError } from "@tempora/errors";
-import type { Message } from "./rows.ts";
+import type { Message } from "./types.ts";
 
 /** A compiled chat template. */
 export interface ChatTemplate {

@@ -1,15 +1,9 @@
 import { createReadStream } from "node:fs";
 import { open, stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
-import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { fileError, isObject, systemErrorCode, TemporaError } from "@tempora/errors";
 import { readParquet } from "./parquet.ts";
-
-/** One row of a dataset file, not yet checked beyond being an object. */
-export interface SourceRow {
-  /** 1-based: the line of a JSONL file, the element of a JSON list, the row of a Parquet file. */
-  row: number;
-  value: Record<string, unknown>;
-}
+import type { SourceRow } from "./types.ts";
 
 /**
  * Rows of a dataset by its extension: .jsonl or .ndjson (a JSON object a line), .json (a list of objects, or lines),
@@ -152,7 +146,7 @@ function parseJson(text: string, where: { file: string; row?: number }): unknown
 }
 
 function asObject(value: unknown, file: string, row: number): Record<string, unknown> {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  if (isObject(value)) return value;
   throw new TemporaError(`A row is a JSON object, not ${Array.isArray(value) ? "a list" : JSON.stringify(value)}`, {
     where: { file, row },
     remedy: 'Write rows such as {"prompt": "...", "chosen": "...", "rejected": "..."}.',

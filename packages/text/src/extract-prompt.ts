@@ -1,4 +1,5 @@
-import type { Conversation, Message } from "./rows.ts";
+import { canonical, type Json } from "@tempora/errors";
+import type { Conversation, Message } from "./types.ts";
 
 /**
  * Splits off what chosen and rejected share at their beginning, exactly as TRL does (data_utils: extract_prompt): by turns
@@ -29,11 +30,7 @@ function divergence<T>(a: readonly T[], b: readonly T[], same: (x: T, y: T) => b
   return Math.max(0, shared - 1);
 }
 
-function sameMessage(a: Message, b: Message): boolean {
-  return canonical(a) === canonical(b);
-}
-
 /** Field order does not tell two messages apart. */
-function canonical(message: Message): string {
-  return JSON.stringify(Object.entries(message).sort(([x], [y]) => (x < y ? -1 : 1)));
+function sameMessage(a: Message, b: Message): boolean {
+  return canonical(a as unknown as Json) === canonical(b as unknown as Json);
 }

@@ -1,11 +1,9 @@
-export { readAllRows, readRows, type SourceRow } from "./datasets.ts";
+export { readAllRows, readRows } from "./datasets.ts";
 export { writeJson, writeJsonl, writeWhole } from "./files.ts";
 export { JsonlLog } from "./jsonl-log.ts";
 export {
   type CompletionRow,
-  type Conversation,
   completionRow,
-  type Message,
   type PreferenceRow,
   type PromptRow,
   preferenceRow,
@@ -13,3 +11,4 @@ export {
 } from "./rows.ts";
 export { type TokenizeOptions, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
 export { Tokenizer } from "./tokenizer.ts";
+export type { Conversation, Message, SourceRow } from "./types.ts";

@@ -1,7 +1,7 @@
 import { TemporaError } from "@tempora/errors";
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
-import type { SourceRow } from "./datasets.ts";
+import type { SourceRow } from "./types.ts";
 
 // The library's own decoder drops a text's leading U+FEFF.
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });

@@ -1,16 +1,7 @@
 import { TemporaError } from "@tempora/errors";
 import { z } from "zod";
-import type { SourceRow } from "./datasets.ts";
 import { extractPrompt } from "./extract-prompt.ts";
-
-/** One turn of a conversation. Further fields of a file's messages are kept and reach the chat template. */
-export interface Message {
-  role: string;
-  content: string;
-}
-
-/** Plain text, or turns that go through the chat template. */
-export type Conversation = string | Message[];
+import type { Conversation, SourceRow } from "./types.ts";
 
 interface RowPlace {
   file: string;

@@ -1,6 +1,7 @@
 import { TemporaError } from "@tempora/errors";
-import type { CompletionRow, Conversation, Message, PreferenceRow, PromptRow } from "./rows.ts";
+import type { CompletionRow, PreferenceRow, PromptRow } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import type { Conversation, Message } from "./types.ts";
 
 export interface TokenizeOptions {
   /** The model's context, in tokens; longer rows are refused. */

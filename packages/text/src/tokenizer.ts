@@ -2,9 +2,9 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, isObject, TemporaError } from "@tempora/errors";
 import { type ChatTemplate, loadChatTemplate } from "./chat-template.ts";
-import type { Message } from "./rows.ts";
+import type { Message } from "./types.ts";
 
 type JsonObject = Record<string, unknown>;
 
@@ -159,10 +159,6 @@ async function readObject(file: string, what: string): Promise<JsonObject> {
 
 async function readOptional(file: string): Promise<JsonObject> {
   return existsSync(file) ? readObject(file, "the tokenizer's settings") : {};
-}
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function specialTokens(config: JsonObject, map: JsonObject): Partial<Record<NamedToken, string>> {

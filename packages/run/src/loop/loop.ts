@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { deviceInfo } from "@tempora/engine";
+import type { Json } from "@tempora/errors";
 import { checkpointHash } from "@tempora/models";
 import { type StrategyName, strategies } from "@tempora/preferences";
 import { ModelHost } from "../models/model-host.ts";
@@ -17,7 +18,7 @@ import { StrategyEnded } from "../stages/ended.ts";
 import { startModel } from "../stages/start.ts";
 import { codeVersion } from "../store/code-version.ts";
 import { lockFolder } from "../store/locks.ts";
-import { type Json, Store } from "../store/store.ts";
+import { Store } from "../store/store.ts";
 import { evaluateModel } from "./evaluate.ts";
 import { runIteration } from "./iteration.ts";
 import { placeModel, prepareRunFolder, writeRun } from "./run-folder.ts";

@@ -1,10 +1,10 @@
 import { copyFile, link, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileError, systemErrorCode } from "@tempora/errors";
+import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
 import { writeJson } from "@tempora/text";
 import type { RunResult } from "../results/results.ts";
 import { strategyNames } from "../settings/settings.ts";
-import { canonical, type Json, makeFolder } from "../store/store.ts";
+import { makeFolder } from "../store/store.ts";
 
 /** Everything that a run writes into its folder: what is removed when other settings take its place. */
 const ownEntries = [

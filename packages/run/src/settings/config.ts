@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { isObject, TemporaError } from "@tempora/errors";
 import { type Settings, settingsSchema } from "./settings.ts";
 
 type Partially<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: Partially<T[K]> } : T;
@@ -33,7 +33,7 @@ export function mergeConfigs(...configs: readonly TemporaConfig[]): TemporaConfi
  */
 export function parseConfig(config: unknown, defaults: Settings, file?: string): ParsedConfig {
   const where = file === undefined ? {} : { file };
-  if (!isRecord(config)) {
+  if (!isObject(config)) {
     throw new TemporaError("The configuration is not an object", {
       where,
       remedy: "Export an object by default: export default defineConfig({ ... }).",
@@ -116,16 +116,12 @@ function folderName(value: unknown, fallback: string, field: string, where: { fi
   });
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function merge(base: Record<string, unknown>, over: Record<string, unknown>): Record<string, unknown> {
   const merged: Record<string, unknown> = { ...base };
   for (const [key, value] of Object.entries(over)) {
     if (value === undefined) continue;
     const before = merged[key];
-    merged[key] = isRecord(before) && isRecord(value) ? merge(before, value) : value;
+    merged[key] = isObject(before) && isObject(value) ? merge(before, value) : value;
   }
   return merged;
 }

@@ -2,12 +2,11 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, hashJson, type Json, TemporaError } from "@tempora/errors";
 import { checkJudgeTemplate, defaultJudgeTemplate, type JudgeTemplate } from "@tempora/preferences";
 import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
 import { z } from "zod";
 import type { Settings } from "../settings/settings.ts";
-import { hashJson, type Json } from "../store/store.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
 
 /** A checkpoint may carry the judge's instruction that it was trained for. */

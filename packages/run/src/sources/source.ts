@@ -1,8 +1,7 @@
 import type { ModelConfig } from "@tempora/engine";
-import type { Place } from "@tempora/errors";
+import type { Json, Place } from "@tempora/errors";
 import type { JudgeTemplate } from "@tempora/preferences";
 import type { Conversation } from "@tempora/text";
-import type { Json } from "../store/store.ts";
 
 /** One prompt that models answer. */
 export interface Task {

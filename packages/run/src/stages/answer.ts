@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { hashJson } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
@@ -8,7 +9,6 @@ import { BufferedLog, meterPrompts, type SamplingRequest, sample } from "../samp
 import type { Settings } from "../settings/settings.ts";
 import { promptIds } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
-import { hashJson } from "../store/store.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 
 /** One sampled answer, as the store keeps it. */

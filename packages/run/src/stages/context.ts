@@ -1,9 +1,10 @@
+import type { Json } from "@tempora/errors";
 import type { ModelHost } from "../models/model-host.ts";
 import type { EventLog } from "../results/event-log.ts";
 import type { Observer } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
 import type { TaskSource } from "../sources/source.ts";
-import type { Json, StageOutcome, Store } from "../store/store.ts";
+import type { StageOutcome, Store } from "../store/store.ts";
 
 /** What every stage of a run works with. */
 export interface RunContext {

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { hashJson } from "@tempora/errors";
 import {
   aggregate,
   auditJudgements,
@@ -15,7 +16,6 @@ import { Meter } from "../results/ledger.ts";
 import type { JudgeAudit, LedgerTotals } from "../results/results.ts";
 import { BufferedLog, meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
 import { ownPromptIds } from "../sources/conversation.ts";
-import { hashJson } from "../store/store.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 import { StrategyEnded } from "./ended.ts";
 

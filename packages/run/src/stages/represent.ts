@@ -1,7 +1,7 @@
+import { hashJson } from "@tempora/errors";
 import { cosine } from "@tempora/preferences";
 import { type PairIds, packForests, pairItem } from "@tempora/training";
 import type { ModelRef } from "../models/model-ref.ts";
-import { hashJson } from "../store/store.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 
 /**

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine, parameterShapes } from "@tempora/engine";
+import { hashJson, type Json } from "@tempora/errors";
 import { checkpointHash, newModelConfigJson, openCheckpoint } from "@tempora/models";
 import { Tokenizer, writeWhole } from "@tempora/text";
 import { deriveSeed } from "@tempora/training";
@@ -10,7 +11,6 @@ import { countParameters } from "../results/ledger.ts";
 import type { StartResult } from "../results/results.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
 import type { Examples, Start } from "../sources/source.ts";
-import { hashJson, type Json } from "../store/store.ts";
 import type { RunContext } from "./context.ts";
 import { supervisedStage } from "./train.ts";
 

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { DType, Engine, ModelConfig, PreferenceLoss } from "@tempora/engine";
+import { hashJson, type Json } from "@tempora/errors";
 import { checkpointHash, saveCheckpoint } from "@tempora/models";
 import { readAllRows, writeJsonl } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
@@ -18,7 +19,6 @@ import type { LedgerTotals, TrainingResult } from "../results/results.ts";
 import type { Settings } from "../settings/settings.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
 import { judgeTemplateFile } from "../sources/files.ts";
-import { hashJson, type Json } from "../store/store.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 import { TrainingState } from "./training-state.ts";
 

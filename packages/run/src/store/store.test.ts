@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { lockFolder } from "./locks.ts";
-import { canonical, Store } from "./store.ts";
+import { Store } from "./store.ts";
 
 let folder: string;
 beforeEach(async () => {
@@ -20,12 +20,6 @@ function child(script: string): ReturnType<typeof spawn> {
 function firstLine(process: ReturnType<typeof spawn>): Promise<string> {
   return new Promise((done) => process.stdout?.once("data", (data: Buffer) => done(data.toString().trim())));
 }
-
-describe("canonical", () => {
-  it("does not depend on the order of keys and leaves out what is undefined", () => {
-    expect(canonical({ b: 1, a: [{ d: null, c: "x" }], e: undefined })).toBe('{"a":[{"c":"x","d":null}],"b":1}');
-  });
-});
 
 describe("Store", () => {
   const work = (compute: (folder: string) => Promise<number>, inputs = { x: 1 }) => ({ kind: "test", inputs, compute });

@@ -1,31 +1,9 @@
-import { createHash } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { canonical, fileError, hashJson, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
 import { writeWhole } from "@tempora/text";
 import { type FolderLock, tryLockFolder } from "./locks.ts";
-
-export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
-
-/** JSON with sorted keys: equal values give equal text. */
-export function canonical(value: Json): string {
-  if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  if (isList(value)) return `[${value.map(canonical).join(",")}]`;
-  const keys = Object.keys(value).filter((key) => value[key] !== undefined);
-  return `{${keys
-    .sort()
-    .map((key) => `${JSON.stringify(key)}:${canonical(value[key] as Json)}`)
-    .join(",")}}`;
-}
-
-function isList(value: Json): value is readonly Json[] {
-  return Array.isArray(value);
-}
-
-export function hashJson(value: Json): string {
-  return createHash("sha256").update(canonical(value)).digest("hex");
-}
 
 export interface StageOutcome<Result> {
   key: string;

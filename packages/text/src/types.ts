@@ -1,0 +1,15 @@
+/** One row of a dataset file, not yet checked beyond being an object. */
+export interface SourceRow {
+  /** 1-based: the line of a JSONL file, the element of a JSON list, the row of a Parquet file. */
+  row: number;
+  value: Record<string, unknown>;
+}
+
+/** One turn of a conversation. Further fields of a file's messages are kept and reach the chat template. */
+export interface Message {
+  role: string;
+  content: string;
+}
+
+/** Plain text, or turns that go through the chat template. */
+export type Conversation = string | Message[];
