@@ -1,0 +1,26 @@
+"""Makes test/oracles again, wholly or in parts: see test/oracles/README.md.
+
+    python scripts/oracles/make.py             everything
+    python scripts/oracles/make.py tokenizers  one part, or several
+"""
+
+import importlib
+import sys
+
+# Each part and the module whose make() writes it.
+PARTS = {
+    "tokenizers": "zoo",
+}
+
+
+def main(wanted: list[str]) -> None:
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        sys.exit(f"No part is called {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+    for part in wanted or PARTS:
+        print(f"oracles: {part}", flush=True)
+        importlib.import_module(PARTS[part]).make()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
