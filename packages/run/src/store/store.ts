@@ -2,8 +2,8 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { canonical, fileError, hashJson, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
+import { type FolderLock, tryLockFolder } from "@tempora/models";
 import { writeWhole } from "@tempora/text";
-import { type FolderLock, tryLockFolder } from "./locks.ts";
 
 export interface StageOutcome<Result> {
   key: string;
