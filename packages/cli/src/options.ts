@@ -1,6 +1,6 @@
 import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { paperSettings } from "@tempora/run";
+import { paperSettings, type Settings } from "@tempora/run";
 import { schedulers, type TrainingOptions } from "@tempora/training";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "./context.ts";
@@ -138,22 +138,25 @@ export interface TrainingFlags {
   adamBeta1: number;
   adamBeta2: number;
   adamEpsilon: number;
-  checkpointing: boolean;
+  gradientCheckpointing: boolean;
 }
 
-export function addTrainingOptions(command: Command, lr: number, rows: "pairs" | "rows"): Command {
-  const defaults = paperSettings.training;
+/** `defaults`: the settings of the loop for the same kind of training, so that a command does what the loop does. */
+export function addTrainingOptions(command: Command, defaults: Settings["training"], rows: "pairs" | "rows"): Command {
+  const { learningRate: lr } = defaults;
   return command
     .addOption(
       new Option("--lr <rate>", "peak learning rate of AdamW").argParser(real(0)).default(lr, lr.toExponential()),
     )
-    .addOption(new Option("--scheduler <name>", "learning rate over the steps").choices(schedulers).default("linear"))
-    .option("--warmup-steps <count>", "steps in which the learning rate rises from 0", whole(0), 0)
+    .addOption(
+      new Option("--scheduler <name>", "learning rate over the steps").choices(schedulers).default(defaults.scheduler),
+    )
+    .option("--warmup-steps <count>", "steps in which the learning rate rises from 0", whole(0), defaults.warmupSteps)
     .option("--weight-decay <number>", "not applied to norms and biases", real(0), defaults.weightDecay)
     .option("--max-grad-norm <number>", "clip the gradient to this norm, 0 to leave it", real(0), defaults.maxGradNorm)
     .option("--batch-pairs <count>", `${rows} per optimizer step`, whole(1), defaults.batchPairs)
     .addOption(maxTokensOption())
-    .option("--epochs <count>", "passes over the data", whole(1), 1)
+    .option("--epochs <count>", "passes over the data", whole(1), defaults.epochs)
     .option("--shuffle", "a new order of the rows in every epoch", true)
     .option("--no-shuffle", "the rows in the order of the file")
     .option("--seed <number>", "seed of the order and of stochastic rounding", whole(0), 0)
@@ -165,7 +168,7 @@ export function addTrainingOptions(command: Command, lr: number, rows: "pairs" |
       real(0, 1, { above: true }),
       defaults.epsilon,
     )
-    .option("--checkpointing", "recompute activations in the backward pass: less memory, more time", false);
+    .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false);
 }
 
 export function trainingOptions(flags: TrainingFlags): TrainingOptions {
@@ -182,7 +185,7 @@ export function trainingOptions(flags: TrainingFlags): TrainingOptions {
     seed: flags.seed,
     betas: [flags.adamBeta1, flags.adamBeta2],
     epsilon: flags.adamEpsilon,
-    checkpointing: flags.checkpointing,
+    gradientCheckpointing: flags.gradientCheckpointing,
   };
 }
 

@@ -1,6 +1,7 @@
 import { CommanderError } from "commander";
 import { type Context, Stopped } from "./context.ts";
 import { describeFailure, formatFailure } from "./failure.ts";
+import { inOurWords } from "./hugging-face-words.ts";
 import { createProgram } from "./program.ts";
 import { Progress } from "./progress.ts";
 
@@ -33,7 +34,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       process.stdout.write(program.helpInformation());
       return 1;
     }
-    await program.parseAsync(argv, { from: "user" });
+    await program.parseAsync(inOurWords(argv), { from: "user" });
     return 0;
   } catch (error) {
     progress.clear();

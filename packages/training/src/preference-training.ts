@@ -193,7 +193,7 @@ async function accumulateApart(
     const result = await engine.preferenceStep(micro.forest, pairs, options.loss, {
       totalPairs: sums.length,
       totalChosenTokens,
-      checkpointing: options.checkpointing,
+      checkpointing: options.gradientCheckpointing,
       signal,
     });
     loss += result.loss;
@@ -242,7 +242,7 @@ async function accumulateCoupled(
       coefficients.fill(dRejected[item] as number, start[rejected], start[rejected + 1]);
     });
     await engine.accumulate(micro.forest, coefficients, {
-      checkpointing: options.checkpointing,
+      checkpointing: options.gradientCheckpointing,
       signal,
     });
   }

@@ -57,7 +57,7 @@ export async function accumulateSupervised(
   engine: TrainableEngine,
   items: readonly PackItem[],
   weight: number,
-  options: Pick<TrainingOptions, "maxTokens" | "checkpointing">,
+  options: Pick<TrainingOptions, "maxTokens" | "gradientCheckpointing">,
   onForest: ((forest: Forest) => void) | undefined,
   signal: AbortSignal | undefined,
 ): Promise<{ loss: number; forestTokens: number }> {
@@ -68,7 +68,7 @@ export async function accumulateSupervised(
   for (const micro of packForests(items, limits)) {
     const result = await engine.supervisedStep(micro.forest, {
       weight: weight / tokens,
-      checkpointing: options.checkpointing,
+      checkpointing: options.gradientCheckpointing,
       signal,
     });
     loss += result.loss;

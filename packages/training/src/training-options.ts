@@ -20,7 +20,7 @@ export interface TrainingOptions {
   betas?: [number, number];
   epsilon?: number;
   /** Recompute activations in the backward pass instead of keeping them. */
-  checkpointing?: boolean;
+  gradientCheckpointing?: boolean;
 }
 
 export interface TrainingSummary {

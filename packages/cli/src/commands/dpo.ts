@@ -48,10 +48,15 @@ export function dpoCommand(context: Context): Command {
         .default(loss.terms, "sigmoid"),
     )
     .option("--beta <number>", "strength of the pull to the reference", real(0, Infinity, { above: true }), loss.beta)
-    .option("--label-smoothing <share>", "chance that a pair is labelled the wrong way round", real(0, 0.5), 0)
+    .option(
+      "--label-smoothing <share>",
+      "chance that a pair is labelled the wrong way round",
+      real(0, 0.5),
+      loss.labelSmoothing,
+    )
     .option("--discopop-tau <number>", "temperature of discopop", real(0, Infinity, { above: true }), loss.discopopTau)
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
-  addTrainingOptions(command, paperSettings.training.learningRate, "pairs");
+  addTrainingOptions(command, paperSettings.training, "pairs");
   return whenCalled(addEngineOptions(command), context, dpo);
 }
 

@@ -31,7 +31,7 @@ export function sftCommand(context: Context): Command {
     .requiredOption("--data <file>", "rows with prompt and completion, or prompt_ids and completion_ids")
     .requiredOption("--out <folder>", "where the trained checkpoint goes")
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
-  addTrainingOptions(command, paperSettings.start.training.learningRate, "rows");
+  addTrainingOptions(command, paperSettings.start.training, "rows");
   return whenCalled(addEngineOptions(command), context, sft);
 }
 

@@ -17,10 +17,11 @@ import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";
 import { runObserver } from "../observer.ts";
 import { newCommand, whenCalled, whole } from "../options.ts";
+import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
 
 type StrategyName = (typeof strategyNames)[number];
 
-interface TrainFlags {
+interface TrainFlags extends SettingFlags {
   model?: string;
   prompts?: string;
   heldOut?: string;
@@ -56,6 +57,7 @@ export function trainCommand(context: Context): Command {
       ).argParser(parseStrategies),
     );
   addSizes(command, world.iterations);
+  addSettingFlags(command);
   return whenCalled(command, context, train);
 }
 
@@ -137,8 +139,7 @@ async function configuration(flags: TrainFlags, named: string | undefined): Prom
 
 function flagConfig(flags: TrainFlags): TemporaConfig {
   const [strategy, ...baselines] = flags.strategy ?? [];
-  const engine = given({ device: flags.device, dtype: flags.dtype, threads: flags.threads });
-  return given({
+  const named = given({
     model: flags.model,
     prompts: flags.prompts,
     heldOutPrompts: flags.heldOut,
@@ -149,15 +150,9 @@ function flagConfig(flags: TrainFlags): TemporaConfig {
     run: flags.run,
     runs: flags.runs,
     seed: flags.seed,
-    ...(Object.keys(engine).length === 0 ? {} : { engine }),
+    engine: given({ device: flags.device, dtype: flags.dtype, threads: flags.threads }),
   });
-}
-
-/** Without what was left out: it must not override anything. */
-function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };
+  return mergeConfigs(named, settingsOf(flags));
 }
 
 function reuseText(outcomes: readonly RunOutcome[]): string {

@@ -31,7 +31,7 @@ const training = z.strictObject({
   shuffle: z.boolean(),
   betas: z.tuple([share, share]),
   epsilon: positive,
-  checkpointing: z.boolean(),
+  gradientCheckpointing: z.boolean(),
 });
 
 export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
@@ -147,7 +147,7 @@ const paperTraining: Settings["training"] = {
   shuffle: true,
   betas: [0.9, 0.999],
   epsilon: 1e-8,
-  checkpointing: false,
+  gradientCheckpointing: false,
 };
 
 /** Settings for a given checkpoint: what the paper (arXiv:2508.06026) gives, and our choice where it is silent. */

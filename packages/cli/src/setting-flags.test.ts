@@ -1,0 +1,49 @@
+import { paperSettings, parseConfig } from "@tempora/run";
+import { Command } from "commander";
+import { describe, expect, it } from "vitest";
+import { addSettingFlags, type SettingFlags, settingsOf } from "./setting-flags.ts";
+
+function settings(...argv: string[]) {
+  const command = addSettingFlags(new Command());
+  command.parse(argv, { from: "user" });
+  const files = { model: "model", prompts: "prompts.jsonl" };
+  return parseConfig({ ...files, ...settingsOf(command.opts<SettingFlags>()) }, paperSettings).settings;
+}
+
+describe("the setting flags of train", () => {
+  it("leave every setting alone that they do not name", () => {
+    expect(settings()).toEqual({ ...paperSettings, model: "model", prompts: "prompts.jsonl" });
+  });
+
+  it("set what they stand for: answers of the loop and of the evaluation alike", () => {
+    const { loss, training, sampling, evaluation, judge } = settings(
+      ...["--loss", "sigmoid,sft:0.3", "--beta", "0.3", "--lr", "2e-6", "--epochs", "2", "--gradient-checkpointing"],
+      ...["--max-new-tokens", "112", "--temperature", "1", "--judgements", "5"],
+    );
+    expect(loss.terms.map(({ type, weight }) => [type, weight])).toEqual([
+      ["sigmoid", 1],
+      ["sft", 0.3],
+    ]);
+    expect(loss.beta).toBe(0.3);
+    expect(training).toEqual({ ...paperSettings.training, learningRate: 2e-6, epochs: 2, gradientCheckpointing: true });
+    expect(sampling).toEqual({ ...paperSettings.sampling, maxNewTokens: 112, temperature: 1 });
+    expect(evaluation.sampling).toEqual({ ...paperSettings.evaluation.sampling, maxNewTokens: 112, temperature: 1 });
+    expect(judge.judgements).toBe(5);
+  });
+
+  it("set any setting by its path, over the flags beside it", () => {
+    const set = ["--set", "judge.limits.maxTieRate=1", "--set", "training.betas=[0.9,0.95]", "--set", "loss.beta=0.5"];
+    const { judge, training, loss, strategy } = settings("--beta", "0.3", ...set, "--set", "strategy=past-only");
+    expect(judge.limits).toEqual({ ...paperSettings.judge.limits, maxTieRate: 1 });
+    expect(training.betas).toEqual([0.9, 0.95]);
+    expect(loss.beta).toBe(0.5);
+    expect(strategy).toBe("past-only");
+  });
+
+  it("refuse what is no setting, naming it", () => {
+    expect(() => settings("--set", "judge.retires=1")).toThrow(/There is no setting judge\.retires/);
+    expect(() => settings("--set", "iterations=many")).toThrow(/iterations is "many"/);
+    expect(() => settings("--set", "iterations")).toThrow(/sets nothing/);
+    expect(() => settings("--set", "=3")).toThrow(/sets nothing/);
+  });
+});

@@ -1,0 +1,83 @@
+import type { PreferenceLoss } from "@tempora/engine";
+import { TemporaError } from "@tempora/errors";
+import { mergeConfigs, type TemporaConfig } from "@tempora/run";
+import { type Command, Option } from "commander";
+import { parseLossTerms, real, whole } from "./options.ts";
+
+/** Flags of `train` that stand for one setting each, under the names that `generate`, `dpo` and `judge` use for them. */
+export interface SettingFlags {
+  loss?: PreferenceLoss["terms"];
+  beta?: number;
+  lr?: number;
+  epochs?: number;
+  gradientCheckpointing?: boolean;
+  maxNewTokens?: number;
+  temperature?: number;
+  judgements?: number;
+  set: string[];
+}
+
+export function addSettingFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--loss <terms>", "loss_type, or a weighted sum as sigmoid,sft:0.3 (default: sigmoid)").argParser(
+        parseLossTerms,
+      ),
+    )
+    .option("--beta <number>", "strength of the pull to the reference", real(0, Infinity, { above: true }))
+    .option("--lr <rate>", "peak learning rate of AdamW in the loop", real(0))
+    .option("--epochs <count>", "passes over the pairs of a phase", whole(1))
+    .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time")
+    .option("--max-new-tokens <count>", "longest answer", whole(1))
+    .option("--temperature <number>", "of the answers; 0 takes the most likely token", real(0))
+    .option("--judgements <count>", "judgements averaged for each answer", whole(1))
+    .option(
+      "--set <setting=value>",
+      "any setting, as judge.retries=1 or training.betas=[0.9,0.95]; may be repeated",
+      (text: string, before: string[]) => [...before, text],
+      [],
+    );
+}
+
+/** The settings that the flags give; --set overrides the flags beside it. */
+export function settingsOf(flags: SettingFlags): TemporaConfig {
+  const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature, judgements } = flags;
+  const sampling = { maxNewTokens, temperature };
+  const config: TemporaConfig = {
+    loss: { ...(loss === undefined ? {} : { terms: [...loss] }), ...given({ beta }) },
+    training: given({ learningRate: lr, epochs, gradientCheckpointing }),
+    sampling: given(sampling),
+    evaluation: { sampling: given(sampling) },
+    judge: given({ judgements }),
+  };
+  return mergeConfigs(config, ...flags.set.map(assignment));
+}
+
+/** Without what was left out: it must not override anything. */
+export function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}
+
+/** "judge.retries=1" as a configuration. A value that is no JSON is text. */
+function assignment(text: string): TemporaConfig {
+  const equals = text.indexOf("=");
+  const path = text.slice(0, equals).trim().split(".");
+  if (equals < 0 || path.includes("")) {
+    throw new TemporaError(`"${text}" sets nothing`, {
+      where: { field: "--set" },
+      remedy: "Name a setting and its value, as --set judge.retries=1.",
+    });
+  }
+  const value: unknown = parsedValue(text.slice(equals + 1).trim());
+  return path.reduceRight<unknown>((inner, name) => ({ [name]: inner }), value) as TemporaConfig;
+}
+
+function parsedValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
