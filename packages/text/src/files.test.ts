@@ -60,21 +60,42 @@ describe("writing a file whole", () => {
   });
 });
 
+/** A log, and the values that it tells. */
+async function openLog<T>(file: string): Promise<{ log: JsonlLog<T>; rows: T[]; spans: [number, number][] }> {
+  const rows: T[] = [];
+  const spans: [number, number][] = [];
+  const log = await JsonlLog.open<T>(file, ({ value, start, end }) => {
+    rows.push(value);
+    spans.push([start, end]);
+  });
+  return { log, rows, spans };
+}
+
 describe("JsonlLog", () => {
-  test("keeps rows over processes and appends after them", async () => {
+  test("keeps rows over processes, appends after them and tells each with its bytes", async () => {
     const file = join(await scratch(), "runs", "events.jsonl");
-    const first = await JsonlLog.open<{ n: number }>(file);
+    const first = await openLog<{ n: number }>(file);
     expect(first.rows).toEqual([]);
-    await first.append([{ n: 1 }, { n: 2 }]);
-    await first.append([]);
-    await first.close();
-    await first.close();
-    const second = await JsonlLog.open<{ n: number }>(file);
+    await first.log.append([{ n: 1 }, { n: 2 }]);
+    await first.log.append([]);
+    await first.log.close();
+    await first.log.close();
+    const second = await openLog<{ n: number }>(file);
     expect(second.rows).toEqual([{ n: 1 }, { n: 2 }]);
-    await second.append([{ n: 3 }]);
-    expect(second.rows).toHaveLength(3);
-    await second.close();
-    expect(await readFile(file, "utf8")).toBe('{"n":1}\n{"n":2}\n{"n":3}\n');
+    await second.log.append([{ n: 33 }]);
+    expect(second.rows).toEqual([{ n: 1 }, { n: 2 }, { n: 33 }]);
+    await second.log.close();
+    const text = '{"n":1}\n{"n":2}\n{"n":33}\n';
+    expect(await readFile(file, "utf8")).toBe(text);
+    expect(second.spans.map(([start, end]) => text.slice(start, end))).toEqual(text.match(/.*\n/g));
+  });
+
+  test("reads rows that are longer than a read, one by one", async () => {
+    const rows = [0, 1, 2].map((n) => ({ n, text: "é".repeat(300_000) }));
+    const file = await put("log.jsonl", rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    const opened = await openLog<(typeof rows)[number]>(file);
+    expect(opened.rows).toEqual(rows);
+    await opened.log.close();
   });
 
   test("a torn last line is dropped wherever the cut fell", async () => {
@@ -82,13 +103,14 @@ describe("JsonlLog", () => {
     const bytes = Buffer.from(whole);
     for (let length = 0; length <= bytes.length; length++) {
       const file = await put("log.jsonl", bytes.subarray(0, length));
-      const log = await JsonlLog.open<unknown>(file);
+      const { log, rows } = await openLog<unknown>(file);
       const complete = bytes.subarray(0, length).toString("latin1").split("\n").length - 1;
-      expect(log.rows).toEqual([{ n: 1 }, { text: "日本" }].slice(0, complete));
+      expect(rows).toEqual([{ n: 1 }, { text: "日本" }].slice(0, complete));
       await log.append([{ next: true }]);
       await log.close();
       const lines = (await readFile(file, "utf8")).trimEnd().split("\n");
-      expect(lines.map((line) => JSON.parse(line))).toEqual([...log.rows.slice(0, complete), { next: true }]);
+      expect(lines.map((line) => JSON.parse(line))).toEqual(rows);
+      expect(rows.at(-1)).toEqual({ next: true });
     }
   });
 

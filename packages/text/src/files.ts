@@ -44,7 +44,8 @@ export function jsonLine(row: unknown): string {
 
 type Content = Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>;
 
-async function writeWholeStream(file: string, content: Content): Promise<void> {
+/** As writeWhole, of parts that come one by one: when one cannot be had, the file stays as it was. */
+export async function writeWholeStream(file: string, content: Content): Promise<void> {
   const partial = `${file}.partial`;
   try {
     await mkdir(dirname(file), { recursive: true });

@@ -1,6 +1,6 @@
 export { readAllRows, readRows } from "./datasets.ts";
-export { writeJson, writeJsonl, writeWhole } from "./files.ts";
-export { JsonlLog } from "./jsonl-log.ts";
+export { writeJson, writeJsonl, writeWhole, writeWholeStream } from "./files.ts";
+export { JsonlLog, type LogRow, logRows } from "./jsonl-log.ts";
 export {
   type CompletionRow,
   completionRow,

@@ -3,9 +3,16 @@ import { dirname } from "node:path";
 import { fileError, TemporaError } from "@tempora/errors";
 import { jsonLine } from "./files.ts";
 
+/** A row of a log and the bytes [start, end) that hold its line, the line end included. */
+export interface LogRow<T> {
+  value: T;
+  start: number;
+  end: number;
+}
+
 /**
  * A JSONL file that grows while work goes on and survives a kill at any moment: a row counts once its line end is
- * written, and a torn last line is cut off when the file is opened again.
+ * written, and a torn last line is cut off when the file is opened again. Rows are not kept in memory.
  */
 export class JsonlLog<T> {
   private queue: Promise<void> = Promise.resolve();
@@ -14,22 +21,27 @@ export class JsonlLog<T> {
   private constructor(
     readonly file: string,
     private readonly handle: FileHandle,
-    /** Every row of the file, those of earlier processes included. */
-    readonly rows: T[],
     private size: number,
+    private readonly onRow: (row: LogRow<T>) => void,
   ) {}
 
-  /** Opens or makes the file and reads the rows it has. @throws TemporaError for a damaged row before the last one. */
-  static async open<T>(file: string): Promise<JsonlLog<T>> {
+  /**
+   * Opens or makes the file. `onRow` is told every row as soon as it lies in the file: first, before this returns, those of
+   * earlier processes, then each appended one.
+   * @throws TemporaError for a damaged row before the last one.
+   */
+  static async open<T>(file: string, onRow: (row: LogRow<T>) => void = () => {}): Promise<JsonlLog<T>> {
     let handle: FileHandle | undefined;
     try {
       await mkdir(dirname(file), { recursive: true });
       handle = await openForUpdate(file);
-      const bytes = await handle.readFile();
-      const size = bytes.lastIndexOf(0x0a) + 1;
-      const rows = parseRows<T>(bytes.subarray(0, size), file);
-      if (size < bytes.length) await handle.truncate(size);
-      return new JsonlLog<T>(file, handle, rows, size);
+      let size = 0;
+      for await (const row of logRows<T>(handle, file)) {
+        onRow(row);
+        size = row.end;
+      }
+      if (size < (await handle.stat()).size) await handle.truncate(size);
+      return new JsonlLog<T>(file, handle, size, onRow);
     } catch (error) {
       await handle?.close();
       throw fileError(error, "Cannot open the log", file);
@@ -39,8 +51,8 @@ export class JsonlLog<T> {
   /** Adds rows in one write; calls queue up. When it fails, the file keeps the rows it had. */
   async append(rows: readonly T[]): Promise<void> {
     if (this.closed) throw new Error(`${this.file} was closed before this append`);
-    const bytes = Buffer.from(rows.map(jsonLine).join(""));
-    const done = this.queue.then(() => this.write(bytes, rows));
+    const lines = rows.map((row) => Buffer.from(jsonLine(row)));
+    const done = this.queue.then(() => this.write(lines, rows));
     this.queue = done.catch(() => undefined);
     await done;
   }
@@ -59,7 +71,8 @@ export class JsonlLog<T> {
     }
   }
 
-  private async write(bytes: Uint8Array, rows: readonly T[]): Promise<void> {
+  private async write(lines: readonly Uint8Array[], rows: readonly T[]): Promise<void> {
+    const bytes = Buffer.concat(lines);
     try {
       let done = 0;
       while (done < bytes.length) {
@@ -70,8 +83,53 @@ export class JsonlLog<T> {
       await this.handle.truncate(this.size).catch(() => undefined);
       throw fileError(error, "Cannot write the log", this.file);
     }
-    this.size += bytes.length;
-    this.rows.push(...rows);
+    for (const [index, value] of rows.entries()) {
+      const start = this.size;
+      this.size += (lines[index] as Uint8Array).length;
+      this.onRow({ value, start, end: this.size });
+    }
+  }
+}
+
+/**
+ * The rows of a log one by one; what follows the last line end is no row. `onBytes` is told the bytes of the file as they
+ * are read.
+ * @throws TemporaError for a line that is not JSON.
+ */
+export async function* logRows<T>(
+  handle: FileHandle,
+  file: string,
+  onBytes: (bytes: Uint8Array) => void = () => {},
+): AsyncGenerator<LogRow<T>> {
+  let row = 0;
+  let start = 0;
+  for await (const line of wholeLines(handle, onBytes)) {
+    row += 1;
+    const end = start + line.length;
+    yield { value: parseRow<T>(line, file, row), start, end };
+    start = end;
+  }
+}
+
+const chunkBytes = 1 << 18;
+
+/** Lines with their ends. */
+async function* wholeLines(handle: FileHandle, onBytes: (bytes: Uint8Array) => void): AsyncGenerator<Uint8Array> {
+  let rest: Uint8Array[] = [];
+  for (let position = 0; ; ) {
+    const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafe(chunkBytes), 0, chunkBytes, position);
+    if (bytesRead === 0) return;
+    position += bytesRead;
+    const chunk = buffer.subarray(0, bytesRead);
+    onBytes(chunk);
+    let from = 0;
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, from)) {
+      const last = chunk.subarray(from, end + 1);
+      yield rest.length === 0 ? last : Buffer.concat([...rest, last]);
+      rest = [];
+      from = end + 1;
+    }
+    if (from < chunk.length) rest.push(chunk.subarray(from));
   }
 }
 
@@ -84,17 +142,16 @@ async function openForUpdate(file: string): Promise<FileHandle> {
   }
 }
 
-function parseRows<T>(bytes: Uint8Array, file: string): T[] {
-  const lines = new TextDecoder().decode(bytes).split("\n").slice(0, -1);
-  return lines.map((line, i) => {
-    try {
-      return JSON.parse(line) as T;
-    } catch (error) {
-      throw new TemporaError("This row of the log is damaged", {
-        where: { file, row: i + 1 },
-        remedy: "Remove the file to do its work again.",
-        cause: error,
-      });
-    }
-  });
+const utf8 = new TextDecoder();
+
+function parseRow<T>(line: Uint8Array, file: string, row: number): T {
+  try {
+    return JSON.parse(utf8.decode(line)) as T;
+  } catch (error) {
+    throw new TemporaError("This row of the log is damaged", {
+      where: { file, row },
+      remedy: "Remove the file to do its work again.",
+      cause: error,
+    });
+  }
 }

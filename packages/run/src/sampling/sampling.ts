@@ -92,14 +92,14 @@ function numberOf(key: string): number {
 export class BufferedLog<T> {
   #pending: T[] = [];
 
-  private constructor(readonly log: JsonlLog<T>) {}
+  private constructor(
+    readonly log: JsonlLog<T>,
+    readonly rows: readonly T[],
+  ) {}
 
   static async open<T>(file: string): Promise<BufferedLog<T>> {
-    return new BufferedLog(await JsonlLog.open<T>(file));
-  }
-
-  get rows(): readonly T[] {
-    return this.log.rows;
+    const rows: T[] = [];
+    return new BufferedLog(await JsonlLog.open<T>(file, ({ value }) => rows.push(value)), rows);
   }
 
   async add(row: T): Promise<void> {
