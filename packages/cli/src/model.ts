@@ -1,6 +1,8 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { Engine } from "@tempora/engine";
 import { type Checkpoint, openCheckpoint } from "@tempora/models";
-import { Tokenizer } from "@tempora/text";
+import { endTokens, Tokenizer } from "@tempora/text";
 import type { Context } from "./context.ts";
 import { formatBytes } from "./format.ts";
 import type { EngineFlags } from "./options.ts";
@@ -10,17 +12,24 @@ export interface OpenModel {
   checkpoint: Checkpoint;
   /** Loaded when a row needs it: rows of token ids do without. */
   tokenizer(): Promise<Tokenizer>;
+  /** Ids that end a completion. Those of the checkpoint alone where there is no tokenizer: rows of ids do without. */
+  endTokens(): Promise<number[]>;
 }
 
 export async function openModel(folder: string): Promise<OpenModel> {
   const checkpoint = await openCheckpoint(folder);
   let loading: Promise<Tokenizer> | null = null;
+  const tokenizer = () => {
+    loading ??= Tokenizer.load(folder);
+    return loading;
+  };
   return {
     checkpoint,
-    tokenizer() {
-      loading ??= Tokenizer.load(folder);
-      return loading;
-    },
+    tokenizer,
+    endTokens: async () =>
+      existsSync(join(folder, "tokenizer.json"))
+        ? endTokens(checkpoint.endTokens, await tokenizer())
+        : checkpoint.endTokens,
   };
 }
 
@@ -37,11 +46,4 @@ export async function loadEngine({ checkpoint }: OpenModel, flags: EngineFlags, 
   const weights = formatBytes(engine.memory().weights);
   stage.finish(`${weights} of ${engine.dtype} weights on ${engine.deviceName}`);
   return engine;
-}
-
-/** Ids that end a completion: the checkpoint's, else the tokenizer's EOS. */
-export async function endTokensOf(model: OpenModel): Promise<number[]> {
-  if (model.checkpoint.endTokens.length > 0) return model.checkpoint.endTokens;
-  const { eosId } = await model.tokenizer();
-  return eosId === null ? [] : [eosId];
 }

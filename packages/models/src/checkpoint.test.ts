@@ -182,6 +182,14 @@ describe("faults of a checkpoint are named", () => {
     expect((await failure(() => openCheckpoint(join(folder, "file")))).what).toContain("this is a file");
   });
 
+  test("end tokens of generation_config.json and config.json are joined", async () => {
+    const folder = await copyOracle("llama", "policy");
+    editJson(join(folder, "generation_config.json"), (config) => {
+      config.eos_token_id = [9, 4];
+    });
+    expect((await openCheckpoint(folder)).endTokens).toEqual([2, 4, 9]);
+  });
+
   test("end tokens that are no ids", async () => {
     const folder = await copyOracle("llama", "policy");
     editJson(join(folder, "generation_config.json"), (config) => {

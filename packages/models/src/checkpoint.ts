@@ -12,6 +12,7 @@ import {
 } from "@tempora/engine/model";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { readModelConfig } from "./config.ts";
+import { statedEndTokens } from "./end-tokens.ts";
 import { readJsonObject } from "./json-file.ts";
 import { replacedFolder, tokenizerFiles } from "./layout.ts";
 import type { SafetensorsTensor } from "./safetensors.ts";
@@ -24,7 +25,7 @@ export interface Checkpoint extends ModelSource {
   raw: Record<string, unknown>;
   /** generation_config.json as it stands. */
   generation: Record<string, unknown> | null;
-  /** Ids that end a completion: of generation_config.json, else of config.json. */
+  /** Ids that end a completion, as generation_config.json and config.json state them. */
   endTokens: number[];
 }
 
@@ -51,7 +52,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     config,
     raw,
     generation,
-    endTokens: endTokensOf(raw, generation, folder),
+    endTokens: statedEndTokens(raw, generation, folder),
     dtype: statedDType(raw) ?? tensors[0]!.dtype,
     tensors: () => tensors,
   };
@@ -180,26 +181,6 @@ function statedDType(raw: Record<string, unknown>): DType | null {
   if (stated === "float32" || stated === "torch.float32") return "f32";
   if (stated === "bfloat16" || stated === "torch.bfloat16") return "bf16";
   return null;
-}
-
-function endTokensOf(
-  raw: Record<string, unknown>,
-  generation: Record<string, unknown> | null,
-  folder: string,
-): number[] {
-  const [value, name] =
-    (generation?.eos_token_id ?? null) !== null
-      ? [generation?.eos_token_id, "generation_config.json"]
-      : [raw.eos_token_id ?? null, "config.json"];
-  if (value === null) return [];
-  const ids: unknown[] = Array.isArray(value) ? value : [value];
-  if (!ids.every((id): id is number => Number.isSafeInteger(id) && (id as number) >= 0)) {
-    throw new TemporaError(`eos_token_id must be a token id or a list of them, not ${JSON.stringify(value)}`, {
-      where: { file: join(folder, name), field: "eos_token_id" },
-      remedy: "Correct it in the file.",
-    });
-  }
-  return ids;
 }
 
 function show(shape: readonly number[]): string {

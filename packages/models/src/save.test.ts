@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { chmod, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { failure, families, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
@@ -80,6 +80,23 @@ describe("a saved checkpoint", () => {
     expect(await readFile(join(target, "chat_template.jinja"), "utf8")).toBe("mine");
     expect(await readFile(join(target, "notes.txt"), "utf8")).toBe("x");
     await writeFile(join(target, "tokenizer.json"), "{}");
+  });
+
+  test("states in generation_config.json the end tokens that the model has learnt, beside its own", async () => {
+    const source = await copyOracle("llama", "policy");
+    const target = join(await scratch(), "saved");
+    await saveAgain(source, target, { endTokens: [2] });
+    expect(await readFile(join(target, "generation_config.json"))).toEqual(
+      await readFile(join(source, "generation_config.json")),
+    );
+    await saveAgain(source, target, { endTokens: [2, 1] });
+    expect(await openCheckpoint(target)).toMatchObject({
+      endTokens: [1, 2],
+      generation: { ...(await openCheckpoint(source)).generation, eos_token_id: [1, 2] },
+    });
+    await rm(join(source, "generation_config.json"));
+    await saveAgain(source, target, { endTokens: [5] });
+    expect((await openCheckpoint(target)).generation).toEqual({ eos_token_id: [2, 5] });
   });
 
   test("a new model's config.json is accepted", async () => {

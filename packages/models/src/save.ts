@@ -4,6 +4,8 @@ import { dirname, join, resolve } from "node:path";
 import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine/model";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { dtypeName, parseModelConfig } from "./config.ts";
+import { statedEndTokens } from "./end-tokens.ts";
+import { readJsonObject } from "./json-file.ts";
 import { companionFiles, partialFolder, replacedFolder } from "./layout.ts";
 import { type NamedTensor, SafetensorsWriter, type TensorLayout, tensorBytes } from "./safetensors-writer.ts";
 import { indexFile } from "./weights.ts";
@@ -17,6 +19,8 @@ export interface SaveOptions {
   tensors: AsyncIterable<NamedTensor> | Iterable<NamedTensor>;
   /** Folder whose tokenizer and generation files are copied. */
   companions?: string;
+  /** Ids that end what the model has learnt to write: generation_config.json states those that it does not yet. */
+  endTokens?: readonly number[];
   /** Further files by name; they win over companions. */
   files?: Record<string, string>;
   /** A shard is closed before it grows beyond this. Default 5 GB. */
@@ -40,6 +44,7 @@ export async function saveCheckpoint(folder: string, options: SaveOptions): Prom
     await mkdir(partial, { recursive: true });
     await writeWeights(partial, options);
     await copyCompanions(partial, options);
+    await stateEndTokens(partial, raw, options);
     await writeSynced(join(partial, "config.json"), `${JSON.stringify(raw, null, 2)}\n`);
     for (const [name, text] of Object.entries(options.files ?? {})) await writeSynced(join(partial, name), text);
     await syncFolder(partial);
@@ -160,6 +165,20 @@ async function copyCompanions(folder: string, { companions, files = {} }: SaveOp
       await writeSynced(join(folder, name), await readFile(source));
     }
   }
+}
+
+/** Other programs read the end tokens from the files alone, and would not stop where the model does. */
+async function stateEndTokens(
+  folder: string,
+  raw: Record<string, unknown>,
+  { endTokens = [] }: SaveOptions,
+): Promise<void> {
+  const file = join(folder, "generation_config.json");
+  const generation = existsSync(file) ? await readJsonObject(file, "the generation config") : null;
+  const stated = statedEndTokens(raw, generation, folder);
+  if (endTokens.every((id) => stated.includes(id))) return;
+  const ids = [...new Set([...stated, ...endTokens])].sort((a, b) => a - b);
+  await writeSynced(file, `${JSON.stringify({ ...generation, eos_token_id: ids }, null, 2)}\n`);
 }
 
 async function writeSynced(file: string, content: string | Uint8Array): Promise<void> {

@@ -5,7 +5,7 @@ export * from "./results/results.ts";
 export { type Sampled, type SamplingOptions, type SamplingRequest, sample } from "./sampling/sampling.ts";
 export * from "./settings/config.ts";
 export { paperSettings, type Settings, settingsSchema, strategyNames } from "./settings/settings.ts";
-export { asCompletion, asConversation, ownPromptIds } from "./sources/conversation.ts";
+export { asConversation, ownPromptIds } from "./sources/conversation.ts";
 export { judgeTemplateFile, shownText, storedTemplate } from "./sources/files.ts";
 export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
 export { worldSettings } from "./sources/world.ts";

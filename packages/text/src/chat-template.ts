@@ -3,12 +3,20 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { fileError, TemporaError } from "@tempora/errors";
+import { timeFormat } from "d3-time-format";
+import { repair, repairVariables } from "./jinja-repairs.ts";
 import type { Message } from "./types.ts";
 
 /** A compiled chat template. */
 export interface ChatTemplate {
   file: string;
-  render(messages: readonly Message[], addGenerationPrompt: boolean, variables: Record<string, unknown>): string;
+  /** @param now What a template that asks for the date is told. */
+  render(
+    messages: readonly Message[],
+    addGenerationPrompt: boolean,
+    variables: Record<string, unknown>,
+    now: Date,
+  ): string;
 }
 
 /**
@@ -55,17 +63,19 @@ function compile(source: string, file: string): ChatTemplate {
   let template: Template;
   try {
     template = new Template(source);
+    repair(template);
   } catch (error) {
     throw broken(file, `Cannot parse the chat template: ${reasonOf(error)}`, error);
   }
   return {
     file,
-    render(messages, addGenerationPrompt, variables) {
+    render(messages, addGenerationPrompt, variables, now) {
       try {
         return template.render({
           tools: null,
           documents: null,
           ...variables,
+          ...repairVariables((format) => timeFormat(format)(now)),
           messages,
           add_generation_prompt: addGenerationPrompt,
         });

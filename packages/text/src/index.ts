@@ -1,6 +1,8 @@
 export { readAllRows, readRows } from "./datasets.ts";
+export { endTokens, withoutEnd } from "./end-tokens.ts";
 export { writeJson, writeJsonl, writeWhole, writeWholeStream } from "./files.ts";
 export { JsonlLog, type LogRow, logRows } from "./jsonl-log.ts";
+export { asCompletion, dayOf, dayText, type RenderOptions, withSystem } from "./render.ts";
 export {
   type CompletionRow,
   completionRow,
@@ -12,3 +14,4 @@ export {
 export { type TokenizeOptions, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
 export { Tokenizer } from "./tokenizer.ts";
 export type { Conversation, Message, SourceRow } from "./types.ts";
+export { encodeParts, encodeUserTurn, partsText, type TextPart } from "./untrusted.ts";

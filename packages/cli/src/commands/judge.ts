@@ -18,7 +18,7 @@ import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
-import { endTokensOf, loadEngine, openModel } from "../model.ts";
+import { loadEngine, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -146,9 +146,9 @@ async function sampleJudgements(
 ): Promise<void> {
   const model = await openModel(flags.model);
   const tokenizer = await model.tokenizer();
-  const endTokens = await endTokensOf(model);
   using engine = await loadEngine(model, flags, context);
-  const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens };
+  const ends = await model.endTokens();
+  const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
   const prompts = responses.map(({ promptText, text }) =>
     ownPromptIds(judgePrompt(template, promptText, text), tokenizer, model.checkpoint.config.maxPositions),
   );

@@ -11,8 +11,8 @@ import {
   selectPair,
   strategies,
 } from "@tempora/preferences";
-import { asCompletion, strategyNames } from "@tempora/run";
-import { type Conversation, writeJsonl } from "@tempora/text";
+import { strategyNames } from "@tempora/run";
+import { asCompletion, type Conversation, writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type JudgedRow, readJudgedRows } from "../judged.ts";

@@ -56,6 +56,7 @@ export class TrainingRun {
       dtype: engine.dtype,
       tensors: engine.tensors(),
       companions: checkpoint.folder,
+      endTokens: await model.endTokens(),
     });
     const last = this.#last;
     const tokens = formatCount(summary.tokens);

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { interval95, type PhaseRule, type Pools, rolesOf, type Strategy, selectPairs } from "@tempora/preferences";
-import { writeJsonl } from "@tempora/text";
+import { asCompletion, writeJsonl } from "@tempora/text";
 import type { ModelRef } from "../models/model-ref.ts";
 import type {
   CandidateRow,
@@ -11,7 +11,7 @@ import type {
   PhaseResult,
   PoolRole,
 } from "../results/results.ts";
-import { asCompletion, pairIds } from "../sources/conversation.ts";
+import { pairIds } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
 import type { Position, RunContext } from "../stages/context.ts";
 import { StrategyEnded } from "../stages/ended.ts";

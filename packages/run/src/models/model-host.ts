@@ -1,6 +1,6 @@
 import { type DType, Engine } from "@tempora/engine";
 import { type Checkpoint, openCheckpoint } from "@tempora/models";
-import { Tokenizer } from "@tempora/text";
+import { endTokens, Tokenizer } from "@tempora/text";
 import type { Settings } from "../settings/settings.ts";
 import type { ModelRef } from "./model-ref.ts";
 
@@ -51,8 +51,7 @@ export class ModelHost implements Disposable {
       await slot.engine.setParameters(checkpoint);
       slot.hash = model.hash;
     }
-    const endTokens = checkpoint.endTokens.length > 0 ? checkpoint.endTokens : eosOf(tokenizer);
-    return { engine: slot.engine, tokenizer, checkpoint, endTokens };
+    return { engine: slot.engine, tokenizer, checkpoint, endTokens: endTokens(checkpoint.endTokens, tokenizer) };
   }
 
   /** As `use`, for training: afterwards the engine's weights belong to no checkpoint. */
@@ -85,8 +84,4 @@ export class ModelHost implements Disposable {
     for (const { engine } of this.#slots.values()) engine.dispose();
     this.#slots.clear();
   }
-}
-
-function eosOf(tokenizer: Tokenizer): number[] {
-  return tokenizer.eosId === null ? [] : [tokenizer.eosId];
 }

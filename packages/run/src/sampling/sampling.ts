@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { JsonlLog } from "@tempora/text";
+import { JsonlLog, withoutEnd } from "@tempora/text";
 import { prefixForest } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { Meter } from "../results/ledger.ts";
@@ -73,11 +73,6 @@ export async function* sample(
 /** Charges the prompts of a generation, each shared prefix once. */
 export function meterPrompts(meter: Meter, requests: readonly SamplingRequest[]): void {
   if (requests.length > 0) meter.prompts(prefixForest(requests.map(({ ids }) => ids)).forest);
-}
-
-function withoutEnd(ids: readonly number[], endTokens: readonly number[]): number[] {
-  const last = ids[ids.length - 1];
-  return last !== undefined && endTokens.includes(last) ? ids.slice(0, -1) : [...ids];
 }
 
 /** 48 bits of a hash: exact in a double. */

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import type { Conversation, Tokenizer } from "@tempora/text";
-import { tokenizeCompletion, tokenizePreference, tokenizePrompt } from "@tempora/text";
+import { asCompletion, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "@tempora/text";
 import type { PairIds, SupervisedRow } from "@tempora/training";
 import type { Example, Task } from "./source.ts";
 
@@ -11,11 +11,6 @@ const ownFile = "(made by this run)";
 export function asConversation(prompt: Conversation, tokenizer: Tokenizer): Conversation {
   if (typeof prompt !== "string" || !tokenizer.hasChatTemplate) return prompt;
   return [{ role: "user", content: prompt }];
-}
-
-/** An answer in the form of its prompt: TRL wants both as strings or both as messages. */
-export function asCompletion(prompt: Conversation, answer: string): Conversation {
-  return typeof prompt === "string" ? answer : [{ role: "assistant", content: answer }];
 }
 
 /** Token ids of a task's prompt. Throws where it leaves no room for an answer. */
@@ -37,12 +32,8 @@ export function ownPromptIds(prompt: string, tokenizer: Tokenizer, maxLength: nu
 
 function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
   const place = { file: example.where?.file ?? ownFile, row: example.where?.row ?? 0 };
-  const wrap = typeof example.prompt === "string" && tokenizer.hasChatTemplate;
-  const completion =
-    wrap && typeof example.completion === "string"
-      ? [{ role: "assistant", content: example.completion }]
-      : example.completion;
-  const row = { ...place, prompt: asConversation(example.prompt, tokenizer), completion };
+  const prompt = asConversation(example.prompt, tokenizer);
+  const row = { ...place, prompt, completion: asCompletion(prompt, example.completion) };
   return { ...tokenizeCompletion(row, tokenizer, { maxLength }), where: place };
 }
 
