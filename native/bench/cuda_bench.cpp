@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "engine/forest.h"
+#include "forest/forest.h"
 
 namespace {
 
@@ -135,7 +135,7 @@ void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) 
     token.push_back(static_cast<std::int32_t>(r * std::int64_t{7919} % vocabulary));
     row_start.push_back(r + 1);
   }
-  const Edges edges{rows, ints(row), ints(token), ints(row_start)};
+  const Edges edges{rows, ints(token), ints(row_start)};
   const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(vocabulary) * static_cast<double>(cols);
   const double read = static_cast<double>(hidden.bytes() + weight.bytes());
   const std::string shape =

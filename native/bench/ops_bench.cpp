@@ -106,14 +106,13 @@ class Bench {
     const Matrix d_hidden = matrix(rows, cols, DType::f32), d_weight = matrix(vocab, cols, DType::f32);
     const Matrix log_prob = matrix(1, rows, DType::f32), lse = matrix(1, rows, DType::f32);
     const Matrix coefficient = matrix(1, rows, DType::f32);
-    std::vector<std::int32_t> row, token, row_start;
+    std::vector<std::int32_t> token, row_start;
     for (std::int32_t r = 0; r <= rows; ++r) {
       row_start.push_back(r);
       if (r == rows) break;
-      row.push_back(r);
       token.push_back(static_cast<std::int32_t>(r * 37 % vocab));
     }
-    const Edges edges{rows, ints(row), ints(token), ints(row_start)};
+    const Edges edges{rows, ints(token), ints(row_start)};
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(vocab);
     const double bytes = static_cast<double>(weight.bytes());
     const double gradient_bytes = bytes + 2.0 * static_cast<double>(d_weight.bytes());

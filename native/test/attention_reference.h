@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "engine/forest.h"
+#include "forest/forest.h"
 
 namespace tempora::attention_test {
 

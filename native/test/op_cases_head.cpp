@@ -80,8 +80,8 @@ void check_head(Device& device, DType dtype, const HeadShape& shape, Keep keep, 
   const Tensor weight = device.random(random, shape.vocab, shape.cols, dtype, shape.scale);
   const EdgeData data(random, shape);
   const auto count = static_cast<std::int64_t>(data.row.size());
-  const Ints row = device.ints(data.row), token = device.ints(data.token), row_start = device.ints(data.row_start);
-  const Edges edges{count, row.data(), token.data(), row_start.data()};
+  const Ints token = device.ints(data.token), row_start = device.ints(data.row_start);
+  const Edges edges{count, token.data(), row_start.data()};
   const Tensor log_prob = device.output(1, count, DType::f32), lse = device.output(1, shape.rows, DType::f32);
   const Tensor kept =
       keep == Keep::nothing ? Tensor{} : device.output(shape.rows, shape.vocab, keep == Keep::f32 ? DType::f32 : dtype);

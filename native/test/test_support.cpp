@@ -7,7 +7,7 @@
 #include <limits>
 #include <numbers>
 
-#include "engine/random.h"
+#include "forest/random.h"
 
 namespace tempora::test {
 

@@ -59,17 +59,26 @@ describe("imports of the set-up", () => {
 });
 
 describe("includes", () => {
-  test("of a backend know forest.h and random.h of the engine only", () => {
-    expect(problems("native/src/backend/backend.h", '#include "../engine/forest.h"')).toEqual([]);
+  test("of a backend point downward", () => {
+    expect(problems("native/src/backend/backend.h", '#include "../forest/forest.h"')).toEqual([]);
+    expect(problems("native/src/backend/cuda/optimizer.cu", '#include "../../forest/random.h"')).toEqual([]);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "../../engine/decoder.h"')).toHaveLength(1);
-    expect(problems("native/src/backend/cuda/optimizer.cu", '#include "../../engine/random.h"')).toEqual([]);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "engine/decoder.h"')).toHaveLength(1);
     expect(problems("native/src/backend/cpu/head.cpp", '#include "../cuda/arena.h"')).toHaveLength(1);
   });
 
+  test("of the forest stay in its room", () => {
+    expect(problems("native/src/forest/forest.cpp", '#include "forest.h"\n#include <vector>')).toEqual([]);
+    expect(problems("native/src/forest/forest.cpp", '#include "../backend/backend.h"')).toHaveLength(1);
+    expect(problems("native/src/forest/forest.cpp", '#include "../engine/engine.h"')).toHaveLength(1);
+    expect(problems("native/src/novel/a.cpp", '#include "a.h"')).toHaveLength(1);
+  });
+
   test("of the engine know backend.h only", () => {
     expect(problems("native/src/engine/block.cpp", '#include "../backend/backend.h"\n#include "block.h"')).toEqual([]);
+    expect(problems("native/src/engine/block.cpp", '#include "../forest/random.h"')).toEqual([]);
     expect(problems("native/src/engine/block.cpp", '#include "../backend/cpu/cpu_backend.h"')).toHaveLength(1);
+    expect(problems("native/src/engine/block.cpp", '#include "../addon/job.h"')).toHaveLength(1);
   });
 
   test("of N-API stand in the addon only", () => {

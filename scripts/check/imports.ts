@@ -16,8 +16,8 @@ const order = [
   "cli",
 ];
 
-/** What a backend may know of the engine: the batch's layout and the random numbers that all backends share. */
-const engineForBackends = ["native/src/engine/forest.h", "native/src/engine/random.h"];
+/** The rooms of the C++ side, lowest first: a file may include of its own room and of those before it. */
+const nativeOrder = ["forest", "backend", "engine", "addon"];
 
 /** Packages that may import less than their place allows; their tests may use all that lies below. */
 const only: Record<string, readonly string[]> = {
@@ -95,12 +95,14 @@ function cppProblem(path: string, target: string): string | null {
   }
   const resolved =
     target.startsWith(".") || !target.includes("/") ? posix.join(posix.dirname(path), target) : `native/src/${target}`;
-  const inFolder = (file: string, folder: string) => file.startsWith(`native/src/${folder}/`);
-  if (inFolder(path, "backend") && inFolder(resolved, "engine") && !engineForBackends.includes(resolved)) {
-    return "may not be included by a backend: it knows of the engine forest.h and random.h only";
+  const room = (file: string) => nativeOrder.indexOf(/^native\/src\/([^/]+)\//.exec(file)?.[1] ?? "");
+  if (path.startsWith("native/src/") && room(path) < 0) return "is in a room whose place is unknown";
+  if (room(path) >= 0 && room(resolved) > room(path)) {
+    return `lies above ${nativeOrder[room(path)]}, which may not include it`;
   }
-  if (inFolder(path, "engine") && inFolder(resolved, "backend") && resolved !== "native/src/backend/backend.h") {
-    return "may not be included by the engine: it knows of the backends backend.h only";
+  const aboveBackends = room(path) > nativeOrder.indexOf("backend");
+  if (aboveBackends && resolved.startsWith("native/src/backend/") && resolved !== "native/src/backend/backend.h") {
+    return "is a backend's own: backend.h is all that those above know";
   }
   const device = /^native\/src\/backend\/(cpu|cuda)\//;
   const own = device.exec(path)?.[1];

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "../engine/forest.h"
+#include "../forest/forest.h"
 
 namespace tempora {
 
@@ -117,10 +117,9 @@ class CachePlan {
   virtual ~CachePlan() = default;
 };
 
-// Which head rows predict which tokens. Siblings share a row. Edges are sorted by row.
+// Which head rows predict which tokens, edges sorted by row. Siblings share a row.
 struct Edges {
   std::int64_t count = 0;                   // E
-  const std::int32_t* row = nullptr;        // [E] device, ascending
   const std::int32_t* token = nullptr;      // [E] device
   const std::int32_t* row_start = nullptr;  // [R + 1] device: edges of row r are [row_start[r], row_start[r+1])
 };

@@ -24,6 +24,8 @@ enum class Keep {
   activations,  // everything the backward pass needs
 };
 
+constexpr Keep kept_for(bool checkpointing) { return checkpointing ? Keep::inputs : Keep::activations; }
+
 class Decoder {
  public:
   Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters);

@@ -76,9 +76,9 @@ std::vector<float> read_floats(Backend& backend, const Parameter& parameter, con
   return values;
 }
 
-LogProbs spread(const Forest& forest, const EdgeList& edges, const std::vector<float>& log_prob) {
+LogProbs spread(const Forest& forest, const ScoredEdges& scored) {
   LogProbs result{std::vector<float>(forest.tokens.size()), std::vector<double>(forest.node_parent.size())};
-  for (std::size_t e = 0; e < log_prob.size(); ++e) result.token[edges.target[e]] = log_prob[e];
+  for (std::size_t e = 0; e < scored.log_prob.size(); ++e) result.token[scored.edges.target[e]] = scored.log_prob[e];
   for (std::size_t node = 0; node < result.node.size(); ++node) {
     for (std::int32_t i = forest.node_start[node]; i < forest.node_start[node + 1]; ++i) {
       result.node[node] += result.token[i];
@@ -86,6 +86,20 @@ LogProbs spread(const Forest& forest, const EdgeList& edges, const std::vector<f
   }
   return result;
 }
+
+// A loss that somebody else differentiated: a coefficient for each token.
+class GivenLoss : public ForestLoss {
+ public:
+  explicit GivenLoss(const std::vector<float>& d_token) : d_token_(d_token) {}
+
+  void differentiate(const EdgeList& edges, std::int64_t begin, std::int64_t end, const std::vector<float>&,
+                     std::vector<float>& coefficient) override {
+    for (std::int64_t e = begin; e < end; ++e) coefficient[e] = d_token_[edges.target[e]];
+  }
+
+ private:
+  const std::vector<float>& d_token_;  // [T]
+};
 
 }  // namespace
 
@@ -96,20 +110,14 @@ std::vector<float> Engine::get_gradient(int index) const {
 
 LogProbs Engine::log_probs(const Forest& forest, const CancelFlag* cancel) {
   impl_->parameters.require_loaded();
-  EdgeList edges;
-  const auto log_prob = impl_->scoring.log_probs(forest, edges, cancel);
-  return spread(forest, edges, log_prob);
+  return spread(forest, impl_->scoring.log_probs(forest, cancel));
 }
 
 LogProbs Engine::accumulate(const Forest& forest, const std::vector<float>& coefficients, bool checkpointing,
                             const CancelFlag* cancel) {
   return impl_->train([&] {
-    EdgeList edges;
-    const auto fill = [&](std::int64_t begin, std::int64_t end, const std::vector<float>&, std::vector<float>& out) {
-      for (std::int64_t e = begin; e < end; ++e) out[e] = coefficients[edges.target[e]];
-    };
-    const auto log_prob = impl_->scoring.step(forest, edges, false, checkpointing, fill, cancel);
-    return spread(forest, edges, log_prob);
+    GivenLoss loss(coefficients);
+    return spread(forest, impl_->scoring.step(forest, kept_for(checkpointing), loss, cancel));
   });
 }
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../backend/backend.h"
-#include "forest.h"
+#include "../forest/forest.h"
 #include "model_shape.h"
 #include "preference_loss.h"
 

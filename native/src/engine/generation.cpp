@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "../forest/random.h"
 #include "engine_impl.h"
 #include "kv_cache.h"
-#include "random.h"
 
 namespace tempora {
 namespace {

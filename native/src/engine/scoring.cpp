@@ -33,13 +33,10 @@ std::vector<Chunk> chunks_of(const EdgeList& edges, std::int64_t rows_that_fit) 
 // The edges of rows [begin, end) on the device, numbered from 0.
 Edges upload_edges(Arena& arena, const EdgeList& list, const std::vector<std::int32_t>& tokens, const Chunk& chunk) {
   const std::int32_t first = list.row_start[chunk.row_begin], last = list.row_start[chunk.row_end];
-  std::vector<std::int32_t> row, token, row_start;
-  for (std::int32_t e = first; e < last; ++e) {
-    row.push_back(list.row[e] - static_cast<std::int32_t>(chunk.row_begin));
-    token.push_back(tokens[e]);
-  }
+  std::vector<std::int32_t> token, row_start;
+  for (std::int32_t e = first; e < last; ++e) token.push_back(tokens[e]);
   for (std::int64_t r = chunk.row_begin; r <= chunk.row_end; ++r) row_start.push_back(list.row_start[r] - first);
-  return {last - first, arena.upload(row), arena.upload(token), arena.upload(row_start)};
+  return {last - first, arena.upload(token), arena.upload(row_start)};
 }
 
 std::vector<std::int32_t> target_tokens(const Forest& forest, const EdgeList& edges) {
@@ -71,24 +68,27 @@ Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& 
   return rows;
 }
 
-std::vector<float> Scoring::log_probs(const Forest& forest, EdgeList& edges, const CancelFlag* cancel) {
+ScoredEdges Scoring::log_probs(const Forest& forest, const CancelFlag* cancel) {
   const Batch batch = decoder_.prepare(forest);
-  edges = edges_of(forest, batch.layout);
-  std::vector<float> log_prob(edges.row.size());
-  if (log_prob.empty()) return log_prob;
+  ScoredEdges scored{edges_of(forest, batch.layout), {}};
+  scored.log_prob.resize(scored.edges.size());
+  if (scored.log_prob.empty()) return scored;
   const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
-  const Rows rows = gather(x, edges.source);
+  const Rows rows = gather(x, scored.edges.source);
   Arena& arena = decoder_.arena();
-  const Edges uploaded = upload_edges(arena, edges, target_tokens(forest, edges), {0, rows.normed.rows});
+  const Edges uploaded = upload_edges(arena, scored.edges, target_tokens(forest, scored.edges), {0, rows.normed.rows});
   float* result = arena.floats(uploaded.count);
   backend_.head_forward(rows.normed, parameters_.weight(parameters_.head()), uploaded, result,
                         arena.floats(rows.normed.rows), Matrix{});
-  backend_.copy_out(log_prob.data(), result, log_prob.size() * sizeof(float));
-  return log_prob;
+  backend_.copy_out(scored.log_prob.data(), result, scored.log_prob.size() * sizeof(float));
+  return scored;
 }
 
-void Scoring::head_step(const Rows& rows, const EdgeList& edges, bool whole_batch, const Coefficients& coefficients,
-                        const Matrix& d_normed, std::vector<float>& log_prob, const CancelFlag* cancel) {
+void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_normed, ScoredEdges& scored,
+                        const CancelFlag* cancel) {
+  const EdgeList& edges = scored.edges;
+  std::vector<float>& log_prob = scored.log_prob;
+  const bool whole_batch = loss.needs_whole_batch();
   const Matrix weight = parameters_.weight(parameters_.head());
   const Matrix d_weight = parameters_.gradient(parameters_.head());
   const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
@@ -110,7 +110,7 @@ void Scoring::head_step(const Rows& rows, const EdgeList& edges, bool whole_batc
       const ArenaScope scope(scratch);
       forward(chunk, upload_edges(scratch, edges, rows.target_token, chunk), Matrix{});
     }
-    coefficients(0, static_cast<std::int64_t>(log_prob.size()), log_prob, coefficient);
+    loss.differentiate(edges, 0, static_cast<std::int64_t>(log_prob.size()), log_prob, coefficient);
   }
   for (const Chunk& chunk : chunks) {
     const ArenaScope scope(scratch);
@@ -121,7 +121,7 @@ void Scoring::head_step(const Rows& rows, const EdgeList& edges, bool whole_batc
     if (!whole_batch) {
       if (count * row_bytes <= kLargestKeptLogitsBytes) kept = scratch.matrix(count, weight.rows, parameters_.dtype());
       forward(chunk, uploaded, kept);
-      coefficients(first, last, log_prob, coefficient);
+      loss.differentiate(edges, first, last, log_prob, coefficient);
     }
     if (cancel != nullptr) cancel->check();
     float* device_coefficient = scratch.floats(uploaded.count);
@@ -132,20 +132,19 @@ void Scoring::head_step(const Rows& rows, const EdgeList& edges, bool whole_batc
   }
 }
 
-std::vector<float> Scoring::step(const Forest& forest, EdgeList& edges, bool whole_batch, bool checkpointing,
-                                 const Coefficients& coefficients, const CancelFlag* cancel) {
+ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, const CancelFlag* cancel) {
   const Batch batch = decoder_.prepare(forest);
-  edges = edges_of(forest, batch.layout);
-  std::vector<float> log_prob(edges.row.size());
-  if (log_prob.empty()) return log_prob;
+  ScoredEdges scored{edges_of(forest, batch.layout), {}};
+  scored.log_prob.resize(scored.edges.size());
+  if (scored.log_prob.empty()) return scored;
   parameters_.ensure_gradients();
-  const Matrix x = decoder_.forward(batch, checkpointing ? Keep::inputs : Keep::activations, cancel);
-  Rows rows = gather(x, edges.source);
-  rows.target_token = target_tokens(forest, edges);
+  const Matrix x = decoder_.forward(batch, keep, cancel);
+  Rows rows = gather(x, scored.edges.source);
+  rows.target_token = target_tokens(forest, scored.edges);
 
   Arena& arena = decoder_.arena();
   const Matrix d_normed = arena.matrix(rows.normed.rows, shape_.hidden_size, DType::f32);
-  head_step(rows, edges, whole_batch, coefficients, d_normed, log_prob, cancel);
+  head_step(rows, loss, d_normed, scored, cancel);
 
   const Matrix d_residual = arena.matrix(rows.normed.rows, shape_.hidden_size, DType::f32);
   backend_.zero(d_residual.data, d_residual.bytes());
@@ -156,7 +155,7 @@ std::vector<float> Scoring::step(const Forest& forest, EdgeList& edges, bool who
   backend_.zero(d_x.data, d_x.bytes());
   backend_.scatter_add_rows(d_residual, rows.index, d_x);
   decoder_.backward(batch, d_x, cancel);
-  return log_prob;
+  return scored;
 }
 
 std::vector<float> Scoring::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,

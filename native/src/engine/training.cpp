@@ -4,8 +4,8 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "../forest/random.h"
 #include "engine_impl.h"
-#include "random.h"
 
 namespace tempora {
 namespace {
@@ -24,10 +24,10 @@ std::int32_t scored_tokens(const Forest& forest, std::int32_t node) {
   return forest.node_parent[node] < 0 ? length - 1 : length;  // a root's first token has no prediction
 }
 
-// The loss of a forest's pairs as coefficients of its edges.
-class PairCoefficients {
+// The loss of a forest's pairs of completions.
+class PairLoss : public ForestLoss {
  public:
-  PairCoefficients(const PreferenceStep& step, const EdgeList& edges) : step_(step), edges_(edges) {
+  explicit PairLoss(const PreferenceStep& step) : step_(step) {
     const std::size_t completions = step.pairs.size();
     result.log_probs.resize(completions);
     result.lengths.resize(completions);
@@ -44,8 +44,8 @@ class PairCoefficients {
     }
   }
 
-  // True where no chunk of whole trees holds all that a pair's loss needs.
-  bool need_whole_batch() const {
+  // Where no chunk of whole trees holds all that a pair's loss needs.
+  bool needs_whole_batch() const override {
     if (step_.loss.couples_pairs()) return true;
     for (std::size_t i = 0; i < step_.pairs.size(); i += 2) {
       if (roots_[step_.pairs[i]] != roots_[step_.pairs[i + 1]]) return true;
@@ -53,15 +53,16 @@ class PairCoefficients {
     return false;
   }
 
-  void fill(std::int64_t begin, std::int64_t end, const std::vector<float>& log_prob, std::vector<float>& coefficient) {
+  void differentiate(const EdgeList& edges, std::int64_t begin, std::int64_t end, const std::vector<float>& log_prob,
+                     std::vector<float>& coefficient) override {
     std::vector<std::uint8_t> root_here(roots_.size());
     const std::vector<std::int32_t> node_of = nodes_of_tokens();
     for (std::int64_t e = begin; e < end; ++e) {
-      result.token_log_probs[edges_.target[e]] = log_prob[e];
-      root_here[roots_[node_of[edges_.target[e]]]] = 1;
+      result.token_log_probs[edges.target[e]] = log_prob[e];
+      root_here[roots_[node_of[edges.target[e]]]] = 1;
     }
     const std::vector<double> d_node = node_coefficients(root_here);
-    for (std::int64_t e = begin; e < end; ++e) coefficient[e] = static_cast<float>(d_node[node_of[edges_.target[e]]]);
+    for (std::int64_t e = begin; e < end; ++e) coefficient[e] = static_cast<float>(d_node[node_of[edges.target[e]]]);
   }
 
   PreferenceResult result;
@@ -116,7 +117,6 @@ class PairCoefficients {
   }
 
   const PreferenceStep& step_;
-  const EdgeList& edges_;
   std::vector<std::vector<std::int32_t>> nodes_;  // [2 P]
   std::vector<std::int32_t> roots_;               // [N]
 };
@@ -125,11 +125,8 @@ class PairCoefficients {
 
 PreferenceResult Engine::preference_step(const PreferenceStep& step, const CancelFlag* cancel) {
   return impl_->train([&] {
-    EdgeList edges;
-    PairCoefficients pairs(step, edges);
-    const auto fill = [&](std::int64_t begin, std::int64_t end, const std::vector<float>& log_prob,
-                          std::vector<float>& coefficient) { pairs.fill(begin, end, log_prob, coefficient); };
-    impl_->scoring.step(step.forest, edges, pairs.need_whole_batch(), step.checkpointing, fill, cancel);
+    PairLoss pairs(step);
+    impl_->scoring.step(step.forest, kept_for(step.checkpointing), pairs, cancel);
     return std::move(pairs.result);
   });
 }

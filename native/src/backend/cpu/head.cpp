@@ -30,7 +30,7 @@ struct Tile {
 };
 
 template <typename Body>
-void for_tiles(std::int64_t rows, std::int64_t vocab, std::int64_t columns, const Body& body) {
+void for_logit_tiles(std::int64_t rows, std::int64_t vocab, std::int64_t columns, const Body& body) {
   for (std::int64_t r = 0; r < rows; r += kTileRows) {
     for (std::int64_t v = 0; v < vocab; v += columns) {
       body(Tile{r, std::min(rows, r + kTileRows), v, std::min(vocab, v + columns)});
@@ -76,7 +76,7 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
   std::vector<float> counted_from(static_cast<std::size_t>(keep_bf16 ? rows * chunks : 0));
   std::vector<double> exp_sum(static_cast<std::size_t>(rows));
 
-  for_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
+  for_logit_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
     // f32 logits that are kept are computed where they stay.
     const std::int64_t stride = keep_f32 ? vocab : tile.columns();
     float* logits =
@@ -176,7 +176,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
   const Buffer gradient_buffer = workspace(tile_elements(rows, kBackwardColumns) * size_of(hidden.dtype));
   const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
 
-  for_tiles(rows, vocab, kBackwardColumns, [&](const Tile& tile) {
+  for_logit_tiles(rows, vocab, kBackwardColumns, [&](const Tile& tile) {
     const void* weight_rows = element(weight, tile.column_begin * cols);
     const void* hidden_rows = element(hidden, tile.row_begin * cols);
     if (again) {

@@ -1,4 +1,3 @@
-#include <cmath>
 #include <vector>
 
 #include "cpu_backend.h"
@@ -29,17 +28,7 @@ void CpuBackend::adamw(const Matrix& weight, const Matrix& gradient, float* firs
                        const AdamWOptions& options) {
   require(gradient.dtype == DType::f32 && gradient.size() == weight.size(),
           "adamw: the gradient is f32 and as large as the weight");
-  const auto step = static_cast<double>(options.step);
-  AdamWScalars scalars;
-  scalars.keep = static_cast<float>(1 - options.learning_rate * options.weight_decay);
-  scalars.gradient_scale = static_cast<float>(options.gradient_scale);
-  scalars.beta2 = static_cast<float>(options.beta2);
-  scalars.one_minus_beta1 = static_cast<float>(1 - options.beta1);
-  scalars.one_minus_beta2 = static_cast<float>(1 - options.beta2);
-  scalars.step_size = static_cast<float>(options.learning_rate / (1 - std::pow(options.beta1, step)));
-  scalars.second_root_correction = static_cast<float>(std::sqrt(1 - std::pow(options.beta2, step)));
-  scalars.epsilon = static_cast<float>(options.epsilon);
-  scalars.rounding_key = options.rounding_key;
+  const AdamWScalars scalars = adamw_scalars(options);
   const AdamWKernels& kernels = adamw_kernels_for(isa_);
   parallel_ranges(threads_, weight.size(), kParallelGrain, 64, [&](std::int64_t begin, std::int64_t end) {
     if (weight.dtype == DType::f32) {

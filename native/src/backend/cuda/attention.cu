@@ -1,8 +1,5 @@
 // Tree attention, plain: a warp takes a query (or, for the gradients of keys and values, a key) and walks what it sees
 // (or what sees it) in order. No scores are stored, nothing is added by atomics.
-#include <cmath>
-#include <stdexcept>
-
 #include "check.h"
 #include "cuda_backend.h"
 #include "tree.cuh"
@@ -126,16 +123,6 @@ __global__ void backward_keys_kernel(TreeView tree, AttentionNumbers n, const T*
   store_head(d_v + item * n.head_dim, n.head_dim, value_sum);
 }
 
-AttentionNumbers numbers_of(const AttentionShape& shape, std::int64_t tokens) {
-  if (shape.head_dim > kLargestHead) {
-    throw std::invalid_argument("the CUDA backend supports a head dimension of up to " + std::to_string(kLargestHead) +
-                                ", not " + std::to_string(shape.head_dim));
-  }
-  return {
-      static_cast<int>(tokens), shape.heads,  shape.kv_heads,
-      shape.head_dim,           shape.window, static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))};
-}
-
 }  // namespace
 
 std::unique_ptr<AttentionPlan> CudaBackend::plan_attention(const ForestLayout& layout) {
@@ -170,8 +157,7 @@ void CudaBackend::tree_attention(const AttentionPlan& plan, const AttentionShape
   if (q.rows == 0) return;
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
   const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
-  with_type(q.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(q.dtype, [&]<typename T>() {
     launch("tree_attention", forward_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, tree,
            numbers, static_cast<const T*>(q.data), static_cast<const T*>(k.data), static_cast<const T*>(v.data),
            static_cast<T*>(out.data), lse);
@@ -187,8 +173,7 @@ void CudaBackend::tree_attention_backward(const AttentionPlan& plan, const Atten
   const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
   const Buffer scratch = allocate(static_cast<std::size_t>(q.rows * shape.heads) * 4, MemoryUse::workspace);
   float* delta = static_cast<float*>(scratch.data());
-  with_type(q.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(q.dtype, [&]<typename T>() {
     const T* queries = static_cast<const T*>(q.data);
     const T* keys = static_cast<const T*>(k.data);
     const T* values = static_cast<const T*>(v.data);

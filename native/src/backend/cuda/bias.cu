@@ -24,10 +24,8 @@ struct ElementTerm {
 
 void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) {
   if (x.size() == 0) return;
-  with_type(x.dtype, [&](auto* x_type) {
-    with_type(bias_dtype, [&](auto* bias_type) {
-      using X = std::remove_pointer_t<decltype(x_type)>;
-      using B = std::remove_pointer_t<decltype(bias_type)>;
+  with_type(x.dtype, [&]<typename X>() {
+    with_type(bias_dtype, [&]<typename B>() {
       launch("add_bias", add_bias_kernel<X, B>, blocks_for(x.size(), kBlock), kBlock, stream_, static_cast<X*>(x.data),
              static_cast<const B*>(bias), x.size(), static_cast<int>(x.cols));
     });
@@ -36,8 +34,7 @@ void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) 
 
 void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
   if (d_y.size() == 0) return;
-  with_type(d_y.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(d_y.dtype, [&]<typename T>() {
     const int width = static_cast<int>(d_y.cols);
     add_column_sums(d_y.rows, width, d_bias, ElementTerm<T>{static_cast<const T*>(d_y.data), width}, stream_);
   });

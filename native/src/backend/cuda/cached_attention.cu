@@ -1,7 +1,4 @@
 // The paged KV cache. A page holds, for each key head, kCachePage tokens of C elements.
-#include <cmath>
-#include <stdexcept>
-
 #include "check.h"
 #include "cuda_backend.h"
 #include "tree.cuh"
@@ -82,8 +79,7 @@ void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32
                               void* key_cache, void* value_cache) {
   if (k.rows == 0) return;
   const Buffer device_slots = upload(std::vector<std::int32_t>(slots, slots + k.rows));
-  with_type(k.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(k.dtype, [&]<typename T>() {
     launch("write_cache", write_cache_kernel<T>, static_cast<unsigned>(k.rows), kBlock, stream_,
            static_cast<const T*>(k.data), static_cast<const T*>(v.data),
            static_cast<const std::int32_t*>(device_slots.data()), shape.kv_heads, shape.head_dim,
@@ -103,18 +99,13 @@ std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
 void CudaBackend::cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
                                    const void* key_cache, const void* value_cache, const Matrix& out) {
   if (q.rows == 0) return;
-  if (shape.head_dim > kLargestHead)
-    throw std::invalid_argument("the head dimension is too large for the CUDA backend");
   const auto& paths = static_cast<const CudaCachePlan&>(plan);
-  const AttentionNumbers numbers{
-      static_cast<int>(q.rows), shape.heads,  shape.kv_heads,
-      shape.head_dim,           shape.window, static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))};
+  const AttentionNumbers numbers = numbers_of(shape, q.rows);
   const PathView view{static_cast<const std::int32_t*>(paths.row_segment.data()),
                       static_cast<const CachePaths::Segment*>(paths.segments.data()),
                       static_cast<const std::int32_t*>(paths.pages.data()),
                       static_cast<const std::int32_t*>(paths.position.data())};
-  with_type(q.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(q.dtype, [&]<typename T>() {
     launch("cached_attention", cached_attention_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock,
            stream_, view, numbers, static_cast<const T*>(q.data), static_cast<const T*>(key_cache),
            static_cast<const T*>(value_cache), static_cast<T*>(out.data));

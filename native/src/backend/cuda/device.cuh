@@ -79,13 +79,13 @@ inline unsigned blocks_for(std::int64_t work, int per_block) {
   return static_cast<unsigned>((work + per_block - 1) / per_block);
 }
 
-// Calls work(typed null pointer) with the element type of a dtype.
+// Calls work.operator()<T>() with the element type T of a dtype.
 template <typename Work>
 void with_type(DType dtype, Work work) {
   if (dtype == DType::f32) {
-    work(static_cast<float*>(nullptr));
+    work.template operator()<float>();
   } else {
-    work(static_cast<bf16*>(nullptr));
+    work.template operator()<bf16>();
   }
 }
 

@@ -35,8 +35,7 @@ __global__ void embed_backward_kernel(const std::int32_t* tokens, int count, con
 
 void CudaBackend::embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) {
   if (out.rows == 0) return;
-  with_type(table.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(table.dtype, [&]<typename T>() {
     launch("embed", embed_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, tokens,
            static_cast<const T*>(table.data), out.f32(), static_cast<int>(out.cols));
   });

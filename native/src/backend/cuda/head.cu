@@ -121,8 +121,7 @@ void CudaBackend::head_forward(const Matrix& hidden, const Matrix& weight, const
     const std::int64_t columns = std::min(at_once, vocabulary - begin);
     const Matrix chunk{logits.data(), DType::f32, rows, columns};
     matmul(hidden, weight.row_range(begin, columns), chunk, {.transpose_b = true});
-    with_type(keep.data == nullptr ? DType::f32 : keep.dtype, [&](auto* type) {
-      using K = std::remove_pointer_t<decltype(type)>;
+    with_type(keep.data == nullptr ? DType::f32 : keep.dtype, [&]<typename K>() {
       launch("head_statistics", head_statistics_kernel<K>, static_cast<unsigned>(rows), kBlock, stream_, chunk.f32(),
              ChunkView{begin, columns, vocabulary, edges.row_start, edges.token}, largest, sum, log_prob,
              static_cast<K*>(keep.data), keep_log_probs ? counted_from + begin / at_once * rows : nullptr);
@@ -152,10 +151,8 @@ void CudaBackend::head_backward(const Matrix& hidden, const Matrix& weight, cons
     if (again) matmul(hidden, part, recomputed, {.transpose_b = true});
     const Matrix d_logits{gradients.data(), hidden.dtype, rows, columns};
     const ChunkView chunk{begin, columns, vocabulary, edges.row_start, edges.token};
-    with_type(again ? DType::f32 : kept.dtype, [&](auto* logit_type) {
-      with_type(hidden.dtype, [&](auto* type) {
-        using L = std::remove_pointer_t<decltype(logit_type)>;
-        using D = std::remove_pointer_t<decltype(type)>;
+    with_type(again ? DType::f32 : kept.dtype, [&]<typename L>() {
+      with_type(hidden.dtype, [&]<typename D>() {
         const L* source = again ? static_cast<const L*>(logits.data()) : static_cast<const L*>(kept.data) + begin;
         launch("head_gradient", head_gradient_kernel<L, D>, static_cast<unsigned>(rows), kBlock, stream_, source,
                again ? columns : vocabulary, chunk, coefficient, lse, static_cast<D*>(d_logits.data));

@@ -134,10 +134,8 @@ void CudaBackend::zero(void* device, std::size_t bytes) {
 
 void CudaBackend::cast(const Matrix& from, const Matrix& to) {
   if (from.size() == 0) return;
-  with_type(from.dtype, [&](auto* source) {
-    with_type(to.dtype, [&](auto* target) {
-      using From = std::remove_pointer_t<decltype(source)>;
-      using To = std::remove_pointer_t<decltype(target)>;
+  with_type(from.dtype, [&]<typename From>() {
+    with_type(to.dtype, [&]<typename To>() {
       launch("cast", cast_kernel<From, To>, blocks_for(from.size(), kBlock), kBlock, stream_,
              static_cast<const From*>(from.data), static_cast<To*>(to.data), from.size());
     });
@@ -148,8 +146,7 @@ bool CudaBackend::all_finite(const Matrix& x) {
   if (x.size() == 0) return true;
   const Buffer found = allocate(sizeof(int), MemoryUse::workspace);
   zero(found.data(), sizeof(int));
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     launch("find_not_finite", find_not_finite_kernel<T>, blocks_for(x.size(), kBlock), kBlock, stream_,
            static_cast<const T*>(x.data), x.size(), static_cast<int*>(found.data()));
   });

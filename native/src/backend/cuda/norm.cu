@@ -63,8 +63,7 @@ int threads_for(int width) { return std::min(kBlock, (width + kWarp - 1) / kWarp
 void CudaBackend::rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) {
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
-  with_type(y.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(y.dtype, [&]<typename T>() {
     launch("norm", norm_kernel<float, T, T>, static_cast<unsigned>(x.rows), threads_for(width), stream_, x.f32(),
            static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, width);
   });
@@ -75,8 +74,7 @@ void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType w
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
   add_column_sums(x.rows, width, d_weight, WeightTerm<float, float>{x.f32(), d_y.f32(), rstd, width}, stream_);
-  with_type(weight_dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(weight_dtype, [&]<typename T>() {
     launch("norm_backward", norm_backward_kernel<float, T, float, float, true>, static_cast<unsigned>(x.rows),
            threads_for(width), stream_, x.f32(), static_cast<const T*>(weight), rstd, d_y.f32(), d_x.f32(), width);
   });
@@ -86,8 +84,7 @@ void CudaBackend::head_norm(const Matrix& x, int head_dim, const void* weight, f
                             float* rstd) {
   const std::int64_t rows = x.size() / head_dim;
   if (rows == 0) return;
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     launch("norm", norm_kernel<T, T, T>, static_cast<unsigned>(rows), threads_for(head_dim), stream_,
            static_cast<const T*>(x.data), static_cast<const T*>(weight), eps, static_cast<T*>(y.data), rstd, head_dim);
   });
@@ -97,8 +94,7 @@ void CudaBackend::head_norm_backward(const Matrix& x, int head_dim, const void* 
                                      const Matrix& d_y, const Matrix& d_x, float* d_weight) {
   const std::int64_t rows = x.size() / head_dim;
   if (rows == 0) return;
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     const T* input = static_cast<const T*>(x.data);
     const T* gradient = static_cast<const T*>(d_y.data);
     // First, because d_x may be d_y.

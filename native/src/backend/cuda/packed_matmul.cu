@@ -55,10 +55,8 @@ void CudaBackend::packed_matmul(const Matrix& x, const PackedWeight& packed, con
   const Matrix& weight = static_cast<const CudaPackedWeight&>(packed).weight;
   if (out.size() == 0) return;
   const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
-  with_type(x.dtype, [&](auto* type) {
-    with_type(out.dtype, [&](auto* out_type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      using Out = std::remove_pointer_t<decltype(out_type)>;
+  with_type(x.dtype, [&]<typename T>() {
+    with_type(out.dtype, [&]<typename Out>() {
       launch("packed_matmul", packed_matmul_kernel<T, Out>, tiles, dim3(kTile, kTile), stream_,
              static_cast<const T*>(x.data), static_cast<const T*>(weight.data), static_cast<Out*>(out.data),
              static_cast<int>(out.rows), static_cast<int>(out.cols), static_cast<int>(x.cols), accumulate);

@@ -35,8 +35,7 @@ void CudaBackend::rope(const Matrix& x, int head_dim, const std::int32_t* positi
                        bool inverse) {
   const std::int64_t pairs = x.size() / 2;
   if (pairs == 0) return;
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     launch("rope", rope_kernel<T>, blocks_for(pairs, kBlock), kBlock, stream_, static_cast<T*>(x.data), pairs,
            static_cast<int>(x.cols), head_dim, positions, frequencies, inverse ? -1.0f : 1.0f);
   });

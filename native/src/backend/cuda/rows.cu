@@ -26,8 +26,7 @@ __global__ void scatter_add_kernel(const T* d_out, const std::int32_t* rows, T* 
 
 void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) {
   if (out.size() == 0) return;
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     launch("gather", gather_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, static_cast<const T*>(x.data),
            rows, static_cast<T*>(out.data), static_cast<int>(out.cols));
   });
@@ -35,8 +34,7 @@ void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const M
 
 void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) {
   if (d_out.size() == 0) return;
-  with_type(x.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(x.dtype, [&]<typename T>() {
     launch("scatter_add", scatter_add_kernel<T>, static_cast<unsigned>(d_out.rows), kBlock, stream_,
            static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
   });

@@ -34,8 +34,7 @@ __global__ void swiglu_backward_kernel(const T* gate, const T* up, const T* d_ou
 
 void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out) {
   if (gate.size() == 0) return;
-  with_type(gate.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(gate.dtype, [&]<typename T>() {
     launch("swiglu", swiglu_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,
            static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<T*>(out.data), gate.size());
   });
@@ -44,8 +43,7 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
 void CudaBackend::swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
                                   const Matrix& d_up, const Matrix& out) {
   if (gate.size() == 0) return;
-  with_type(gate.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
+  with_type(gate.dtype, [&]<typename T>() {
     launch("swiglu_backward", swiglu_backward_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,
            static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<const T*>(d_out.data),
            static_cast<T*>(d_gate.data), static_cast<T*>(d_up.data), static_cast<T*>(out.data), gate.size());

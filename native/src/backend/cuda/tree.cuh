@@ -1,6 +1,10 @@
 // A forest's geometry on the device, as tree attention walks it.
 #pragma once
 
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
 #include "device.cuh"
 
 namespace tempora::device {
@@ -26,6 +30,16 @@ struct AttentionNumbers {
 // the host.
 constexpr int kLaneValues = 8;
 constexpr int kLargestHead = kLaneValues * kWarp;
+
+inline AttentionNumbers numbers_of(const AttentionShape& shape, std::int64_t tokens) {
+  if (shape.head_dim > kLargestHead) {
+    throw std::invalid_argument("the CUDA backend supports a head dimension of up to " + std::to_string(kLargestHead) +
+                                ", not " + std::to_string(shape.head_dim));
+  }
+  return {
+      static_cast<int>(tokens), shape.heads,  shape.kv_heads,
+      shape.head_dim,           shape.window, static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)))};
+}
 
 template <typename T>
 __device__ inline void load_head(const T* from, int head_dim, float (&out)[kLaneValues]) {

@@ -1,5 +1,6 @@
 #include "adamw.h"
 
+#include "../../../forest/random.h"
 #include "simd.h"
 
 namespace tempora::TEMPORA_ISA {
@@ -18,24 +19,15 @@ inline VecF square_root(VecF x) {
 }
 #endif
 
-// As mix64 and combine_key of engine/random.h, which is not included: see kernels.h.
-inline std::uint64_t mix(std::uint64_t x) {
-  x += 0x9E3779B97F4A7C15ull;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-  return x ^ (x >> 31);
-}
-
 // noise[e - begin] for kWidth elements from a multiple of 4 on.
 inline VecU rounding_noise(std::uint64_t key, std::int64_t element) {
   std::uint64_t words[kWidth / 4];
-  for (int i = 0; i < kWidth / 4; ++i) words[i] = mix(key ^ mix(static_cast<std::uint64_t>(element / 4 + i)));
+  for (int i = 0; i < kWidth / 4; ++i) words[i] = combine_key(key, static_cast<std::uint64_t>(element / 4 + i));
   VecH noise;
   __builtin_memcpy(&noise, words, sizeof noise);
   return __builtin_convertvector(noise, VecU);
 }
 
-// torch.optim.AdamW: decay first, then the step along m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon).
 inline VecF updated(VecF weight, VecF gradient, VecF& first, VecF& second, const AdamWScalars& s) {
   const VecF g = gradient * s.gradient_scale;
   first = first + (g - first) * s.one_minus_beta1;

@@ -1,21 +1,10 @@
 // AdamW over a range of elements.
 #pragma once
 
+#include "../../adamw.h"
 #include "kernels.h"
 
 namespace tempora {
-
-struct AdamWScalars {
-  float keep = 1;  // 1 - learning_rate · weight_decay
-  float gradient_scale = 1;
-  float beta2 = 0;
-  float one_minus_beta1 = 0;
-  float one_minus_beta2 = 0;
-  float step_size = 0;               // learning_rate / (1 - beta1^step)
-  float second_root_correction = 1;  // sqrt(1 - beta2^step)
-  float epsilon = 0;
-  std::uint64_t rounding_key = 0;
-};
 
 struct AdamWKernels {
   // Elements [begin, end); begin is a multiple of 64. f32 and bf16 weights.

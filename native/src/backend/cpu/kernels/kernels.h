@@ -5,7 +5,7 @@
 //   namespace tempora::TEMPORA_ISA { const NormKernels norm_kernels = {...}; }
 // Callers take `norm_kernels_for(isa)`. Files compiled this way include no standard library header but <cstddef>,
 // <cstdint>, and define everything in namespace TEMPORA_ISA: an inline function shared with other files could be
-// linked in its AVX-512 copy and crash an older CPU.
+// linked in its AVX-512 copy and crash an older CPU. (Those of forest/random.h are static for that reason.)
 #pragma once
 
 #include <cstddef>

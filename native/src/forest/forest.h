@@ -35,9 +35,10 @@ ForestLayout layout_of(const Forest& forest);
 struct EdgeList {
   std::vector<std::int32_t> source;       // [R] distinct token indices, ascending within a tree, tree after tree
   std::vector<std::int32_t> source_tree;  // [R] tree of each row, ascending
-  std::vector<std::int32_t> row;          // [E] index into source, ascending
-  std::vector<std::int32_t> row_start;    // [R + 1]
+  std::vector<std::int32_t> row_start;    // [R + 1] edges of row r are [row_start[r], row_start[r + 1])
   std::vector<std::int32_t> target;       // [E] the token index that is predicted
+
+  std::size_t size() const { return target.size(); }  // E
 };
 
 // Edges of scored nodes; the first token of a root has no source and no edge. Empty where nothing is scored.

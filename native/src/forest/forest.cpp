@@ -51,18 +51,16 @@ EdgeList edges_of(const Forest& forest, const ForestLayout& layout) {
   }
   std::sort(edges.begin(), edges.end());
   EdgeList list;
-  list.row.reserve(edges.size());
   list.target.reserve(edges.size());
   for (const auto& [tree, source, target] : edges) {
     if (list.source.empty() || list.source.back() != source) {
-      list.row_start.push_back(static_cast<std::int32_t>(list.row.size()));
+      list.row_start.push_back(static_cast<std::int32_t>(list.size()));
       list.source.push_back(source);
       list.source_tree.push_back(tree);
     }
-    list.row.push_back(static_cast<std::int32_t>(list.source.size()) - 1);
     list.target.push_back(target);
   }
-  list.row_start.push_back(static_cast<std::int32_t>(list.row.size()));
+  list.row_start.push_back(static_cast<std::int32_t>(list.size()));
   return list;
 }
 
