@@ -118,10 +118,10 @@ class Snapshot {
   std::size_t bytes = 0;
 };
 
-class ForestGeneration;
-
 class Engine {
  public:
+  class Impl;  // what it is made of: engine_impl.h, for engine/*.cpp only
+
   Engine(ModelShape shape, EngineOptions options);
   ~Engine();
 
@@ -152,8 +152,6 @@ class Engine {
   MemoryReport memory() const;
 
  private:
-  friend class ForestGeneration;
-  class Impl;
   std::shared_ptr<Impl> impl_;  // shared with running generations
 };
 

@@ -1,0 +1,58 @@
+#include "cached_decoder.h"
+
+namespace tempora {
+namespace {
+
+class CacheOperations : public BlockOperations {
+ public:
+  CacheOperations(const BlockContext& context, const PackedParameters& packed, const KvCache& cache,
+                  const CachePlan& plan, const std::vector<std::int32_t>& slots)
+      : context_(context), packed_(packed), cache_(cache), plan_(plan), slots_(slots) {}
+
+  void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
+    context_.backend.packed_matmul(x, *packed_.weights[static_cast<std::size_t>(parameter)], out, accumulate);
+  }
+
+  void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
+    const AttentionShape shape = attention_shape(context_.shape, layer);
+    context_.backend.write_cache(k, v, slots_.data(), shape, cache_.keys(layer), cache_.values(layer));
+    context_.backend.cached_attention(plan_, shape, q, cache_.keys(layer), cache_.values(layer), out);
+  }
+
+ private:
+  const BlockContext& context_;
+  const PackedParameters& packed_;
+  const KvCache& cache_;
+  const CachePlan& plan_;
+  const std::vector<std::int32_t>& slots_;
+};
+
+}  // namespace
+
+void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group) {
+  tokens.push_back(token);
+  positions.push_back(position);
+  slots.push_back(slot);
+  paths.begin_row(position, group);
+}
+
+Matrix forward_cached(Engine::Impl& impl, const PackedParameters& packed, const KvCache& cache, CacheRows& rows,
+                      const CancelFlag* cancel) {
+  Backend& backend = *impl.backend;
+  Arena& scratch = impl.decoder.scratch();
+  const auto count = static_cast<std::int64_t>(rows.tokens.size());
+  const BlockContext context{
+      backend, impl.shape, impl.parameters, scratch.upload(rows.positions), impl.decoder.frequencies(), count};
+  const std::unique_ptr<CachePlan> plan = backend.plan_cache(rows.paths.take());
+  CacheOperations operations(context, packed, cache, *plan, rows.slots);
+  BlockActivations saved = allocate_activations(scratch, context);
+  saved.x_in = saved.x_mid;
+  backend.embed(scratch.upload(rows.tokens), impl.parameters.weight(impl.parameters.embedding()), saved.x_in);
+  for (int layer = 0; layer < impl.shape.layers; ++layer) {
+    if (cancel != nullptr) cancel->check();
+    block_forward(context, layer, operations, scratch, saved, saved.x_in);
+  }
+  return saved.x_in;
+}
+
+}  // namespace tempora

@@ -1,0 +1,26 @@
+// The decoder over a paged cache: rows of tokens whose paths lie there, forward only. Prefill and decoding are one pass
+// with different rows. What a row becomes depends on its path alone: products and attention are row-stable.
+#pragma once
+
+#include <vector>
+
+#include "engine_impl.h"
+#include "kv_cache.h"
+
+namespace tempora {
+
+// Input rows of one forward pass.
+struct CacheRows {
+  std::vector<std::int32_t> tokens, positions, slots;
+  PathBuilder paths;
+
+  // The path's segments are added to `paths` next. Rows of one `group` have all but their last segments in common.
+  void begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group);
+};
+
+// Writes the rows' keys and values to their slots. Returns the residual stream after the last block, f32 [M,D], in the
+// decoder's scratch arena; takes the rows' paths.
+Matrix forward_cached(Engine::Impl& impl, const PackedParameters& packed, const KvCache& cache, CacheRows& rows,
+                      const CancelFlag* cancel);
+
+}  // namespace tempora

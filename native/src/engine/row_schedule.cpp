@@ -1,0 +1,133 @@
+#include "row_schedule.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace tempora {
+
+RowSchedule::RowSchedule(const GenerationRequest& request, int max_positions)
+    : request_(request),
+      max_positions_(max_positions),
+      layout_(layout_of(request.forest)),
+      nodes_(request.forest.node_parent.size()) {
+  for (std::size_t r = 0; r < request_.leaves.size(); ++r) {
+    paths_.push_back(layout_.path(request_.leaves[r]));
+    for (const std::int32_t node : paths_[r]) {
+      nodes_[node].unfinished += request_.samples[r];
+      const std::int32_t whole = layout_.node_length(node);
+      // A leaf's last token is its samples' first input.
+      nodes_[node].length = std::max(nodes_[node].length, node == request_.leaves[r] ? whole - 1 : whole);
+    }
+    const auto request_index = static_cast<std::int32_t>(r);
+    if (token_limit(request_index) < 1) throw std::invalid_argument("a prompt leaves no room for new tokens");
+    for (std::int32_t s = 0; s < request_.samples[r]; ++s) {
+      GenerationRow row;
+      row.request = request_index;
+      row.sample = s;
+      row.input = request_.forest.tokens[layout_.node_start[request_.leaves[r] + 1] - 1];
+      rows_.push_back(std::move(row));
+    }
+  }
+  if (request_.options.max_rows < 1) throw std::invalid_argument("max_rows must be at least 1");
+}
+
+std::int32_t RowSchedule::prompt_length(std::int32_t request) const {
+  const std::int32_t leaf = request_.leaves[request];
+  return layout_.node_position[leaf] + layout_.node_length(leaf);
+}
+
+std::int32_t RowSchedule::token_limit(std::int32_t request) const {
+  return std::min(request_.options.max_new_tokens, max_positions_ - prompt_length(request));
+}
+
+// What would hold everything at once, or what the caller allows if that is less.
+std::int64_t RowSchedule::cache_pages() const {
+  std::int64_t pages = 0, row_pages = 0;
+  for (const CachedNode& node : nodes_) pages += pages_for(node.length);
+  for (std::size_t r = 0; r < paths_.size(); ++r) {
+    row_pages = std::max(row_pages, pages_for(token_limit(static_cast<std::int32_t>(r))));
+  }
+  pages += row_pages * std::min<std::int64_t>(request_.options.max_rows, static_cast<std::int64_t>(rows_.size()));
+  return std::min(pages, request_.options.max_cache_tokens / kCachePage);
+}
+
+// Pages that admitting a row takes: its own, for all it may generate, and those of nodes that are not there yet.
+std::int64_t RowSchedule::pages_wanted(const GenerationRow& row) const {
+  std::int64_t pages = pages_for(token_limit(row.request));
+  for (const std::int32_t node : paths_[row.request]) {
+    if (!nodes_[node].resident) pages += pages_for(nodes_[node].length);
+  }
+  return pages;
+}
+
+void RowSchedule::release(CachedNode& node) {
+  pool_->give_back(node.cache.pages);
+  node.cache = {};
+  node.resident = false;
+}
+
+void RowSchedule::evict_all_but(const std::vector<std::int32_t>& path) {
+  for (std::size_t node = 0; node < nodes_.size(); ++node) {
+    const bool wanted = std::find(path.begin(), path.end(), static_cast<std::int32_t>(node)) != path.end();
+    if (nodes_[node].resident && !wanted) release(nodes_[node]);
+  }
+}
+
+// Admits the next row if there is room; nodes that must be computed for it are added to new_nodes, parents first.
+bool RowSchedule::admit_next(std::vector<std::int32_t>& new_nodes) {
+  while (next_ < rows_.size() && rows_[next_].finished) ++next_;
+  if (next_ == rows_.size() || active_.size() >= static_cast<std::size_t>(request_.options.max_rows)) return false;
+  GenerationRow& row = rows_[next_];
+  PagePool& pool = *pool_;
+  if (pages_wanted(row) > pool.available()) {
+    if (!active_.empty()) return false;
+    // Nodes kept for rows further on make room; they are computed again when their turn comes.
+    evict_all_but(paths_[row.request]);
+    if (pages_wanted(row) > pool.available()) {
+      throw OutOfMemory("one path of the generation needs " + std::to_string(pages_wanted(row) * kCachePage) +
+                        " tokens of KV cache, but only " + std::to_string(request_.options.max_cache_tokens) +
+                        " are allowed");
+    }
+  }
+  for (const std::int32_t node : paths_[row.request]) {
+    CachedNode& cached = nodes_[node];
+    if (cached.resident) continue;
+    cached.cache = {pool.take(pages_for(cached.length)), cached.length};
+    cached.resident = true;
+    new_nodes.push_back(node);
+  }
+  row.cache.pages = pool.take(pages_for(token_limit(row.request)));
+  active_.push_back(static_cast<std::int32_t>(next_));
+  ++next_;
+  return true;
+}
+
+std::vector<std::int32_t> RowSchedule::admit() {
+  std::vector<std::int32_t> new_nodes;
+  while (admit_next(new_nodes)) {
+  }
+  return new_nodes;
+}
+
+void RowSchedule::retire(std::int32_t index) {
+  GenerationRow& row = this->row(index);
+  if (row.finished) return;
+  row.finished = true;
+  pool_->give_back(row.cache.pages);
+  row.cache = {};
+  for (const std::int32_t node : paths_[row.request]) {
+    CachedNode& cached = nodes_[node];
+    if (--cached.unfinished == 0 && cached.resident) release(cached);
+  }
+}
+
+void RowSchedule::drop_finished() {
+  std::erase_if(active_, [&](std::int32_t row) { return rows_[row].finished; });
+}
+
+bool RowSchedule::done() const {
+  return active_.empty() && std::all_of(rows_.begin() + static_cast<std::ptrdiff_t>(next_), rows_.end(),
+                                        [](const GenerationRow& row) { return row.finished; });
+}
+
+}  // namespace tempora
