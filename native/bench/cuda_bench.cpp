@@ -34,11 +34,12 @@ class Bench {
   void head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols);
   void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
   void adamw(std::int64_t size);
-  void packed(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
+  void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
 
  private:
   // Small numbers; the values do not matter to the time, but none may be NaN or denormal.
   Matrix matrix(std::int64_t rows, std::int64_t cols, DType dtype);
+  std::unique_ptr<Weight> random_weight(std::int64_t rows, std::int64_t cols);
   const std::int32_t* ints(const std::vector<std::int32_t>& values);
   float* floats(std::int64_t count) { return matrix(1, count, DType::f32).f32(); }
   double best_seconds(const std::function<void()>& work);
@@ -96,6 +97,12 @@ double Bench::best_seconds(const std::function<void()>& work) {
   return best;
 }
 
+std::unique_ptr<Weight> Bench::random_weight(std::int64_t rows, std::int64_t cols) {
+  auto weight = backend_.make_weight(WeightFormat::bf16, rows, cols);
+  backend_.copy(weight->storage.data(), matrix(rows, cols, DType::bf16).data, weight->storage.bytes());
+  return weight;
+}
+
 // flops and bytes are what the operation cannot do without.
 void Bench::report(const std::string& name, double flops, double bytes, const std::function<void()>& work) {
   if (!wanted(name)) return;
@@ -126,26 +133,26 @@ Ceilings Bench::ceilings() {
 }
 
 void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) {
-  const Matrix hidden = matrix(rows, cols, DType::bf16), weight = matrix(vocabulary, cols, DType::bf16);
+  const Matrix hidden = matrix(rows, cols, DType::bf16);
+  const auto weight = random_weight(vocabulary, cols);
   const Matrix d_hidden = matrix(rows, cols, DType::f32), d_weight = matrix(vocabulary, cols, DType::f32);
   float *log_prob = floats(rows), *lse = floats(rows), *coefficient = floats(rows);
-  std::vector<std::int32_t> row, token, row_start{0};
+  std::vector<std::int32_t> token, row_start{0};
   for (std::int32_t r = 0; r < rows; ++r) {
-    row.push_back(r);
     token.push_back(static_cast<std::int32_t>(r * std::int64_t{7919} % vocabulary));
     row_start.push_back(r + 1);
   }
   const Edges edges{rows, ints(token), ints(row_start)};
   const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(vocabulary) * static_cast<double>(cols);
-  const double read = static_cast<double>(hidden.bytes() + weight.bytes());
+  const double read = static_cast<double>(hidden.bytes() + weight->storage.bytes());
   const std::string shape =
       " T=" + std::to_string(rows) + " V=" + std::to_string(vocabulary) + " D=" + std::to_string(cols);
-  const auto forward = [&] { backend_.head_forward(hidden, weight, edges, log_prob, lse, Matrix{}); };
+  const auto forward = [&] { backend_.head_forward(hidden, *weight, edges, log_prob, lse, Matrix{}); };
   report("head forward" + shape, product, read, forward);
   // 6TDV: what is computed twice is no work that must be.
   report("head forward + backward" + shape, 3 * product, read + 2.0 * static_cast<double>(d_weight.bytes()), [&] {
     forward();
-    backend_.head_backward(hidden, weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight);
+    backend_.head_backward(hidden, *weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight);
   });
   buffers_.clear();
 }
@@ -199,14 +206,13 @@ void Bench::adamw(std::int64_t size) {
   buffers_.clear();
 }
 
-void Bench::packed(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
-  const Matrix x = matrix(rows, inputs, DType::bf16), weight = matrix(outputs, inputs, DType::bf16);
-  const Matrix out = matrix(rows, outputs, DType::bf16);
-  const auto packed = backend_.pack(weight);
+void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  const Matrix x = matrix(rows, inputs, DType::bf16), out = matrix(rows, outputs, DType::bf16);
+  const auto weight = random_weight(outputs, inputs);
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs) * static_cast<double>(inputs);
-  report("packed product " + std::to_string(rows) + " x " + std::to_string(outputs) + " x " + std::to_string(inputs),
-         flops, static_cast<double>(x.bytes() + weight.bytes() + out.bytes()),
-         [&] { backend_.packed_matmul(x, *packed, out, false); });
+  report("row product " + std::to_string(rows) + " x " + std::to_string(outputs) + " x " + std::to_string(inputs),
+         flops, static_cast<double>(x.bytes() + weight->storage.bytes() + out.bytes()),
+         [&] { backend_.row_product(x, *weight, out, false); });
   buffers_.clear();
 }
 
@@ -226,9 +232,9 @@ int main(int argc, char** argv) {
   Bench(filter, ceilings).attention(2048, {32, 8, 64, 0}, 2);
   Bench(filter, ceilings).adamw(std::int64_t{1} << 28);
   for (const std::int64_t rows : {1, 8, 64, 512}) {
-    Bench(filter, ceilings).packed(rows, 2048, 2048);
-    Bench(filter, ceilings).packed(rows, 14336, 4096);
+    Bench(filter, ceilings).row_product(rows, 2048, 2048);
+    Bench(filter, ceilings).row_product(rows, 14336, 4096);
   }
-  Bench(filter, ceilings).packed(512, 128256, 2048);
+  Bench(filter, ceilings).row_product(512, 128256, 2048);
   return 0;
 }

@@ -57,6 +57,12 @@ class Bench {
   }
   Matrix activation(std::int64_t rows, std::int64_t cols) { return matrix(rows, cols, dtype_); }
 
+  std::unique_ptr<Weight> weight(std::int64_t rows, std::int64_t cols) {
+    auto made = backend_.make_weight(format_of(dtype_), rows, cols);
+    backend_.copy(made->storage.data(), activation(rows, cols).data, made->storage.bytes());
+    return made;
+  }
+
   const std::int32_t* ints(const std::vector<std::int32_t>& values) {
     buffers_.push_back(backend_.allocate(values.size() * 4, MemoryUse::workspace));
     backend_.copy_in(buffers_.back().data(), values.data(), values.size() * 4);
@@ -102,7 +108,8 @@ class Bench {
   }
 
   void head(std::int64_t rows, std::int64_t cols, std::int64_t vocab) {
-    const Matrix hidden = activation(rows, cols), weight = activation(vocab, cols), kept = activation(rows, vocab);
+    const Matrix hidden = activation(rows, cols), kept = activation(rows, vocab);
+    const auto head = weight(vocab, cols);
     const Matrix d_hidden = matrix(rows, cols, DType::f32), d_weight = matrix(vocab, cols, DType::f32);
     const Matrix log_prob = matrix(1, rows, DType::f32), lse = matrix(1, rows, DType::f32);
     const Matrix coefficient = matrix(1, rows, DType::f32);
@@ -114,13 +121,13 @@ class Bench {
     }
     const Edges edges{rows, ints(token), ints(row_start)};
     const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(vocab);
-    const double bytes = static_cast<double>(weight.bytes());
+    const double bytes = static_cast<double>(head->storage.bytes());
     const double gradient_bytes = bytes + 2.0 * static_cast<double>(d_weight.bytes());
     const auto forward = [&](const Matrix& keep) {
-      backend_.head_forward(hidden, weight, edges, log_prob.f32(), lse.f32(), keep);
+      backend_.head_forward(hidden, *head, edges, log_prob.f32(), lse.f32(), keep);
     };
     const auto backward = [&](const Matrix& of) {
-      backend_.head_backward(hidden, weight, edges, coefficient.f32(), lse.f32(), of, d_hidden, d_weight);
+      backend_.head_backward(hidden, *head, edges, coefficient.f32(), lse.f32(), of, d_hidden, d_weight);
     };
     report("head forward", product, bytes, [&] { forward(Matrix{}); });
     report("head forward, logits kept", product, bytes + static_cast<double>(kept.bytes()), [&] { forward(kept); });
@@ -130,13 +137,13 @@ class Bench {
   }
 
   void packed(std::int64_t n, std::int64_t k) {
-    const auto weight = backend_.pack(activation(n, k));
+    const auto of = weight(n, k);
     for (const std::int64_t m : {1, 7, 28, 64}) {
       const Matrix x = activation(m, k), out = activation(m, n);
       report("packed " + std::to_string(m) + " x " + std::to_string(k) + " -> " + std::to_string(n),
              2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
              static_cast<double>(n * k) * static_cast<double>(size_of(dtype_)),
-             [&] { backend_.packed_matmul(x, *weight, out, false); });
+             [&] { backend_.row_product(x, *of, out, false); });
     }
     buffers_.clear();
   }

@@ -16,11 +16,11 @@ struct OpCase {
 };
 
 // Each file of cases has its part of the list.
-std::vector<OpCase> matmul_cases();
+std::vector<OpCase> matmul_cases();   // and weights
 std::vector<OpCase> element_cases();  // memory, embedding, norms, biases, rope, SwiGLU, rows
 std::vector<OpCase> head_cases();
 std::vector<OpCase> optimizer_cases();
-std::vector<OpCase> generation_cases();  // packed products, sampling
+std::vector<OpCase> generation_cases();  // row products, sampling
 std::vector<OpCase> sampling_cases(std::int64_t draws);
 
 std::vector<OpCase> op_cases();

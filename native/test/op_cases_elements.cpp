@@ -50,7 +50,7 @@ void check_embedding(Device& device, DType dtype) {
   tokens[5] = tokens[6] = tokens[60] = 510;
   const Ints uploaded = device.ints(tokens);
   const Tensor out = device.output(count, cols, DType::f32);
-  device.backend.embed(uploaded.data(), table.matrix, out.matrix);
+  device.backend.embed(uploaded.data(), *device.weight(table), out.matrix);
   const Tensor d_out = device.random(random, count, cols, DType::f32);
   const Tensor d_table = device.random(random, vocab, cols, DType::f32);
   device.backend.embed_backward(uploaded.data(), d_out.matrix, d_table.matrix);
@@ -211,7 +211,7 @@ void check_nothing(Device& device, DType dtype) {
   const Tensor table = device.random(random, 11, 24, DType::f32);
   const Ints no_rows = device.ints({});
   Backend& backend = device.backend;
-  backend.embed(no_rows.data(), table.matrix, none_f32.matrix);
+  backend.embed(no_rows.data(), *device.weight(table), none_f32.matrix);
   backend.embed_backward(no_rows.data(), none_f32.matrix, table.matrix);
   backend.rms_norm(none_f32.matrix, weight.buffer.data(), kEps, none.matrix, nullptr);
   backend.rms_norm_backward(none_f32.matrix, weight.buffer.data(), dtype, nullptr, none_f32.matrix, none_f32.matrix,

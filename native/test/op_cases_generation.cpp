@@ -7,12 +7,10 @@
 namespace tempora::test {
 namespace {
 
-void check_packed(Device& device, DType dtype, std::int64_t n, std::int64_t k) {
+void check_row_product(Device& device, DType dtype, std::int64_t n, std::int64_t k) {
   Random random(31);
   const Tensor weight = device.random(random, n, k, dtype);
-  const auto packed = device.backend.pack(weight.matrix);
-  // 0 where the product reads the weight itself.
-  expect(packed->bytes() == 0 || packed->bytes() >= weight.matrix.bytes(), "packed weights are smaller than weights");
+  const auto handle = device.weight(weight);
   for (const std::int64_t m : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 28, 64, 0}) {
     for (const DType out_type : {DType::f32, dtype}) {
       for (const bool accumulate : {false, true}) {
@@ -23,13 +21,13 @@ void check_packed(Device& device, DType dtype, std::int64_t n, std::int64_t k) {
         if (accumulate) {
           for (std::size_t i = 0; i < want.size(); ++i) want[i] += out.values[i];
         }
-        device.backend.packed_matmul(x.matrix, *packed, out.matrix, accumulate);
+        device.backend.row_product(x.matrix, *handle, out.matrix, accumulate);
         const std::vector<double> got = device.read(out);
         expect_close("out of " + std::to_string(m) + " rows", got, want, tolerance_of(out_type));
         if (m < 3 || accumulate || out_type != DType::f32) continue;
         // Row 2 by itself gives the same bits as among m.
         const Tensor alone = device.output(1, n, DType::f32);
-        device.backend.packed_matmul(x.matrix.row_range(2, 1), *packed, alone.matrix, false);
+        device.backend.row_product(x.matrix.row_range(2, 1), *handle, alone.matrix, false);
         const std::vector<double> row(got.begin() + 2 * n, got.begin() + 3 * n);
         expect(device.read(alone) == row, "a row alone differs from the same row among " + std::to_string(m));
       }
@@ -100,9 +98,9 @@ void check_bad_logits(Device& device) {
 
 std::vector<OpCase> generation_cases() {
   std::vector<OpCase> cases = {
-      {"packed_matmul 511x24", [](Device& device, DType dtype) { check_packed(device, dtype, 511, 24); }},
-      {"packed_matmul 96x129", [](Device& device, DType dtype) { check_packed(device, dtype, 96, 129); }},
-      {"packed_matmul 1x3", [](Device& device, DType dtype) { check_packed(device, dtype, 1, 3); }},
+      {"row_product 511x24", [](Device& device, DType dtype) { check_row_product(device, dtype, 511, 24); }},
+      {"row_product 96x129", [](Device& device, DType dtype) { check_row_product(device, dtype, 96, 129); }},
+      {"row_product 1x3", [](Device& device, DType dtype) { check_row_product(device, dtype, 1, 3); }},
   };
   for (OpCase& op_case : sampling_cases(256)) cases.push_back(std::move(op_case));
   return cases;

@@ -85,15 +85,15 @@ void check_head(Device& device, DType dtype, const HeadShape& shape, Keep keep, 
   const Tensor log_prob = device.output(1, count, DType::f32), lse = device.output(1, shape.rows, DType::f32);
   const Tensor kept =
       keep == Keep::nothing ? Tensor{} : device.output(shape.rows, shape.vocab, keep == Keep::f32 ? DType::f32 : dtype);
-  device.backend.head_forward(hidden.matrix, weight.matrix, edges, log_prob.matrix.f32(), lse.matrix.f32(),
-                              kept.matrix);
+  const auto head = device.weight(weight);
+  device.backend.head_forward(hidden.matrix, *head, edges, log_prob.matrix.f32(), lse.matrix.f32(), kept.matrix);
   expect_close("log_prob", device.read(log_prob), log_probs(data, shape, hidden.values, weight.values), 1e-5);
 
   const Tensor coefficient = device.random(random, 1, count, DType::f32);
   const Tensor d_hidden = device.output(shape.rows, shape.cols, DType::f32);
   const Tensor d_weight = device.random(random, shape.vocab, shape.cols, DType::f32, 0.1);
-  device.backend.head_backward(hidden.matrix, weight.matrix, edges, coefficient.matrix.f32(), lse.matrix.f32(),
-                               kept.matrix, d_hidden.matrix, d_weight.matrix);
+  device.backend.head_backward(hidden.matrix, *head, edges, coefficient.matrix.f32(), lse.matrix.f32(), kept.matrix,
+                               d_hidden.matrix, d_weight.matrix);
   Gradients want = gradients(data, shape, coefficient.values, hidden.values, weight.values);
   if (check_differences) check_reference(data, shape, coefficient.values, want, hidden.values, weight.values);
   for (std::size_t i = 0; i < want.weight.size(); ++i) want.weight[i] += d_weight.values[i];

@@ -18,6 +18,96 @@ void check_matmul(Device& device, DType in, DType out, std::int64_t m, std::int6
   expect_close("c", device.read(c), want, tolerance_of(out));
 }
 
+// A matrix in the middle of a wider one, and whether what lies beside it is still as it was.
+struct Inside {
+  Inside(Device& device, Random& random, std::int64_t rows, std::int64_t cols, DType dtype)
+      : wide(device.random(random, rows, cols + kLeft + kRight, dtype)), matrix(wide.matrix.column_range(kLeft, cols)) {
+    for (std::size_t i = 0; i < wide.values.size(); ++i) {
+      if (is_inside(i)) values.push_back(wide.values[i]);
+    }
+  }
+
+  void expect_frame_untouched(Device& device) const {
+    const std::vector<double> after = device.read(wide);
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      expect(is_inside(i) || after[i] == wide.values[i], "a number beside the result was written");
+    }
+  }
+
+  Tensor wide;
+  Matrix matrix;
+  std::vector<double> values;
+
+ private:
+  static constexpr std::int64_t kLeft = 8, kRight = 5;
+
+  bool is_inside(std::size_t i) const {
+    const std::int64_t column = static_cast<std::int64_t>(i) % wide.matrix.cols;
+    return column >= kLeft && column < wide.matrix.cols - kRight;
+  }
+};
+
+void check_rows_apart(Device& device, DType in, DType out, MatmulOptions options) {
+  const std::int64_t m = 37, n = 51, k = 24;
+  Random random(18);
+  const Inside a(device, random, options.transpose_a ? k : m, options.transpose_a ? m : k, in);
+  const Inside b(device, random, options.transpose_b ? n : k, options.transpose_b ? k : n, in);
+  const Inside c(device, random, m, n, out);
+  device.backend.matmul(a.matrix, b.matrix, c.matrix, options);
+  std::vector<double> want = reference::matmul(a.values, options.transpose_a, b.values, options.transpose_b, m, n, k);
+  if (options.accumulate) {
+    for (std::size_t i = 0; i < want.size(); ++i) want[i] += c.values[i];
+  }
+  expect_close("c", device.read(c.matrix), want, tolerance_of(out));
+  c.expect_frame_untouched(device);
+}
+
+// The products of a weight: forward, by rows, back to its input, and its gradient.
+void check_weight(Device& device, DType dtype, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  Random random(19);
+  const Tensor numbers = device.random(random, n, k, dtype);
+  const auto weight = device.weight(numbers);
+  const Inside x(device, random, rows, k, dtype), d_out(device, random, rows, n, dtype);
+  for (const DType result : {dtype, DType::f32}) {
+    for (const bool accumulate : {false, true}) {
+      const auto sum = [&](std::vector<double> want, const Inside& before) {
+        for (std::size_t i = 0; i < want.size() && accumulate; ++i) want[i] += before.values[i];
+        return want;
+      };
+      const Inside out(device, random, rows, n, result), by_rows(device, random, rows, n, result);
+      const Inside d_x(device, random, rows, k, result);
+      device.backend.product(x.matrix, *weight, out.matrix, accumulate);
+      device.backend.row_product(x.matrix, *weight, by_rows.matrix, accumulate);
+      device.backend.transposed_product(d_out.matrix, *weight, d_x.matrix, accumulate);
+      const auto forward = reference::matmul(x.values, false, numbers.values, true, rows, n, k);
+      const auto backward = reference::matmul(d_out.values, false, numbers.values, false, rows, k, n);
+      expect_close("product", device.read(out.matrix), sum(forward, out), tolerance_of(result));
+      expect_close("row product", device.read(by_rows.matrix), sum(forward, by_rows), tolerance_of(result));
+      expect_close("transposed product", device.read(d_x.matrix), sum(backward, d_x), tolerance_of(result));
+      for (const Inside* written : {&out, &by_rows, &d_x}) written->expect_frame_untouched(device);
+    }
+  }
+  const Tensor gradient = device.random(random, n, k, DType::f32);
+  device.backend.gradient_product(d_out.matrix, x.matrix, gradient.matrix);
+  std::vector<double> want = reference::matmul(d_out.values, true, x.values, false, n, k, rows);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += gradient.values[i];
+  expect_close("gradient", device.read(gradient), want, tolerance_of(DType::f32));
+}
+
+// What a backend made from a weight must not outlive its numbers.
+void check_changed_weight(Device& device, DType dtype) {
+  Random random(20);
+  const Tensor before = device.random(random, 40, 24, dtype), after = device.random(random, 40, 24, dtype);
+  const Tensor x = device.random(random, 3, 24, dtype), out = device.output(3, 40, DType::f32);
+  const auto weight = device.weight(before);
+  device.backend.row_product(x.matrix, *weight, out.matrix, false);
+  device.backend.copy(weight->storage.data(), after.buffer.data(), after.matrix.bytes());
+  weight->changed();
+  device.backend.row_product(x.matrix, *weight, out.matrix, false);
+  expect_close("out", device.read(out), reference::matmul(x.values, false, after.values, true, 3, 40, 24),
+               tolerance_of(DType::f32));
+}
+
 }  // namespace
 
 std::vector<OpCase> matmul_cases() {
@@ -35,6 +125,18 @@ std::vector<OpCase> matmul_cases() {
                        }
                      }});
   }
+  cases.push_back({"matmul of rows apart", [](Device& device, DType dtype) {
+                     for (int bits = 0; bits < 8; ++bits) {
+                       const MatmulOptions options{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0};
+                       check_rows_apart(device, dtype, dtype, options);
+                       if (dtype != DType::f32) check_rows_apart(device, dtype, DType::f32, options);
+                     }
+                   }});
+  for (const Shape s : {Shape{37, 51, 24}, Shape{1, 130, 33}}) {
+    cases.push_back({"weight " + std::to_string(s.n) + "x" + std::to_string(s.k),
+                     [s](Device& device, DType dtype) { check_weight(device, dtype, s.m, s.n, s.k); }});
+  }
+  cases.push_back({"a changed weight", check_changed_weight});
   cases.push_back({"matmul of nothing", [](Device& device, DType dtype) {
                      check_matmul(device, dtype, DType::f32, 3, 5, 0, {});
                      check_matmul(device, dtype, DType::f32, 3, 5, 0, {.accumulate = true});

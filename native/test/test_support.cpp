@@ -157,9 +157,24 @@ Ints Device::ints(const std::vector<std::int32_t>& values) {
   return ints;
 }
 
+std::unique_ptr<Weight> Device::weight(const Tensor& tensor) {
+  const Matrix& from = tensor.matrix;
+  auto weight = backend.make_weight(format_of(from.dtype), from.rows, from.cols);
+  backend.copy(weight->storage.data(), from.data, from.bytes());
+  weight->changed();
+  return weight;
+}
+
 std::vector<double> Device::read(const Matrix& matrix) {
   std::vector<std::uint8_t> bytes(matrix.bytes());
-  backend.copy_out(bytes.data(), matrix.data, bytes.size());
+  if (matrix.dense()) {
+    backend.copy_out(bytes.data(), matrix.data, bytes.size());
+  } else {
+    for (std::int64_t r = 0; r < matrix.rows; ++r) {
+      const Matrix row = matrix.row_range(r, 1);
+      backend.copy_out(bytes.data() + static_cast<std::size_t>(r) * row.bytes(), row.data, row.bytes());
+    }
+  }
   note(bytes);
   return decode(matrix.dtype, bytes);
 }

@@ -74,7 +74,9 @@ class Device {
   Tensor random(Random& random, std::int64_t rows, std::int64_t cols, DType dtype, double scale = 1);
   Tensor output(std::int64_t rows, std::int64_t cols, DType dtype);  // all NaN
   Ints ints(const std::vector<std::int32_t>& values);
-  std::vector<double> read(const Matrix& matrix);
+  // A weight with a tensor's numbers.
+  std::unique_ptr<Weight> weight(const Tensor& tensor);
+  std::vector<double> read(const Matrix& matrix);  // rows may lie apart
   std::vector<double> read(const Tensor& tensor) { return read(tensor.matrix); }
   // Notes host results, for the comparison of two runs.
   template <typename T>

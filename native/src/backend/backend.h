@@ -51,19 +51,57 @@ class Buffer {
   MemoryUse use_ = MemoryUse::workspace;
 };
 
-// A view of device memory: row-major, rows adjacent.
+// A view of device memory: row-major. Operations want rows adjacent (dense) unless they say that rows may lie apart.
 struct Matrix {
   void* data = nullptr;
   DType dtype = DType::f32;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  std::int64_t apart = 0;  // elements from one row to the next; 0: cols
 
   std::int64_t size() const { return rows * cols; }
-  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype); }
+  std::int64_t row_stride() const { return apart == 0 ? cols : apart; }
+  bool dense() const { return row_stride() == cols || rows <= 1; }
+  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype); }  // of a dense one
   float* f32() const { return static_cast<float*>(data); }
   Matrix row_range(std::int64_t begin, std::int64_t count) const {
-    return {static_cast<char*>(data) + static_cast<std::size_t>(begin * cols) * size_of(dtype), dtype, count, cols};
+    return {at(begin * row_stride()), dtype, count, cols, apart};
   }
+  Matrix column_range(std::int64_t begin, std::int64_t count) const {
+    return {at(begin), dtype, rows, count, row_stride()};
+  }
+
+ private:
+  void* at(std::int64_t element) const {
+    return static_cast<char*>(data) + static_cast<std::size_t>(element) * size_of(dtype);
+  }
+};
+
+// How a weight's numbers are stored. Those of f32 and bf16 can be trained.
+enum class WeightFormat : std::uint8_t { f32, bf16 };
+
+constexpr WeightFormat format_of(DType dtype) { return dtype == DType::f32 ? WeightFormat::f32 : WeightFormat::bf16; }
+
+// A model's weight: a matrix [N outputs, K inputs], or a vector as one row. `storage` holds the format's own bytes as
+// checkpoints have them; what else a backend keeps to multiply by it (panels, tiles) is its own, made from them once,
+// when first needed, and used by whoever multiplies.
+class Weight {
+ public:
+  Weight(WeightFormat weight_format, std::int64_t row_count, std::int64_t col_count, Buffer bytes)
+      : format(weight_format), rows(row_count), cols(col_count), storage(std::move(bytes)) {}
+  virtual ~Weight() = default;
+  Weight(const Weight&) = delete;
+  Weight& operator=(const Weight&) = delete;
+
+  std::int64_t size() const { return rows * cols; }
+  // The numbers of an f32 or bf16 weight. Whoever writes them calls changed() afterwards.
+  Matrix values() const { return {storage.data(), format == WeightFormat::f32 ? DType::f32 : DType::bf16, rows, cols}; }
+  // Drops what was made from the storage.
+  virtual void changed() {}
+
+  const WeightFormat format;
+  const std::int64_t rows, cols;
+  const Buffer storage;
 };
 
 struct MatmulOptions {
@@ -83,13 +121,6 @@ struct AttentionShape {
   int kv_heads = 0;  // G, divides H
   int head_dim = 0;  // C, even
   int window = 0;    // tokens visible, the query's own included; 0 for all
-};
-
-// One weight matrix in the layout that packed_matmul reads.
-class PackedWeight {
- public:
-  virtual ~PackedWeight() = default;
-  virtual std::size_t bytes() const = 0;  // its own; 0 where it reads the weight itself
 };
 
 // Pages of kCachePage tokens; the layout inside a page is the backend's own.
@@ -164,11 +195,24 @@ class Backend {
   virtual bool all_finite(const Matrix& x) = 0;
   virtual void synchronize() = 0;
 
-  // ---- matrix products: c[m,n] (+)= op(a) · op(b). a and b have one dtype; c has it too or is f32.
+  // ---- matrix products: c[m,n] (+)= op(a) · op(b). a and b have one dtype; c has it too or is f32. Rows of all three
+  // may lie apart.
   virtual void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) = 0;
 
+  // ---- weights [N,K], their content undefined until written. Activations have the weight's dtype; rows of x, out and
+  // their gradients may lie apart.
+  virtual std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) = 0;
+  // out [T,N] (+)= x A [T,K] · weightᵀ; out is A or f32.
+  virtual void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
+  // d_x [T,K] (+)= d_out A [T,N] · weight; d_x is A or f32.
+  virtual void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) = 0;
+  // d_weight f32 [N,K] += d_outᵀ · x
+  virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) = 0;
+  // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them.
+  virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
+
   // ---- embedding: out f32 [T,D] = table[token]; backward adds into d_table f32 [V,D] in token order.
-  virtual void embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) = 0;
+  virtual void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) = 0;
   virtual void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) = 0;
 
   // ---- RMSNorm: y A [T,D] = x · rstd · weight, rstd f32 [T] = 1/sqrt(mean(x²) + eps). x f32.
@@ -217,11 +261,11 @@ class Backend {
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
   // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward
   // pass.
-  virtual void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+  virtual void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                             const Matrix& keep) = 0;
   // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += .... `kept` is
   // what head_forward kept (and is destroyed), or has null data: then logits are computed again.
-  virtual void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+  virtual void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                              const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
 
   // ---- optimizer. Σ x² in f64, in a fixed order. AdamW (decoupled decay) over n elements; weight is f32 or bf16.
@@ -229,10 +273,7 @@ class Backend {
   virtual void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
                      const AdamWOptions& options) = 0;
 
-  // ---- generation. A row's result does not depend on how many rows there are, nor on its place among them.
-  virtual std::unique_ptr<PackedWeight> pack(const Matrix& weight) = 0;  // weight [N,K]
-  // out [M,N] (+)= x A [M,K] · weightᵀ; out is A or f32.
-  virtual void packed_matmul(const Matrix& x, const PackedWeight& weight, const Matrix& out, bool accumulate) = 0;
+  // ---- generation, row-stable as row_product is.
   // Bytes of one layer's cache of keys (values the same): `pages` pages of kCachePage tokens of G·C elements A.
   virtual std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const = 0;
   // k, v A [M, G·C] go to slots i32 [M] (host): page · kCachePage + offset.

@@ -71,12 +71,12 @@ Matrix as_activation(const BlockContext& c, Arena& scratch, const Matrix& x) {
 
 // d_weight += d_outᵀ · x
 void weight_gradient(const BlockContext& c, const Matrix& d_out, const Matrix& x, int parameter) {
-  c.backend.matmul(d_out, x, c.parameters.gradient(parameter), {.transpose_a = true, .accumulate = true});
+  c.backend.gradient_product(d_out, x, c.parameters.gradient(parameter));
 }
 
 // d_in (+)= d_out · weight
 void input_gradient(const BlockContext& c, const Matrix& d_out, int parameter, const Matrix& d_in, bool accumulate) {
-  c.backend.matmul(d_out, c.parameters.weight(parameter), d_in, {.accumulate = accumulate});
+  c.backend.transposed_product(d_out, c.parameters.weight(parameter), d_in, accumulate);
 }
 
 Matrix normalise_again(const BlockContext& c, Arena& scratch, const Matrix& x, int norm) {

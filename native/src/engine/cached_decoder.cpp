@@ -5,12 +5,12 @@ namespace {
 
 class CacheOperations : public BlockOperations {
  public:
-  CacheOperations(const BlockContext& context, const PackedParameters& packed, const KvCache& cache,
-                  const CachePlan& plan, const std::vector<std::int32_t>& slots)
-      : context_(context), packed_(packed), cache_(cache), plan_(plan), slots_(slots) {}
+  CacheOperations(const BlockContext& context, const KvCache& cache, const CachePlan& plan,
+                  const std::vector<std::int32_t>& slots)
+      : context_(context), cache_(cache), plan_(plan), slots_(slots) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
-    context_.backend.packed_matmul(x, *packed_.weights[static_cast<std::size_t>(parameter)], out, accumulate);
+    context_.backend.row_product(x, context_.parameters.weight(parameter), out, accumulate);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
@@ -21,7 +21,6 @@ class CacheOperations : public BlockOperations {
 
  private:
   const BlockContext& context_;
-  const PackedParameters& packed_;
   const KvCache& cache_;
   const CachePlan& plan_;
   const std::vector<std::int32_t>& slots_;
@@ -36,15 +35,14 @@ void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t sl
   paths.begin_row(position, group);
 }
 
-Matrix forward_cached(Engine::Impl& impl, const PackedParameters& packed, const KvCache& cache, CacheRows& rows,
-                      const CancelFlag* cancel) {
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel) {
   Backend& backend = *impl.backend;
   Arena& scratch = impl.decoder.scratch();
   const auto count = static_cast<std::int64_t>(rows.tokens.size());
   const BlockContext context{
       backend, impl.shape, impl.parameters, scratch.upload(rows.positions), impl.decoder.frequencies(), count};
   const std::unique_ptr<CachePlan> plan = backend.plan_cache(rows.paths.take());
-  CacheOperations operations(context, packed, cache, *plan, rows.slots);
+  CacheOperations operations(context, cache, *plan, rows.slots);
   BlockActivations saved = allocate_activations(scratch, context);
   saved.x_in = saved.x_mid;
   backend.embed(scratch.upload(rows.tokens), impl.parameters.weight(impl.parameters.embedding()), saved.x_in);

@@ -20,7 +20,6 @@ struct CacheRows {
 
 // Writes the rows' keys and values to their slots. Returns the residual stream after the last block, f32 [M,D], in the
 // decoder's scratch arena; takes the rows' paths.
-Matrix forward_cached(Engine::Impl& impl, const PackedParameters& packed, const KvCache& cache, CacheRows& rows,
-                      const CancelFlag* cancel);
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel);
 
 }  // namespace tempora

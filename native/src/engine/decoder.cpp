@@ -11,8 +11,7 @@ class TreeOperations : public BlockOperations {
   TreeOperations(const BlockContext& context, const AttentionPlan& plan) : context_(context), plan_(plan) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
-    context_.backend.matmul(x, context_.parameters.weight(parameter), out,
-                            {.transpose_b = true, .accumulate = accumulate});
+    context_.backend.product(x, context_.parameters.weight(parameter), out, accumulate);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) override {

@@ -13,32 +13,12 @@ Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
       decoder(*backend, shape, parameters),
       scoring(*backend, shape, parameters, decoder) {}
 
-void Engine::Impl::weights_changed() {
-  packed_.reset();
-  ++weights_version_;
-}
-
-std::shared_ptr<PackedParameters> Engine::Impl::packed() {
-  if (packed_ == nullptr) {
-    auto packed = std::make_shared<PackedParameters>();
-    packed->weights.resize(static_cast<std::size_t>(parameters.count()));
-    for (int i = 0; i < parameters.count(); ++i) {
-      // A tied embedding is packed for its use as the head.
-      const bool looked_up_only = i == parameters.embedding() && parameters.head() != parameters.embedding();
-      if (parameters.at(i).rows == 1 || looked_up_only) continue;
-      packed->weights[static_cast<std::size_t>(i)] = backend->pack(parameters.weight(i));
-    }
-    packed_ = std::move(packed);
-  }
-  return packed_;
-}
-
 Engine::Engine(ModelShape shape, EngineOptions options) : impl_(std::make_shared<Impl>(std::move(shape), options)) {}
 Engine::~Engine() = default;
 
 int Engine::parameter_count() const { return impl_->parameters.count(); }
 
-std::size_t Engine::parameter_bytes(int index) const { return impl_->parameters.at(index).weight.bytes(); }
+std::size_t Engine::parameter_bytes(int index) const { return impl_->parameters.at(index).weight->storage.bytes(); }
 
 void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size) {
   Parameter& parameter = impl_->parameters.at(index);
@@ -47,7 +27,7 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
     throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) + " bytes for " +
                                 std::to_string(parameter.size()) + " elements");
   }
-  const Matrix target = impl_->parameters.weight(index);
+  const Matrix target = parameter.weight->values();
   if (dtype == target.dtype) {
     backend.copy_in(target.data, bytes, size);
   } else {
@@ -55,6 +35,7 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
     backend.copy_in(staging.data(), bytes, size);
     backend.cast({staging.data(), dtype, target.rows, target.cols}, target);
   }
+  parameter.weight->changed();
   impl_->weights_changed();
   parameter.loaded = false;
   if (!backend.all_finite(target)) throw std::domain_error("not finite");
@@ -63,8 +44,8 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
 
 std::vector<std::uint8_t> Engine::get_parameter(int index) const {
   const Parameter& parameter = impl_->parameters.at(index);
-  std::vector<std::uint8_t> bytes(parameter.weight.bytes());
-  impl_->backend->copy_out(bytes.data(), parameter.weight.data(), bytes.size());
+  std::vector<std::uint8_t> bytes(parameter.weight->storage.bytes());
+  impl_->backend->copy_out(bytes.data(), parameter.weight->storage.data(), bytes.size());
   return bytes;
 }
 
@@ -158,7 +139,7 @@ void Engine::reset_optimizer() {
 std::unique_ptr<Snapshot> Engine::snapshot() {
   auto snapshot = std::make_unique<Snapshot>();
   for (int i = 0; i < impl_->parameters.count(); ++i) {
-    const Buffer& weight = impl_->parameters.at(i).weight;
+    const Buffer& weight = impl_->parameters.at(i).weight->storage;
     Buffer copy = impl_->backend->allocate(weight.bytes(), MemoryUse::weights);
     impl_->backend->copy(copy.data(), weight.data(), weight.bytes());
     snapshot->bytes += weight.bytes();
@@ -171,8 +152,10 @@ void Engine::restore(const Snapshot& snapshot) {
   for (int i = 0; i < impl_->parameters.count(); ++i) {
     Parameter& parameter = impl_->parameters.at(i);
     const Buffer& copy = snapshot.parameters.at(static_cast<std::size_t>(i));
-    if (copy.bytes() != parameter.weight.bytes()) throw std::invalid_argument("the snapshot is another model's");
-    impl_->backend->copy(parameter.weight.data(), copy.data(), copy.bytes());
+    const Buffer& storage = parameter.weight->storage;
+    if (copy.bytes() != storage.bytes()) throw std::invalid_argument("the snapshot is another model's");
+    impl_->backend->copy(storage.data(), copy.data(), copy.bytes());
+    parameter.weight->changed();
     parameter.loaded = true;
   }
   impl_->weights_changed();

@@ -8,19 +8,13 @@
 
 namespace tempora {
 
-// Weights laid out for generation, made when a generation starts and dropped when weights change.
-struct PackedParameters {
-  std::vector<std::unique_ptr<PackedWeight>> weights;  // by parameter index; null for vectors
-};
-
 class Engine::Impl {
  public:
   Impl(ModelShape model_shape, const EngineOptions& options);
 
-  // Called after any change of the weights.
-  void weights_changed();
+  // Called after any change of the weights: generations that run end with an error.
+  void weights_changed() { ++weights_version_; }
   std::uint64_t weights_version() const { return weights_version_; }
-  std::shared_ptr<PackedParameters> packed();
   // Runs a training call; what it throws leaves zero gradients behind.
   template <typename Work>
   auto train(Work work);
@@ -33,7 +27,6 @@ class Engine::Impl {
   std::int64_t optimizer_steps = 0;
 
  private:
-  std::shared_ptr<PackedParameters> packed_;
   std::uint64_t weights_version_ = 0;
 };
 

@@ -30,7 +30,6 @@ class ForestGeneration : public Generation {
 
   std::shared_ptr<Engine::Impl> impl_;
   GenerationRequest request_;
-  std::shared_ptr<PackedParameters> packed_;
   std::uint64_t weights_version_;
   RowSchedule schedule_;
   KvCache cache_;
@@ -40,7 +39,6 @@ class ForestGeneration : public Generation {
 ForestGeneration::ForestGeneration(std::shared_ptr<Engine::Impl> impl, GenerationRequest request)
     : impl_(std::move(impl)),
       request_(std::move(request)),
-      packed_(impl_->packed()),
       weights_version_(impl_->weights_version()),
       schedule_(request_, impl_->shape.max_positions),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
@@ -58,7 +56,7 @@ void ForestGeneration::prefill(const std::vector<std::int32_t>& nodes, const Can
   const auto flush = [&] {
     if (rows.tokens.empty()) return;
     const ArenaScope scope(impl_->decoder.scratch());
-    forward_cached(*impl_, *packed_, cache_, rows, cancel);
+    forward_cached(*impl_, cache_, rows, cancel);
     rows = {};
   };
   const ForestLayout& layout = schedule_.layout();
@@ -105,8 +103,8 @@ std::vector<SampleKey> ForestGeneration::sample_keys() const {
 void ForestGeneration::decode(GenerationStep& result, const CancelFlag* cancel) {
   const ArenaScope scope(impl_->decoder.scratch());
   CacheRows inputs = next_inputs();
-  const Matrix x = forward_cached(*impl_, *packed_, cache_, inputs, cancel);
-  const SampledTokens sampled = sample_tokens(*impl_, *packed_, x, request_.options, sample_keys());
+  const Matrix x = forward_cached(*impl_, cache_, inputs, cancel);
+  const SampledTokens sampled = sample_tokens(*impl_, x, request_.options, sample_keys());
 
   const std::vector<std::int32_t>& ends = request_.options.end_tokens;
   const std::vector<std::int32_t>& active = schedule_.active();

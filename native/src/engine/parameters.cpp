@@ -37,22 +37,15 @@ Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype) :
 
 int Parameters::add(std::int64_t rows, std::int64_t cols, bool decays) {
   Parameter parameter;
-  parameter.rows = rows;
-  parameter.cols = cols;
   parameter.decays = decays;
-  parameter.weight = backend_.allocate(static_cast<std::size_t>(rows * cols) * size_of(dtype_), MemoryUse::weights);
+  parameter.weight = backend_.make_weight(format_of(dtype_), rows, cols);
   list_.push_back(std::move(parameter));
   return count() - 1;
 }
 
-Matrix Parameters::weight(int index) const {
-  const Parameter& p = at(index);
-  return {p.weight.data(), dtype_, p.rows, p.cols};
-}
-
 Matrix Parameters::gradient(int index) const {
   const Parameter& p = at(index);
-  return {p.gradient.data(), DType::f32, p.rows, p.cols};
+  return {p.gradient.data(), DType::f32, p.weight->rows, p.weight->cols};
 }
 
 void Parameters::require_loaded() const {

@@ -1,6 +1,7 @@
 // The parameters of one model on one device: weights always, gradients and moments once training asks for them.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,16 +11,14 @@
 namespace tempora {
 
 struct Parameter {
-  std::int64_t rows = 0;  // a vector has one row
-  std::int64_t cols = 0;
   bool decays = false;  // matrices do, norms and biases do not
   bool loaded = false;
-  Buffer weight;
+  std::unique_ptr<Weight> weight;
   Buffer gradient;  // f32
   Buffer first;     // f32, AdamW's m
   Buffer second;    // f32, AdamW's v
 
-  std::int64_t size() const { return rows * cols; }
+  std::int64_t size() const { return weight->size(); }
 };
 
 // Indices of one block's parameters; -1 where the family has none.
@@ -42,9 +41,9 @@ class Parameters {
   Parameter& at(int index) { return list_.at(static_cast<std::size_t>(index)); }
   const Parameter& at(int index) const { return list_.at(static_cast<std::size_t>(index)); }
 
-  Matrix weight(int index) const;
+  Weight& weight(int index) const { return *at(index).weight; }
   Matrix gradient(int index) const;
-  const void* data(int index) const { return at(index).weight.data(); }
+  const void* data(int index) const { return at(index).weight->storage.data(); }
   float* gradient_data(int index) const { return static_cast<float*>(at(index).gradient.data()); }
 
   const BlockParameters& block(int layer) const { return blocks_[static_cast<std::size_t>(layer)]; }

@@ -89,7 +89,7 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
   const EdgeList& edges = scored.edges;
   std::vector<float>& log_prob = scored.log_prob;
   const bool whole_batch = loss.needs_whole_batch();
-  const Matrix weight = parameters_.weight(parameters_.head());
+  const Weight& weight = parameters_.weight(parameters_.head());
   const Matrix d_weight = parameters_.gradient(parameters_.head());
   const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
   std::vector<float> coefficient(log_prob.size());

@@ -18,8 +18,8 @@ double uniform_of(std::uint64_t seed, const SampleKey& key) {
   return unit_interval(combine_key(bits, static_cast<std::uint64_t>(key.position)));
 }
 
-SampledTokens sample_tokens(Engine::Impl& impl, const PackedParameters& packed, const Matrix& x,
-                            const GenerationOptions& options, const std::vector<SampleKey>& keys) {
+SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const GenerationOptions& options,
+                            const std::vector<SampleKey>& keys) {
   Backend& backend = *impl.backend;
   Arena& scratch = impl.decoder.scratch();
   const Parameters& parameters = impl.parameters;
@@ -34,7 +34,7 @@ SampledTokens sample_tokens(Engine::Impl& impl, const PackedParameters& packed, 
     const ArenaScope scope(scratch);
     const std::int64_t count = std::min(at_once, x.rows - begin);
     const Matrix logits = scratch.matrix(count, vocabulary, DType::f32);
-    backend.packed_matmul(normed.row_range(begin, count), *packed.weights[parameters.head()], logits, false);
+    backend.row_product(normed.row_range(begin, count), parameters.weight(parameters.head()), logits, false);
     backend.sample(logits, options.sampling, uniforms.data() + begin, result.tokens.data() + begin,
                    result.log_probs.data() + begin);
   }

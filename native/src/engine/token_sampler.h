@@ -24,7 +24,7 @@ struct SampledTokens {
 };
 
 // x f32 [M,D]. Logits exist for some rows at a time.
-SampledTokens sample_tokens(Engine::Impl& impl, const PackedParameters& packed, const Matrix& x,
-                            const GenerationOptions& options, const std::vector<SampleKey>& keys);
+SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const GenerationOptions& options,
+                            const std::vector<SampleKey>& keys);
 
 }  // namespace tempora

@@ -7,7 +7,8 @@
 
 namespace tempora {
 
-void CpuBackend::embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) {
+void CpuBackend::embed(const std::int32_t* tokens, const Weight& weight, const Matrix& out) {
+  const Matrix table = weight.values();
   require(out.dtype == DType::f32 && table.cols == out.cols, "embed: out is f32 and as wide as the table");
   const ElementKernels& kernels = element_kernels_for(isa_);
   const std::int64_t cols = out.cols;

@@ -56,15 +56,17 @@ Product logits_product(const Matrix& hidden, const Tile& tile, std::int64_t row_
 }
 
 void require_head(const Matrix& hidden, const Matrix& weight, const Matrix& logits) {
-  require(hidden.dtype == weight.dtype && hidden.cols == weight.cols, "head: hidden and weight fit each other");
+  require(hidden.dtype == weight.dtype && hidden.cols == weight.cols && hidden.dense(),
+          "head: hidden and weight fit each other");
   require(logits.data == nullptr || (logits.rows == hidden.rows && logits.cols == weight.rows),
           "head: kept logits have a row a hidden state and a column a token");
 }
 
 }  // namespace
 
-void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
-                              float* lse, const Matrix& keep) {
+void CpuBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob, float* lse,
+                              const Matrix& keep) {
+  const Matrix weight = head.values();
   require_head(hidden, weight, keep);
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows;
@@ -81,8 +83,8 @@ void CpuBackend::head_forward(const Matrix& hidden, const Matrix& weight, const 
     const std::int64_t stride = keep_f32 ? vocab : tile.columns();
     float* logits =
         keep_f32 ? keep.f32() + tile.row_begin * vocab + tile.column_begin : static_cast<float*>(tile_buffer.data());
-    product(logits_product(hidden, tile, stride), element(hidden, tile.row_begin * hidden.cols),
-            element(weight, tile.column_begin * weight.cols), logits);
+    multiply(logits_product(hidden, tile, stride), element(hidden, tile.row_begin * hidden.cols),
+             element(weight, tile.column_begin * weight.cols), logits);
     parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t r = tile.row_begin + i;
@@ -164,8 +166,9 @@ struct RowGradient {
 
 }  // namespace
 
-void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+  const Matrix weight = head.values();
   require_head(hidden, weight, kept);
   require(d_hidden.dtype == DType::f32 && d_weight.dtype == DType::f32, "head_backward: the gradients are f32");
   const HeadKernels& kernels = head_kernels_for(isa_);
@@ -180,7 +183,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
     const void* weight_rows = element(weight, tile.column_begin * cols);
     const void* hidden_rows = element(hidden, tile.row_begin * cols);
     if (again) {
-      product(logits_product(hidden, tile, tile.columns()), hidden_rows, weight_rows, logits_buffer.data());
+      multiply(logits_product(hidden, tile, tile.columns()), hidden_rows, weight_rows, logits_buffer.data());
     }
     parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
@@ -200,13 +203,13 @@ void CpuBackend::head_backward(const Matrix& hidden, const Matrix& weight, const
     to_hidden.row_b = to_hidden.row_c = cols;
     to_hidden.in = hidden.dtype;
     to_hidden.accumulate = tile.column_begin > 0;
-    product(to_hidden, gradient_buffer.data(), weight_rows, d_hidden.f32() + tile.row_begin * cols);
+    multiply(to_hidden, gradient_buffer.data(), weight_rows, d_hidden.f32() + tile.row_begin * cols);
     Product to_weight = to_hidden;
     to_weight.m = tile.columns();
     to_weight.k = tile.rows();
     to_weight.transpose_a = true;
     to_weight.accumulate = true;
-    product(to_weight, gradient_buffer.data(), hidden_rows, d_weight.f32() + tile.column_begin * cols);
+    multiply(to_weight, gradient_buffer.data(), hidden_rows, d_weight.f32() + tile.column_begin * cols);
   });
 }
 

@@ -32,18 +32,18 @@ void CpuBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, Matmu
   require(p.k == (options.transpose_b ? b.cols : b.rows) && c.rows == p.m && c.cols == p.n,
           "matmul: the shapes do not fit");
   require(a.dtype == b.dtype && (c.dtype == a.dtype || c.dtype == DType::f32), "matmul: the types do not fit");
-  p.row_a = a.cols;
-  p.row_b = b.cols;
-  p.row_c = c.cols;
+  p.row_a = a.row_stride();
+  p.row_b = b.row_stride();
+  p.row_c = c.row_stride();
   p.in = a.dtype;
   p.out = c.dtype;
   p.transpose_a = options.transpose_a;
   p.transpose_b = options.transpose_b;
   p.accumulate = options.accumulate;
-  product(p, a.data, b.data, c.data);
+  multiply(p, a.data, b.data, c.data);
 }
 
-void CpuBackend::product(const Product& p, const void* a, const void* b, void* c) {
+void CpuBackend::multiply(const Product& p, const void* a, const void* b, void* c) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) {
     if (p.accumulate) return;
@@ -83,12 +83,12 @@ void CpuBackend::widened_product(const Product& p, const void* a, const void* b,
     wide.row_b = cols_b;
     std::uint16_t* narrow_c = static_cast<std::uint16_t*>(c) + first;
     if (!narrow) {
-      product(wide, wide_a.data(), wide_b.data(), static_cast<float*>(c) + first);
+      multiply(wide, wide_a.data(), wide_b.data(), static_cast<float*>(c) + first);
       continue;
     }
     wide.row_c = count;
     if (p.accumulate) widen(kernels, threads_, narrow_c, p.row_c, c_block, p.m, count);
-    product(wide, wide_a.data(), wide_b.data(), c_block);
+    multiply(wide, wide_a.data(), wide_b.data(), c_block);
     for (std::int64_t r = 0; r < p.m; ++r) kernels.narrow(c_block + r * count, narrow_c + r * p.row_c, count);
   }
 }

@@ -41,7 +41,13 @@ class CudaBackend : public Backend {
 
   void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) override;
 
-  void embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) override;
+  std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) override;
+  void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
+  void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
+  void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) override;
+  void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
+
+  void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) override;
   void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;
 
   void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) override;
@@ -71,17 +77,15 @@ class CudaBackend : public Backend {
   void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
   void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) override;
 
-  void head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+  void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;
-  void head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges, const float* coefficient,
+  void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                      const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
 
   double sum_of_squares(const Matrix& x) override;
   void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
              const AdamWOptions& options) override;
 
-  std::unique_ptr<PackedWeight> pack(const Matrix& weight) override;
-  void packed_matmul(const Matrix& x, const PackedWeight& weight, const Matrix& out, bool accumulate) override;
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
   void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                    void* key_cache, void* value_cache) override;

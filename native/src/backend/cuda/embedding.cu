@@ -33,7 +33,8 @@ __global__ void embed_backward_kernel(const std::int32_t* tokens, int count, con
 
 }  // namespace
 
-void CudaBackend::embed(const std::int32_t* tokens, const Matrix& table, const Matrix& out) {
+void CudaBackend::embed(const std::int32_t* tokens, const Weight& weight, const Matrix& out) {
+  const Matrix table = weight.values();
   if (out.rows == 0) return;
   with_type(table.dtype, [&]<typename T>() {
     launch("embed", embed_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, tokens,

@@ -103,8 +103,9 @@ __global__ void head_gradient_kernel(const L* logits, std::int64_t stride, Chunk
 
 }  // namespace
 
-void CudaBackend::head_forward(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob,
+void CudaBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob,
                                float* lse, const Matrix& keep) {
+  const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
   const std::int64_t at_once = chunk_columns(head_chunk_bytes_, rows, vocabulary);
@@ -134,9 +135,9 @@ void CudaBackend::head_forward(const Matrix& hidden, const Matrix& weight, const
          vocabulary, at_once, rows, counted_from, lse);
 }
 
-void CudaBackend::head_backward(const Matrix& hidden, const Matrix& weight, const Edges& edges,
-                                const float* coefficient, const float* lse, const Matrix& kept, const Matrix& d_hidden,
-                                const Matrix& d_weight) {
+void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
+                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+  const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
   const std::int64_t at_once = chunk_columns(head_chunk_bytes_, rows, vocabulary);

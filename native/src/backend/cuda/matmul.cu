@@ -19,15 +19,16 @@ void CudaBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, Matm
   const std::int64_t k = options.transpose_a ? a.rows : a.cols;
   if (c.rows == 0 || c.cols == 0) return;
   if (k == 0) {
-    if (!options.accumulate) zero(c.data, c.bytes());
+    if (options.accumulate) return;
+    for (std::int64_t r = 0; r < c.rows; ++r) zero(c.row_range(r, 1).data, c.row_range(r, 1).bytes());
     return;
   }
   const DeviceProduct product{.m = c.rows,
                               .n = c.cols,
                               .k = k,
-                              .a_stride = a.cols,
-                              .b_stride = b.cols,
-                              .c_stride = c.cols,
+                              .a_stride = a.row_stride(),
+                              .b_stride = b.row_stride(),
+                              .c_stride = c.row_stride(),
                               .input = a.dtype,
                               .output = c.dtype,
                               .transpose_a = options.transpose_a,

@@ -106,9 +106,9 @@ struct Bf16Weights {
 template <typename T>
 void write_rows(const PackedProduct& p, const float* sums, int rows, int columns, std::int64_t row,
                 std::int64_t column) {
-  T* out = static_cast<T*>(p.out) + row * p.n + column;
+  T* out = static_cast<T*>(p.out) + row * p.row_out + column;
   const std::int64_t count = p.n - column < columns ? p.n - column : columns;
-  for (int r = 0; r < rows; ++r, out += p.n, sums += columns) {
+  for (int r = 0; r < rows; ++r, out += p.row_out, sums += columns) {
     for_vectors(count, [&](auto load, auto store) { store(out, p.accumulate ? load(out) + load(sums) : load(sums)); });
   }
 }

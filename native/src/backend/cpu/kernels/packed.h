@@ -17,7 +17,8 @@ struct PackedProduct {
   std::int64_t k = 0;  // even for bf16 weights
   std::int64_t n = 0;
   const void* panels = nullptr;
-  void* out = nullptr;  // [rows, n]
+  void* out = nullptr;       // [rows, n]
+  std::int64_t row_out = 0;  // elements from one row of out to the next
   bool out_bf16 = false;
   bool accumulate = false;
 };
