@@ -4,22 +4,28 @@ import { isObject, TemporaError } from "@tempora/errors";
 import { readJsonObject } from "./json-file.ts";
 import { readSafetensors, type SafetensorsTensor } from "./safetensors.ts";
 
-const single = "model.safetensors";
+export const singleFile = "model.safetensors";
 export const indexFile = "model.safetensors.index.json";
 
 /** Every tensor of a checkpoint folder by name, from its one file or from all shards of its index. */
 export async function readWeights(folder: string): Promise<ReadonlyMap<string, SafetensorsTensor>> {
   // In this order, as transformers looks for them.
-  if (existsSync(join(folder, single))) return (await readSafetensors(join(folder, single))).tensors;
+  if (existsSync(join(folder, singleFile))) return (await readSafetensors(join(folder, singleFile))).tensors;
   if (existsSync(join(folder, indexFile))) return readShards(folder);
   const pickled =
     existsSync(join(folder, "pytorch_model.bin")) || existsSync(join(folder, "pytorch_model.bin.index.json"));
-  throw new TemporaError(`The folder has neither ${single} nor ${indexFile}`, {
+  throw new TemporaError(`The folder has neither ${singleFile} nor ${indexFile}`, {
     where: { file: folder },
     remedy: pickled
       ? "Its weights are pickled: open it in transformers and save_pretrained it again."
       : "Name the folder of a whole checkpoint.",
   });
+}
+
+/** Names of the files that the index of a folder names. */
+export async function shardsOf(folder: string): Promise<string[]> {
+  const file = join(folder, indexFile);
+  return [...new Set(weightMap(await readJsonObject(file, "the index of the weights"), file).values())];
 }
 
 async function readShards(folder: string): Promise<ReadonlyMap<string, SafetensorsTensor>> {

@@ -1,3 +1,5 @@
+export { type HubFaults, type HubRepository, type HubRequest, startHub, type TestHub } from "./hub.ts";
+
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
