@@ -1,14 +1,17 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
-import { type Checkpoint, openCheckpoint } from "@tempora/models";
+import { type Checkpoint, locateModel, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
 import type { Context } from "./context.ts";
 import { formatBytes } from "./format.ts";
 import type { EngineFlags } from "./options.ts";
+import type { StageProgress } from "./progress.ts";
 
 /** A checkpoint before its weights are read: enough to check every row of the data against it. */
 export interface OpenModel {
+  /** As the user named it. */
+  name: string;
   checkpoint: Checkpoint;
   /** Loaded when a row needs it: rows of token ids do without. */
   tokenizer(): Promise<Tokenizer>;
@@ -16,7 +19,12 @@ export interface OpenModel {
   endTokens(): Promise<number[]>;
 }
 
-export async function openModel(folder: string): Promise<OpenModel> {
+/** What every --model says: a path, or a name on the hub. */
+export const modelHelp = "a checkpoint's path, or its name on the hub (org/name[@revision])";
+
+/** Opens a checkpoint by its path or its name on the hub, from which it is downloaded where the cache lacks it. */
+export async function openModel(name: string, context: Context): Promise<OpenModel> {
+  const folder = await locate(name, context);
   const checkpoint = await openCheckpoint(folder);
   let loading: Promise<Tokenizer> | null = null;
   const tokenizer = () => {
@@ -24,6 +32,7 @@ export async function openModel(folder: string): Promise<OpenModel> {
     return loading;
   };
   return {
+    name,
     checkpoint,
     tokenizer,
     endTokens: async () =>
@@ -33,9 +42,24 @@ export async function openModel(folder: string): Promise<OpenModel> {
   };
 }
 
+async function locate(name: string, context: Context): Promise<string> {
+  let stage: StageProgress | null = null;
+  const folder = await locateModel(name, {
+    signal: context.signal,
+    note: (text) => context.progress.note(text),
+    onProgress: (done, total) => {
+      stage ??= context.progress.stage(`download ${name}`, total, "bytes");
+      stage.update(done);
+    },
+  });
+  (stage as StageProgress | null)?.finish();
+  return folder;
+}
+
 /** Reads the weights. Dispose of the engine. */
-export async function loadEngine({ checkpoint }: OpenModel, flags: EngineFlags, context: Context): Promise<Engine> {
-  const stage = context.progress.stage(`load ${checkpoint.folder}`, 1, "model");
+export async function loadEngine(model: OpenModel, flags: EngineFlags, context: Context): Promise<Engine> {
+  const { name, checkpoint } = model;
+  const stage = context.progress.stage(`load ${name}`, 1, "model");
   const engine = await Engine.load(checkpoint, {
     device: flags.device,
     threads: flags.threads,

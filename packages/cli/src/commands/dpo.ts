@@ -4,7 +4,7 @@ import { paperSettings } from "@tempora/run";
 import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/training";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { loadEngine, type OpenModel, openModel } from "../model.ts";
+import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
   addEngineOptions,
   addTrainingOptions,
@@ -38,8 +38,8 @@ export function dpoCommand(context: Context): Command {
     "dpo --model models/M0 --data pairs.jsonl --out models/M1 --beta 0.1 --lr 1e-6 --metrics dpo.jsonl",
     "dpo --model models/M0 --data pairs.jsonl --out models/M1 --loss sigmoid,sft:0.3",
   ])
-    .requiredOption("--model <folder>", "Hugging Face checkpoint to train")
-    .option("--reference <folder>", "reference model (default: --model as it is before training)")
+    .requiredOption("--model <model>", modelHelp)
+    .option("--reference <model>", "reference model (default: --model as it is before training)")
     .requiredOption("--data <file>", "rows with prompt, chosen and rejected, or their _ids")
     .requiredOption("--out <folder>", "where the trained checkpoint goes")
     .addOption(
@@ -67,7 +67,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const out = await claimFolder("--out", flags.out, inputs);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, context);
   const pairs = await new RowReader(model, context).preferences(flags.data);
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
@@ -129,7 +129,7 @@ async function scoreReference(
   flags: DpoFlags,
   context: Context,
 ): Promise<ReferenceSums[]> {
-  const model = await openModel(folder);
+  const model = await openModel(folder, context);
   const [own, wanted] = [model.checkpoint.config.vocabSize, policy.checkpoint.config.vocabSize];
   if (own !== wanted) {
     throw new TemporaError(`The reference has a vocabulary of ${own} tokens, the model one of ${wanted}`, {

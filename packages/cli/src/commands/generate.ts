@@ -4,7 +4,7 @@ import { type Tokenizer, withoutEnd, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import { loadEngine, openModel } from "../model.ts";
+import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -41,7 +41,7 @@ export function generateCommand(context: Context): Command {
     "generate --model models/M1 --data prompts.jsonl --out candidates.jsonl --n 7",
     "generate --model models/M1 --data prompts.jsonl --out greedy.jsonl --temperature 0",
   ])
-    .requiredOption("--model <folder>", "Hugging Face checkpoint")
+    .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "rows with a prompt (text or messages) or prompt_ids")
     .requiredOption("--out <file>", "the rows with completions: [{text, ids, logprobs, finish_reason}] added")
     .option("--n <count>", "completions per prompt", whole(1), 1)
@@ -53,7 +53,7 @@ export function generateCommand(context: Context): Command {
 async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, context);
   const rows = await new RowReader(model, context).prompts(flags.data);
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();

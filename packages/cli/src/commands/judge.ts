@@ -18,7 +18,7 @@ import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
-import { loadEngine, openModel } from "../model.ts";
+import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
@@ -62,7 +62,7 @@ export function judgeCommand(context: Context): Command {
   const command = newCommand("judge", "Let a model grade completions, several judgements each", [
     "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --samples 3",
   ])
-    .requiredOption("--model <folder>", "Hugging Face checkpoint that judges")
+    .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "completions, as `tempora generate` writes them")
     .requiredOption("--out <file>", "the rows with a score and the judgements added to every completion")
     .option("--samples <count>", "judgements averaged for each completion", whole(1), judge.judgements)
@@ -76,10 +76,11 @@ export function judgeCommand(context: Context): Command {
 async function judgeCompletions(flags: JudgeFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
-  const template = await judgeTemplate(flags);
+  const model = await openModel(flags.model, context);
+  const template = await judgeTemplate(flags, model);
   const rows = await readCompletions(flags.data);
   const responses = uniqueResponses(rows);
-  await sampleJudgements([...responses.values()], template, flags, context);
+  await sampleJudgements([...responses.values()], template, model, flags, context);
   await writeJsonl(
     out,
     rows.map((row) => judgedColumns(row, responses, flags.aggregation)),
@@ -100,8 +101,8 @@ async function judgeCompletions(flags: JudgeFlags, context: Context): Promise<vo
   );
 }
 
-async function judgeTemplate(flags: JudgeFlags): Promise<JudgeTemplate> {
-  if (flags.template === undefined) return (await storedTemplate(flags.model)) ?? defaultJudgeTemplate;
+async function judgeTemplate(flags: JudgeFlags, model: OpenModel): Promise<JudgeTemplate> {
+  if (flags.template === undefined) return (await storedTemplate(model.checkpoint.folder)) ?? defaultJudgeTemplate;
   let value: unknown;
   try {
     value = JSON.parse(await readFile(flags.template, "utf8"));
@@ -141,10 +142,10 @@ function uniqueResponses(rows: readonly CompletionsRow[]): Map<string, Response>
 async function sampleJudgements(
   responses: readonly Response[],
   template: JudgeTemplate,
+  model: OpenModel,
   flags: JudgeFlags,
   context: Context,
 ): Promise<void> {
-  const model = await openModel(flags.model);
   const tokenizer = await model.tokenizer();
   using engine = await loadEngine(model, flags, context);
   const ends = await model.endTokens();

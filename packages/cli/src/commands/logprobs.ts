@@ -3,7 +3,7 @@ import { writeJsonl } from "@tempora/text";
 import { type ScoredCompletion, scoreRows } from "@tempora/training";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
-import { loadEngine, openModel } from "../model.ts";
+import { loadEngine, modelHelp, openModel } from "../model.ts";
 import { addEngineOptions, type EngineFlags, maxTokensOption, newCommand, whenCalled } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { RowReader, type TokenizedRow } from "../rows.ts";
@@ -22,7 +22,7 @@ export function logProbsCommand(context: Context): Command {
   const command = newCommand("logprobs", "Log-prob of every completion token of every row under a model", [
     "logprobs --model models/M0 --data pairs.jsonl --out logprobs.jsonl",
   ])
-    .requiredOption("--model <folder>", "Hugging Face checkpoint")
+    .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "rows with prompt and chosen + rejected, or prompt and completion; or their _ids")
     .requiredOption("--out <file>", "the rows with <side>_logprobs and <side>_sum added")
     .addOption(maxTokensOption());
@@ -32,7 +32,7 @@ export function logProbsCommand(context: Context): Command {
 async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, context);
   const rows = await new RowReader(model, context).any(flags.data);
   using engine = await loadEngine(model, flags, context);
   const stage = context.progress.stage("logprobs", rows.length, "rows");

@@ -2,7 +2,7 @@ import { paperSettings } from "@tempora/run";
 import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
-import { loadEngine, openModel } from "../model.ts";
+import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addEngineOptions,
   addTrainingOptions,
@@ -27,7 +27,7 @@ export function sftCommand(context: Context): Command {
   const command = newCommand("sft", "Supervised fine-tuning: cross-entropy over the completion tokens", [
     "sft --model base --data demonstrations.jsonl --out models/M0 --lr 1e-5 --epochs 2 --metrics sft.jsonl",
   ])
-    .requiredOption("--model <folder>", "Hugging Face checkpoint to start from")
+    .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "rows with prompt and completion, or prompt_ids and completion_ids")
     .requiredOption("--out <folder>", "where the trained checkpoint goes")
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
@@ -40,7 +40,7 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   const out = await claimFolder("--out", flags.out, [flags.model]);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, context);
   const rows = await new RowReader(model, context).completions(flags.data);
   using engine = await loadEngine(model, flags, context);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);

@@ -15,6 +15,7 @@ import {
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";
+import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
 import { newCommand, whenCalled, whole } from "../options.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
@@ -47,7 +48,7 @@ export function trainCommand(context: Context): Command {
     "train tempora.config.ts --seeds 5",
   ])
     .argument("[config]", `configuration file (default: ./${defaultConfigFile}, if there is one); flags override it`)
-    .option("--model <folder>", "checkpoint to start from (default: the embedded world, whose M0 the run trains)")
+    .option("--model <model>", `${modelHelp}, to start from (default: the embedded world, whose M0 the run trains)`)
     .option("--prompts <file>", "prompts for --model: JSONL, JSON or Parquet with a field prompt")
     .option("--held-out <file>", "held-out prompts for --model (default: the last of --prompts)")
     .addOption(

@@ -3,6 +3,7 @@ import { deviceInfo } from "@tempora/engine";
 import type { Json } from "@tempora/errors";
 import { checkpointHash } from "@tempora/models";
 import { type StrategyName, strategies } from "@tempora/preferences";
+import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import { EventLog } from "../results/event-log.ts";
@@ -81,14 +82,15 @@ class Run {
   ) {}
 
   async run(): Promise<RunOutcome> {
-    const { settings, folder, watcher } = this;
+    const { folder, watcher } = this;
     const observer = this.#counting(watcher);
     const code = this.store.codeVersion;
-    const recorded = JSON.parse(JSON.stringify(settings)) as Record<string, Json>;
+    const recorded = JSON.parse(JSON.stringify(this.settings)) as Record<string, Json>;
     const differing = await prepareRunFolder(folder, { codeVersion: code, settings: recorded });
     if (differing !== null) {
       observer.note(`The run was made with other settings (${differing.join(", ")}): its files are replaced.`);
     }
+    const settings = await locateModels(this.settings, watcher, this.signal);
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
     using host = new ModelHost(settings.engine, this.signal);
@@ -123,7 +125,8 @@ class Run {
   }
 
   async #strategies(context: RunContext, first: ModelRef, result: RunResult): Promise<void> {
-    const { settings, folder } = this;
+    const { folder } = this;
+    const { settings } = context;
     const external = await externalJudge(settings);
     const base = await evaluateModel(context, {
       model: first,

@@ -70,10 +70,10 @@ function checkTogether(settings: Settings, where: { file?: string }): void {
     fail("A model is given without prompts", "prompts", "Name a file of prompts (--prompts FILE).");
   }
   if (settings.model === null && settings.prompts !== null) {
-    fail("Prompts are given without a model", "model", "Name the checkpoint to start from (--model FOLDER).");
+    fail("Prompts are given without a model", "model", "Name the checkpoint to start from (--model).");
   }
   if (settings.model === null && settings.heldOutPrompts !== null) {
-    fail("Held-out prompts are given without a model", "model", "Name the checkpoint to start from (--model FOLDER).");
+    fail("Held-out prompts are given without a model", "model", "Name the checkpoint to start from (--model).");
   }
   if (settings.judge.role === "external" && settings.judge.model === null) {
     fail("The judge is external and no model is named", "judge.model", "Name the judge's checkpoint folder.");

@@ -38,7 +38,7 @@ export const strategyNames = ["temporal", "self-rewarding", "past-only", "future
 
 /** Every setting of a run, complete. `TemporaConfig` is the same with every field optional. */
 export const settingsSchema = z.strictObject({
-  /** Folder of the checkpoint that is M0; null: the embedded world, whose M0 the run trains. */
+  /** Path of the checkpoint that is M0, or its name on the hub; null: the embedded world, whose M0 the run trains. */
   model: z.string().min(1).nullable(),
   /** File of prompts (JSONL, JSON, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
   prompts: z.string().min(1).nullable(),
@@ -56,7 +56,7 @@ export const settingsSchema = z.strictObject({
   candidates: z.int().min(2),
   sampling,
   judge: z.strictObject({
-    /** current: the model in training, as in the paper; frozen: M0 throughout; external: the checkpoint `model`. */
+    /** current: the model in training, as in the paper; frozen: M0 throughout; external: `model`, named as the other one. */
     role: z.enum(["current", "frozen", "external"]),
     model: z.string().min(1).nullable(),
     /** Judgements averaged for each answer. */

@@ -17,7 +17,7 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
   const { model, prompts } = settings;
   if (model === null || prompts === null) {
     throw new TemporaError("A run from files needs a model and prompts", {
-      remedy: "Give --model FOLDER and --prompts FILE.",
+      remedy: "Give --model and --prompts.",
     });
   }
   const all = await readTasks(prompts);
