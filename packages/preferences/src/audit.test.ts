@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { aggregate } from "./aggregate.ts";
-import { auditJudgements, collapsed, type JudgementRow } from "./audit.ts";
+import { type AuditedJudgement, auditJudgements, collapsed } from "./audit.ts";
 
 describe("aggregate", () => {
   it("averages without rounding and leaves out what did not parse", () => {
@@ -12,7 +12,7 @@ describe("aggregate", () => {
   });
 });
 
-function rows(scores: Record<string, (number | null)[][]>): JudgementRow[] {
+function rows(scores: Record<string, (number | null)[][]>): AuditedJudgement[] {
   return Object.entries(scores).flatMap(([prompt, responses]) =>
     responses.flatMap((list, i) =>
       list.map((score) => ({

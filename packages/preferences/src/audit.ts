@@ -2,8 +2,8 @@ import { mean } from "simple-statistics";
 import { aggregate } from "./aggregate.ts";
 import type { ScoreFailure } from "./parse-score.ts";
 
-/** One sampled judgement, as the audit needs it. */
-export interface JudgementRow {
+/** One judgement, as the audit needs it. */
+export interface AuditedJudgement {
   /** Prompt that was answered: candidates of one prompt are compared with each other. */
   prompt: string;
   /** Response that was judged. */
@@ -12,7 +12,16 @@ export interface JudgementRow {
   failure?: ScoreFailure;
 }
 
+/** Lowest and highest score that a judge is made to give. A judge of one's own may go beyond. */
+export interface ScoreScale {
+  min: number;
+  max: number;
+}
+
+export const rubricScale: ScoreScale = { min: 0, max: 5 };
+
 export interface JudgementAudit {
+  scale: ScoreScale;
   judgements: number;
   /** Judgements without a score, retries included: each attempt counts. */
   failures: number;
@@ -24,7 +33,7 @@ export interface JudgementAudit {
   variance: number | null;
   /** Mean variance between the judgements of one response: the judge's noise. */
   noise: number | null;
-  /** Parsed scores by the nearest whole score, 0..max. */
+  /** Parsed scores by the nearest of evenly spaced ones from min to max: the whole ones on a short scale, else eleven. */
   histogram: number[];
   /** Share of the most frequent score among the parsed ones. */
   equalShare: number | null;
@@ -35,7 +44,7 @@ export interface JudgementAudit {
 }
 
 /** What a set of judgements says about the judge. */
-export function auditJudgements(rows: Iterable<JudgementRow>, maxScore = 5): JudgementAudit {
+export function auditJudgements(rows: Iterable<AuditedJudgement>, scale: ScoreScale = rubricScale): JudgementAudit {
   const scores: number[] = [];
   const failuresByReason: Partial<Record<ScoreFailure, number>> = {};
   const byPrompt = new Map<string, Map<string, number[]>>();
@@ -57,6 +66,7 @@ export function auditJudgements(rows: Iterable<JudgementRow>, maxScore = 5): Jud
   const failures = judgements - scores.length;
   const ties = countTies(byPrompt);
   return {
+    scale,
     judgements,
     failures,
     failureRate: judgements === 0 ? 0 : failures / judgements,
@@ -64,7 +74,7 @@ export function auditJudgements(rows: Iterable<JudgementRow>, maxScore = 5): Jud
     mean: scores.length === 0 ? null : mean(scores),
     variance: populationVariance(scores),
     noise: judgeNoise(byPrompt),
-    histogram: histogram(scores, maxScore),
+    histogram: histogram(scores, scale),
     equalShare: largestShare(scores),
     prompts: ties.prompts,
     tieRate: ties.prompts === 0 ? null : ties.tied / ties.prompts,
@@ -76,6 +86,7 @@ export interface CollapseLimits {
   /** Below this many judgements nothing is concluded from variance or ties. */
   minJudgements: number;
   maxFailureRate: number;
+  /** On a scale from 0 to 5; a judge's own is stretched to it. */
   minVariance: number;
   maxEqualShare: number;
   maxTieRate: number;
@@ -109,12 +120,13 @@ export function collapsed(audit: JudgementAudit, limits: Partial<CollapseLimits>
       reason: "unparsed",
       counts: `${audit.failures} of ${audit.judgements} judgements gave no score (${reasons.join(", ")})`,
       remedy:
-        "Train the model on graded examples (EFT) first, give the judge more tokens, or name another judge that ends with 'Score: n'.",
+        "Read the scores from the model's probabilities instead (--judge expected), train it on graded examples (EFT) first, give it more tokens, or name another judge.",
     };
   }
   if (parsed < minJudgements) return null;
-  const shares = `scores 0..${audit.histogram.length - 1} were given ${audit.histogram.join(", ")} times`;
-  if ((audit.variance ?? 0) < minVariance || (audit.equalShare ?? 1) > maxEqualShare) {
+  const shares = `scores ${histogramScores(audit).map(shown).join(", ")} were given ${audit.histogram.join(", ")} times`;
+  const stretch = (rubricScale.max - rubricScale.min) / (audit.scale.max - audit.scale.min);
+  if ((audit.variance ?? 0) * stretch ** 2 < minVariance || (audit.equalShare ?? 1) > maxEqualShare) {
     return {
       reason: "constant",
       counts: `of ${parsed} scores ${percent(audit.equalShare ?? 1)} are the same, variance ${(audit.variance ?? 0).toFixed(4)}; ${shares}`,
@@ -151,10 +163,23 @@ function judgeNoise(byPrompt: Map<string, Map<string, number[]>>): number | null
   return variances.length === 0 ? null : mean(variances);
 }
 
-function histogram(scores: readonly number[], maxScore: number): number[] {
-  const counts = new Array<number>(Math.floor(maxScore) + 1).fill(0);
+/** The scores that the histogram counts, lowest first. */
+export function histogramScores(audit: Pick<JudgementAudit, "scale" | "histogram">): number[] {
+  const { min, max } = audit.scale;
+  const last = audit.histogram.length - 1;
+  return audit.histogram.map((_, bin) => min + (bin * (max - min)) / last);
+}
+
+function shown(score: number): string {
+  return `${Number(score.toFixed(2))}`;
+}
+
+function histogram(scores: readonly number[], { min, max }: ScoreScale): number[] {
+  const whole = Number.isInteger(min) && max - min >= 2 && max - min <= 10;
+  const counts = new Array<number>(whole ? Math.floor(max - min) + 1 : 11).fill(0);
+  const width = whole ? 1 : (max - min) / 10;
   for (const score of scores) {
-    const bin = Math.min(counts.length - 1, Math.max(0, Math.round(score)));
+    const bin = Math.min(counts.length - 1, Math.max(0, Math.round((score - min) / width)));
     counts[bin] = (counts[bin] as number) + 1;
   }
   return counts;

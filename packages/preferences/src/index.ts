@@ -1,14 +1,26 @@
 export { type Aggregation, aggregate } from "./aggregate.ts";
 export {
+  type AuditedJudgement,
   auditJudgements,
   type Collapse,
   type CollapseLimits,
   collapsed,
   defaultCollapseLimits,
+  histogramScores,
   type JudgementAudit,
-  type JudgementRow,
+  rubricScale,
+  type ScoreScale,
 } from "./audit.ts";
-export { checkJudgeTemplate, defaultJudgeTemplate, type JudgeTemplate, judgePrompt } from "./judge-prompt.ts";
+export { type AnswerPath, type ExpectedScore, expectedScore } from "./expected-score.ts";
+export {
+  answersOf,
+  checkJudgeTemplate,
+  type JudgeAnswer,
+  type JudgeTemplate,
+  judgePrompt,
+  spellings,
+} from "./judge-prompt.ts";
+export { defaultJudgeTemplate, judgeTemplates, secondYesNoTemplate, yesNoTemplate } from "./judge-templates.ts";
 export { type ParsedScore, type ParseOptions, parseScore, type ScoreFailure } from "./parse-score.ts";
 export {
   type DropReason,

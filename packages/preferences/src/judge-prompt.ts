@@ -1,5 +1,12 @@
 import { TemporaError } from "@tempora/errors";
 
+/** An answer that the judge may give, and what it is worth. */
+export interface JudgeAnswer {
+  /** Its text, or all spellings that count as this answer: ["Yes", " yes"]. */
+  text: string | readonly string[];
+  value: number;
+}
+
 /** A judge's instruction as data: text with one {prompt} and one {response} slot. */
 export interface JudgeTemplate {
   name: string;
@@ -7,38 +14,15 @@ export interface JudgeTemplate {
   text: string;
   /** The highest total; the lowest is 0. */
   maxScore: number;
+  /** What the judge's turn begins with before its answer, as "Score: ". Read by a judge of kind "expected" only. */
+  answerPrefix?: string | undefined;
+  /** The answers among which a judge of kind "expected" weighs. Without them: the whole scores from 0 to maxScore. */
+  answers?: readonly JudgeAnswer[] | undefined;
 }
-
-/**
- * The additive five-point rubric of Self-Rewarding Language Models (arXiv:2401.10020, figure 2), in our words.
- * Rubric, prompt and response come in this order, so that a prefix cache holds the first two once for all responses.
- */
-export const defaultJudgeTemplate: JudgeTemplate = {
-  name: "additive-five-points",
-  maxScore: 5,
-  text: `Review the user's question and the response to it with the additive 5-point rubric below. Start from 0 and add a point for each criterion that is met:
-
-- Add 1 point if the response is relevant and gives some information on the user's inquiry, even if it is incomplete or contains some irrelevant content.
-- Add another point if the response addresses a substantial part of the user's question, without completely resolving it or answering it directly.
-- Award a third point if the response answers the basic elements of the user's question in a useful way, whoever seems to have written it.
-- Grant a fourth point if the response is clearly written from an AI assistant's perspective, addresses the question directly and comprehensively, and is well organized and helpful, even if there is slight room for improvement in clarity, conciseness or focus.
-- Bestow a fifth point if the response is impeccably tailored to the user's question, without extraneous information, reflects expert knowledge, and is a high-quality, engaging and insightful answer.
-
-User: {prompt}
-
-<response>
-{response}
-</response>
-
-After examining the user's instruction and the response:
-
-- Briefly justify your total score, in at most 100 words.
-- Conclude with the score in the format: "Score: <total points>"`,
-};
 
 const slots = /\{(prompt|response)\}/g;
 
-/** Throws a TemporaError unless the template has each slot exactly once, the prompt's first. */
+/** Throws a TemporaError unless the template has each slot exactly once, the prompt's first, and answers in its range. */
 export function checkJudgeTemplate(template: JudgeTemplate): void {
   const found = [...template.text.matchAll(slots)].map((match) => match[1]);
   if (found.length !== 2 || found[0] !== "prompt" || found[1] !== "response") {
@@ -53,10 +37,57 @@ export function checkJudgeTemplate(template: JudgeTemplate): void {
       remedy: "Give a number above 0; the rubric's is 5.",
     });
   }
+  if (template.answers !== undefined) checkAnswers(template, template.answers);
 }
 
-/** The judge's user turn. Filled in one pass: braces and slots inside the prompt or the response stay as they are. */
+function checkAnswers(template: JudgeTemplate, answers: readonly JudgeAnswer[]): void {
+  const fail = (what: string, remedy: string): never => {
+    throw new TemporaError(`The judge template "${template.name}" ${what}`, {
+      where: { field: "judge.template.answers" },
+      remedy,
+    });
+  };
+  const texts = answers.flatMap(spellings);
+  if (answers.length < 2 || new Set(answers.map(({ value }) => value)).size < 2) {
+    fail("has fewer than two different answers", "Give at least two, as yes with value 1 and no with value 0.");
+  }
+  if (texts.some((text) => text === "") || answers.some((answer) => spellings(answer).length === 0)) {
+    fail("has an answer without text", "Write what the judge would say.");
+  }
+  const twice = texts.find((text, index) => texts.indexOf(text) !== index);
+  if (twice !== undefined) fail(`has the answer ${JSON.stringify(twice)} twice`, "Give every spelling once.");
+  const outside = answers.find(({ value }) => !(value >= 0 && value <= template.maxScore));
+  if (outside !== undefined) {
+    fail(`gives an answer the value ${outside.value}`, `Give values from 0 to maxScore, which is ${template.maxScore}.`);
+  }
+}
+
+/** The texts that count as an answer. */
+export function spellings(answer: JudgeAnswer): readonly string[] {
+  return typeof answer.text === "string" ? [answer.text] : answer.text;
+}
+
+/** The answers that a judge of kind "expected" weighs, and what its turn begins with. */
+export function answersOf(template: JudgeTemplate): { prefix: string; answers: readonly JudgeAnswer[] } {
+  if (template.answers !== undefined) return { prefix: template.answerPrefix ?? "", answers: template.answers };
+  const scores = Array.from({ length: Math.floor(template.maxScore) + 1 }, (_, value) => ({ text: `${value}`, value }));
+  return { prefix: template.answerPrefix ?? "Score: ", answers: scores };
+}
+
+/**
+ * The judge's user turn. Filled in one pass: braces and slots inside the prompt or the response stay as they are. A tag
+ * of the template that stands in them, as `</response>`, loses its bracket: an answer cannot end its own quotation and
+ * speak to the judge.
+ */
 export function judgePrompt(template: JudgeTemplate, prompt: string, response: string): string {
   checkJudgeTemplate(template);
-  return template.text.replace(slots, (_, slot: string) => (slot === "prompt" ? prompt : response));
+  const tags = tagsOf(template.text);
+  const quoted = (text: string) => (tags === null ? text : text.replace(tags, (tag) => `&lt;${tag.slice(1)}`));
+  return template.text.replace(slots, (_, slot: string) => quoted(slot === "prompt" ? prompt : response));
+}
+
+/** Matches the names of the template's tags, opened or closed, in any case and with spaces inside; null without any. */
+function tagsOf(text: string): RegExp | null {
+  const names = new Set([...text.matchAll(/<\/?([\p{L}][\p{L}\p{N}_-]*)>/gu)].map((match) => match[1] as string));
+  return names.size === 0 ? null : new RegExp(`<(?=\\s*/?\\s*(?:${[...names].join("|")})(?![\\p{L}\\p{N}_-]))`, "giu");
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { defaultJudgeTemplate, judgePrompt } from "./judge-prompt.ts";
+import { judgePrompt } from "./judge-prompt.ts";
+import { defaultJudgeTemplate } from "./judge-templates.ts";
 import { parseScore } from "./parse-score.ts";
 
 describe("parseScore takes", () => {
