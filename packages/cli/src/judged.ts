@@ -1,5 +1,6 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { Judged, Role } from "@tempora/preferences";
+import { shownText } from "@tempora/run";
 import { type Message, promptRow, readAllRows, type SourceRow } from "@tempora/text";
 
 /** A completion as `generate` writes it, with what `judge` adds. */
@@ -15,6 +16,10 @@ export interface CompletionsRow {
   row: number;
   source: SourceRow;
   prompt: string | Message[];
+  /** What a judge that reads text is shown of the prompt. */
+  promptText: string;
+  /** What the row holds beside prompt and completions. */
+  columns: Readonly<Record<string, unknown>>;
   completions: JudgedCompletion[];
 }
 
@@ -72,7 +77,8 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
     const where = { file, row: source.row, field: `completions[${index}]` };
     return parseCompletion(value, where);
   });
-  return { row: source.row, source, prompt: row.prompt, completions };
+  const { prompt: _, completions: __, ...columns } = source.value;
+  return { row: source.row, source, prompt: row.prompt, promptText: shownText(row.prompt), columns, completions };
 }
 
 function parseCompletion(value: unknown, where: { file: string; row: number; field: string }): JudgedCompletion {

@@ -58,7 +58,10 @@ function checkAnswers(template: JudgeTemplate, answers: readonly JudgeAnswer[]):
   if (twice !== undefined) fail(`has the answer ${JSON.stringify(twice)} twice`, "Give every spelling once.");
   const outside = answers.find(({ value }) => !(value >= 0 && value <= template.maxScore));
   if (outside !== undefined) {
-    fail(`gives an answer the value ${outside.value}`, `Give values from 0 to maxScore, which is ${template.maxScore}.`);
+    fail(
+      `gives an answer the value ${outside.value}`,
+      `Give values from 0 to maxScore, which is ${template.maxScore}.`,
+    );
   }
 }
 

@@ -1,3 +1,4 @@
+import { histogramScores } from "@tempora/preferences";
 import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/run";
 import { type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
@@ -221,7 +222,9 @@ function histogram(result: RunResult): Chart {
       });
     });
   });
-  const scores = Math.max(0, ...series.map((one) => one.points.length));
+  // One scale for all: that of the first judge.
+  const first = result.strategies[0]?.models[0]?.judge;
+  const scores = first === undefined ? [] : histogramScores(first);
   return {
     id: "judge-histogram",
     section: "judge",
@@ -229,7 +232,7 @@ function histogram(result: RunResult): Chart {
     note: "By each model as a judge of the same answers.",
     kind: "bars",
     xName: "score",
-    categories: Array.from({ length: scores }, (_, score) => `${score}`),
+    categories: scores.map((score) => `${Number(score.toFixed(2))}`),
     percent: true,
     series,
   };

@@ -1,12 +1,37 @@
+export { type Calibration, CalibrationRows, type KnownPair, knownPairs } from "./judges/calibration.ts";
+export {
+  type Judge,
+  JudgeCollapsed,
+  type JudgedRows,
+  type Judgement,
+  judgementColumns,
+  type Response,
+  readJudgements,
+} from "./judges/judge.ts";
+export { type JudgeChoice, makeJudge } from "./judges/make-judge.ts";
+export type { JudgeModel } from "./judges/sampled.ts";
+export { type Verdicts, verdictsOf } from "./judges/verdicts.ts";
 export { type LoopOptions, type RunOutcome, runLoop } from "./loop/loop.ts";
+export type { LoadedModel } from "./models/model-host.ts";
+export { numericsOf } from "./models/numerics.ts";
 export * from "./results/ledger.ts";
 export * from "./results/observer.ts";
 export * from "./results/results.ts";
 export { type Sampled, type SamplingOptions, type SamplingRequest, sample } from "./sampling/sampling.ts";
 export * from "./settings/config.ts";
+export {
+  type ConfiguredFunction,
+  type JudgeBatch,
+  type JudgeFunction,
+  type JudgeKind,
+  type JudgeScores,
+  type JudgeSettings,
+  judgeKinds,
+} from "./settings/judge-settings.ts";
+export { judgeTemplateFile, storedTemplate, templateOf } from "./settings/judge-template.ts";
 export { paperSettings, type Settings, settingsSchema, strategyNames } from "./settings/settings.ts";
 export { asConversation, ownPromptIds } from "./sources/conversation.ts";
-export { judgeTemplateFile, shownText, storedTemplate } from "./sources/files.ts";
+export { shownText } from "./sources/files.ts";
 export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
 export { worldSettings } from "./sources/world.ts";
 export { codeVersion } from "./store/code-version.ts";

@@ -1,228 +1,142 @@
-import { readFile } from "node:fs/promises";
-import { fileError, TemporaError } from "@tempora/errors";
+import { TemporaError } from "@tempora/errors";
+import { collapsed } from "@tempora/preferences";
 import {
-  type Aggregation,
-  aggregate,
-  auditJudgements,
-  checkJudgeTemplate,
-  collapsed,
-  defaultJudgeTemplate,
-  type JudgementAudit,
-  type JudgeTemplate,
-  judgePrompt,
-  parseScore,
-  type ScoreFailure,
-} from "@tempora/preferences";
-import { ownPromptIds, paperSettings, type SamplingRequest, sample, shownText, storedTemplate } from "@tempora/run";
+  type Judge,
+  type JudgeKind,
+  type JudgementColumns,
+  judgeKinds,
+  judgementColumns,
+  paperSettings,
+  type Response,
+  readJudgements,
+  verdictsOf,
+} from "@tempora/run";
 import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
-import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
+import { type JudgeFlags, JudgingModel, judgeOf } from "../judging.ts";
+import { modelHelp } from "../model.ts";
 import {
   addCacheOptions,
   addEngineOptions,
   addSamplingOptions,
-  type CacheFlags,
-  type EngineFlags,
+  maxTokensOption,
   newCommand,
-  type SamplingFlags,
   whenCalled,
   whole,
 } from "../options.ts";
 import { claimFile } from "../output.ts";
+import { PartialWork } from "../partial-work.ts";
+import { calibrate } from "./calibrate.ts";
 
-interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags {
-  model: string;
+export interface JudgeCommandFlags extends JudgeFlags {
   data: string;
-  out: string;
-  samples: number;
-  retries: number;
-  aggregation: Aggregation;
-  template?: string;
-}
-
-/** A judgement as the output holds it. */
-interface JudgementColumn {
-  text: string;
-  score: number | null;
-  failure: ScoreFailure | null;
-  attempt: number;
-}
-
-/** A response of one prompt; equal responses to equal prompts are judged once. */
-interface Response {
-  promptText: string;
-  text: string;
-  judgements: JudgementColumn[];
+  out?: string;
+  calibrate: boolean;
 }
 
 export function judgeCommand(context: Context): Command {
   const { judge } = paperSettings;
-  const command = newCommand("judge", "Let a model grade completions, several judgements each", [
+  const command = newCommand("judge", "Grade completions by a model, a function of your own or a server", [
     "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --samples 3",
+    "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --judge expected",
+    "judge --judge function --config tempora.config.ts --data candidates.jsonl --out judged.jsonl",
+    "judge --judge endpoint --endpoint http://localhost:8000/v1 --endpoint-model qwen --data c.jsonl --out judged.jsonl",
+    "judge --model models/M1 --judge expected --calibrate --data known.jsonl",
   ])
-    .requiredOption("--model <model>", modelHelp)
+    .option("--model <model>", modelHelp)
     .requiredOption("--data <file>", "completions, as `tempora generate` writes them")
-    .requiredOption("--out <file>", "the rows with a score and the judgements added to every completion")
+    .option("--out <file>", "the rows with a score and the judgements added to every completion")
+    .addOption(judgeOption().default("sampled"))
+    .option(
+      "--template <names>",
+      "the judge's question: a JSON file {name, text, maxScore, answers?} or the name of one",
+    )
     .option("--samples <count>", "judgements averaged for each completion", whole(1), judge.judgements)
     .option("--retries <count>", "how often one that does not parse is sampled again", whole(0), judge.retries)
     .addOption(new Option("--aggregation <how>", "of the judgements").choices(["mean", "median"]).default("mean"))
-    .option("--template <file>", "JSON {name, text, maxScore} (default: the model's own, else the five-point rubric)");
+    .option("--config <file>", "configuration whose judge.functions and judge.endpoint serve")
+    .option("--endpoint <url>", "OpenAI-compatible server, as http://localhost:8000/v1")
+    .option("--endpoint-model <name>", "the server's name of the model that judges")
+    .option("--calibrate", "measure the judge on rows {prompt, better, worse} instead, template by template", false)
+    .addOption(maxTokensOption());
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, judgeCompletions);
 }
 
-async function judgeCompletions(flags: JudgeFlags, context: Context): Promise<void> {
-  context.onStopped("Nothing was written: run the same command again.");
-  const out = await claimFile("--out", flags.out, [flags.data]);
-  const model = await openModel(flags.model, context);
-  const template = await judgeTemplate(flags, model);
+/** --judge, as `train` has it too. */
+export function judgeOption(): Option {
+  return new Option(
+    "--judge <kind>",
+    "sampled: judgements in words; expected: read from the model's probabilities; function; endpoint",
+  ).choices(judgeKinds satisfies readonly JudgeKind[]);
+}
+
+async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Promise<void> {
+  if (flags.calibrate) return calibrate(flags, context);
+  const { out: file } = flags;
+  if (file === undefined) {
+    throw new TemporaError("The option --out <file> is missing", { remedy: "See `tempora judge --help`." });
+  }
+  context.onStopped("Judgements made so far are kept: run the same command again to go on.");
+  const out = await claimFile("--out", file, [flags.data]);
   const rows = await readCompletions(flags.data);
-  const responses = uniqueResponses(rows);
-  await sampleJudgements([...responses.values()], template, model, flags, context);
+  using model = new JudgingModel(flags, context);
+  const judge = await judgeOf(flags, model, flags.template);
+  const responses = new DistinctResponses(judge, rows, flags.data);
+  await using partial = await PartialWork.open(`${out}.partial`, context);
+  const judged = await partial.judge(judge, responses.list, flags);
+  const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
+  const judgements: JudgementColumns[][] = responses.list.map(() => []);
+  for await (const one of readJudgements(partial.folder, judged.rows)) {
+    judgements[one.response]?.push(judgementColumns(one));
+  }
   await writeJsonl(
     out,
-    rows.map((row) => judgedColumns(row, responses, flags.aggregation)),
+    rows.map((row) => {
+      const columns = row.source.value.completions as object[];
+      const completions = row.completions.map(({ text }, index) => {
+        const response = responses.indexOf(row, text);
+        return { ...columns[index], score: scores[response] ?? null, judgements: judgements[response] };
+      });
+      return { ...row.source.value, completions };
+    }),
   );
-  const audit = auditOf(rows, responses, template.maxScore);
+  await partial.done();
   const collapse = collapsed(audit);
-  if (collapse?.reason === "unparsed") {
-    throw new TemporaError(`The judge is of no use here: ${collapse.counts}`, {
-      where: { file: flags.out },
-      remedy: collapse.remedy,
-    });
-  }
   if (collapse !== null) context.progress.note(`warning: ${collapse.counts}. ${collapse.remedy}`);
   const completions = rows.reduce((sum, row) => sum + row.completions.length, 0);
   context.result(
-    { out, rows: rows.length, completions, audit },
-    `${completions} completions judged, mean score ${audit.mean?.toFixed(2) ?? "–"}, ${audit.failures} of ${audit.judgements} judgements without a score: ${flags.out}`,
+    { out: file, rows: rows.length, completions, audit, cost: judged.totals },
+    `${completions} completions judged, mean score ${audit.mean?.toFixed(2) ?? "–"}, ${audit.failures} of ${audit.judgements} judgements without a score: ${file}`,
   );
 }
 
-async function judgeTemplate(flags: JudgeFlags, model: OpenModel): Promise<JudgeTemplate> {
-  if (flags.template === undefined) return (await storedTemplate(model.checkpoint.folder)) ?? defaultJudgeTemplate;
-  let value: unknown;
-  try {
-    value = JSON.parse(await readFile(flags.template, "utf8"));
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw fileError(cause, "Cannot read the judge's template", flags.template);
-  }
-  const { name, text, maxScore } = (typeof value === "object" && value !== null ? value : {}) as Record<
-    string,
-    unknown
-  >;
-  if (typeof name !== "string" || typeof text !== "string" || typeof maxScore !== "number") {
-    throw new TemporaError("The judge's template is not { name, text, maxScore }", {
-      where: { file: flags.template },
-      remedy: "Write its name, its text with {prompt} and {response}, and its highest score as JSON.",
-    });
-  }
-  const template = { name, text, maxScore };
-  checkJudgeTemplate(template);
-  return template;
-}
+/** Equal completions of equal prompts are judged once. */
+class DistinctResponses {
+  readonly list: Response[] = [];
+  readonly #indices = new Map<string, number>();
+  readonly #readsColumns: boolean;
 
-function responseKey(row: CompletionsRow, text: string): string {
-  return JSON.stringify([shownText(row.prompt), text]);
-}
-
-function uniqueResponses(rows: readonly CompletionsRow[]): Map<string, Response> {
-  const responses = new Map<string, Response>();
-  for (const row of rows) {
-    for (const { text } of row.completions) {
-      const key = responseKey(row, text);
-      if (!responses.has(key)) responses.set(key, { promptText: shownText(row.prompt), text, judgements: [] });
-    }
-  }
-  return responses;
-}
-
-async function sampleJudgements(
-  responses: readonly Response[],
-  template: JudgeTemplate,
-  model: OpenModel,
-  flags: JudgeFlags,
-  context: Context,
-): Promise<void> {
-  const tokenizer = await model.tokenizer();
-  using engine = await loadEngine(model, flags, context);
-  const ends = await model.endTokens();
-  const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
-  const prompts = responses.map(({ promptText, text }) =>
-    ownPromptIds(judgePrompt(template, promptText, text), tokenizer, model.checkpoint.config.maxPositions),
-  );
-  const stage = context.progress.stage("judge", responses.length * flags.samples, "judgements");
-  let parsed = 0;
-  for (let attempt = 0; attempt <= flags.retries; attempt++) {
-    const asked: Response[] = [];
-    const requests: SamplingRequest[] = [];
-    responses.forEach((response, index) => {
-      const samples = flags.samples - response.judgements.filter(({ score }) => score !== null).length;
-      const ids = prompts[index] ?? null;
-      if (samples === 0) return;
-      if (ids === null) {
-        // The judge's prompt fills the context: no judgement of it can be finished.
-        if (attempt === 0) response.judgements.push({ text: "", score: null, failure: "cut-off", attempt });
-        return;
+  constructor(judge: Judge, rows: readonly CompletionsRow[], file: string) {
+    this.#readsColumns = judge.readsColumns;
+    for (const row of rows) {
+      for (const { text } of row.completions) {
+        const key = this.#key(row, text);
+        if (this.#indices.has(key)) continue;
+        const { prompt, promptText, columns } = row;
+        const where = { file, row: row.row };
+        this.#indices.set(key, this.list.push({ promptId: promptText, prompt, promptText, text, columns, where }) - 1);
       }
-      asked.push(response);
-      requests.push({ key: JSON.stringify([response.promptText, response.text, attempt]), ids, samples });
-    });
-    const found: { request: number; sample: number; judgement: JudgementColumn }[] = [];
-    const sampled = sample(loaded, requests, {
-      sampling: { ...flags },
-      limits: { ...flags },
-      seed: flags.seed,
-      signal: context.signal,
-    });
-    for await (const { request, sample: number, text, finishReason } of sampled) {
-      const score = parseScore(text, { max: template.maxScore, finished: finishReason === "stop" });
-      const verdict =
-        "score" in score ? { score: score.score, failure: null } : { score: null, failure: score.failure };
-      found.push({ request, sample: number, judgement: { text, ...verdict, attempt } });
-      if (verdict.score !== null) stage.update(++parsed);
     }
-    // In the order of the samples, whatever order they ended in.
-    found.sort((a, b) => a.request - b.request || a.sample - b.sample);
-    for (const { request, judgement } of found) asked[request]!.judgements.push(judgement);
   }
-  stage.finish();
-}
 
-function judgedColumns(row: CompletionsRow, responses: ReadonlyMap<string, Response>, how: Aggregation): object {
-  const columns = row.source.value.completions as object[];
-  const completions = row.completions.map(({ text }, index) => {
-    const { judgements } = responses.get(responseKey(row, text)) as Response;
-    const score = aggregate(
-      judgements.map((judgement) => judgement.score),
-      how,
-    );
-    return { ...columns[index], score, judgements };
-  });
-  return { ...row.source.value, completions };
-}
+  indexOf(row: CompletionsRow, text: string): number {
+    return this.#indices.get(this.#key(row, text)) as number;
+  }
 
-function auditOf(
-  rows: readonly CompletionsRow[],
-  responses: ReadonlyMap<string, Response>,
-  maxScore: number,
-): JudgementAudit {
-  const seen = new Set<string>();
-  const all = rows.flatMap((row) =>
-    row.completions.flatMap(({ text }) => {
-      const key = responseKey(row, text);
-      if (seen.has(key)) return [];
-      seen.add(key);
-      const { judgements, promptText } = responses.get(key) as Response;
-      return judgements.map(({ score, failure }) => ({
-        prompt: promptText,
-        response: text,
-        score,
-        ...(failure === null ? {} : { failure }),
-      }));
-    }),
-  );
-  return auditJudgements(all, maxScore);
+  #key({ promptText, columns }: CompletionsRow, text: string): string {
+    return JSON.stringify(this.#readsColumns ? [promptText, text, columns] : [promptText, text]);
+  }
 }

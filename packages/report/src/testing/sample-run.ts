@@ -79,6 +79,8 @@ function totals(times: number): LedgerTotals {
     judgedTokens: times * entry.judgedTokens,
     scoredTokens: times * entry.scoredTokens,
     trainedTokens: times * entry.trainedTokens,
+    billedPromptTokens: 0,
+    billedTokens: 0,
     flops: times * 4e12,
   };
 }
@@ -148,6 +150,7 @@ function modelResult(folder: string, index: number): ModelResult {
 function judgeQuality(index: number): JudgeQuality {
   return {
     judge: `M${index}`,
+    scale: { min: 0, max: 5 },
     judgements: 300,
     failures: 6,
     failureRate: 0.02,

@@ -222,7 +222,7 @@ describe("runLoop from a checkpoint", () => {
       },
     };
     await expect(runLoop({ config: config(join(scratch, "model"), settings) })).rejects.toThrow(
-      /The judge M0 is of no use .* judgements gave no score .*Train the model on graded examples/s,
+      /The judge M0 is of no use .* judgements gave no score .*--judge expected.*graded examples/s,
     );
   });
 

@@ -1,11 +1,11 @@
 import { join } from "node:path";
-import { deviceInfo } from "@tempora/engine";
 import type { Json } from "@tempora/errors";
 import { checkpointHash } from "@tempora/models";
 import { type StrategyName, strategies } from "@tempora/preferences";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
+import { numericsOf } from "../models/numerics.ts";
 import { EventLog } from "../results/event-log.ts";
 import { addTotals, noTokens } from "../results/ledger.ts";
 import { type Observer, silentObserver } from "../results/observer.ts";
@@ -103,7 +103,7 @@ class Run {
       observer,
       events,
       signal: this.signal,
-      numerics: numericsOf(settings),
+      numerics: numericsOf(settings.engine),
     };
     const { model: first, result: start } = await startModel(context);
     const loaded = await host.use(first);
@@ -233,18 +233,4 @@ async function externalJudge(settings: Settings): Promise<ModelRef | null> {
   const { role, model } = settings.judge;
   if (role !== "external" || model === null) return null;
   return { name: "judge", folder: model, hash: await checkpointHash(model) };
-}
-
-/** What decides the last bits of a number besides the code. */
-function numericsOf(settings: Settings): Json {
-  const info = deviceInfo();
-  const { device, dtype, threads } = settings.engine;
-  const cuda = device !== "cpu" && info.cuda.devices.length > 0;
-  return {
-    device: cuda ? (info.cuda.devices[0] ?? "cuda") : "cpu",
-    kernels: info.cpuKernels,
-    oneDnn: info.oneDnn,
-    threads: threads === 0 ? info.threads : threads,
-    dtype,
-  };
 }

@@ -1,11 +1,12 @@
 import type { Judged } from "@tempora/preferences";
+import { judgementColumns, type Response } from "../judges/judge.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { CandidateRow, IterationResult, JudgementRow, LedgerEntry, PoolRole } from "../results/results.ts";
 import { asConversation } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
 import { type Answer, answerStage } from "../stages/answer.ts";
 import type { Position, RunContext } from "../stages/context.ts";
-import { type JudgeOutcome, judgeStage, type Response } from "../stages/judge.ts";
+import { type JudgeOutcome, judgeStage } from "../stages/judge.ts";
 
 /** Judged answers of one model to the prompts of an iteration. */
 export interface Pool {
@@ -80,7 +81,7 @@ export async function makePool(context: RunContext, plan: PoolPlan): Promise<Poo
     role,
     model: model.name,
     candidates: candidates.flat(),
-    judgements: judgementRows(outcome, distinct, model.name, judge.name),
+    judgements: await judgementRows(outcome, distinct, model.name),
     judged: candidates.map((list) =>
       list.map(({ id, text, score, tokens }) => ({ id, role: model.name, text, score, length: tokens })),
     ),
@@ -107,34 +108,32 @@ export function distinctResponses(tasks: readonly Task[], byTask: readonly (read
   const first: DistinctResponses["first"] = [];
   const indices = byTask.map(() => new Map<string, number>());
   byTask.forEach((answers, task) => {
-    const { id, text: promptText } = tasks[task] as Task;
+    const { id, text: promptText, prompt, columns, where } = tasks[task] as Task;
     for (const { text, sample } of answers) {
       if (text.trim() === "" || indices[task]?.has(text)) continue;
       indices[task]?.set(text, responses.length);
-      responses.push({ promptId: id, promptText, text });
+      responses.push({ promptId: id, prompt, promptText, text, columns, ...(where === undefined ? {} : { where }) });
       first.push({ task, sample });
     }
   });
   return { responses, first, indexOf: (task, text) => indices[task]?.get(text) ?? null };
 }
 
-function judgementRows(
+async function judgementRows(
   outcome: JudgeOutcome,
   distinct: DistinctResponses,
   model: string,
-  judge: string,
-): JudgementRow[] {
-  return outcome.judgements.map(({ response, sample, attempt, text, score, failure }) => {
+): Promise<JudgementRow[]> {
+  const rows: JudgementRow[] = [];
+  for await (const judgement of outcome.judgements()) {
+    const { response } = judgement;
     const first = distinct.first[response] as { task: number; sample: number };
-    return {
+    rows.push({
       prompt_id: (distinct.responses[response] as Response).promptId,
       candidate_id: candidateId(model, first.task, first.sample),
-      judge,
-      sample,
-      attempt,
-      text,
-      score,
-      failure,
-    };
-  });
+      judge: outcome.judge,
+      ...judgementColumns(judgement),
+    });
+  }
+  return rows;
 }

@@ -2,7 +2,16 @@ import type { Forest, ModelConfig } from "@tempora/engine";
 import type { LedgerTotals } from "./results.ts";
 
 export function noTokens(): LedgerTotals {
-  return { promptTokens: 0, generatedTokens: 0, judgedTokens: 0, scoredTokens: 0, trainedTokens: 0, flops: 0 };
+  return {
+    promptTokens: 0,
+    generatedTokens: 0,
+    judgedTokens: 0,
+    scoredTokens: 0,
+    trainedTokens: 0,
+    billedPromptTokens: 0,
+    billedTokens: 0,
+    flops: 0,
+  };
 }
 
 export function addTotals(a: LedgerTotals, b: LedgerTotals): LedgerTotals {
@@ -12,6 +21,8 @@ export function addTotals(a: LedgerTotals, b: LedgerTotals): LedgerTotals {
     judgedTokens: a.judgedTokens + b.judgedTokens,
     scoredTokens: a.scoredTokens + b.scoredTokens,
     trainedTokens: a.trainedTokens + b.trainedTokens,
+    billedPromptTokens: a.billedPromptTokens + b.billedPromptTokens,
+    billedTokens: a.billedTokens + b.billedTokens,
     flops: a.flops + b.flops,
   };
 }

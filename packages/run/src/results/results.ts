@@ -48,19 +48,29 @@ export interface CandidateRow {
   true_score: number | null;
 }
 
-/** One sampled judgement of a prompt's answer. Equal answers to a prompt are judged once. */
-export interface JudgementRow {
-  prompt_id: string;
-  /** The first candidate with this text. */
-  candidate_id: string;
-  /** Model that judged. */
-  judge: string;
+/** What files say of one judgement. */
+export interface JudgementColumns {
   sample: number;
   /** 0, or the number of the retry after a judgement that did not parse. */
   attempt: number;
+  /** What the judge said; empty where it says nothing. */
   text: string;
   score: number | null;
   failure: string | null;
+  /** Of a judge of kind "expected": the template's answers' probabilities, and the share of all that lies on them. */
+  probabilities?: readonly number[];
+  mass?: number;
+  /** Of a weighted sum: each part's own score. */
+  parts?: Readonly<Record<string, number | null>>;
+}
+
+/** One judgement of a prompt's answer. Equal answers to a prompt are judged once. */
+export interface JudgementRow extends JudgementColumns {
+  prompt_id: string;
+  /** The first candidate with this text. */
+  candidate_id: string;
+  /** Who judged: a model, a function, an endpoint's model. */
+  judge: string;
 }
 
 /** TRL's columns first: TRL trains on this file as it is. */
@@ -106,6 +116,9 @@ export interface LedgerEntry {
   judgedTokens: number;
   scoredTokens: number;
   trainedTokens: number;
+  /** Read and written by a judge behind an endpoint: what its owner bills. No FLOPs of ours. */
+  billedPromptTokens: number;
+  billedTokens: number;
   flops: number;
 }
 

@@ -1,10 +1,12 @@
 import { isObject, TemporaError } from "@tempora/errors";
+import type { ConfiguredFunction } from "./judge-settings.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
 
 type Partially<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: Partially<T[K]> } : T;
 
 /** What tempora.config.ts gives: any part of the settings; the rest are the defaults. */
-export type TemporaConfig = Partially<Settings> & {
+export type TemporaConfig = Partially<Omit<Settings, "judge">> & {
+  judge?: Partially<Omit<Settings["judge"], "functions">> & { functions?: readonly ConfiguredFunction[] };
   /** Name of the run's folder. Default: made from the source and the strategy. */
   run?: string;
   /** Folder that holds the runs and the store that they share. Default "runs". */

@@ -1,20 +1,13 @@
 import { lossTypes } from "@tempora/engine";
 import { schedulers } from "@tempora/training";
 import { z } from "zod";
+import { judgeSettings, paperJudge } from "./judge-settings.ts";
+import { sampling } from "./sampling-settings.ts";
 
 const positive = z.number().positive();
 const share = z.number().min(0).max(1);
 const count = z.int().min(1);
 const amount = z.number().min(0);
-
-const sampling = z.strictObject({
-  /** 0: greedy. */
-  temperature: amount,
-  topP: z.number().gt(0).max(1),
-  /** 0: all tokens. */
-  topK: z.int().min(0),
-  maxNewTokens: count,
-});
 
 const training = z.strictObject({
   learningRate: amount,
@@ -55,27 +48,7 @@ export const settingsSchema = z.strictObject({
   /** Answers sampled to each prompt by each model. */
   candidates: z.int().min(2),
   sampling,
-  judge: z.strictObject({
-    /** current: the model in training, as in the paper; frozen: M0 throughout; external: `model`, named as the other one. */
-    role: z.enum(["current", "frozen", "external"]),
-    model: z.string().min(1).nullable(),
-    /** Judgements averaged for each answer. */
-    judgements: count,
-    aggregation: z.enum(["mean", "median"]),
-    /** How often a judgement that does not parse is sampled again. */
-    retries: z.int().min(0),
-    sampling,
-    /** Judge's instruction with one {prompt} and one {response}; null: the additive five-point rubric. */
-    template: z.strictObject({ name: z.string().min(1), text: z.string().min(1), maxScore: positive }).nullable(),
-    /** When a judge counts as collapsed and the run stops. */
-    limits: z.strictObject({
-      minJudgements: z.int().min(0),
-      maxFailureRate: share,
-      minVariance: amount,
-      maxEqualShare: share,
-      maxTieRate: share,
-    }),
-  }),
+  judge: judgeSettings,
   selection: z.strictObject({
     /** A pair is kept when its scores differ by more than this. */
     minimumGap: amount,
@@ -163,16 +136,7 @@ export const paperSettings: Settings = {
   promptsPerIteration: 4000,
   candidates: 7,
   sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 512 },
-  judge: {
-    role: "current",
-    model: null,
-    judgements: 3,
-    aggregation: "mean",
-    retries: 3,
-    sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 256 },
-    template: null,
-    limits: { minJudgements: 20, maxFailureRate: 0.5, minVariance: 0.01, maxEqualShare: 0.98, maxTieRate: 0.95 },
-  },
+  judge: paperJudge,
   selection: { minimumGap: 0, lengthControl: null },
   loss: {
     terms: [{ type: "sigmoid", weight: 1 }],

@@ -1,11 +1,11 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { defaultJudgeTemplate } from "@tempora/preferences";
 import { sharedPath } from "@tempora/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { judgeTemplateFile } from "../settings/judge-template.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
-import { fileSource, judgeTemplateFile } from "./files.ts";
+import { fileSource } from "./files.ts";
 
 let folder: string;
 let notes: string[];
@@ -72,8 +72,8 @@ describe("fileSource", () => {
     await expect(source([{ prompt_ids: [1] }, { prompt_ids: [2] }])).rejects.toThrow(/needs text/);
   });
 
-  it("judges by the template that the checkpoint carries, else by the five-point rubric", async () => {
-    expect((await source(numbered(5))).judgeTemplate).toEqual(defaultJudgeTemplate);
+  it("judges by the template that the checkpoint carries, else by that of the kind of judge", async () => {
+    expect((await source(numbered(5))).judgeTemplate).toBeNull();
     const template = { name: "mine", text: "{prompt} / {response} Score:", maxScore: 5 };
     await writeFile(join(folder, "model", judgeTemplateFile), JSON.stringify(template));
     expect((await source(numbered(5))).judgeTemplate).toEqual(template);

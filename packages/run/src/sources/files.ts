@@ -1,16 +1,9 @@
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { fileError, hashJson, type Json, TemporaError } from "@tempora/errors";
-import { checkJudgeTemplate, defaultJudgeTemplate, type JudgeTemplate } from "@tempora/preferences";
+import { hashJson, type Json, TemporaError } from "@tempora/errors";
 import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
-import { z } from "zod";
+import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
-
-/** A checkpoint may carry the judge's instruction that it was trained for. */
-export const judgeTemplateFile = "tempora_judge.json";
 
 /** A checkpoint and files of prompts as a source of tasks. There is no true score. */
 export async function fileSource(settings: Settings, note: (text: string) => void): Promise<TaskSource> {
@@ -40,7 +33,7 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
               rows: () => data,
             },
     },
-    judgeTemplate: settings.judge.template ?? (await storedTemplate(model)) ?? defaultJudgeTemplate,
+    judgeTemplate: settingsTemplate(settings) ?? (await storedTemplate(model)),
     replay,
     training: (iteration, count) => {
       const chunk = chunkSize(training.length, settings, count);
@@ -72,9 +65,14 @@ async function readTasks(file: string): Promise<Task[]> {
     // The same prompt twice would be answered with the same samples.
     if (seen.has(id)) continue;
     seen.add(id);
-    tasks.push({ id, prompt, text: shownText(prompt), where: { file, row } });
+    tasks.push({ id, prompt, text: shownText(prompt), columns: otherColumns(source.value), where: { file, row } });
   }
   return tasks;
+}
+
+/** What the row holds beside its prompt. */
+function otherColumns({ prompt: _, ...columns }: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return columns;
 }
 
 /** What the judge is shown: a single user's turn as it is, a longer conversation with its roles. */
@@ -124,26 +122,4 @@ function noText(file: string, row: number, field: string): TemporaError {
     where: { file, row, field },
     remedy: "Give the row as a string or as a list of {role, content}.",
   });
-}
-
-const templateSchema = z.object({ name: z.string(), text: z.string(), maxScore: z.number() });
-
-/** The judge's instruction that a checkpoint carries, or null. */
-export async function storedTemplate(folder: string): Promise<JudgeTemplate | null> {
-  const file = join(folder, judgeTemplateFile);
-  if (!existsSync(file)) return null;
-  try {
-    const template = templateSchema.parse(JSON.parse(await readFile(file, "utf8")));
-    checkJudgeTemplate(template);
-    return template;
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof z.ZodError) {
-      throw new TemporaError("The judge's template is not { name, text, maxScore }", {
-        where: { file },
-        remedy: "Correct the file, remove it, or set judge.template.",
-        cause: error,
-      });
-    }
-    throw fileError(error, "Cannot read the judge's template", file);
-  }
 }

@@ -10,6 +10,8 @@ export interface Task {
   prompt: Conversation;
   /** What the judge is shown of it. */
   text: string;
+  /** All other columns of its row: ground truth, for a judge that can use it. */
+  columns: Readonly<Record<string, unknown>>;
   where?: Place;
 }
 
@@ -46,7 +48,8 @@ export interface TaskSource {
   /** Everything that decides the tasks, for stage keys. */
   readonly identity: Json;
   readonly start: Start;
-  readonly judgeTemplate: JudgeTemplate;
+  /** That the settings name or the checkpoint carries; null: the kind of judge has its own. */
+  readonly judgeTemplate: JudgeTemplate | null;
   /** Graded examples (EFT) to replay beside the pairs; empty where there are none. */
   readonly replay: readonly Example[];
   /** Prompts of iteration `iteration` (0-based), disjoint from the others as far as there are enough. */

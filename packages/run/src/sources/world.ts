@@ -1,5 +1,6 @@
 import { TemporaError } from "@tempora/errors";
 import { createWorld, type World, type WorldPrompt, type WorldRow, worldDefaults } from "@tempora/world";
+import { settingsTemplate } from "../settings/judge-template.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
 
@@ -69,7 +70,7 @@ export function worldSource(settings: Settings): TaskSource {
   const prompts = new Map<string, WorldPrompt>();
   const task = (prompt: WorldPrompt): Task => {
     prompts.set(prompt.id, prompt);
-    return { id: prompt.id, prompt: [{ role: "user", content: prompt.text }], text: prompt.text };
+    return { id: prompt.id, prompt: [{ role: "user", content: prompt.text }], text: prompt.text, columns: {} };
   };
   return {
     identity: { world: settings.seed },
@@ -84,7 +85,7 @@ export function worldSource(settings: Settings): TaskSource {
         rows: () => startData(world, settings),
       },
     },
-    judgeTemplate: settings.judge.template ?? world.judgeTemplate,
+    judgeTemplate: settingsTemplate(settings) ?? world.judgeTemplate,
     replay: settings.replay.weight > 0 ? world.gradedExamples(replayExamples).map(example) : [],
     training: (iteration, count) => world.prompts("train", count, iteration * count).map(task),
     heldOut: (count) => world.prompts("heldout", count).map(task),

@@ -16,9 +16,9 @@ import {
 import type { ModelRef } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals, TrainingResult } from "../results/results.ts";
+import { judgeTemplateFile, templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
-import { judgeTemplateFile } from "../sources/files.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 import { TrainingState } from "./training-state.ts";
 
@@ -112,7 +112,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       training: { ...settings.training, seed },
       loss: loss as unknown as Json,
       replay: replayed ? { rows: hashRows(replay), perStep, weight } : null,
-      judgeTemplate: { ...source.judgeTemplate },
+      judgeTemplate: templateJson(source.judgeTemplate),
       dtype: host.dtypeOf(checkpoint),
     },
     compute: async (stage, progress) => {
@@ -191,7 +191,7 @@ export async function supervisedStage(
     inputs: {
       ...plan.inputs,
       training: { ...options },
-      judgeTemplate: { ...source.judgeTemplate },
+      judgeTemplate: templateJson(source.judgeTemplate),
     },
     compute: async (stage, progress) => {
       const begun = await plan.begin();
@@ -269,7 +269,7 @@ async function keep(context: RunContext, stage: string, kept: Kept): Promise<Tra
     dtype,
     tensors: engine.tensors(),
     ...(companions === undefined ? {} : { companions }),
-    files: { ...files, [judgeTemplateFile]: `${JSON.stringify(context.source.judgeTemplate, null, 2)}\n` },
+    files: { ...files, ...templateFile(context) },
   });
   await writeJsonl(join(stage, "metrics.jsonl"), summary.metrics);
   await kept.state.remove();
@@ -304,4 +304,10 @@ function summarize(metrics: readonly Metrics[], { steps, tokens }: TrainedStage)
     finalDpoWeight: mean((row) => row["tempora/dpo_weight"]),
     finalGradNorm: mean((row) => row.grad_norm),
   };
+}
+
+/** The judge's instruction goes with the model that was trained with it. */
+function templateFile({ source }: RunContext): Record<string, string> {
+  if (source.judgeTemplate === null) return {};
+  return { [judgeTemplateFile]: `${JSON.stringify(source.judgeTemplate, null, 2)}\n` };
 }

@@ -1,0 +1,69 @@
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { judgeTemplates, type WinRate } from "@tempora/preferences";
+import { type Calibration, CalibrationRows, knownPairs, verdictsOf } from "@tempora/run";
+import { readAllRows, writeJson } from "@tempora/text";
+import type { Context } from "../context.ts";
+import { JudgingModel, judgeOf } from "../judging.ts";
+import { claimFile } from "../output.ts";
+import { PartialWork } from "../partial-work.ts";
+import type { JudgeCommandFlags } from "./judge.ts";
+
+/** Measures a judge on rows whose order is known, one template after the other. */
+export async function calibrate(flags: JudgeCommandFlags, context: Context): Promise<void> {
+  const out = flags.out === undefined ? null : await claimFile("--out", flags.out, [flags.data]);
+  const rows = new CalibrationRows((await readAllRows(flags.data)).flatMap((source) => knownPairs(source, flags.data)));
+  using model = new JudgingModel(flags, context);
+  const measured: Record<string, Calibration> = {};
+  for (const template of templatesOf(flags)) {
+    const judge = await judgeOf(flags, model, template);
+    const folder = await mkdtemp(join(tmpdir(), "tempora-calibrate-"));
+    await using partial = await PartialWork.open(folder, context);
+    const judged = await partial.judge(judge, rows.responses, flags);
+    const { scores } = await verdictsOf(judge, rows.responses, partial.folder, judged.rows, flags.aggregation);
+    measured[template ?? judge.name] = rows.measure(scores);
+    await partial.done();
+  }
+  const result = { judge: flags.judge, model: flags.model ?? null, templates: measured };
+  if (out !== null) await writeJson(out, result);
+  context.result(result, calibrationTable(measured));
+}
+
+/** Those that are named; else every one that is made for the kind; a function has none. */
+function templatesOf(flags: JudgeCommandFlags): (string | undefined)[] {
+  if (flags.judge === "function") return [undefined];
+  if (flags.template !== undefined) return flags.template.split(",").map((name) => name.trim());
+  const expects = flags.judge === "expected";
+  return judgeTemplates
+    .filter(({ answers, answerPrefix }) => expects === (answers !== undefined || answerPrefix !== undefined))
+    .map(({ name }) => name);
+}
+
+function calibrationTable(measured: Readonly<Record<string, Calibration>>): string {
+  const cells = Object.entries(measured).map(([name, calibration]) => [
+    name,
+    share(calibration.ranked),
+    share(calibration.betterAboveOther),
+    share(calibration.worseAboveOther),
+    `${calibration.rows}`,
+    `${calibration.unscored}`,
+  ]);
+  const header = ["template", "better above worse", "better above other's", "worse above other's", "rows", "no score"];
+  const widths = header.map((title, column) => Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)));
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join("  ");
+  return [
+    line(header),
+    ...cells.map(line),
+    "",
+    'Shares with their 95 % intervals; a tie counts half, 0.50 is chance. "Other\'s": the answer to another prompt.',
+  ].join("\n");
+}
+
+function share({ rate, low, high }: WinRate): string {
+  const ends = low === null || high === null ? "" : ` [${low.toFixed(2)}, ${high.toFixed(2)}]`;
+  return `${rate.toFixed(2)}${ends}`;
+}

@@ -1,0 +1,84 @@
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { canonical, fileError, hashJson, type Json, systemErrorCode } from "@tempora/errors";
+import { type Judge, type JudgedRows, lockFolder, numericsOf, paperSettings, type Response } from "@tempora/run";
+import { writeWhole } from "@tempora/text";
+import type { Context } from "./context.ts";
+import type { EngineFlags } from "./options.ts";
+
+/** A folder beside an output that holds what was made of it so far: the same command goes on from there. */
+export class PartialWork implements AsyncDisposable {
+  #released = false;
+
+  private constructor(
+    readonly folder: string,
+    readonly context: Context,
+    private readonly lock: { release(): Promise<void> },
+  ) {}
+
+  static async open(folder: string, context: Context): Promise<PartialWork> {
+    const lock = await lockFolder(folder, "The output", () => {});
+    return new PartialWork(folder, context, lock);
+  }
+
+  /** Judges the responses, going on with what the same judge made of the same responses before. */
+  async judge(judge: Judge, responses: readonly Response[], flags: EngineFlags): Promise<JudgedRows> {
+    const { device, dtype, threads } = flags;
+    await this.#begin({
+      judge: judge.identity,
+      responses: hashJson(
+        responses.map(
+          ({ prompt, text, columns }) => [prompt, text, judge.readsColumns ? columns : null] as unknown as Json,
+        ),
+      ),
+      numerics: numericsOf({ device, dtype: dtype ?? null, threads }),
+    });
+    const stage = this.context.progress.stage("judge", responses.length * judge.perResponse, "judgements");
+    const judged = await judge.judge(responses, {
+      folder: this.folder,
+      signal: this.context.signal,
+      // Files may be judged by a judge that is never sure; one that says nothing at all is stopped.
+      limits: { ...paperSettings.judge.limits, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 },
+      progress: (done) => stage.update(done),
+    });
+    stage.finish();
+    return judged;
+  }
+
+  /** The output is there: what led to it goes. */
+  async done(): Promise<void> {
+    await this.#empty();
+    await this[Symbol.asyncDispose]();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#released) return;
+    this.#released = true;
+    await this.lock.release();
+  }
+
+  /** Keeps what other inputs left only where they are the same. */
+  async #begin(inputs: Json): Promise<void> {
+    const file = join(this.folder, "inputs.json");
+    const text = `${canonical(inputs)}\n`;
+    let before: string | null = null;
+    try {
+      before = await readFile(file, "utf8");
+    } catch (error) {
+      if (systemErrorCode(error) !== "ENOENT") throw fileError(error, "Cannot read what was begun", file);
+    }
+    if (before === text) return;
+    if (before !== null)
+      this.context.progress.note(`${this.folder} is of another judge or other rows: it is begun anew.`);
+    await this.#empty();
+    await mkdir(this.folder, { recursive: true });
+    await writeWhole(file, text);
+  }
+
+  async #empty(): Promise<void> {
+    for (const name of await readdir(this.folder)) {
+      if (!name.startsWith(".lock")) await rm(join(this.folder, name), { recursive: true, force: true });
+    }
+  }
+}

@@ -1,0 +1,158 @@
+import { createHash } from "node:crypto";
+import { TemporaError } from "@tempora/errors";
+import { type JudgeTemplate, judgePrompt } from "@tempora/preferences";
+import OpenAI from "openai";
+import { pMapIterable } from "p-map";
+import { noTokens } from "../results/ledger.ts";
+import type { EndpointSettings } from "../settings/judge-settings.ts";
+import { templateJson } from "../settings/judge-template.ts";
+import type { Settings } from "../settings/settings.ts";
+import { type Judge, type JudgedRows, type JudgeWork, type Response, readJudgements } from "./judge.ts";
+import { type Asked, type Speaker, type Spoken, SpokenJudging } from "./spoken.ts";
+
+export interface EndpointJudgeOptions {
+  endpoint: EndpointSettings;
+  template: JudgeTemplate;
+  judgements: number;
+  retries: number;
+  sampling: Settings["sampling"];
+  seed: number;
+}
+
+/** Judgements in words by an OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a service. */
+export function endpointJudge(options: EndpointJudgeOptions): Judge {
+  const { endpoint, template, judgements, retries, sampling, seed } = options;
+  const { baseUrl, model } = endpoint;
+  const judge: Judge = {
+    kind: "endpoint",
+    name: model,
+    origin: baseUrl,
+    identity: {
+      kind: "endpoint",
+      baseUrl,
+      model,
+      template: templateJson(template),
+      judgements,
+      retries,
+      sampling,
+      seed,
+    },
+    scale: { min: 0, max: template.maxScore },
+    perResponse: judgements,
+    deterministic: sampling.temperature === 0,
+    readsColumns: false,
+    judge: (responses, work) => judgeByEndpoint(judge, options, responses, work),
+  };
+  return judge;
+}
+
+async function judgeByEndpoint(
+  judge: Judge,
+  options: EndpointJudgeOptions,
+  responses: readonly Response[],
+  work: JudgeWork,
+): Promise<JudgedRows> {
+  const { judgements, retries, template } = options;
+  const speaker = new EndpointSpeaker(options, responses, work.signal);
+  const spoken = { judgements, retries, maxScore: template.maxScore };
+  const rows = await new SpokenJudging(judge, speaker, responses, spoken, work).run();
+  const totals = noTokens();
+  for await (const { tokens, promptTokens } of readJudgements(work.folder, rows)) {
+    totals.billedTokens += tokens;
+    totals.billedPromptTokens += promptTokens ?? 0;
+  }
+  return { rows, totals };
+}
+
+interface Question {
+  asked: number;
+  response: number;
+  attempt: number;
+  sample: number;
+}
+
+class EndpointSpeaker implements Speaker {
+  readonly #client: OpenAI;
+
+  constructor(
+    readonly options: EndpointJudgeOptions,
+    readonly responses: readonly Response[],
+    readonly signal: AbortSignal | undefined,
+  ) {
+    const { baseUrl, apiKeyVariable, retries, timeoutSeconds } = options.endpoint;
+    this.#client = new OpenAI({
+      baseURL: baseUrl,
+      // The library insists on one; servers of one's own ask for none.
+      apiKey: process.env[apiKeyVariable] ?? "none",
+      maxRetries: retries,
+      timeout: 1000 * timeoutSeconds,
+    });
+  }
+
+  /** What the server's context holds is not known here: it refuses what does not fit. */
+  fits(): boolean {
+    return true;
+  }
+
+  async *speak(asked: readonly Asked[]): AsyncGenerator<Spoken> {
+    const questions = asked.flatMap(({ response, attempt, samples, have }, index) =>
+      Array.from({ length: samples }, (_, sample): Question => ({ asked: index, response, attempt, sample })).filter(
+        ({ sample }) => !have.has(sample),
+      ),
+    );
+    const { concurrency } = this.options.endpoint;
+    yield* pMapIterable(questions, (question) => this.#ask(question), { concurrency, backpressure: 2 * concurrency });
+  }
+
+  async #ask(question: Question): Promise<Spoken> {
+    const { endpoint, sampling, template, seed } = this.options;
+    const { promptText, text } = this.responses[question.response] as Response;
+    try {
+      const completion = await this.#client.chat.completions.create(
+        {
+          model: endpoint.model,
+          messages: [{ role: "user", content: judgePrompt(template, promptText, text) }],
+          temperature: sampling.temperature,
+          top_p: sampling.topP,
+          max_tokens: sampling.maxNewTokens,
+          seed: seedOf(seed, promptText, text, question),
+        },
+        this.signal === undefined ? {} : { signal: this.signal },
+      );
+      const choice = completion.choices[0];
+      return {
+        asked: question.asked,
+        sample: question.sample,
+        text: choice?.message.content ?? "",
+        tokens: completion.usage?.completion_tokens ?? 0,
+        promptTokens: completion.usage?.prompt_tokens ?? 0,
+        finished: choice?.finish_reason !== "length",
+      };
+    } catch (error) {
+      this.signal?.throwIfAborted();
+      throw this.#worded(error, question);
+    }
+  }
+
+  #worded(error: unknown, { response }: Question): Error {
+    const { baseUrl, apiKeyVariable, retries } = this.options.endpoint;
+    const { where } = this.responses[response] as Response;
+    const reason = error instanceof Error ? error.message : String(error);
+    const status = error instanceof OpenAI.APIError ? error.status : undefined;
+    const place = where?.row === undefined ? "" : ` (judging row ${where.row} of ${where.file})`;
+    return new TemporaError(`The judge's endpoint refuses${place}: ${reason}`, {
+      where: { file: baseUrl, field: "judge.endpoint" },
+      remedy:
+        status === 401 || status === 403
+          ? `Put its key into the environment as ${apiKeyVariable}.`
+          : `Check that the server runs and knows the model; the request was tried ${retries + 1} times. Judgements made so far are kept: start again to go on.`,
+      cause: error,
+    });
+  }
+}
+
+/** 31 bits: what servers take. The same question gets the same seed, whatever else is asked. */
+function seedOf(seed: number, promptText: string, text: string, { attempt, sample }: Question): number {
+  const key = JSON.stringify([seed, promptText, text, attempt, sample]);
+  return createHash("sha256").update(key).digest().readUInt32BE(0) >>> 1;
+}

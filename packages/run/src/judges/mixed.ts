@@ -1,0 +1,119 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fileError, type Json } from "@tempora/errors";
+import { type Aggregation, aggregate } from "@tempora/preferences";
+import { addTotals, noTokens } from "../results/ledger.ts";
+import type { LedgerTotals } from "../results/results.ts";
+import { RowLog } from "../store/row-log.ts";
+import {
+  type Judge,
+  type JudgedRows,
+  type Judgement,
+  type JudgeWork,
+  judgementLog,
+  type Response,
+  readJudgements,
+} from "./judge.ts";
+
+export interface MixedPart {
+  /** Its word in the report: "bullets", "quality". */
+  name: string;
+  weight: number;
+  judge: Judge;
+}
+
+/**
+ * A weighted sum of judges: Σ weight · (score − min) / (max − min) / Σ |weight|, on the parts' own scales, which do not
+ * depend on what else is judged, so that scores of different pools compare. Each part's own score stays in the
+ * judgement. An answer that one part gives no score has none.
+ */
+export function mixedJudge(parts: readonly MixedPart[], how: Aggregation): Judge {
+  const total = parts.reduce((sum, { weight }) => sum + Math.abs(weight), 0);
+  const share = (sign: 1 | -1) => parts.reduce((sum, { weight }) => sum + Math.max(0, sign * weight), 0) / total;
+  return {
+    kind: "function",
+    name: parts.map(({ name, judge }) => (name === judge.name ? name : `${name} of ${judge.name}`)).join(" + "),
+    origin: parts.map(({ judge }) => judge.origin).join("; "),
+    identity: {
+      kind: "mixed",
+      aggregation: how,
+      parts: parts.map(({ name, weight, judge }) => ({ name, weight, judge: judge.identity })),
+    } satisfies Json,
+    scale: { min: 0 - share(-1), max: share(1) },
+    perResponse: parts.reduce((sum, { judge }) => sum + judge.perResponse, 0),
+    deterministic: parts.every(({ judge }) => judge.deterministic),
+    readsColumns: parts.some(({ judge }) => judge.readsColumns),
+    judge: (responses, work) => judgeByParts(parts, how, responses, work),
+  };
+}
+
+async function judgeByParts(
+  parts: readonly MixedPart[],
+  how: Aggregation,
+  responses: readonly Response[],
+  work: JudgeWork,
+): Promise<JudgedRows> {
+  let totals: LedgerTotals = noTokens();
+  let done = 0;
+  const scores: (number | null)[][] = [];
+  for (const [index, { judge }] of parts.entries()) {
+    const before = done;
+    // A folder each: a part is a whole judge with a log of its own.
+    const folder = join(work.folder, `part-${index}`);
+    await makeFolder(folder);
+    const judged = await judge.judge(responses, {
+      ...work,
+      folder,
+      progress: (count, extra) => {
+        done = before + count;
+        work.progress(done, extra);
+      },
+    });
+    totals = addTotals(totals, judged.totals);
+    scores.push(await meanScores(folder, judged, responses.length, how));
+  }
+  const log = await RowLog.open<Judgement>(work.folder, judgementLog.name, { place: judgementLog.place });
+  try {
+    for (const response of responses.keys()) await log.add(weighed(parts, scores, response));
+    return { rows: await log.seal(), totals };
+  } finally {
+    await log.close();
+  }
+}
+
+async function meanScores(
+  folder: string,
+  judged: JudgedRows,
+  count: number,
+  how: Aggregation,
+): Promise<(number | null)[]> {
+  const lists: (number | null)[][] = Array.from({ length: count }, () => []);
+  for await (const { response, score } of readJudgements(folder, judged.rows)) lists[response]?.push(score);
+  return lists.map((list) => aggregate(list, how));
+}
+
+function weighed(parts: readonly MixedPart[], scores: readonly (number | null)[][], response: number): Judgement {
+  const own: Record<string, number | null> = {};
+  let sum = 0;
+  let weights = 0;
+  let complete = true;
+  parts.forEach(({ name, weight, judge }, part) => {
+    const score = scores[part]?.[response] ?? null;
+    own[name] = score;
+    weights += Math.abs(weight);
+    if (score === null) complete = false;
+    else sum += (weight * (score - judge.scale.min)) / (judge.scale.max - judge.scale.min);
+  });
+  const verdict = complete
+    ? ({ score: sum / weights, failure: null } as const)
+    : ({ score: null, failure: "no-score" } as const);
+  return { response, attempt: 0, sample: 0, text: "", tokens: 0, ...verdict, parts: own };
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw fileError(error, "Cannot create the folder", folder);
+  }
+}

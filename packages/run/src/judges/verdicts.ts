@@ -1,0 +1,66 @@
+import {
+  type Aggregation,
+  type AuditedJudgement,
+  aggregate,
+  auditJudgements,
+  type CollapseLimits,
+  collapsed,
+} from "@tempora/preferences";
+import type { JudgeAudit } from "../results/results.ts";
+import type { SealedRows } from "../store/row-log.ts";
+import { type Judge, JudgeCollapsed, type Judgement, type Response, readJudgements } from "./judge.ts";
+
+export interface Verdicts {
+  /** [responses] aggregated; null where no judgement gave a score. */
+  scores: (number | null)[];
+  audit: JudgeAudit;
+  /** Mean of each part of a weighted sum, [responses]; empty for other judges. */
+  parts: Record<string, (number | null)[]>;
+}
+
+/** What a judge's judgements come to: a score a response, and what they say of the judge. */
+export async function verdictsOf(
+  judge: Judge,
+  responses: readonly Response[],
+  folder: string,
+  rows: SealedRows,
+  how: Aggregation,
+): Promise<Verdicts> {
+  const lists: (number | null)[][] = responses.map(() => []);
+  const audited: AuditedJudgement[] = [];
+  const parts: Record<string, (number | null)[]> = {};
+  for await (const judgement of readJudgements(folder, rows)) {
+    lists[judgement.response]?.push(judgement.score);
+    audited.push(auditedRow(responses, judgement));
+    for (const [name, score] of Object.entries(judgement.parts ?? {})) {
+      parts[name] ??= responses.map(() => null);
+      parts[name][judgement.response] = score;
+    }
+  }
+  const scores = lists.map((list) => aggregate(list, how));
+  const unscored = scores.filter((score) => score === null).length;
+  return { scores, audit: { ...auditJudgements(audited, judge.scale), judge: judge.name, unscored }, parts };
+}
+
+export function auditedRow(
+  responses: readonly Response[],
+  { response, score, failure }: Pick<Judgement, "response" | "score" | "failure">,
+): AuditedJudgement {
+  const { promptId } = responses[response] as Response;
+  return { prompt: promptId, response: String(response), score, ...(failure === null ? {} : { failure }) };
+}
+
+/** @throws JudgeCollapsed with the counts and a remedy where the judgements are of no use. */
+export function refuseCollapsed(
+  judge: Pick<Judge, "name" | "origin" | "scale">,
+  audited: readonly AuditedJudgement[] | JudgeAudit,
+  limits: CollapseLimits,
+): void {
+  const audit = "judgements" in audited ? audited : auditJudgements(audited, judge.scale);
+  const collapse = collapsed(audit, limits);
+  if (collapse === null) return;
+  throw new JudgeCollapsed(`The judge ${judge.name} is of no use here: ${collapse.counts}`, {
+    where: { file: judge.origin },
+    remedy: collapse.remedy,
+  });
+}
