@@ -254,7 +254,13 @@ async function widen(shards: string, newer: string, target: string): Promise<voi
       yield { name, shape, dtype: "f32" as const, bytes: widenBytes(await read()) };
     }
   };
-  await saveCheckpoint(target, { config, raw, dtype: "f32", tensors: tensors(), companions: newer });
+  await saveCheckpoint(target, {
+    config,
+    raw,
+    dtype: "f32",
+    tensors: tensors(),
+    companion: (await openCheckpoint(newer)).companion,
+  });
 }
 
 function widenBytes(bytes: Uint8Array): Uint8Array {

@@ -53,7 +53,7 @@ export class JudgingModel implements Disposable {
 
   async model(): Promise<JudgeModel> {
     const { name, checkpoint } = await this.open();
-    const { folder } = checkpoint;
+    const { path: folder } = checkpoint;
     return { name, folder, hash: await checkpointHash(folder), load: () => this.#load() };
   }
 
@@ -77,7 +77,7 @@ export async function judgeOf(flags: JudgeFlags, model: JudgingModel, template: 
   const settings = await judgeSettings(flags);
   const asks = settings.kind === "function" ? settings.quality?.kind : settings.kind;
   const usesModel = asks === "sampled" || asks === "expected";
-  const stored = async () => (usesModel ? storedTemplate((await model.open()).checkpoint.folder) : null);
+  const stored = async () => (usesModel ? storedTemplate((await model.open()).checkpoint.path) : null);
   return makeJudge({
     settings,
     template: template === undefined ? await stored() : await templateOf(template),

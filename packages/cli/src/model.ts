@@ -1,5 +1,3 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { Engine } from "@tempora/engine";
 import { type Checkpoint, locateModel, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
@@ -24,11 +22,10 @@ export const modelHelp = "a checkpoint's path, or its name on the hub (org/name[
 
 /** Opens a checkpoint by its path or its name on the hub, from which it is downloaded where the cache lacks it. */
 export async function openModel(name: string, context: Context): Promise<OpenModel> {
-  const folder = await locate(name, context);
-  const checkpoint = await openCheckpoint(folder);
+  const checkpoint = await openCheckpoint(await locate(name, context));
   let loading: Promise<Tokenizer> | null = null;
   const tokenizer = () => {
-    loading ??= Tokenizer.load(folder);
+    loading ??= Tokenizer.from(checkpoint.path, checkpoint.companion);
     return loading;
   };
   return {
@@ -36,9 +33,9 @@ export async function openModel(name: string, context: Context): Promise<OpenMod
     checkpoint,
     tokenizer,
     endTokens: async () =>
-      existsSync(join(folder, "tokenizer.json"))
-        ? endTokens(checkpoint.endTokens, await tokenizer())
-        : checkpoint.endTokens,
+      (await checkpoint.companion("tokenizer.json")) === null
+        ? checkpoint.endTokens
+        : endTokens(checkpoint.endTokens, await tokenizer()),
   };
 }
 

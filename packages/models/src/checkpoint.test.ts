@@ -150,7 +150,7 @@ describe("faults of a checkpoint are named", () => {
     bytes.write(header.replace('"dtype":"F32"', '"dtype":"U32"'), 8);
     await writeFile(weights, bytes);
     const error = await failure(() => openCheckpoint(folder));
-    expect(error.what).toMatch(/^This tensor is U32; Tempora computes in F32 and BF16$/);
+    expect(error.what).toMatch(/^This tensor is U32; F32, F16 and BF16 are read$/);
     expect(error.remedy).toContain("save_pretrained(out)");
   });
 
@@ -179,7 +179,7 @@ describe("faults of a checkpoint are named", () => {
       `Cannot open the checkpoint: it does not exist (${absent}). Check the path.`,
     );
     await writeFile(join(folder, "file"), "");
-    expect((await failure(() => openCheckpoint(join(folder, "file")))).what).toContain("this is a file");
+    expect((await failure(() => openCheckpoint(join(folder, "file")))).what).toContain("this is another file");
   });
 
   test("end tokens of generation_config.json and config.json are joined", async () => {

@@ -1,7 +1,9 @@
 export { type Checkpoint, checkpointHash, openCheckpoint } from "./checkpoint.ts";
 export { newModelConfigJson, parseModelConfig, readModelConfig, type SpecialTokens } from "./config.ts";
 export { type FolderLock, folderLockOwner, tryLockFolder } from "./folder-lock.ts";
+export { type GgufType, type SaveGgufOptions, saveGguf } from "./gguf/save.ts";
 export { type LocateOptions, locateModel } from "./hub.ts";
 export { readSafetensors, type SafetensorsFile, type SafetensorsTensor } from "./safetensors.ts";
 export { type NamedTensor, SafetensorsWriter, type TensorLayout, writeSafetensors } from "./safetensors-writer.ts";
 export { type SaveOptions, saveCheckpoint } from "./save.ts";
+export { type CopyOptions, saveCopy } from "./save-copy.ts";

@@ -152,7 +152,7 @@ function layOut(layout: readonly TensorLayout[]): {
   return { header, placed: ranges.map(({ tensor, begin: at }) => ({ ...tensor, position: header.length + at })) };
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   let done = 0;
   while (done < bytes.length) {
     // Linux moves at most 2 GiB in one call.

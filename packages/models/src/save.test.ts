@@ -20,7 +20,14 @@ async function* loaded(checkpoint: Checkpoint): AsyncGenerator<NamedTensor> {
 async function saveAgain(source: string, target: string, change: Partial<SaveOptions> = {}): Promise<void> {
   const checkpoint = await openCheckpoint(source);
   const { config, raw, dtype } = checkpoint;
-  await saveCheckpoint(target, { config, raw, dtype, tensors: loaded(checkpoint), companions: source, ...change });
+  await saveCheckpoint(target, {
+    config,
+    raw,
+    dtype,
+    tensors: loaded(checkpoint),
+    companion: checkpoint.companion,
+    ...change,
+  });
 }
 
 describe("a saved checkpoint", () => {
@@ -64,7 +71,7 @@ describe("a saved checkpoint", () => {
     const checkpoint = await openCheckpoint(oracle("llama", "reference-bf16-sharded"));
     const target = join(await scratch(), "saved");
     const { dtype: _, torch_dtype: __, ...raw } = checkpoint.raw;
-    await saveAgain(checkpoint.folder, target, { raw });
+    await saveAgain(checkpoint.path, target, { raw });
     const written = JSON.parse(await readFile(join(target, "config.json"), "utf8"));
     expect(written).toMatchObject({ dtype: "bfloat16", torch_dtype: "bfloat16" });
     await saveAgain(oracle("llama", "policy"), target, { raw: { ...checkpoint.raw, torch_dtype: "bfloat16" } });

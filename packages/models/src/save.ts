@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine/model";
-import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { type FileReader, fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { dtypeName, parseModelConfig } from "./config.ts";
 import { statedEndTokens } from "./end-tokens.ts";
 import { readJsonObject } from "./json-file.ts";
@@ -17,8 +17,8 @@ export interface SaveOptions {
   dtype: DType;
   /** Every parameter of the model once, in any order, in `dtype`. */
   tensors: AsyncIterable<NamedTensor> | Iterable<NamedTensor>;
-  /** Folder whose tokenizer and generation files are copied. */
-  companions?: string;
+  /** Whose tokenizer and generation files are taken over. */
+  companion?: FileReader;
   /** Ids that end what the model has learnt to write: generation_config.json states those that it does not yet. */
   endTokens?: readonly number[];
   /** Further files by name; they win over companions. */
@@ -43,7 +43,7 @@ export async function saveCheckpoint(folder: string, options: SaveOptions): Prom
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
     await writeWeights(partial, options);
-    await copyCompanions(partial, options);
+    await writeCompanions(partial, options);
     await stateEndTokens(partial, raw, options);
     await writeSynced(join(partial, "config.json"), `${JSON.stringify(raw, null, 2)}\n`);
     for (const [name, text] of Object.entries(options.files ?? {})) await writeSynced(join(partial, name), text);
@@ -156,14 +156,12 @@ function indexJson(shards: readonly TensorLayout[][], names: readonly string[]):
   return `${JSON.stringify({ metadata, weight_map: Object.fromEntries(owners) }, null, 2)}\n`;
 }
 
-async function copyCompanions(folder: string, { companions, files = {} }: SaveOptions): Promise<void> {
-  if (companions === undefined) return;
+async function writeCompanions(folder: string, { companion, files = {} }: SaveOptions): Promise<void> {
+  if (companion === undefined) return;
   for (const name of companionFiles) {
-    const source = join(companions, name);
-    if (!(name in files) && existsSync(source)) {
-      // Not copyFile: a read-only source would make a read-only copy.
-      await writeSynced(join(folder, name), await readFile(source));
-    }
+    if (name in files) continue;
+    const content = await companion(name);
+    if (content !== null) await writeSynced(join(folder, name), content);
   }
 }
 

@@ -7,6 +7,10 @@ import { readSafetensors, type SafetensorsTensor } from "./safetensors.ts";
 export const singleFile = "model.safetensors";
 export const indexFile = "model.safetensors.index.json";
 
+export function hasSafetensors(folder: string): boolean {
+  return existsSync(join(folder, singleFile)) || existsSync(join(folder, indexFile));
+}
+
 /** Every tensor of a checkpoint folder by name, from its one file or from all shards of its index. */
 export async function readWeights(folder: string): Promise<ReadonlyMap<string, SafetensorsTensor>> {
   // In this order, as transformers looks for them.

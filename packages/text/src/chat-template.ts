@@ -1,8 +1,6 @@
-import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
-import { fileError, TemporaError } from "@tempora/errors";
+import { type FileReader, TemporaError } from "@tempora/errors";
 import { timeFormat } from "d3-time-format";
 import { repair, repairVariables } from "./jinja-repairs.ts";
 import type { Message } from "./types.ts";
@@ -23,22 +21,22 @@ export interface ChatTemplate {
  * The default chat template of a tokenizer folder, or null when it has none: chat_template.jinja, else chat_template.json,
  * else `chat_template` of tokenizer_config.json (one template, or a list of named ones). The order is that of transformers.
  */
-export async function loadChatTemplate(folder: string, config: Record<string, unknown>): Promise<ChatTemplate | null> {
-  const jinja = join(folder, "chat_template.jinja");
-  if (existsSync(jinja)) return compile(await readText(jinja), jinja);
-  const json = join(folder, "chat_template.json");
-  if (existsSync(json)) return compile(pickTemplate(parseTemplateFile(await readText(json), json), json), json);
+export async function loadChatTemplate(
+  folder: string,
+  config: Record<string, unknown>,
+  read: FileReader,
+): Promise<ChatTemplate | null> {
+  const decode = (content: Uint8Array) => new TextDecoder().decode(content);
+  const jinja = await read("chat_template.jinja");
+  if (jinja !== null) return compile(decode(jinja), join(folder, "chat_template.jinja"));
+  const json = await read("chat_template.json");
+  if (json !== null) {
+    const file = join(folder, "chat_template.json");
+    return compile(pickTemplate(parseTemplateFile(decode(json), file), file), file);
+  }
   const value = config.chat_template ?? null;
   const file = join(folder, "tokenizer_config.json");
   return value === null ? null : compile(pickTemplate(value, file), file);
-}
-
-async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    throw fileError(error, "Cannot read the chat template", file);
-  }
 }
 
 function parseTemplateFile(text: string, file: string): unknown {

@@ -249,7 +249,7 @@ describe("chat templates", () => {
     await rm(file);
     await mkdir(file);
     const error = await failure(() => Tokenizer.load(folder));
-    expect(error.what).toBe("Cannot read the chat template: it is a folder");
+    expect(error.what).toBe("Cannot read the file: it is a folder");
     await rm(file, { recursive: true });
     await writeFile(join(folder, "chat_template.json"), "{");
     expect((await failure(() => Tokenizer.load(folder))).what).toMatch(/^The file is not valid JSON/);

@@ -1,8 +1,6 @@
-import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { fileError, isObject, TemporaError } from "@tempora/errors";
+import { type FileReader, folderReader, isObject, TemporaError } from "@tempora/errors";
 import { type ChatTemplate, loadChatTemplate } from "./chat-template.ts";
 import type { Message } from "./types.ts";
 
@@ -69,13 +67,31 @@ export class Tokenizer {
     this.addedPattern = patternOf([...this.added.keys()]);
   }
 
-  static async load(folder: string): Promise<Tokenizer> {
+  /** The tokenizer of a folder. */
+  static load(folder: string): Promise<Tokenizer> {
+    return Tokenizer.from(folder, folderReader(folder));
+  }
+
+  /**
+   * A tokenizer of files that need not lie in a folder, such as those that follow from a GGUF file.
+   * @param folder What they belong to, for messages.
+   */
+  static async from(folder: string, read: FileReader): Promise<Tokenizer> {
     const file = join(folder, "tokenizer.json");
-    const json = await readObject(file, "the tokenizer");
-    const config = await readOptional(join(folder, "tokenizer_config.json"));
-    const map = await readOptional(join(folder, "special_tokens_map.json"));
+    const content = await read("tokenizer.json");
+    if (content === null) {
+      const what = "Cannot read the tokenizer: it does not exist";
+      throw new TemporaError(what, { where: { file }, remedy: "Check the path." });
+    }
+    const json = parseObject(content, file);
+    const [config, map] = (await Promise.all(
+      ["tokenizer_config.json", "special_tokens_map.json"].map(async (name) => {
+        const text = await read(name);
+        return text === null ? {} : parseObject(text, join(folder, name));
+      }),
+    )) as [JsonObject, JsonObject];
     const special = specialTokens(config, map);
-    const template = await loadChatTemplate(folder, config);
+    const template = await loadChatTemplate(folder, config, read);
     const tokenizer = build(json, config, file, addedTokens(json, config, special));
     let vocabSize = 0;
     for (const id of tokenizer.get_vocab().values()) vocabSize = Math.max(vocabSize, id + 1);
@@ -199,13 +215,12 @@ function patternOf(texts: readonly string[]): RegExp | null {
   return new RegExp(`(${longestFirst.map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")).join("|")})`);
 }
 
-async function readObject(file: string, what: string): Promise<JsonObject> {
+function parseObject(content: Uint8Array, file: string): JsonObject {
   let value: unknown;
   try {
-    value = JSON.parse(await readFile(file, "utf8"));
+    value = JSON.parse(new TextDecoder().decode(content));
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw fileError(error, `Cannot read ${what}`, file);
-    throw new TemporaError(`Not valid JSON: ${error.message}`, {
+    throw new TemporaError(`Not valid JSON: ${error instanceof Error ? error.message : String(error)}`, {
       where: { file },
       remedy: "Fetch or write the file again.",
       cause: error,
@@ -216,10 +231,6 @@ async function readObject(file: string, what: string): Promise<JsonObject> {
     where: { file },
     remedy: "Fetch or write the file again.",
   });
-}
-
-async function readOptional(file: string): Promise<JsonObject> {
-  return existsSync(file) ? readObject(file, "the tokenizer's settings") : {};
 }
 
 function specialTokens(config: JsonObject, map: JsonObject): Partial<Record<NamedToken, string>> {

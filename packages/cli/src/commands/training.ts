@@ -55,7 +55,7 @@ export class TrainingRun {
       raw: checkpoint.raw,
       dtype: engine.dtype,
       tensors: engine.tensors(),
-      companions: checkpoint.folder,
+      companion: checkpoint.companion,
       endTokens: await model.endTokens(),
     });
     const last = this.#last;

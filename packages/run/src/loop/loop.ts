@@ -17,6 +17,7 @@ import { worldSource } from "../sources/world.ts";
 import type { RunContext } from "../stages/context.ts";
 import { StrategyEnded } from "../stages/ended.ts";
 import { startModel } from "../stages/start.ts";
+import { unpackedFolder } from "../stages/unpack.ts";
 import { codeVersion } from "../store/code-version.ts";
 import { lockFolder } from "../store/locks.ts";
 import { Store } from "../store/store.ts";
@@ -127,7 +128,7 @@ class Run {
   async #strategies(context: RunContext, first: ModelRef, result: RunResult): Promise<void> {
     const { folder } = this;
     const { settings } = context;
-    const external = await externalJudge(settings);
+    const external = await externalJudge(context);
     const base = await evaluateModel(context, {
       model: first,
       first,
@@ -229,8 +230,9 @@ class Run {
   }
 }
 
-async function externalJudge(settings: Settings): Promise<ModelRef | null> {
-  const { role, model } = settings.judge;
+async function externalJudge(context: RunContext): Promise<ModelRef | null> {
+  const { role, model } = context.settings.judge;
   if (role !== "external" || model === null) return null;
-  return { name: "judge", folder: model, hash: await checkpointHash(model) };
+  const folder = await unpackedFolder(context, model);
+  return { name: "judge", folder, hash: await checkpointHash(folder) };
 }

@@ -1,8 +1,11 @@
-import { copyFile, link, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { copyFile, link, mkdir, readFile, realpath, rename, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
+import { openCheckpoint } from "@tempora/models";
 import { writeJson } from "@tempora/text";
 import type { RunResult } from "../results/results.ts";
+import { judgeTemplateFile } from "../settings/judge-template.ts";
 import { strategyNames } from "../settings/settings.ts";
 import { makeFolder } from "../store/store.ts";
 
@@ -59,12 +62,20 @@ export async function placeModel(checkpoint: string, target: string): Promise<vo
   try {
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
-    for (const name of await readdir(checkpoint)) await linkOrCopy(join(checkpoint, name), join(partial, name));
+    for (const file of await modelFiles(checkpoint))
+      await linkOrCopy(await realpath(file), join(partial, basename(file)));
     await rm(target, { recursive: true, force: true });
     await rename(partial, target);
   } catch (error) {
     throw fileError(error, "Cannot place the model", target);
   }
+}
+
+/** What makes the model, and nothing else that lies in the folder. */
+async function modelFiles(checkpoint: string): Promise<string[]> {
+  const { files } = await openCheckpoint(checkpoint);
+  const template = join(checkpoint, judgeTemplateFile);
+  return existsSync(template) ? [...files, template] : [...files];
 }
 
 async function linkOrCopy(from: string, to: string): Promise<void> {

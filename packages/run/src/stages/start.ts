@@ -13,6 +13,7 @@ import { manyExampleIds } from "../sources/conversation.ts";
 import type { Examples, Start } from "../sources/source.ts";
 import type { RunContext } from "./context.ts";
 import { supervisedStage } from "./train.ts";
+import { unpackedFolder } from "./unpack.ts";
 
 export interface Started {
   model: ModelRef;
@@ -23,7 +24,7 @@ export interface Started {
 export async function startModel(context: RunContext): Promise<Started> {
   const { start } = context.source;
   if (start.kind === "new") return trainNew(context, start);
-  const folder = start.folder;
+  const folder = await unpackedFolder(context, start.folder);
   const { config } = await openCheckpoint(folder);
   const given: ModelRef = { name: "M0", folder, hash: await checkpointHash(folder) };
   const parameters = countParameters(parameterShapes(config));
@@ -53,7 +54,7 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
       const { engine } = await context.host.useForTraining(given);
       const { config, raw } = checkpoint;
       const rows = await manyExampleIds(data.rows(), tokenizer, config.maxPositions, context.signal);
-      return { engine, rows, config, raw, companions: given.folder };
+      return { engine, rows, config, raw, companion: checkpoint.companion };
     },
   });
   return started(outcome, parameters);

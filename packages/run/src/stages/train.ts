@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { DType, Engine, ModelConfig, PreferenceLoss } from "@tempora/engine";
+import type { FileReader } from "@tempora/errors";
 import { hashJson, type Json } from "@tempora/errors";
 import { checkpointHash, saveCheckpoint } from "@tempora/models";
 import { readAllRows, writeJsonl } from "@tempora/text";
@@ -140,7 +141,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
         engine,
         config,
         raw,
-        companions: start.folder,
+        companion: checkpoint.companion,
         summary,
         state,
         totals: meter.totals,
@@ -170,7 +171,7 @@ export interface SupervisedPlan {
     rows: readonly SupervisedRow[];
     config: ModelConfig;
     raw: Record<string, unknown>;
-    companions?: string;
+    companion?: FileReader;
     files?: Record<string, string>;
   }>;
 }
@@ -250,7 +251,7 @@ interface Kept {
   engine: Engine;
   config: ModelConfig;
   raw: Record<string, unknown>;
-  companions?: string;
+  companion?: FileReader;
   files?: Record<string, string>;
   summary: TrainingSummary;
   state: TrainingState;
@@ -259,7 +260,7 @@ interface Kept {
 
 /** Writes the trained model and its metrics, and gives the optimizer's memory back. */
 async function keep(context: RunContext, stage: string, kept: Kept): Promise<TrainedStage> {
-  const { engine, config, raw, companions, files, summary, totals } = kept;
+  const { engine, config, raw, companion, files, summary, totals } = kept;
   const model = join(stage, "model");
   const dtype: DType = engine.dtype;
   await engine.resetOptimizer();
@@ -268,7 +269,7 @@ async function keep(context: RunContext, stage: string, kept: Kept): Promise<Tra
     raw,
     dtype,
     tensors: engine.tensors(),
-    ...(companions === undefined ? {} : { companions }),
+    ...(companion === undefined ? {} : { companion }),
     files: { ...files, ...templateFile(context) },
   });
   await writeJsonl(join(stage, "metrics.jsonl"), summary.metrics);
