@@ -1,4 +1,4 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { failure, put, scratch, sharedPath } from "@tempora/testing";
@@ -108,18 +108,12 @@ describe("faults are named with file and row", () => {
     expect((await failure(() => readAllRows(file))).message).toBe(
       `Cannot read the dataset: it does not exist (${file}). Check the path.`,
     );
-    const unknown = await refusal("rows.csv", "a,b");
+    const unknown = await refusal("rows.txt", "a,b");
     expect(unknown.error.message).toBe(
-      `Not a dataset format that Tempora knows: ".csv" (${unknown.file}). ` +
-        "Give a .jsonl, .json or .parquet file (the first two also as .gz).",
+      `Not a dataset format that Tempora knows: ".txt" (${unknown.file}). Give a file that ends in ` +
+        ".jsonl, .ndjson, .json, .csv, .tsv, .parquet (all but the last also with .gz), or a folder of them.",
     );
     expect((await refusal("rows.parquet.gz", "")).error.what).toContain('".parquet.gz"');
-  });
-
-  test("a folder with the ending of a file", async () => {
-    const folder = join(await scratch(), "rows.jsonl");
-    await mkdir(folder);
-    expect((await failure(() => readAllRows(folder))).message).toContain("is a folder");
   });
 
   test.each(["rows.jsonl", "rows.json"])("no rows in %s", async (name) => {

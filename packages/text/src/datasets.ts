@@ -1,53 +1,84 @@
 import { createReadStream } from "node:fs";
-import { open, stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { fileError, isObject, systemErrorCode, TemporaError } from "@tempora/errors";
+import { type Columns, renameColumns } from "./columns.ts";
+import { readCsv } from "./csv.ts";
+import { dataEnding, dataEndings, datasetFiles } from "./dataset-files.ts";
+import { type RowKind, translateRow } from "./formats.ts";
 import { readParquet } from "./parquet.ts";
 import type { SourceRow } from "./types.ts";
 
+export interface ReadOptions {
+  /** What the rows are read as: those in the formats of other tools are translated to TRL's fields. Default: as they are. */
+  as?: RowKind;
+  columns?: Columns | null | undefined;
+  /** Told once of every format that was recognised, with the path of the dataset. */
+  note?(text: string): void;
+}
+
 /**
- * Rows of a dataset by its extension: .jsonl or .ndjson (a JSON object a line), .json (a list of objects, or lines),
- * .parquet; the JSON ones also as .gz. Line ends may be CRLF, blank lines and a byte order mark are skipped.
+ * Rows of a dataset: of a file by its ending, of all shards in a folder, or of the files that a pattern matches. Endings are
+ * .jsonl or .ndjson (a JSON object a line), .json (a list of objects, or lines), .csv, .tsv and .parquet; all but the last
+ * also with .gz. Line ends may be CRLF, blank lines and a byte order mark are skipped.
  * @throws TemporaError naming file and row.
  */
-export async function* readRows(file: string): AsyncGenerator<SourceRow> {
-  const name = file.toLowerCase();
-  const zipped = name.endsWith(".gz");
-  const extension = (zipped ? name.slice(0, -3) : name).match(/\.[a-z0-9]+$/)?.[0] ?? "";
-  await checkFile(file);
-  if (extension === ".jsonl" || extension === ".ndjson") yield* readLines(file, zipped);
-  else if (extension === ".json") yield* readJson(file, zipped);
-  else if (extension === ".parquet" && !zipped) yield* readParquet(file);
-  else {
-    throw new TemporaError(`Not a dataset format that Tempora knows: "${extension}${zipped ? ".gz" : ""}"`, {
-      where: { file },
-      remedy: "Give a .jsonl, .json or .parquet file (the first two also as .gz).",
-    });
+export async function* readRows(path: string, options: ReadOptions = {}): AsyncGenerator<SourceRow> {
+  const { as, columns, note } = options;
+  const told = new Set<string>();
+  const files = await datasetFiles(path);
+  for (const file of files) {
+    for await (const read of readFile(file)) {
+      const source = file === path ? read : { ...read, file };
+      const renamed = (columns ?? null) === null ? source : renameColumns(source, path, columns as Columns);
+      if (as === undefined) {
+        yield renamed;
+        continue;
+      }
+      const { row, format } = translateRow(renamed, path, as);
+      if (format !== null && !told.has(format)) {
+        told.add(format);
+        note?.(`${path} is read as ${format}.`);
+      }
+      yield row;
+    }
   }
 }
 
-/** The same at once. @throws TemporaError also when the file has no row. */
-export async function readAllRows(file: string): Promise<SourceRow[]> {
+/** The same at once. @throws TemporaError also when there is no row. */
+export async function readAllRows(path: string, options: ReadOptions = {}): Promise<SourceRow[]> {
   const rows: SourceRow[] = [];
-  for await (const row of readRows(file)) rows.push(row);
+  for await (const row of readRows(path, options)) rows.push(row);
   if (rows.length === 0) {
-    throw new TemporaError("The dataset is empty", { where: { file }, remedy: "Give a file with at least one row." });
+    throw new TemporaError("The dataset is empty", {
+      where: { file: path },
+      remedy: "Give a file with at least one row.",
+    });
   }
   return rows;
 }
 
-async function checkFile(file: string): Promise<void> {
-  try {
-    // Opened as well, for a file that is there but may not be read.
-    await (await open(file, "r")).close();
-    if ((await stat(file)).isFile()) return;
-  } catch (error) {
-    throw fileError(error, "Cannot read the dataset", file);
+function readFile(file: string): AsyncGenerator<SourceRow> {
+  const { ending, zipped } = dataEnding(file) ?? {};
+  switch (ending) {
+    case ".jsonl":
+    case ".ndjson":
+      return readLines(file, zipped === true);
+    case ".json":
+      return readJson(file, zipped === true);
+    case ".csv":
+      return readCsv(readBytes(file, zipped === true), file, ",");
+    case ".tsv":
+      return readCsv(readBytes(file, zipped === true), file, "\t");
+    case ".parquet":
+      return readParquet(file);
+    case undefined: {
+      const unknown = /(?:\.[a-z0-9]+)?(?:\.gz)?$/.exec(file.toLowerCase())?.[0] ?? "";
+      throw new TemporaError(`Not a dataset format that Tempora knows: "${unknown}"`, {
+        where: { file },
+        remedy: `Give a file that ends in ${dataEndings.join(", ")} (all but the last also with .gz), or a folder of them.`,
+      });
+    }
   }
-  throw new TemporaError("A dataset is a file, this is a folder", {
-    where: { file },
-    remedy: "Name one of the files in it.",
-  });
 }
 
 async function* readBytes(file: string, zipped: boolean): AsyncGenerator<Uint8Array> {

@@ -1,6 +1,8 @@
-export { readAllRows, readRows } from "./datasets.ts";
+export { type Columns, parseColumns } from "./columns.ts";
+export { type ReadOptions, readAllRows, readRows } from "./datasets.ts";
 export { endTokens, withoutEnd } from "./end-tokens.ts";
 export { writeJson, writeJsonl, writeWhole, writeWholeStream } from "./files.ts";
+export type { RowKind } from "./formats.ts";
 export { JsonlLog, type LogRow, logRows } from "./jsonl-log.ts";
 export { asCompletion, dayOf, dayText, type RenderOptions, withSystem } from "./render.ts";
 export {

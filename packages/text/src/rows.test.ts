@@ -62,7 +62,7 @@ describe("preference rows", () => {
   test("a missing field is named, with those that are there", async () => {
     expect((await refusal(() => preference({ prompt: "p", chosen: "c", score: 1 }))).message).toBe(
       "The row has no field rejected; it has prompt, chosen, score (rows.jsonl, row 3, field rejected). " +
-        "Add the field rejected to every row, or name the file that has it.",
+        "Add the field rejected to every row, or say which column has it by --columns rejected=COLUMN.",
     );
     expect((await refusal(() => preference({}))).what).toBe("The row has no field chosen; it has none");
     expect((await refusal(() => preference({ chosen: "a", rejected: "b" }))).message).toBe(
@@ -179,7 +179,7 @@ describe("prompt rows", () => {
   test("a row without any is named", async () => {
     expect((await refusal(() => prompt({ text: "t" }))).message).toBe(
       "The row has no field prompt; it has text (rows.jsonl, row 3, field prompt). " +
-        "Give rows with the field prompt (a string or a list of {role, content}), or prompt_ids.",
+        "Give rows with the field prompt, or say which column has it by --columns prompt=COLUMN.",
     );
     expect((await refusal(() => prompt({ turns: [] }))).what).toBe("turns: is empty");
     expect((await refusal(() => prompt({ instruction: "" }))).where.field).toBe("instruction");

@@ -106,7 +106,7 @@ class RowReader {
   private readonly value: Record<string, unknown>;
 
   constructor(source: SourceRow, file: string) {
-    this.place = { file, row: source.row };
+    this.place = { file: source.file ?? file, row: source.row };
     this.value = source.value;
   }
 
@@ -126,7 +126,7 @@ class RowReader {
 
   conversation(field: string): Conversation {
     if (!this.hasAll(field)) {
-      const remedy = `Add the field ${field} to every row, or name the file that has it.`;
+      const remedy = `Add the field ${field} to every row, or say which column has it by --columns ${field}=COLUMN.`;
       this.fail(field, `The row has no field ${field}; it has ${this.fields()}`, remedy);
     }
     const value = this.value[field];
@@ -143,7 +143,7 @@ class RowReader {
     }
     if (this.hasAll("question")) return this.parse(text, "question");
     if (this.hasAll("turns")) return this.parse(z.array(text).min(1, "is empty"), "turns")[0]!;
-    const remedy = "Give rows with the field prompt (a string or a list of {role, content}), or prompt_ids.";
+    const remedy = "Give rows with the field prompt, or say which column has it by --columns prompt=COLUMN.";
     return this.fail("prompt", `The row has no field prompt; it has ${this.fields()}`, remedy);
   }
 

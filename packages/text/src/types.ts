@@ -1,7 +1,9 @@
 /** One row of a dataset file, not yet checked beyond being an object. */
 export interface SourceRow {
-  /** 1-based: the line of a JSONL file, the element of a JSON list, the row of a Parquet file. */
+  /** 1-based: the line of a JSONL file, the element of a JSON list, the row of a CSV file (after its header) or Parquet file. */
   row: number;
+  /** The file that it lies in, where the dataset is a folder or a pattern. */
+  file?: string;
   value: Record<string, unknown>;
 }
 
