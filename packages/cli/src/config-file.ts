@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { TemporaError } from "@tempora/errors";
-import type { TemporaConfig } from "@tempora/run";
+import { isObject, TemporaError } from "@tempora/errors";
+import type { ConfiguredFunction, TemporaConfig } from "@tempora/run";
+import { functionVersion } from "./function-version.ts";
 
 /** Read when no other one is named and it exists. */
 export const defaultConfigFile = "tempora.config.ts";
@@ -40,5 +41,17 @@ export async function loadConfigFile(named: string | undefined): Promise<ConfigF
       remedy: "Write `export default defineConfig({ ... })`.",
     });
   }
-  return { file, config: config as TemporaConfig };
+  return { file, config: await withVersions(config as TemporaConfig, resolve(file)) };
+}
+
+/** Gives the judge's functions versions, where they name none: the store must know one function from another. */
+async function withVersions(config: TemporaConfig, file: string): Promise<TemporaConfig> {
+  const functions: unknown = config.judge?.functions;
+  if (!Array.isArray(functions)) return config;
+  const versioned = functions.map(async (part: unknown) => {
+    if (!isObject(part) || part.version !== undefined || typeof part.score !== "function") return part;
+    return { ...part, version: await functionVersion(part.score, file) };
+  });
+  const judge = { ...config.judge, functions: (await Promise.all(versioned)) as ConfiguredFunction[] };
+  return { ...config, judge };
 }

@@ -1,6 +1,6 @@
 import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { paperSettings, type Settings } from "@tempora/run";
+import { judgeKinds, paperSettings, type Settings } from "@tempora/run";
 import { schedulers, type TrainingOptions } from "@tempora/training";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "./context.ts";
@@ -99,6 +99,14 @@ export function addSamplingOptions(command: Command, defaults: SamplingFlags): C
     .option("--top-k <count>", "only the k most likely tokens, 0 for all", whole(0), defaults.topK)
     .option("--max-new-tokens <count>", "longest completion", whole(1), defaults.maxNewTokens)
     .option("--seed <number>", "seed of the random numbers", whole(0), defaults.seed);
+}
+
+/** --judge, as `judge` and `train` have it. */
+export function judgeOption(): Option {
+  return new Option(
+    "--judge <kind>",
+    "sampled: judgements in words; expected: read from the model's probabilities; function; endpoint",
+  ).choices(judgeKinds);
 }
 
 export interface CacheFlags {

@@ -1,8 +1,8 @@
 import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { mergeConfigs, type TemporaConfig } from "@tempora/run";
+import { type JudgeKind, mergeConfigs, type TemporaConfig } from "@tempora/run";
 import { type Command, Option } from "commander";
-import { parseLossTerms, real, whole } from "./options.ts";
+import { judgeOption, parseLossTerms, real, whole } from "./options.ts";
 
 /** Flags of `train` that stand for one setting each, under the names that `generate`, `dpo` and `judge` use for them. */
 export interface SettingFlags {
@@ -13,6 +13,7 @@ export interface SettingFlags {
   gradientCheckpointing?: boolean;
   maxNewTokens?: number;
   temperature?: number;
+  judge?: JudgeKind;
   judgements?: number;
   set: string[];
 }
@@ -30,6 +31,7 @@ export function addSettingFlags(command: Command): Command {
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time")
     .option("--max-new-tokens <count>", "longest answer", whole(1))
     .option("--temperature <number>", "of the answers; 0 takes the most likely token", real(0))
+    .addOption(judgeOption())
     .option("--judgements <count>", "judgements averaged for each answer", whole(1))
     .option(
       "--set <setting=value>",
@@ -41,14 +43,14 @@ export function addSettingFlags(command: Command): Command {
 
 /** The settings that the flags give; --set overrides the flags beside it. */
 export function settingsOf(flags: SettingFlags): TemporaConfig {
-  const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature, judgements } = flags;
+  const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature, judge: kind, judgements } = flags;
   const sampling = { maxNewTokens, temperature };
   const config: TemporaConfig = {
     loss: { ...(loss === undefined ? {} : { terms: [...loss] }), ...given({ beta }) },
     training: given({ learningRate: lr, epochs, gradientCheckpointing }),
     sampling: given(sampling),
     evaluation: { sampling: given(sampling) },
-    judge: given({ judgements }),
+    judge: given({ kind, judgements }),
   };
   return mergeConfigs(config, ...flags.set.map(assignment));
 }

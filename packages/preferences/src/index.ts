@@ -21,6 +21,7 @@ export {
   spellings,
 } from "./judge-prompt.ts";
 export { defaultJudgeTemplate, judgeTemplates, secondYesNoTemplate, yesNoTemplate } from "./judge-templates.ts";
+export { lengthControlledWinRate } from "./length-control.ts";
 export { type ParsedScore, type ParseOptions, parseScore, type ScoreFailure } from "./parse-score.ts";
 export {
   type DropReason,

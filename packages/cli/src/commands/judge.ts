@@ -2,9 +2,7 @@ import { TemporaError } from "@tempora/errors";
 import { collapsed } from "@tempora/preferences";
 import {
   type Judge,
-  type JudgeKind,
   type JudgementColumns,
-  judgeKinds,
   judgementColumns,
   paperSettings,
   type Response,
@@ -21,6 +19,7 @@ import {
   addCacheOptions,
   addEngineOptions,
   addSamplingOptions,
+  judgeOption,
   maxTokensOption,
   newCommand,
   whenCalled,
@@ -63,14 +62,6 @@ export function judgeCommand(context: Context): Command {
     .addOption(maxTokensOption());
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, judgeCompletions);
-}
-
-/** --judge, as `train` has it too. */
-export function judgeOption(): Option {
-  return new Option(
-    "--judge <kind>",
-    "sampled: judgements in words; expected: read from the model's probabilities; function; endpoint",
-  ).choices(judgeKinds satisfies readonly JudgeKind[]);
 }
 
 async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Promise<void> {

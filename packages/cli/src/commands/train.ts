@@ -10,6 +10,7 @@ import {
   strategyNames,
   studySeeds,
   type TemporaConfig,
+  templateOf,
   worldSettings,
 } from "@tempora/run";
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -26,6 +27,7 @@ interface TrainFlags extends SettingFlags {
   model?: string;
   prompts?: string;
   heldOut?: string;
+  template?: string;
   strategy?: StrategyName[];
   iterations?: number;
   promptsPerIteration?: number;
@@ -59,6 +61,10 @@ export function trainCommand(context: Context): Command {
     );
   addSizes(command, world.iterations);
   addSettingFlags(command);
+  command.option(
+    "--template <name>",
+    "the judge's question: the name of one, or a JSON file {name, text, maxScore, answers?}",
+  );
   return whenCalled(command, context, train);
 }
 
@@ -133,7 +139,8 @@ async function reportStudy(outcome: Awaited<ReturnType<typeof studySeeds>>, cont
 /** File under flags, over the defaults of the source that they name. */
 async function configuration(flags: TrainFlags, named: string | undefined): Promise<ParsedConfig> {
   const file = await loadConfigFile(named);
-  const merged = file === null ? flagConfig(flags) : mergeConfigs(file.config, flagConfig(flags));
+  const template = flags.template === undefined ? {} : { judge: { template: await templateOf(flags.template) } };
+  const merged = mergeConfigs(file?.config ?? {}, template, flagConfig(flags));
   const defaults = (merged.model ?? null) === null ? worldSettings() : paperSettings;
   return parseConfig(merged, defaults, file?.file);
 }

@@ -1,12 +1,20 @@
 import { isObject, TemporaError } from "@tempora/errors";
+import type { JudgeTemplate } from "@tempora/preferences";
+import { checkJudge } from "./judge-checks.ts";
 import type { ConfiguredFunction } from "./judge-settings.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
 
 type Partially<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: Partially<T[K]> } : T;
 
+type JudgeConfig = Partially<Omit<Settings["judge"], "functions" | "template" | "secondTemplate">> & {
+  functions?: readonly ConfiguredFunction[];
+  template?: JudgeTemplate | string | null;
+  secondTemplate?: JudgeTemplate | string | null;
+};
+
 /** What tempora.config.ts gives: any part of the settings; the rest are the defaults. */
 export type TemporaConfig = Partially<Omit<Settings, "judge">> & {
-  judge?: Partially<Omit<Settings["judge"], "functions">> & { functions?: readonly ConfiguredFunction[] };
+  judge?: JudgeConfig;
   /** Name of the run's folder. Default: made from the source and the strategy. */
   run?: string;
   /** Folder that holds the runs and the store that they share. Default "runs". */
@@ -77,12 +85,7 @@ function checkTogether(settings: Settings, where: { file?: string }): void {
   if (settings.model === null && settings.heldOutPrompts !== null) {
     fail("Held-out prompts are given without a model", "model", "Name the checkpoint to start from (--model).");
   }
-  if (settings.judge.role === "external" && settings.judge.model === null) {
-    fail("The judge is external and no model is named", "judge.model", "Name the judge's checkpoint folder.");
-  }
-  if (settings.judge.role !== "external" && settings.judge.model !== null) {
-    fail("A judge's model is named that does not judge", "judge.role", 'Set judge.role to "external".');
-  }
+  checkJudge(settings.judge, fail);
   if (settings.model !== null && settings.replay.weight > 0 && settings.replay.data === null) {
     fail("Replay needs graded examples", "replay.data", "Name a file of {prompt, completion} rows, or set weight 0.");
   }

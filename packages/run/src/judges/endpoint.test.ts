@@ -1,0 +1,146 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { defaultJudgeTemplate } from "@tempora/preferences";
+import { scratch } from "@tempora/testing";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { type EndpointJudgeOptions, endpointJudge } from "./endpoint.ts";
+import { JudgeCollapsed, type Judgement, readJudgements } from "./judge.ts";
+import { responsesTo } from "./testing/tiny-judge.ts";
+
+interface Request {
+  model: string;
+  messages: { role: string; content: string }[];
+  temperature: number;
+  seed: number;
+  max_tokens: number;
+}
+
+type Reply = { status: number; text?: string; finish?: "stop" | "length" };
+
+/** A server on loopback that answers by `reply`, told the request and how many came before. */
+async function serve(reply: (request: Request, number: number) => Reply | Promise<Reply>) {
+  const requests: Request[] = [];
+  const keys: (string | undefined)[] = [];
+  let open = 0;
+  let most = 0;
+  const handle = async (message: IncomingMessage, response: ServerResponse): Promise<void> => {
+    let body = "";
+    for await (const chunk of message) body += chunk;
+    const request = JSON.parse(body) as Request;
+    keys.push(message.headers.authorization);
+    most = Math.max(most, ++open);
+    const { status, text = "", finish = "stop" } = await reply(request, requests.push(request) - 1);
+    open--;
+    response.writeHead(status, { "content-type": "application/json", "retry-after-ms": "1" });
+    const answer = { index: 0, message: { role: "assistant", content: text }, finish_reason: finish };
+    const usage = { prompt_tokens: 100, completion_tokens: 7, total_tokens: 107 };
+    response.end(
+      JSON.stringify(
+        status === 200
+          ? { id: "1", object: "chat.completion", created: 0, model: request.model, choices: [answer], usage }
+          : { error: { message: `status ${status}` } },
+      ),
+    );
+  };
+  const server: Server = createServer((message, response) => void handle(message, response));
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  return { baseUrl: `http://127.0.0.1:${port}/v1`, requests, keys, most: () => most };
+}
+
+function judgeAt(baseUrl: string, over: Partial<EndpointJudgeOptions["endpoint"]> = {}, judgements = 2) {
+  return endpointJudge({
+    endpoint: {
+      ...{ baseUrl, model: "judge-1", apiKeyVariable: "TEMPORA_TEST_KEY", concurrency: 3, retries: 2 },
+      timeoutSeconds: 5,
+      ...over,
+    },
+    template: defaultJudgeTemplate,
+    judgements,
+    retries: 1,
+    sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 64 },
+    seed: 1,
+  });
+}
+
+const responses = responsesTo(["One?", "Seven?"], ["a", "bb", "ccc"]);
+
+async function judge(judgeOf: ReturnType<typeof judgeAt>, folder: string, minJudgements = 1000) {
+  const limits = { minJudgements, maxFailureRate: 0.5, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 };
+  const { rows, totals } = await judgeOf.judge(responses, { folder, signal: undefined, limits, progress() {} });
+  const judgements: Judgement[] = [];
+  for await (const judgement of readJudgements(folder, rows)) judgements.push(judgement);
+  return { judgements, totals };
+}
+
+describe("a judge behind an endpoint", () => {
+  it("is asked for each judgement, a few at a time, and its words are parsed and billed", async () => {
+    vi.stubEnv("TEMPORA_TEST_KEY", "secret");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const server = await serve(async ({ messages }) => {
+      await new Promise((done) => setTimeout(done, 5));
+      return { status: 200, text: messages[0]?.content.includes("\nbb\n") ? "Good. Score: 4" : "Bad. Score: 1" };
+    });
+    const { judgements, totals } = await judge(judgeAt(server.baseUrl), await scratch());
+    expect(judgements.map(({ score }) => score)).toEqual([1, 1, 4, 4, 1, 1, 1, 1, 4, 4, 1, 1]);
+    expect(totals).toMatchObject({ billedPromptTokens: 1200, billedTokens: 84, flops: 0 });
+    expect(server.requests).toHaveLength(12);
+    expect(server.most()).toBeGreaterThan(1);
+    expect(server.most()).toBeLessThanOrEqual(3);
+    expect(new Set(server.requests.map(({ seed }) => seed)).size).toBe(12);
+    expect(server.requests[0]).toMatchObject({ model: "judge-1", temperature: 0.7, max_tokens: 64 });
+    expect(server.keys[0]).toBe("Bearer secret");
+  });
+
+  it("asks again what does not parse or was cut off, and what failed for a passing reason", async () => {
+    const server = await serve((_, number) => {
+      if (number === 1) return { status: 503 };
+      if (number === 2) return { status: 429 };
+      if (number === 3) return { status: 200, text: "I cannot say." };
+      if (number === 4) return { status: 200, text: "Score: 5", finish: "length" };
+      return { status: 200, text: "Score: 2" };
+    });
+    const { judgements } = await judge(judgeAt(server.baseUrl, { concurrency: 1 }, 1), await scratch());
+    expect(judgements.filter(({ attempt }) => attempt === 0).map(({ failure }) => failure)).toEqual([
+      ...[null, "no-score", "cut-off", null, null, null],
+    ]);
+    expect(judgements.filter(({ attempt }) => attempt === 1).map(({ score }) => score)).toEqual([2, 2]);
+  });
+
+  it("goes on after a failure with what is missing", async () => {
+    const folder = await scratch();
+    let down = true;
+    const server = await serve((_, number) =>
+      down && number >= 6 ? { status: 401 } : { status: 200, text: "Score: 3" },
+    );
+    const of = judgeAt(server.baseUrl, { concurrency: 1 });
+    await expect(judge(of, folder)).rejects.toThrow(
+      /endpoint refuses \(judging row 2 of prompts\.jsonl\).*TEMPORA_TEST_KEY/s,
+    );
+    const before = server.requests.length;
+    down = false;
+    const { judgements } = await judge(of, folder);
+    expect(judgements).toHaveLength(12);
+    expect(server.requests.length - before).toBeLessThan(12);
+  });
+
+  it("is given up when it does not answer in time, or nobody listens", async () => {
+    const server = await serve(() => new Promise<Reply>(() => {}));
+    const slow = judgeAt(server.baseUrl, { timeoutSeconds: 0.1, retries: 1 });
+    await expect(judge(slow, await scratch())).rejects.toThrow(/endpoint refuses.*tried 2 times/s);
+    const nobody = judgeAt("http://127.0.0.1:9/v1", { retries: 0 });
+    await expect(judge(nobody, await scratch())).rejects.toThrow(/Check that the server runs/);
+  });
+
+  it("is of no use when its first judgements give no score", async () => {
+    const server = await serve(() => ({ status: 200, text: "No comment." }));
+    const work = judge(judgeAt(server.baseUrl), await scratch(), 1);
+    await expect(work).rejects.toThrow(JudgeCollapsed);
+    await expect(work).rejects.toThrow(/judge-1 is of no use here: 12 of 12 judgements gave no score/);
+    expect(server.requests).toHaveLength(12);
+  });
+});
