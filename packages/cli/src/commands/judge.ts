@@ -76,7 +76,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   using model = new JudgingModel(flags, context);
   const judge = await judgeOf(flags, model, flags.template);
   const responses = new DistinctResponses(judge, rows, flags.data);
-  await using partial = await PartialWork.open(`${out}.partial`, context);
+  await using partial = await PartialWork.open(`${out}.work`, context);
   const judged = await partial.judge(judge, responses.list, flags);
   const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
   const judgements: JudgementColumns[][] = responses.list.map(() => []);

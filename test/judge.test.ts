@@ -1,0 +1,161 @@
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Calibration } from "@tempora/run";
+import { oracle, readLines, scratch } from "@tempora/testing";
+import { describe, expect, test, vi } from "vitest";
+import { startTempora, tempora, temporaJson } from "./support/cli.ts";
+
+vi.setConfig({ testTimeout: 120_000 });
+
+const folder = await scratch();
+/** A small random model: as a judge in words it never gives a score. */
+const model = oracle("llama", "policy");
+
+interface JudgedRow {
+  completions: { text: string; score: number | null; judgements: { score: number | null; attempt: number }[] }[];
+}
+
+function rowsFile(name: string, rows: readonly object[]): string {
+  const file = join(folder, name);
+  writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  return file;
+}
+
+function candidates(name: string, rows: number): string {
+  return rowsFile(
+    name,
+    Array.from({ length: rows }, (_, k) => ({
+      prompt: `Count to ${k}.`,
+      truth: k,
+      completions: [{ text: "1 2 3" }, { text: `It is ${k}.` }, { text: "1 2 3" }],
+    })),
+  );
+}
+
+const command = (data: string, out: string, ...rest: string[]) => [
+  ...["judge", "--model", model, "--data", data, "--out", out, "--max-new-tokens", "4", "--threads", "1"],
+  ...rest,
+];
+
+describe("tempora judge", () => {
+  test("stops a judge whose first judgements give no score, and names another kind", async () => {
+    const data = candidates("hopeless.jsonl", 200);
+    const out = join(folder, "hopeless-judged.jsonl");
+    const { code, stderr } = await tempora(command(data, out));
+    expect(code).toBe(1);
+    // Of 400 responses the first 32, three judgements each: nothing is spent on the rest.
+    expect(stderr).toContain("96 of 96 judgements gave no score");
+    expect(stderr).toContain("--judge expected");
+    expect(existsSync(out)).toBe(false);
+  });
+
+  test("reads scores from probabilities, equal completions once", async () => {
+    const out = join(folder, "expected.jsonl");
+    const data = candidates("some.jsonl", 6);
+    const result = await temporaJson<{ completions: number; audit: { judgements: number }; cost: { flops: number } }>(
+      command(data, out, "--judge", "expected"),
+    );
+    expect(result).toMatchObject({ completions: 18, audit: { judgements: 12, failures: 0 } });
+    expect(result.cost.flops).toBeGreaterThan(0);
+    for (const { completions } of readLines<JudgedRow>(out)) {
+      expect(completions[0]?.score).toBeGreaterThan(0);
+      expect(completions[0]).toEqual(completions[2]);
+    }
+    expect(existsSync(`${out}.work`)).toBe(false);
+  });
+
+  test("goes on after kill -9 and writes what an uninterrupted command writes", async () => {
+    const data = candidates("many.jsonl", 60);
+    const template = join(folder, "template.json");
+    writeFileSync(template, JSON.stringify({ name: "mine", text: "{prompt} {response} Score", maxScore: 5 }));
+    const args = (out: string) =>
+      command(data, out, "--template", template, "--judge", "expected", "--max-tokens", "64");
+    const whole = join(folder, "whole.jsonl");
+    expect((await tempora(args(whole))).code).toBe(0);
+    const out = join(folder, "killed.jsonl");
+    const log = `${out}.work/judgements.jsonl`;
+    const running = startTempora(args(out));
+    await vi.waitUntil(() => existsSync(log) && readFileSync(log, "utf8").split("\n").length > 10, {
+      timeout: 60_000,
+      interval: 1,
+    });
+    running.child.kill("SIGKILL");
+    await running.done;
+    expect(existsSync(out)).toBe(false);
+    const kept = readFileSync(log);
+    expect(kept.length).toBeGreaterThan(0);
+    expect((await tempora(args(out))).code).toBe(0);
+    expect(readFileSync(out)).toEqual(readFileSync(whole));
+    expect(existsSync(`${out}.work`)).toBe(false);
+  });
+
+  test("judges by functions of a configuration, which read the rows' columns", async () => {
+    const data = candidates("columns.jsonl", 4);
+    const out = join(folder, "function.jsonl");
+    const config = join(folder, "judging.config.ts");
+    writeFileSync(
+      config,
+      `export default { judge: { functions: [
+        { name: "truth", score: ({ answers, truth }) => answers.map((answer, k) => (answer.includes(String(truth[k])) ? 1 : 0)) },
+        { name: "short", score: async ({ answers }) => answers.map((answer) => answer.length), weight: -0.5, range: [0, 20] },
+      ] } };\n`,
+    );
+    const { code, stderr } = await tempora([
+      ...["judge", "--judge", "function", "--config", config, "--data", data, "--out", out],
+    ]);
+    expect(stderr).not.toMatch(/^error/m);
+    expect(code).toBe(0);
+    const [first] = readLines<JudgedRow>(out).slice(3);
+    expect(first?.completions.map(({ score }) => score)).toEqual([
+      expect.closeTo((1 - (0.5 * 5) / 20) / 1.5, 10),
+      expect.closeTo((1 - (0.5 * 8) / 20) / 1.5, 10),
+      expect.closeTo((1 - (0.5 * 5) / 20) / 1.5, 10),
+    ]);
+    expect(first?.completions[1]?.judgements).toMatchObject([{ parts: { truth: 1, short: 8 } }]);
+  });
+
+  test("measures templates on answers whose order is known", async () => {
+    const data = rowsFile(
+      "known.jsonl",
+      Array.from({ length: 5 }, (_, k) => ({ prompt: `Count to ${k}.`, better: `It is ${k}.`, worse: "No." })),
+    );
+    const config = join(folder, "known.config.ts");
+    writeFileSync(
+      config,
+      `export default { judge: { functions: [{ name: "own", score: ({ prompts, answers }) =>
+        answers.map((answer, k) => (answer.includes(prompts[k].match(/\\d/)[0]) ? 1 : 0)) }] } };\n`,
+    );
+    const known = await temporaJson<{ templates: Record<string, Calibration> }>([
+      ...["judge", "--judge", "function", "--config", config, "--data", data, "--calibrate"],
+    ]);
+    expect(known.templates.own).toMatchObject({
+      rows: 5,
+      ranked: { rate: 1, count: 5 },
+      betterAboveOther: { rate: 1 },
+      worseAboveOther: { rate: 0.5, ties: 5 },
+    });
+    const model = await temporaJson<{ templates: Record<string, Calibration> }>([
+      ...["judge", "--model", oracle("llama", "policy"), "--judge", "expected", "--data", data, "--calibrate"],
+    ]);
+    expect(Object.keys(model.templates)).toContain("yes-no");
+    expect(Object.values(model.templates).every(({ ranked }) => ranked.count === 5)).toBe(true);
+  });
+
+  test("says what is missing", async () => {
+    const data = candidates("missing.jsonl", 1);
+    const out = join(folder, "missing-judged.jsonl");
+    const faults: [string[], RegExp][] = [
+      [["--judge", "expected", "--out", out], /--model.*is missing/],
+      [["--judge", "endpoint", "--out", out], /endpoint and none is named/],
+      [["--judge", "function", "--out", out], /function and there is none/],
+      [["--model", model], /--out.*is missing/],
+      [["--model", model, "--out", out, "--template", "nosuch"], /no judge's template "nosuch".*yes-no/s],
+      [["--model", model, "--calibrate"], /order of the row's answers is not known.*row 1/s],
+    ];
+    for (const [rest, message] of faults) {
+      const { code, stderr } = await tempora(["judge", "--data", data, ...rest], { cwd: folder });
+      expect(code).toBe(1);
+      expect(stderr).toMatch(message);
+    }
+  });
+});
