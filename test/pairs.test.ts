@@ -68,6 +68,60 @@ test("temporal rejects from the past and chooses from the future, only where the
   expect(readLines<Row>(out)[0]).toMatchObject({ chosen_role: "future", rejected_role: "past" });
 });
 
+test("ids travel into the pairs, with a flag where the text does not give them again", async () => {
+  const completion = (score: number, ids: number[], more: object = {}) => ({
+    text: `answer ${score}`,
+    ids,
+    score,
+    ...more,
+  });
+  const row = (content: string, completions: object[], more: object = { prompt_ids: [1, 2] }) =>
+    `${JSON.stringify({ prompt: [{ role: "user", content }], ...more, completions })}\n`;
+  const data = join(folder, "with-ids.jsonl");
+  const rows = [
+    row("same", [completion(5, [3, 4]), completion(1, [5])]),
+    row("other", [completion(5, [6], { text_differs: true }), completion(1, [7])]),
+    row("text only", [completion(5, [3]), completion(1, [5])], {}),
+    row("cut off", [completion(5, [8], { finish_reason: "length" }), completion(4, [9]), completion(1, [5])]),
+  ];
+  writeFileSync(data, rows.join(""));
+  const args = ["pairs", "--data", data, "--out", out, "--strategy", "self-rewarding"];
+  const result = await tempora([...args, "--json"]);
+  expect(JSON.parse(result.stdout)).toMatchObject({ pairs: 4, truncated: 1, answers: 9, text_differs: 1 });
+  const written = readLines<Record<string, unknown>>(out);
+  expect(written.map((one) => [one.prompt_ids, one.chosen_ids, one.rejected_ids, one.text_differs])).toEqual([
+    [[1, 2], [3, 4], [5], undefined],
+    [[1, 2], [6], [7], true],
+    [undefined, undefined, undefined, undefined],
+    [[1, 2], [9], [5], undefined],
+  ]);
+  expect(result.stderr).not.toContain("warning");
+  await temporaJson([...args, "--truncated", "keep"]);
+  expect(readLines<Record<string, unknown>>(out)[3]?.chosen_ids).toEqual([8]);
+});
+
+test("many truncated answers are warned of, and other ids for the same prompt refused", async () => {
+  const file = (name: string, promptIds: number[]) => {
+    const completions = [5, 3, 1, 0].map((score, k) => ({
+      text: `${name} ${k}`,
+      ids: [k],
+      score,
+      finish_reason: k < 2 ? "length" : "stop",
+    }));
+    const path = join(folder, `${name}.jsonl`);
+    writeFileSync(path, `${JSON.stringify({ prompt: "x", prompt_ids: promptIds, completions })}\n`);
+    return path;
+  };
+  const data = file("cut", [1]);
+  const args = ["pairs", "--data", data, "--out", out];
+  const { stderr } = await tempora([...args, "--strategy", "self-rewarding"]);
+  expect(stderr).toMatch(/warning: 2 of 4 answers \(50 %\) were cut off by length and left out of the pairs/);
+  const refused = await tempora([...args, "--past", file("foreign", [2])]);
+  expect(refused.stderr).toMatch(
+    /different token ids for this prompt.*\nwhere: .*foreign\.jsonl, row 1, field prompt_ids/,
+  );
+});
+
 test("faults are told with file, row and field", async () => {
   const data = judged("current", [[3, 1]]);
   const other = join(folder, "other.jsonl");

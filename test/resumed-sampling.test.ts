@@ -14,15 +14,15 @@ test("what a resumed stage samples is bit for bit what it would have sampled at 
   const texts = ["Name a red fruit.", "Name a red flower.", "Name a river.", "Name a red fruit, please.", "Count."];
   const requests = texts.map((text) => ({ key: text, ids: tokenizer.encode(text), samples: 3 }));
   const run = async (list: readonly SamplingRequest[]) => {
-    const found = new Map<string, { ids: number[]; logProb: number }>();
+    const found = new Map<string, { ids: number[]; logProbs: number[] }>();
     const options = {
       sampling: { temperature: 1, topP: 1, topK: 0, maxNewTokens: 12 },
       limits: { maxRows: 64, maxCacheTokens: 65536 },
       seed: 3,
       signal: undefined,
     };
-    for await (const { request, sample: number, ids, logProb } of sample(model, list, options)) {
-      found.set(`${request}.${number}`, { ids, logProb });
+    for await (const { request, sample: number, ids, logProbs } of sample(model, list, options)) {
+      found.set(`${request}.${number}`, { ids, logProbs });
     }
     return found;
   };

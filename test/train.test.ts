@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RunResult } from "@tempora/run";
 import { oracle, readLines, scratch } from "@tempora/testing";
+import { deriveSeed } from "@tempora/training";
 import { createWorld } from "@tempora/world";
 import { describe, expect, test, vi } from "vitest";
 import { startTempora, tempora, temporaJson } from "./support/cli.ts";
@@ -20,6 +21,14 @@ interface TrainResult {
   report: string;
   stages: { computed: number; reused: number };
   run: RunResult;
+}
+
+interface WrittenPair {
+  prompt_ids: number[];
+  chosen_ids: number[];
+  rejected_ids: number[];
+  chosen_score: number;
+  rejected_score: number;
 }
 
 function configFile(name: string, config: object): string {
@@ -210,9 +219,16 @@ describe("a run from a checkpoint", () => {
     expect(audit.judgements).toBeGreaterThan(audit.failures);
     const formed = ["pairs", "--data", file("judged.jsonl"), "--out", file("formed.jsonl"), "--strategy", "temporal"];
     const { pairs } = await temporaJson<{ pairs: number }>(formed);
-    const written = readLines<{ chosen_score: number; rejected_score: number }>(file("formed.jsonl"));
+    const written = readLines<WrittenPair>(file("formed.jsonl"));
     expect(written).toHaveLength(pairs);
-    for (const pair of written) expect(pair.chosen_score).toBeGreaterThan(pair.rejected_score);
+    const generated = readLines<{ prompt_ids: number[]; completions: { ids: number[] }[] }>(file("candidates.jsonl"));
+    for (const pair of written) {
+      expect(pair.chosen_score).toBeGreaterThan(pair.rejected_score);
+      const row = generated.find(({ prompt_ids }) => prompt_ids.join() === pair.prompt_ids.join());
+      const sampled = row?.completions.map(({ ids }) => ids);
+      expect(sampled).toContainEqual(pair.chosen_ids);
+      expect(sampled).toContainEqual(pair.rejected_ids);
+    }
     const dpo = [
       "dpo",
       ...model,
@@ -223,8 +239,38 @@ describe("a run from a checkpoint", () => {
       "--loss",
       "sigmoid,sft:0.3",
     ];
-    const { steps } = await temporaJson<{ steps: number }>([...dpo, "--lr", "3e-4", "--batch-pairs", "4"]);
-    expect(steps).toBe(Math.ceil(pairs / 4));
+    const { code, stdout, stderr } = await tempora([...dpo, "--lr", "3e-4", "--batch-pairs", "4", "--json"]);
+    expect(code).toBe(0);
+    expect(stderr).toContain(`${pairs} rows bring token ids: those are trained on, not their text`);
+    expect(stderr).not.toContain("warning");
+    expect((JSON.parse(stdout) as { steps: number }).steps).toBe(Math.ceil(pairs / 4));
+  });
+
+  test("dpo on a run's pairs gives the run's model, to the bit", async () => {
+    const { start: _, replay: _replay, ...settings } = tinyConfig;
+    const prompts = join(folder, "again.jsonl");
+    const texts = createWorld({ seed: 7 }).prompts("train", 40);
+    writeFileSync(prompts, texts.map(({ text }) => `${JSON.stringify({ prompt: text })}\n`).join(""));
+    const training = { ...settings.training, learningRate: 3e-4, warmupSteps: 0 };
+    const config = configFile("again", {
+      ...settings,
+      training,
+      strategy: "self-rewarding",
+      sampling: { maxNewTokens: 12 },
+    });
+    const command = ["train", config, "--model", m0(), "--prompts", prompts, "--runs", runs, "--run", "again"];
+    const { run } = await temporaJson<TrainResult>(command);
+    expect(run.strategies[0]?.iterations[0]?.phases[0]?.pairs).toBeGreaterThan(8);
+    const out = join(folder, "by-hand");
+    await temporaJson([
+      "dpo",
+      ...["--model", m0(), "--data", join(runs, "again/iterations/1/pairs.jsonl"), "--out", out],
+      ...["--lr", "3e-4", "--warmup-steps", "0", "--batch-pairs", String(training.batchPairs)],
+      ...["--seed", String(deriveSeed(0, "training", 1))],
+    ]);
+    const weights = (model: string) => readFileSync(join(model, "model.safetensors"));
+    expect(weights(out).equals(weights(join(runs, "again/models/M1")))).toBe(true);
+    expect(weights(out).equals(weights(m0()))).toBe(false);
   });
 });
 

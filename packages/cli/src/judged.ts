@@ -1,11 +1,17 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { Judged, Role } from "@tempora/preferences";
 import { shownText } from "@tempora/run";
-import { type Message, promptRow, readAllRows, type SourceRow } from "@tempora/text";
+import { type Conversation, promptRow, readAllRows, type SourceRow } from "@tempora/text";
 
 /** A completion as `generate` writes it, with what `judge` adds. */
 export interface JudgedCompletion {
   text: string;
+  /** What was sampled; undefined where the file was not written by `generate`. */
+  ids: number[] | undefined;
+  /** Its length was used up: it has no end. */
+  truncated: boolean;
+  /** Its text does not give the ids again. */
+  textDiffers: boolean;
   /** Tokens. */
   length: number;
   /** null: none of its judgements parsed. undefined: not judged yet. */
@@ -15,11 +21,13 @@ export interface JudgedCompletion {
 export interface CompletionsRow {
   row: number;
   source: SourceRow;
-  prompt: string | Message[];
+  prompt: Conversation;
   /** What a judge that reads text is shown of the prompt. */
   promptText: string;
   /** What the row holds beside prompt and completions. */
   columns: Readonly<Record<string, unknown>>;
+  /** What the model read; undefined where the file was not written by `generate`. */
+  promptIds: number[] | undefined;
   completions: JudgedCompletion[];
 }
 
@@ -28,8 +36,15 @@ export async function readCompletions(file: string): Promise<CompletionsRow[]> {
   return (await readAllRows(file)).map((source) => parseRow(source, file));
 }
 
+/** A judged completion with whose it is. */
+export interface Candidate extends Judged {
+  role: Role;
+  ids: number[] | undefined;
+  textDiffers: boolean;
+}
+
 export interface JudgedRow extends CompletionsRow {
-  pool(role: Role): Judged[];
+  pool(role: Role): Candidate[];
 }
 
 /** Reads what `judge` wrote. */
@@ -46,25 +61,20 @@ export async function readJudgedRows(file: string): Promise<JudgedRow[]> {
   });
 }
 
-function pool(row: CompletionsRow, role: Role): Judged[] {
-  return row.completions.map(({ text, length, score }, sample) => ({
-    id: `${row.row}-${role}-${sample}`,
-    role,
-    text,
-    score: score ?? null,
-    length,
-  }));
+function pool(row: CompletionsRow, role: Role): Candidate[] {
+  return row.completions.map(({ score, ...completion }) => ({ ...completion, role, score: score ?? null }));
 }
 
 function parseRow(source: SourceRow, file: string): CompletionsRow {
-  const { prompt } = source.value;
+  const { prompt_ids: promptIds, ...texts } = source.value;
+  const { prompt } = texts;
   if (prompt === undefined || prompt === null) {
     throw new TemporaError("The row has no prompt", {
       where: { file, row: source.row, field: "prompt" },
       remedy: "Generate from rows with a prompt as text or messages: a judge reads text, not token ids.",
     });
   }
-  const row = promptRow(source, file);
+  const row = promptRow({ row: source.row, value: texts }, file);
   if (!("prompt" in row)) throw new TypeError("a row with a prompt was read as token ids");
   const list: unknown = source.value.completions;
   if (!Array.isArray(list) || list.length === 0) {
@@ -77,12 +87,14 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
     const where = { file, row: source.row, field: `completions[${index}]` };
     return parseCompletion(value, where);
   });
-  const { prompt: _, completions: __, ...columns } = source.value;
-  return { row: source.row, source, prompt: row.prompt, promptText: shownText(row.prompt), columns, completions };
+  const ids = tokenIds(promptIds, { file, row: source.row, field: "prompt_ids" });
+  const { prompt: _, completions: __, ...columns } = texts;
+  const text = shownText(row.prompt);
+  return { row: source.row, source, prompt: row.prompt, promptText: text, columns, promptIds: ids, completions };
 }
 
 function parseCompletion(value: unknown, where: { file: string; row: number; field: string }): JudgedCompletion {
-  const { text, ids, score } = isObject(value) ? value : {};
+  const { text, ids, score, ...rest } = isObject(value) ? value : {};
   if (typeof text !== "string") {
     throw new TemporaError("The completion has no text", {
       where,
@@ -95,5 +107,22 @@ function parseCompletion(value: unknown, where: { file: string; row: number; fie
       remedy: "Give a number, or null where no judgement parsed.",
     });
   }
-  return { text, length: Array.isArray(ids) ? ids.length : text.length, score };
+  const known = tokenIds(ids, { ...where, field: `${where.field}.ids` });
+  return {
+    text,
+    ids: known,
+    length: known?.length ?? text.length,
+    score,
+    truncated: rest.finish_reason === "length",
+    textDiffers: rest.text_differs === true,
+  };
+}
+
+function tokenIds(value: unknown, where: { file: string; row: number; field: string }): number[] | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (Array.isArray(value) && value.every((id) => Number.isInteger(id) && id >= 0)) return value;
+  throw new TemporaError("These are no token ids", {
+    where,
+    remedy: "Give a list of whole numbers, as `tempora generate` writes it, or leave the field out.",
+  });
 }

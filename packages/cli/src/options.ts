@@ -38,7 +38,7 @@ function missingOptions(command: Command, missing: readonly Option[]): TemporaEr
 }
 
 /** A whole number in [low, high]. */
-export function whole(low: number, high = Number.MAX_SAFE_INTEGER): (text: string) => number {
+export function wholeNumber(low: number, high = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
     const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
     if (Number.isSafeInteger(value) && value >= low && value <= high) return value;
@@ -48,7 +48,7 @@ export function whole(low: number, high = Number.MAX_SAFE_INTEGER): (text: strin
 }
 
 /** A number with low < value (or low <= value) and value <= high. */
-export function real(
+export function realNumber(
   low: number,
   high = Number.POSITIVE_INFINITY,
   { above = false }: { above?: boolean } = {},
@@ -76,7 +76,7 @@ export function addEngineOptions(command: Command): Command {
         "bf16",
       ]),
     )
-    .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(whole(0)).default(0));
+    .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(wholeNumber(0)).default(0));
 }
 
 export interface SamplingFlags {
@@ -89,16 +89,16 @@ export interface SamplingFlags {
 
 export function addSamplingOptions(command: Command, defaults: SamplingFlags): Command {
   return command
-    .option("--temperature <number>", "0 takes the most likely token", real(0), defaults.temperature)
+    .option("--temperature <number>", "0 takes the most likely token", realNumber(0), defaults.temperature)
     .option(
       "--top-p <share>",
       "smallest set of tokens with this probability",
-      real(0, 1, { above: true }),
+      realNumber(0, 1, { above: true }),
       defaults.topP,
     )
-    .option("--top-k <count>", "only the k most likely tokens, 0 for all", whole(0), defaults.topK)
-    .option("--max-new-tokens <count>", "longest completion", whole(1), defaults.maxNewTokens)
-    .option("--seed <number>", "seed of the random numbers", whole(0), defaults.seed);
+    .option("--top-k <count>", "only the k most likely tokens, 0 for all", wholeNumber(0), defaults.topK)
+    .option("--max-new-tokens <count>", "longest completion", wholeNumber(1), defaults.maxNewTokens)
+    .option("--seed <number>", "seed of the random numbers", wholeNumber(0), defaults.seed);
 }
 
 /** --judge, as `judge` and `train` have it. */
@@ -117,18 +117,18 @@ export interface CacheFlags {
 export function addCacheOptions(command: Command): Command {
   const { maxRows, maxCacheTokens } = paperSettings.generation;
   return command
-    .option("--max-rows <count>", "completions decoded at once at most", whole(1), maxRows)
+    .option("--max-rows <count>", "completions decoded at once at most", wholeNumber(1), maxRows)
     .option(
       "--max-cache-tokens <count>",
       "tokens of the KV cache at most: bounds the memory",
-      whole(1),
+      wholeNumber(1),
       maxCacheTokens,
     );
 }
 
 export function maxTokensOption(): Option {
   return new Option("--max-tokens <count>", "tokens of a micro-batch at most: bounds the memory")
-    .argParser(whole(1))
+    .argParser(wholeNumber(1))
     .default(paperSettings.training.maxTokens);
 }
 
@@ -154,26 +154,36 @@ export function addTrainingOptions(command: Command, defaults: Settings["trainin
   const { learningRate: lr } = defaults;
   return command
     .addOption(
-      new Option("--lr <rate>", "peak learning rate of AdamW").argParser(real(0)).default(lr, lr.toExponential()),
+      new Option("--lr <rate>", "peak learning rate of AdamW").argParser(realNumber(0)).default(lr, lr.toExponential()),
     )
     .addOption(
       new Option("--scheduler <name>", "learning rate over the steps").choices(schedulers).default(defaults.scheduler),
     )
-    .option("--warmup-steps <count>", "steps in which the learning rate rises from 0", whole(0), defaults.warmupSteps)
-    .option("--weight-decay <number>", "not applied to norms and biases", real(0), defaults.weightDecay)
-    .option("--max-grad-norm <number>", "clip the gradient to this norm, 0 to leave it", real(0), defaults.maxGradNorm)
-    .option("--batch-pairs <count>", `${rows} per optimizer step`, whole(1), defaults.batchPairs)
+    .option(
+      "--warmup-steps <count>",
+      "steps in which the learning rate rises from 0",
+      wholeNumber(0),
+      defaults.warmupSteps,
+    )
+    .option("--weight-decay <number>", "not applied to norms and biases", realNumber(0), defaults.weightDecay)
+    .option(
+      "--max-grad-norm <number>",
+      "clip the gradient to this norm, 0 to leave it",
+      realNumber(0),
+      defaults.maxGradNorm,
+    )
+    .option("--batch-pairs <count>", `${rows} per optimizer step`, wholeNumber(1), defaults.batchPairs)
     .addOption(maxTokensOption())
-    .option("--epochs <count>", "passes over the data", whole(1), defaults.epochs)
+    .option("--epochs <count>", "passes over the data", wholeNumber(1), defaults.epochs)
     .option("--shuffle", "a new order of the rows in every epoch", true)
     .option("--no-shuffle", "the rows in the order of the file")
-    .option("--seed <number>", "seed of the order and of stochastic rounding", whole(0), 0)
-    .option("--adam-beta1 <share>", "decay of the first moment", real(0, 1), defaults.betas[0])
-    .option("--adam-beta2 <share>", "decay of the second moment", real(0, 1), defaults.betas[1])
+    .option("--seed <number>", "seed of the order and of stochastic rounding", wholeNumber(0), 0)
+    .option("--adam-beta1 <share>", "decay of the first moment", realNumber(0, 1), defaults.betas[0])
+    .option("--adam-beta2 <share>", "decay of the second moment", realNumber(0, 1), defaults.betas[1])
     .option(
       "--adam-epsilon <number>",
       "added to the root of the second moment",
-      real(0, 1, { above: true }),
+      realNumber(0, 1, { above: true }),
       defaults.epsilon,
     )
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false);

@@ -1,4 +1,5 @@
 import {
+  type Conversation,
   completionRow,
   preferenceRow,
   promptRow,
@@ -40,14 +41,23 @@ export interface CompletionIds {
   where: RowPlace;
 }
 
+export interface PromptIds {
+  source: SourceRow;
+  /** null: the row holds token ids only. */
+  asked: { prompt: Conversation; variables?: Record<string, unknown> } | null;
+  promptIds: number[];
+}
+
 /** Reads the rows of a file as token ids of one model, checked against its vocabulary and its context. */
 export class RowReader {
   readonly #model: OpenModel;
   readonly #options: TokenizeOptions;
+  readonly #note: (text: string) => void;
   #warnings = 0;
 
   constructor(model: OpenModel, context: Context) {
     this.#model = model;
+    this.#note = (text) => context.progress.note(text);
     const { vocabSize, maxPositions } = model.checkpoint.config;
     this.#options = {
       vocabSize,
@@ -61,7 +71,13 @@ export class RowReader {
 
   async preferences(file: string): Promise<PreferenceIds[]> {
     const rows: PreferenceIds[] = [];
-    for (const source of await readAllRows(file)) rows.push(await this.#preference(source, file));
+    const given = new GivenIds();
+    for (const source of await readAllRows(file)) {
+      const row = await this.#preference(source, file);
+      rows.push(row);
+      if (given.take(source)) await this.#compareWithText(source, row, given);
+    }
+    for (const note of given.notes()) this.#note(note);
     return rows;
   }
 
@@ -71,11 +87,15 @@ export class RowReader {
     return rows;
   }
 
-  async prompts(file: string): Promise<{ source: SourceRow; promptIds: number[] }[]> {
-    const rows: { source: SourceRow; promptIds: number[] }[] = [];
+  async prompts(file: string): Promise<PromptIds[]> {
+    const rows: PromptIds[] = [];
     for (const source of await readAllRows(file)) {
       const row = promptRow(source, file);
-      rows.push({ source, ...tokenizePrompt(row, await this.#tokenizerFor(row), this.#options) });
+      rows.push({
+        source,
+        asked: "prompt" in row ? row : null,
+        ...tokenizePrompt(row, await this.#tokenizerFor(row), this.#options),
+      });
     }
     return rows;
   }
@@ -105,6 +125,16 @@ export class RowReader {
     return { ...ids, where: { file, row: source.row } };
   }
 
+  /** Ids of another tokenizer are in range as often as not: only the text tells. */
+  async #compareWithText(source: SourceRow, row: PreferenceIds, given: GivenIds): Promise<void> {
+    const { prompt_ids: _, chosen_ids: _chosen, rejected_ids: _rejected, ...texts } = source.value;
+    const text = preferenceRow({ row: source.row, value: texts }, row.where.file);
+    const options = { ...this.#options, truncate: true, onWarning: () => {} };
+    const { promptIds, chosenIds } = tokenizePreference(text, await this.#model.tokenizer(), options);
+    const begins = (ids: readonly number[], start: readonly number[]) => start.every((id, k) => ids[k] === id);
+    given.compared(begins(promptIds, row.promptIds) && begins(chosenIds, row.chosenIds));
+  }
+
   async #completion(source: SourceRow, file: string): Promise<CompletionIds> {
     const row = completionRow(source, file);
     const ids = tokenizeCompletion(row, await this.#tokenizerFor(row), this.#options);
@@ -114,6 +144,44 @@ export class RowReader {
   /** Rows of token ids do without a tokenizer. */
   #tokenizerFor(row: object): Promise<Tokenizer> | null {
     return "promptIds" in row ? null : this.#model.tokenizer();
+  }
+}
+
+/** Rows with which to find out whether a file's token ids are this model's. */
+const comparedRows = 32;
+
+/** What is told of a file's rows that bring their token ids beside their text. */
+class GivenIds {
+  #rows = 0;
+  #flagged = 0;
+  #compared = 0;
+  #unlike = 0;
+
+  /** Takes a row in; true when it is one whose text should give its ids. */
+  take({ value }: SourceRow): boolean {
+    const has = (...fields: string[]) => fields.every((field) => (value[field] ?? null) !== null);
+    if (!has("prompt_ids", "chosen_ids", "rejected_ids") || !has("prompt", "chosen", "rejected")) return false;
+    this.#rows += 1;
+    if (value.text_differs === true) this.#flagged += 1;
+    return value.text_differs !== true && this.#compared < comparedRows;
+  }
+
+  compared(alike: boolean): void {
+    this.#compared += 1;
+    if (!alike) this.#unlike += 1;
+  }
+
+  notes(): string[] {
+    if (this.#rows === 0) return [];
+    const notes = [`${this.#rows} rows bring token ids: those are trained on, not their text`];
+    if (this.#flagged > 0) notes[0] += `, which gives others for ${this.#flagged} of them`;
+    if (this.#unlike > 0) {
+      notes.push(
+        `warning: in ${this.#unlike} of the first ${this.#compared} rows the ids are not those that this model's tokenizer ` +
+          "gives for the text. If they are another model's, remove prompt_ids, chosen_ids and rejected_ids.",
+      );
+    }
+    return notes;
   }
 }
 

@@ -2,7 +2,7 @@ import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { type JudgeKind, mergeConfigs, type TemporaConfig } from "@tempora/run";
 import { type Command, Option } from "commander";
-import { judgeOption, parseLossTerms, real, whole } from "./options.ts";
+import { judgeOption, parseLossTerms, realNumber, wholeNumber } from "./options.ts";
 
 /** Flags of `train` that stand for one setting each, under the names that `generate`, `dpo` and `judge` use for them. */
 export interface SettingFlags {
@@ -25,14 +25,14 @@ export function addSettingFlags(command: Command): Command {
         parseLossTerms,
       ),
     )
-    .option("--beta <number>", "strength of the pull to the reference", real(0, Infinity, { above: true }))
-    .option("--lr <rate>", "peak learning rate of AdamW in the loop", real(0))
-    .option("--epochs <count>", "passes over the pairs of a phase", whole(1))
+    .option("--beta <number>", "strength of the pull to the reference", realNumber(0, Infinity, { above: true }))
+    .option("--lr <rate>", "peak learning rate of AdamW in the loop", realNumber(0))
+    .option("--epochs <count>", "passes over the pairs of a phase", wholeNumber(1))
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time")
-    .option("--max-new-tokens <count>", "longest answer", whole(1))
-    .option("--temperature <number>", "of the answers; 0 takes the most likely token", real(0))
+    .option("--max-new-tokens <count>", "longest answer", wholeNumber(1))
+    .option("--temperature <number>", "of the answers; 0 takes the most likely token", realNumber(0))
     .addOption(judgeOption())
-    .option("--judgements <count>", "judgements averaged for each answer", whole(1))
+    .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
     .option(
       "--set <setting=value>",
       "any setting, as judge.retries=1 or training.betas=[0.9,0.95]; may be repeated",

@@ -25,14 +25,19 @@ export { lengthControlledWinRate } from "./length-control.ts";
 export { type ParsedScore, type ParseOptions, parseScore, type ScoreFailure } from "./parse-score.ts";
 export {
   type DropReason,
+  dropReasons,
   type Judged,
-  type PairSelection,
+  manyTruncated,
+  noSelection,
   type Pools,
+  type Scored,
   type SelectedPair,
   type Selection,
+  type SelectionCounts,
   type SelectionSettings,
   selectPair,
   selectPairs,
+  truncationWarning,
 } from "./select-pair.ts";
 export {
   cosine,
@@ -52,4 +57,5 @@ export {
   type Strategy,
   type StrategyName,
   strategies,
+  strategyNames,
 } from "./strategies.ts";

@@ -1,15 +1,32 @@
 import { describe, expect, it } from "vitest";
-import { type Judged, selectPair, selectPairs } from "./select-pair.ts";
+import {
+  type Judged,
+  noSelection,
+  type SelectionSettings,
+  selectPair,
+  selectPairs,
+  truncationWarning,
+} from "./select-pair.ts";
 import { rolesOf, strategies } from "./strategies.ts";
 
-function pool(role: string, ...scores: (number | null)[]): Judged[] {
-  return scores.map((score, i) => ({ id: `${role}/${i}`, role, text: `${role} answer ${i}`, score, length: 10 + i }));
+interface Answer extends Judged {
+  id: string;
+}
+
+function pool(role: string, ...scores: (number | null)[]): Answer[] {
+  return scores.map((score, i) => ({
+    id: `${role}/${i}`,
+    text: `${role} answer ${i}`,
+    score,
+    length: 10 + i,
+    truncated: false,
+  }));
 }
 
 const selfRewarding = strategies["self-rewarding"].phases[0]!;
 const [phase1, phase2] = [strategies.temporal.phases[0]!, strategies.temporal.phases[1]!];
 
-function ids(selection: ReturnType<typeof selectPair>): unknown {
+function ids(selection: ReturnType<typeof selectPair<Answer>>): unknown {
   return "dropped" in selection ? selection.dropped : [selection.chosen.id, selection.rejected.id];
 }
 
@@ -117,7 +134,13 @@ describe("the ablations", () => {
 });
 
 describe("length control", () => {
-  const answer = (id: string, score: number, length: number): Judged => ({ id, role: "M", text: id, score, length });
+  const answer = (id: string, score: number, length: number): Answer => ({
+    id,
+    text: id,
+    score,
+    length,
+    truncated: false,
+  });
   const current = [
     answer("a", 5, 90),
     answer("b", 4.6, 20),
@@ -144,19 +167,60 @@ describe("length control", () => {
   });
 });
 
+describe("truncated answers", () => {
+  const cut = (answers: Answer[], ...which: number[]) =>
+    answers.map((answer, i) => ({ ...answer, truncated: which.includes(i) }));
+
+  it("are left out on both sides, unless they are kept", () => {
+    const current = cut(pool("M", 5, 4, 2, 1), 0, 3);
+    expect(ids(selectPair(selfRewarding, { current }))).toEqual(["M/1", "M/2"]);
+    expect(ids(selectPair(selfRewarding, { current }, { truncated: "drop" }))).toEqual(["M/1", "M/2"]);
+    expect(ids(selectPair(selfRewarding, { current }, { truncated: "keep" }))).toEqual(["M/0", "M/3"]);
+  });
+
+  it("are the reason where no other answer has a score", () => {
+    const current = cut(pool("M", 5, 1, null), 0, 1);
+    expect(ids(selectPair(selfRewarding, { current }))).toBe("truncated");
+    expect(ids(selectPair(selfRewarding, { current: cut(pool("M", null), 0) }))).toBe("no-scores");
+    const past = pool("M0", 3);
+    expect(ids(selectPair(phase1, { current, past }))).toBe("truncated");
+  });
+
+  it("are told to the user when they are many", () => {
+    const counts = { ...noSelection(), answers: 100, truncated: 20 };
+    expect(truncationWarning(counts, {})).toBe(null);
+    expect(truncationWarning({ ...counts, truncated: 21 }, {})).toMatch(/^21 of 100 answers \(21 %\) were cut off/);
+    expect(truncationWarning({ ...counts, truncated: 21 }, { truncated: "keep" })).toBe(null);
+    expect(truncationWarning(noSelection(), {})).toBe(null);
+  });
+});
+
 describe("selectPairs", () => {
-  it("keeps the order of the prompts and counts what it drops", () => {
+  async function select(prompts: Parameters<typeof selectPairs<Answer, string>>[1], settings: SelectionSettings = {}) {
+    const counts = noSelection();
+    const pairs = [];
+    for await (const pair of selectPairs(selfRewarding, prompts, settings, counts)) pairs.push(pair);
+    return { pairs, counts };
+  }
+
+  it("keeps the order of the prompts, counts what it drops, and passes on what else a candidate carries", async () => {
     const prompts = [
       { prompt: "p0", pools: { current: pool("M", 1, 2) } },
       { prompt: "p1", pools: { current: pool("M", 2, 2) } },
       { prompt: "p2", pools: { current: pool("M", null) } },
       { prompt: "p3", pools: { current: pool("M", 5, 2) } },
+      { prompt: "p4", pools: { current: pool("M", 5, 2).map((one) => ({ ...one, truncated: true })) } },
     ];
-    const { pairs, dropped } = selectPairs(selfRewarding, prompts);
+    const { pairs, counts } = await select(prompts);
     expect(pairs.map(({ prompt, chosen, rejected }) => [prompt, chosen.id, rejected.id])).toEqual([
       ["p0", "M/1", "M/0"],
       ["p3", "M/0", "M/1"],
     ]);
-    expect(dropped).toEqual({ tie: 1, "no-scores": 1, "identical-text": 0 });
+    expect(counts).toEqual({
+      pairs: 2,
+      dropped: { tie: 1, "no-scores": 1, "identical-text": 0, truncated: 1 },
+      answers: 9,
+      truncated: 2,
+    });
   });
 });

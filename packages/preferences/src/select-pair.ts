@@ -1,16 +1,15 @@
 import { TemporaError } from "@tempora/errors";
-import type { PhaseRule, Role, SideRule } from "./strategies.ts";
+import { type PhaseRule, type Role, rolesOf, type SideRule } from "./strategies.ts";
 
-/** An answer with its aggregated score. */
+/** What the selection reads of an answer. Whatever else a candidate carries goes through it untouched. */
 export interface Judged {
-  id: string;
-  /** The model that wrote it, e.g. "M1". */
-  role: string;
   text: string;
   /** Mean or median of its judgements; null when none parsed: such an answer is never chosen and never rejected. */
   score: number | null;
   /** In tokens; used by length control. */
   length: number;
+  /** True when it ended because its length was used up, not by itself. */
+  truncated: boolean;
 }
 
 export interface SelectionSettings {
@@ -21,56 +20,104 @@ export interface SelectionSettings {
    * [(1−ρ)·max + ρ·min, max] is chosen, the longest within [min, (1−ρ)·min + ρ·max] is rejected.
    */
   lengthControl?: { rho: number } | null;
+  /**
+   * Truncated answers are left out of the pools, or kept as they are. An answer without its end teaches not to end;
+   * leaving such answers out favours short ones.
+   */
+  truncated?: "drop" | "keep";
 }
 
-export type DropReason = "tie" | "no-scores" | "identical-text";
+export const dropReasons = ["tie", "no-scores", "identical-text", "truncated"] as const;
 
-export type Selection = { chosen: Judged; rejected: Judged } | { dropped: DropReason };
+/** "truncated": a side has no answer left because all that have a score are truncated. */
+export type DropReason = (typeof dropReasons)[number];
 
-export type Pools = Partial<Record<Role, readonly Judged[]>>;
+export type Scored<Candidate extends Judged> = Candidate & { score: number };
 
-interface Scored extends Judged {
-  score: number;
+export interface SelectedPair<Candidate extends Judged> {
+  chosen: Scored<Candidate>;
+  rejected: Scored<Candidate>;
 }
+
+export type Selection<Candidate extends Judged> = SelectedPair<Candidate> | { dropped: DropReason };
+
+export type Pools<Candidate extends Judged> = Partial<Record<Role, readonly Candidate[]>>;
 
 /**
  * The pair that a phase's rule forms from the pools of one prompt, or why there is none. Among equal scores the first
  * of the pool wins, so the order of the samples decides and the result is the same in every run.
  */
-export function selectPair(rule: PhaseRule, pools: Pools, settings: SelectionSettings = {}): Selection {
+export function selectPair<Candidate extends Judged>(
+  rule: PhaseRule,
+  pools: Pools<Candidate>,
+  settings: SelectionSettings = {},
+): Selection<Candidate> {
   const rho = checkedRho(settings);
-  const chosen = pickSide(rule.chosen, pools, 1, rho);
-  const rejected = pickSide(rule.rejected, pools, -1, rho);
-  if (chosen === null || rejected === null) return { dropped: "no-scores" };
+  const usable = scoredPools(rule, pools);
+  const kept = settings.truncated === "keep" ? usable : withoutTruncated(usable);
+  const chosen = pickSide(rule.chosen, kept, 1, rho);
+  const rejected = pickSide(rule.rejected, kept, -1, rho);
+  if (chosen === null || rejected === null) {
+    const all = [pickSide(rule.chosen, usable, 1, rho), pickSide(rule.rejected, usable, -1, rho)];
+    return { dropped: all.includes(null) ? "no-scores" : "truncated" };
+  }
   if (!(chosen.score - rejected.score > (settings.minimumGap ?? 0))) return { dropped: "tie" };
   if (chosen.text === rejected.text) return { dropped: "identical-text" };
   return { chosen, rejected };
 }
 
-export interface SelectedPair {
-  prompt: string;
-  chosen: Judged;
-  rejected: Judged;
-}
-
-export interface PairSelection {
-  pairs: SelectedPair[];
+/** What a selection over many prompts did. */
+export interface SelectionCounts {
+  pairs: number;
+  /** Prompts without a pair, by reason. */
   dropped: Record<DropReason, number>;
+  /** Answers in the pools that the rule reads, and how many of them are truncated. */
+  answers: number;
+  truncated: number;
 }
 
-/** One pair a prompt at most, in the order of the prompts, with the counts of what was dropped and why. */
-export function selectPairs(
+export function noSelection(): SelectionCounts {
+  const dropped = Object.fromEntries(dropReasons.map((reason) => [reason, 0])) as Record<DropReason, number>;
+  return { pairs: 0, dropped, answers: 0, truncated: 0 };
+}
+
+/**
+ * The pairs of many prompts, one a prompt at most, in the order of the prompts, which may come one by one. Adds what
+ * happened to `counts`.
+ */
+export async function* selectPairs<Candidate extends Judged, Prompt>(
   rule: PhaseRule,
-  prompts: Iterable<{ prompt: string; pools: Pools }>,
-  settings: SelectionSettings = {},
-): PairSelection {
-  const result: PairSelection = { pairs: [], dropped: { tie: 0, "no-scores": 0, "identical-text": 0 } };
-  for (const { prompt, pools } of prompts) {
+  prompts:
+    | Iterable<{ prompt: Prompt; pools: Pools<Candidate> }>
+    | AsyncIterable<{ prompt: Prompt; pools: Pools<Candidate> }>,
+  settings: SelectionSettings,
+  counts: SelectionCounts,
+): AsyncGenerator<SelectedPair<Candidate> & { prompt: Prompt }> {
+  for await (const { prompt, pools } of prompts) {
+    // A pool that stands for two roles, as M0's in the first iteration, is one.
+    for (const pool of new Set(rolesOf(rule).map((role) => pools[role] ?? []))) {
+      counts.answers += pool.length;
+      counts.truncated += pool.filter(({ truncated }) => truncated).length;
+    }
     const selection = selectPair(rule, pools, settings);
-    if ("dropped" in selection) result.dropped[selection.dropped]++;
-    else result.pairs.push({ prompt, ...selection });
+    if ("dropped" in selection) {
+      counts.dropped[selection.dropped]++;
+      continue;
+    }
+    counts.pairs++;
+    yield { prompt, ...selection };
   }
-  return result;
+}
+
+/** Above this share of truncated answers, leaving them out visibly favours short ones. */
+export const manyTruncated = 0.2;
+
+/** What to tell a user whose pairs leave out many truncated answers; null where there are few. */
+export function truncationWarning(counts: SelectionCounts, settings: SelectionSettings): string | null {
+  const { answers, truncated } = counts;
+  if (settings.truncated === "keep" || !(truncated > manyTruncated * answers)) return null;
+  const share = Math.round((100 * truncated) / answers);
+  return `${truncated} of ${answers} answers (${share} %) were cut off by length and left out of the pairs, which favours short answers: allow more new tokens, or keep them`;
 }
 
 function checkedRho(settings: SelectionSettings): number | null {
@@ -85,11 +132,38 @@ function checkedRho(settings: SelectionSettings): number | null {
   return rho;
 }
 
+type ScoredPools<Candidate extends Judged> = ReadonlyMap<Role, readonly Scored<Candidate>[]>;
+
+function scoredPools<Candidate extends Judged>(rule: PhaseRule, pools: Pools<Candidate>): ScoredPools<Candidate> {
+  return new Map(
+    rolesOf(rule).map((role) => {
+      const pool = pools[role];
+      if (pool === undefined) {
+        throw new TemporaError(`The strategy needs answers of the ${role} model, and there are none`, {
+          where: { field: role },
+          remedy: `Generate and judge candidates of the ${role} model first.`,
+        });
+      }
+      const scored = pool.filter((one): one is Scored<Candidate> => one.score !== null && Number.isFinite(one.score));
+      return [role, scored];
+    }),
+  );
+}
+
+function withoutTruncated<Candidate extends Judged>(pools: ScoredPools<Candidate>): ScoredPools<Candidate> {
+  return new Map([...pools].map(([role, pool]) => [role, pool.filter(({ truncated }) => !truncated)]));
+}
+
 /** `sign` is 1 for the chosen side (highest score) and −1 for the rejected one (lowest). */
-function pickSide(side: SideRule, pools: Pools, sign: 1 | -1, rho: number | null): Scored | null {
-  const otherwise = scoredPool(pools, side.otherwise);
+function pickSide<Candidate extends Judged>(
+  side: SideRule,
+  pools: ScoredPools<Candidate>,
+  sign: 1 | -1,
+  rho: number | null,
+): Scored<Candidate> | null {
+  const otherwise = pools.get(side.otherwise) ?? [];
   if (side.preferred === side.otherwise) return extreme(otherwise, sign, rho);
-  const preferred = scoredPool(pools, side.preferred);
+  const preferred = pools.get(side.preferred) ?? [];
   const bestPreferred = extreme(preferred, sign, null);
   const bestOtherwise = extreme(otherwise, sign, null);
   // Strict, as in the paper: at equal scores the current model's own answer stays.
@@ -98,18 +172,11 @@ function pickSide(side: SideRule, pools: Pools, sign: 1 | -1, rho: number | null
   return extreme(wins ? preferred : otherwise, sign, rho);
 }
 
-function scoredPool(pools: Pools, role: Role): Scored[] {
-  const pool = pools[role];
-  if (pool === undefined) {
-    throw new TemporaError(`The strategy needs answers of the ${role} model, and there are none`, {
-      where: { field: role },
-      remedy: `Generate and judge candidates of the ${role} model first.`,
-    });
-  }
-  return pool.filter((answer): answer is Scored => answer.score !== null && Number.isFinite(answer.score));
-}
-
-function extreme(pool: readonly Scored[], sign: 1 | -1, rho: number | null): Scored | null {
+function extreme<Candidate extends Judged>(
+  pool: readonly Scored<Candidate>[],
+  sign: 1 | -1,
+  rho: number | null,
+): Scored<Candidate> | null {
   const first = pool[0];
   if (first === undefined) return null;
   let best = first;

@@ -18,7 +18,9 @@ export interface PhaseRule {
   trains: "future" | "next";
 }
 
-export type StrategyName = "temporal" | "self-rewarding" | "past-only" | "future-only";
+export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
+
+export type StrategyName = (typeof strategyNames)[number];
 
 /** How an iteration makes its preference pairs: data, read by one loop. */
 export interface Strategy {

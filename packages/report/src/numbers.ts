@@ -1,4 +1,5 @@
-import type { Estimate, RunResult, StrategyResult } from "@tempora/run";
+import { manyTruncated } from "@tempora/preferences";
+import type { Estimate, PhaseResult, RunResult, StrategyResult } from "@tempora/run";
 
 const dash = "–";
 
@@ -50,6 +51,8 @@ export interface ModelSummary {
   scoreGap: Estimate | null;
   cosine: Estimate | null;
   pairs: number | null;
+  /** Of the answers that the pairs were selected from: the share that was cut off by length. */
+  cutOff: number | null;
   /** Tokens and FLOPs of the strategy up to this model. */
   tokens: number;
   flops: number;
@@ -78,12 +81,33 @@ export function modelSummaries(strategy: StrategyResult): ModelSummary[] {
       scoreGap: phase?.scoreGap ?? null,
       cosine: phase?.cosine ?? null,
       pairs: phase?.pairs ?? null,
+      cutOff: phase === undefined || phase.answers === 0 ? null : phase.truncated / phase.answers,
       tokens,
       flops,
       spearman: model.judge.spearman,
       spearmanOwn: model.judge.spearmanOwn,
       answerLength: model.answerLength,
     };
+  });
+}
+
+/** What a reader must know of the pairs beside their number: told only where it is so. */
+export function pairNotes(result: RunResult): string[] {
+  return result.strategies.flatMap(({ name, iterations }) => {
+    const phases = iterations.flatMap((iteration) => iteration.phases);
+    const sum = (value: (phase: PhaseResult) => number) => phases.reduce((total, phase) => total + value(phase), 0);
+    const [pairs, differing] = [sum((phase) => phase.pairs), sum(({ textDiffers }) => textDiffers)];
+    const [answers, truncated] = [sum((phase) => phase.answers), sum((phase) => phase.truncated)];
+    const notes: string[] = [];
+    if (differing > 0) {
+      notes.push(`${name}: ${differing} of ${pairs} pairs have a text that does not give the trained ids again`);
+    }
+    if (truncated > manyTruncated * answers) {
+      notes.push(
+        `${name}: ${percentText(truncated / answers)} of the answers were cut off by length: pairs without them favour short answers`,
+      );
+    }
+    return notes;
   });
 }
 

@@ -1,10 +1,12 @@
-import type { Message, RunResult, StrategyResult } from "@tempora/run";
+import type { RunResult, StrategyResult } from "@tempora/run";
+import type { Conversation, Message } from "@tempora/text";
 import type { Chart } from "./charts.ts";
 import {
   countText,
   estimateText,
   modelSummaries,
   numberText,
+  pairNotes,
   percentText,
   shareText,
   winRateTitle,
@@ -55,7 +57,7 @@ export function pagePairs(phases: readonly PhasePairs[]): PagePair[] {
 }
 
 /** One turn without its role, several with theirs. */
-function plainText(value: string | Message[]): string {
+function plainText(value: Conversation): string {
   if (typeof value === "string") return value;
   if (value.length === 1) return (value[0] as Message).content;
   return value.map(({ role, content }) => `${role}: ${content}`).join("\n");
@@ -131,6 +133,7 @@ function resultTable(result: RunResult): string {
     "score gap",
     "cosine",
     "pairs",
+    "answers cut off",
     "answer tokens",
     "tokens",
     "FLOPs",
@@ -144,12 +147,14 @@ function resultTable(result: RunResult): string {
       estimateText(model.scoreGap),
       estimateText(model.cosine, 3),
       model.pairs === null ? "–" : `${model.pairs}`,
+      percentText(model.cutOff),
       numberText(model.answerLength, 1),
       countText(model.tokens),
       countText(model.flops),
     ]),
   ]);
-  return tableHtml(header, rows);
+  const notes = pairNotes(result).map((note) => `<p class="note">${escapeHtml(note)}</p>`);
+  return `${tableHtml(header, rows)}${notes.join("")}`;
 }
 
 function judgeTable(result: RunResult): string {

@@ -134,10 +134,25 @@ describe("the terminal's tables", () => {
     expect(lines.filter((line) => line.startsWith("M0"))).toHaveLength(1);
     const temporal = lines.indexOf("temporal");
     expect(lines[temporal + 1]).toMatch(
-      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +6\.90k +4\.00T +0\.66 +0\.61$/,
+      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +3\.1 % +6\.90k +4\.00T +0\.66 +0\.61$/,
     );
     expect(lines[temporal + 2]).toMatch(/^ {2}M2 .+ 13\.8k +8\.00T/);
     expect(lines[lines.indexOf("self-rewarding") + 1]).toMatch(/^ {2}M1/);
+  });
+
+  test("and the page say what the pairs' texts do not give again, and that many answers were cut off", async () => {
+    const run = sampleRun();
+    expect(summaryTable(run.result)).toContain(
+      "temporal: 4 of 100 pairs have a text that does not give the trained ids",
+    );
+    expect(summaryTable(run.result)).not.toContain("favour short answers");
+    const [temporal] = run.result.strategies;
+    for (const { phases } of temporal?.iterations ?? []) {
+      for (const phase of phases) Object.assign(phase, { textDiffers: 0, truncated: 100 });
+    }
+    expect(summaryTable(run.result)).not.toContain("temporal: 4 of");
+    expect(summaryTable(run.result)).toContain("temporal: 22.3 % of the answers were cut off by length");
+    expect(await renderReport(run)).toContain("22.3 % of the answers were cut off by length");
   });
 
   test("and the page say why a strategy ended early", async () => {

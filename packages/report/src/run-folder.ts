@@ -53,7 +53,7 @@ async function readResult(file: string): Promise<RunResult> {
       cause,
     });
   }
-  if (typeof value !== "object" || value === null || !("format" in value) || value.format !== 1) {
+  if (typeof value !== "object" || value === null || !("format" in value) || value.format !== 2) {
     throw new TemporaError("The run's result has another format than this version reads", {
       where: { file, field: "format" },
       remedy: "Run `tempora train` again with this version.",

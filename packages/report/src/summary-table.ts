@@ -1,5 +1,14 @@
 import type { RunResult, StudyResult } from "@tempora/run";
-import { countText, estimateText, type ModelSummary, modelSummaries, numberText, shareText } from "./numbers.ts";
+import {
+  countText,
+  estimateText,
+  type ModelSummary,
+  modelSummaries,
+  numberText,
+  pairNotes,
+  percentText,
+  shareText,
+} from "./numbers.ts";
 
 /** The end of a run, for a terminal: M0, then every strategy's models. */
 export function summaryTable(result: RunResult): string {
@@ -10,6 +19,7 @@ export function summaryTable(result: RunResult): string {
     "score gap",
     "cosine",
     "pairs",
+    "cut off",
     "tokens",
     "FLOPs",
     "judge ρ",
@@ -28,7 +38,7 @@ export function summaryTable(result: RunResult): string {
   );
   const shown = result.graded ? header : header.filter((name) => name !== "true score");
   const body = result.graded ? rows : rows.map((row) => row.filter((_, column) => column !== 1));
-  return [table(shown, body), ...ended].join("\n");
+  return [table(shown, body), ...pairNotes(result), ...ended].join("\n");
 }
 
 function cells(name: string, summary: ModelSummary): string[] {
@@ -39,6 +49,7 @@ function cells(name: string, summary: ModelSummary): string[] {
     estimateText(summary.scoreGap),
     numberText(summary.cosine?.mean, 3),
     summary.pairs === null ? "–" : `${summary.pairs}`,
+    percentText(summary.cutOff),
     summary.tokens === 0 ? "–" : countText(summary.tokens),
     summary.flops === 0 ? "–" : countText(summary.flops),
     numberText(summary.spearman),

@@ -16,6 +16,7 @@ export type { LoadedModel } from "./models/model-host.ts";
 export { numericsOf } from "./models/numerics.ts";
 export * from "./results/ledger.ts";
 export * from "./results/observer.ts";
+export { type PairColumns, type PairSide, pairColumns } from "./results/pair-columns.ts";
 export * from "./results/results.ts";
 export { type Sampled, type SamplingOptions, type SamplingRequest, sample } from "./sampling/sampling.ts";
 export * from "./settings/config.ts";
@@ -29,8 +30,8 @@ export {
   judgeKinds,
 } from "./settings/judge-settings.ts";
 export { judgeTemplateFile, storedTemplate, templateOf } from "./settings/judge-template.ts";
-export { paperSettings, type Settings, settingsSchema, strategyNames } from "./settings/settings.ts";
-export { asConversation, ownPromptIds } from "./sources/conversation.ts";
+export { paperSettings, type Settings, settingsSchema } from "./settings/settings.ts";
+export { asConversation, ownPromptIds, type SampledText, textGivesIds } from "./sources/conversation.ts";
 export { shownText } from "./sources/files.ts";
 export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
 export { worldSettings } from "./sources/world.ts";

@@ -87,6 +87,8 @@ export interface ReferenceScoring {
   rows: readonly PairIds[];
   options: Pick<TrainingOptions, "batchPairs" | "maxTokens" | "shuffle" | "seed">;
   onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Told the sums of each pair, by its index, as soon as they are known. */
+  onSums?: ((pair: number, sums: ReferenceSums) => Promise<void>) | undefined;
   onForest?: ((forest: Forest) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -105,10 +107,11 @@ export async function scoreReferences(scoring: ReferenceScoring): Promise<Refere
       batch.map((index) => pairItem(rows[index] as PairIds)),
       { maxTokens: options.maxTokens, onForest: scoring.onForest, signal: scoring.signal },
     );
-    batch.forEach((index, position) => {
-      const [chosen, rejected] = scored[position] as ScoredCompletion[];
-      sums[index] = { chosen: (chosen as ScoredCompletion).sum, rejected: (rejected as ScoredCompletion).sum };
-    });
+    for (const [position, index] of batch.entries()) {
+      const [chosen, rejected] = scored[position] as [ScoredCompletion, ScoredCompletion];
+      sums[index] = { chosen: chosen.sum, rejected: rejected.sum };
+      await scoring.onSums?.(index, sums[index]);
+    }
     done += batch.length;
     scoring.onProgress?.(done, rows.length);
   }

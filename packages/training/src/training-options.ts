@@ -1,4 +1,3 @@
-import type { Metrics } from "./metrics.ts";
 import type { Scheduler } from "./schedules.ts";
 
 export interface TrainingOptions {
@@ -27,5 +26,4 @@ export interface TrainingSummary {
   steps: number;
   /** Tokens computed in training forests, shared prompts once. */
   tokens: number;
-  metrics: Metrics[];
 }

@@ -5,7 +5,10 @@ import { scheduleFactor } from "./schedules.ts";
 import type { TrainableEngine } from "./trainable-engine.ts";
 import type { TrainingOptions, TrainingSummary } from "./training-options.ts";
 
-/** Where a training stands after a step; with the weights and the optimizer's state, all that it needs to go on. */
+/**
+ * Where a training stands after a step; with the weights and the optimizer's state, all that it needs to go on. The
+ * metrics of its steps are told to onMetrics, once.
+ */
 export interface TrainingProgress {
   /** Optimizer steps done. */
   step: number;
@@ -13,7 +16,6 @@ export interface TrainingProgress {
   seen: number;
   /** Tokens computed, shared prompts once. */
   computed: number;
-  metrics: Metrics[];
 }
 
 /** What a caller may attach to any training. */
@@ -56,8 +58,7 @@ export async function runSteps(plan: StepPlan): Promise<TrainingSummary> {
   const { engine, rows, options, hooks } = plan;
   const total = Math.ceil(rows / options.batchPairs) * options.epochs;
   const begun = hooks.resume?.progress.step ?? 0;
-  const { step, seen, computed, metrics } = hooks.resume?.progress ?? { step: 0, seen: 0, computed: 0, metrics: [] };
-  const progress: TrainingProgress = { step, seen, computed, metrics: [...metrics] };
+  const progress: TrainingProgress = { ...(hooks.resume?.progress ?? { step: 0, seen: 0, computed: 0 }) };
   let number = 0;
   await engine.resetOptimizer();
   await hooks.resume?.restore();
@@ -75,12 +76,11 @@ export async function runSteps(plan: StepPlan): Promise<TrainingSummary> {
       progress.step = row.step;
       progress.seen = row.num_tokens;
       progress.computed += work.computedTokens;
-      progress.metrics.push(row);
       await hooks.onMetrics?.(row);
       await hooks.onStep?.(progress);
     }
   }
-  return { steps: progress.step, tokens: progress.computed, metrics: progress.metrics };
+  return { steps: progress.step, tokens: progress.computed };
 }
 
 async function optimize(

@@ -5,7 +5,7 @@ import { oracle } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
 import { describe, expect, it } from "vitest";
 import type { Metrics } from "./metrics.ts";
-import { type PairIds, pairItem, trainPreferences } from "./preference-training.ts";
+import { type PairIds, type PreferenceTraining, pairItem, trainPreferences } from "./preference-training.ts";
 import { scoreRows } from "./scoring.ts";
 import type { TrainingOptions } from "./training-options.ts";
 
@@ -53,6 +53,17 @@ function expectClose(actual: number, expected: number, what: string): void {
   expect(Math.abs(actual - expected), `${what}: ${actual} for ${expected}`).toBeLessThanOrEqual(tolerance);
 }
 
+async function metricsOf(training: PreferenceTraining): Promise<Metrics[]> {
+  const metrics: Metrics[] = [];
+  await trainPreferences({
+    ...training,
+    onMetrics: (row) => {
+      metrics.push(row);
+    },
+  });
+  return metrics;
+}
+
 const families = ["llama", "llama3", "qwen2", "qwen3", "mistral"];
 
 describe.each(families)("DPO on %s", (family) => {
@@ -60,7 +71,7 @@ describe.each(families)("DPO on %s", (family) => {
     const { trajectory, pairs } = await readTrajectory(family);
     const { beta } = trajectory.config;
     using engine = await Engine.load(await openCheckpoint(oracle(family, "reference")), { device: "cpu" });
-    const { metrics } = await trainPreferences({
+    const metrics = await metricsOf({
       engine,
       rows: pairs,
       options: { ...optionsOf(trajectory), loss: { terms: [{ type, weight: 1 }], beta: beta as number } },
@@ -95,7 +106,7 @@ describe("A preference step", () => {
     const run = async (maxTokens: number, type: "sigmoid" | "aot") => {
       using engine = await Engine.load(await openCheckpoint(oracle("llama", "reference")), { device: "cpu" });
       const options = { ...optionsOf(trajectory), batchPairs: 8, epochs: 1, maxTokens };
-      const { metrics } = await trainPreferences({
+      const metrics = await metricsOf({
         engine,
         rows: pairs,
         options: { ...options, loss: { terms: [{ type, weight: 1 }], beta: 0.1 } },
@@ -117,7 +128,7 @@ describe("A preference step", () => {
       using engine = await Engine.load(await openCheckpoint(oracle("llama", "reference")), { device: "cpu" });
       const rows = pairs.slice(0, 3).map(({ promptIds, chosenIds }) => ({ promptIds, completionIds: chosenIds }));
       const options = { ...optionsOf(trajectory), epochs: 1, warmupSteps: 0 };
-      const { metrics } = await trainPreferences({
+      const metrics = await metricsOf({
         engine,
         rows: pairs.slice(0, 8),
         options: {

@@ -11,7 +11,7 @@ import {
   type EngineFlags,
   newCommand,
   parseLossTerms,
-  real,
+  realNumber,
   type TrainingFlags,
   trainingOptions,
   whenCalled,
@@ -47,14 +47,24 @@ export function dpoCommand(context: Context): Command {
         .argParser(parseLossTerms)
         .default(loss.terms, "sigmoid"),
     )
-    .option("--beta <number>", "strength of the pull to the reference", real(0, Infinity, { above: true }), loss.beta)
+    .option(
+      "--beta <number>",
+      "strength of the pull to the reference",
+      realNumber(0, Infinity, { above: true }),
+      loss.beta,
+    )
     .option(
       "--label-smoothing <share>",
       "chance that a pair is labelled the wrong way round",
-      real(0, 0.5),
+      realNumber(0, 0.5),
       loss.labelSmoothing,
     )
-    .option("--discopop-tau <number>", "temperature of discopop", real(0, Infinity, { above: true }), loss.discopopTau)
+    .option(
+      "--discopop-tau <number>",
+      "temperature of discopop",
+      realNumber(0, Infinity, { above: true }),
+      loss.discopopTau,
+    )
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addTrainingOptions(command, paperSettings.training, "pairs");
   return whenCalled(addEngineOptions(command), context, dpo);

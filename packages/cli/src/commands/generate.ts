@@ -1,6 +1,5 @@
-import type { Completion, Engine, GenerationOptions } from "@tempora/engine";
-import { paperSettings } from "@tempora/run";
-import { type Tokenizer, withoutEnd, writeJsonl } from "@tempora/text";
+import { type LoadedModel, paperSettings, type Sampled, sample, textGivesIds } from "@tempora/run";
+import { writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
@@ -14,10 +13,10 @@ import {
   newCommand,
   type SamplingFlags,
   whenCalled,
-  whole,
+  wholeNumber,
 } from "../options.ts";
 import { claimFile } from "../output.ts";
-import { RowReader } from "../rows.ts";
+import { type PromptIds, RowReader } from "../rows.ts";
 
 interface GenerateFlags extends EngineFlags, SamplingFlags, CacheFlags {
   model: string;
@@ -33,6 +32,8 @@ export interface CompletionColumn {
   ids: number[];
   logprobs: number[];
   finish_reason: "stop" | "length";
+  /** The text, after the prompt and through chat template and tokenizer, does not give the ids again. */
+  text_differs?: true;
 }
 
 export function generateCommand(context: Context): Command {
@@ -43,8 +44,11 @@ export function generateCommand(context: Context): Command {
   ])
     .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "rows with a prompt (text or messages) or prompt_ids")
-    .requiredOption("--out <file>", "the rows with completions: [{text, ids, logprobs, finish_reason}] added")
-    .option("--n <count>", "completions per prompt", whole(1), 1)
+    .requiredOption(
+      "--out <file>",
+      "the rows with prompt_ids and completions: [{text, ids, logprobs, finish_reason}] added",
+    )
+    .option("--n <count>", "completions per prompt", wholeNumber(1), 1)
     .option("--stop <text...>", "texts that end a completion", []);
   addSamplingOptions(command, { ...sampling, seed: 0 });
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, generate);
@@ -58,17 +62,14 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();
   using engine = await loadEngine(model, flags, context);
-  const { completions, tokens } = await sample(
-    engine,
-    rows.map((row) => row.promptIds),
-    { ...generationOptions(flags, tokenizer), endTokens: ends },
-    context,
-  );
+  const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
+  const { completions, tokens } = await sampleAll(loaded, rows, flags, context);
   await writeJsonl(
     out,
-    rows.map(({ source }, index) => ({
-      ...source.value,
-      completions: completions[index]!.map((completion) => column(completion, tokenizer, ends)),
+    rows.map((row, index) => ({
+      ...row.source.value,
+      prompt_ids: row.promptIds,
+      completions: completions[index]!.map((completion) => column(completion, row, loaded)),
     })),
   );
   context.result(
@@ -77,50 +78,41 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   );
 }
 
-function generationOptions(flags: GenerateFlags, tokenizer: Tokenizer): GenerationOptions {
-  const { n, temperature, topP, topK, maxNewTokens, seed, maxRows, maxCacheTokens, stop } = flags;
-  const base = { n, temperature, topP, topK, maxNewTokens, seed, maxRows, maxCacheTokens };
-  if (stop.length === 0) return base;
-  return { ...base, stop: { strings: stop, decode: (ids) => tokenizer.decode(ids) } };
-}
-
 /** Samples [prompts][n], whatever order they end in. */
-async function sample(
-  engine: Engine,
-  prompts: readonly number[][],
-  options: GenerationOptions,
+async function sampleAll(
+  model: LoadedModel,
+  rows: readonly PromptIds[],
+  flags: GenerateFlags,
   context: Context,
-): Promise<{ completions: Completion[][]; tokens: number }> {
-  const completions: Completion[][] = prompts.map(() => []);
-  const stage = context.progress.stage("generate", prompts.length * (options.n ?? 1), "completions");
+): Promise<{ completions: Sampled[][]; tokens: number }> {
+  const completions: Sampled[][] = rows.map(() => []);
+  const stage = context.progress.stage("generate", rows.length * flags.n, "completions");
   const began = performance.now();
   let tokens = 0;
-  const stream = engine.generate(
-    prompts.map((ids) => ({ ids })),
-    {
-      ...options,
-      signal: context.signal,
-      onProgress: ({ newTokens, finished }) => {
-        const rate = newTokens / ((performance.now() - began) / 1000);
-        stage.update(finished, `${formatCount(newTokens)} tokens · ${formatCount(rate)} tokens/s`);
-      },
+  // Each row has samples of its own, also where another asks the same.
+  const requests = rows.map(({ promptIds }, index) => ({ key: `row ${index}`, ids: promptIds, samples: flags.n }));
+  const stream = sample(model, requests, {
+    sampling: flags,
+    limits: flags,
+    stop: flags.stop,
+    seed: flags.seed,
+    signal: context.signal,
+    onProgress: ({ newTokens, finished }) => {
+      const rate = newTokens / ((performance.now() - began) / 1000);
+      stage.update(finished, `${formatCount(newTokens)} tokens · ${formatCount(rate)} tokens/s`);
     },
-  );
+  });
   for await (const completion of stream) {
-    completions[completion.prompt]![completion.sample] = completion;
+    completions[completion.request]![completion.sample] = completion;
     tokens += completion.ids.length;
   }
   stage.finish();
   return { completions, tokens };
 }
 
-/** The end token is part of the ids and not of the text. */
-function column(completion: Completion, tokenizer: Tokenizer, ends: readonly number[]): CompletionColumn {
-  const { ids } = completion;
-  return {
-    text: tokenizer.decode(withoutEnd(ids, ends)),
-    ids,
-    logprobs: completion.logProbs,
-    finish_reason: completion.finishReason,
-  };
+function column(completion: Sampled, row: PromptIds, { tokenizer, endTokens }: LoadedModel): CompletionColumn {
+  const { text, ids, logProbs, finishReason } = completion;
+  const ended = endTokens.includes(ids.at(-1) ?? -1);
+  const same = row.asked === null || textGivesIds(row.asked, { promptIds: row.promptIds, ids, text, ended }, tokenizer);
+  return { text, ids, logprobs: logProbs, finish_reason: finishReason, ...(same ? {} : { text_differs: true }) };
 }

@@ -23,7 +23,7 @@ import {
   maxTokensOption,
   newCommand,
   whenCalled,
-  whole,
+  wholeNumber,
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { PartialWork } from "../partial-work.ts";
@@ -52,8 +52,8 @@ export function judgeCommand(context: Context): Command {
       "--template <names>",
       "the judge's question: a JSON file {name, text, maxScore, answers?} or the name of one",
     )
-    .option("--samples <count>", "judgements averaged for each completion", whole(1), judge.judgements)
-    .option("--retries <count>", "how often one that does not parse is sampled again", whole(0), judge.retries)
+    .option("--samples <count>", "judgements averaged for each completion", wholeNumber(1), judge.judgements)
+    .option("--retries <count>", "how often one that does not parse is sampled again", wholeNumber(0), judge.retries)
     .addOption(new Option("--aggregation <how>", "of the judgements").choices(["mean", "median"]).default("mean"))
     .option("--config <file>", "configuration whose judge.functions and judge.endpoint serve")
     .option("--endpoint <url>", "OpenAI-compatible server, as http://localhost:8000/v1")

@@ -1,22 +1,25 @@
 import { TemporaError } from "@tempora/errors";
 import {
-  type Judged,
+  noSelection,
   type PhaseRule,
   type Pools,
   type Role,
   rolesOf,
+  type SelectedPair,
   type SelectionSettings,
   type Strategy,
   type StrategyName,
-  selectPair,
+  selectPairs,
   strategies,
+  strategyNames,
+  truncationWarning,
 } from "@tempora/preferences";
-import { strategyNames } from "@tempora/run";
-import { asCompletion, type Conversation, writeJsonl } from "@tempora/text";
+import { type PairColumns, pairColumns, paperSettings } from "@tempora/run";
+import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { type JudgedRow, readJudgedRows } from "../judged.ts";
-import { newCommand, real, whenCalled, whole } from "../options.ts";
+import { type Candidate, type JudgedRow, readJudgedRows } from "../judged.ts";
+import { newCommand, realNumber, whenCalled, wholeNumber } from "../options.ts";
 import { claimFile } from "../output.ts";
 
 interface PairsFlags {
@@ -28,6 +31,7 @@ interface PairsFlags {
   phase?: number;
   minimumGap: number;
   lengthControl?: number;
+  truncated: "drop" | "keep";
 }
 
 export function pairsCommand(context: Context): Command {
@@ -42,9 +46,14 @@ export function pairsCommand(context: Context): Command {
     .addOption(
       new Option("--strategy <name>", "who supplies chosen and rejected").choices(strategyNames).default("temporal"),
     )
-    .option("--phase <number>", "of a strategy with two (default: 2 with --future, else 1)", whole(1, 2))
-    .option("--minimum-gap <score>", "keep a pair only when its scores differ by more", real(0), 0)
-    .option("--length-control <rho>", "Meta-Rewarding's length control, 0 to 1 (default: off)", real(0, 1));
+    .option("--phase <number>", "of a strategy with two (default: 2 with --future, else 1)", wholeNumber(1, 2))
+    .option("--minimum-gap <score>", "keep a pair only when its scores differ by more", realNumber(0), 0)
+    .addOption(
+      new Option("--truncated <how>", "what to do with answers that were cut off by length")
+        .choices(["drop", "keep"])
+        .default(paperSettings.selection.truncated),
+    )
+    .option("--length-control <rho>", "Meta-Rewarding's length control, 0 to 1 (default: off)", realNumber(0, 1));
   return whenCalled(command, context, pairs);
 }
 
@@ -59,23 +68,35 @@ async function pairs(flags: PairsFlags, context: Context): Promise<void> {
   }
   const rows = new Map<Role, JudgedRow[]>();
   for (const role of rolesOf(rule)) rows.set(role, await readJudgedRows(files[role] as string));
-  const { formed, dropped } = formPairs(rule, number, rows, files, selection(flags));
+  const counts = noSelection();
+  const formed: PairColumns[] = [];
+  const pools = promptPools(rows, files);
+  for await (const pair of selectPairs(rule, pools, selection(flags), counts)) formed.push(columns(pair, number));
+  const left = countText(counts.dropped);
   if (formed.length === 0) {
-    throw new TemporaError(`No pair was formed: ${countText(dropped)}`, {
+    throw new TemporaError(`No pair was formed: ${left}`, {
       where: { file: flags.data },
       remedy: "Sample more completions or judgements, or at a higher temperature: equal scores make no pairs.",
     });
   }
   await writeJsonl(out, formed);
+  const warning = truncationWarning(counts, selection(flags));
+  if (warning !== null) context.progress.note(`warning: ${warning} (--truncated keep).`);
+  const textDiffers = formed.filter(({ text_differs }) => text_differs).length;
   context.result(
-    { out, pairs: formed.length, dropped, phase: number },
-    `${formed.length} pairs${Object.keys(dropped).length > 0 ? ` (left out: ${countText(dropped)})` : ""}: ${flags.out}`,
+    { out, ...counts, text_differs: textDiffers, phase: number },
+    [
+      `${formed.length} pairs${left === "" ? "" : ` (left out: ${left})`}: ${flags.out}`,
+      ...(textDiffers === 0
+        ? []
+        : [`In ${textDiffers} of them the text does not give the ids again: train on the ids.`]),
+    ].join("\n"),
   );
 }
 
 function selection(flags: PairsFlags): SelectionSettings {
   const lengthControl = flags.lengthControl === undefined ? null : { rho: flags.lengthControl };
-  return { minimumGap: flags.minimumGap, lengthControl };
+  return { minimumGap: flags.minimumGap, lengthControl, truncated: flags.truncated };
 }
 
 function chosenPhase(strategy: Strategy, flags: PairsFlags): { rule: PhaseRule; number: number } {
@@ -96,50 +117,45 @@ function chosenPhase(strategy: Strategy, flags: PairsFlags): { rule: PhaseRule; 
   return { rule, number };
 }
 
-function formPairs(
-  rule: PhaseRule,
-  phase: number,
+function* promptPools(
   rows: ReadonlyMap<Role, JudgedRow[]>,
   files: Readonly<Partial<Record<Role, string | undefined>>>,
-  settings: SelectionSettings,
-): { formed: object[]; dropped: Record<string, number> } {
-  const first = rows.get("current") as JudgedRow[];
-  const formed: object[] = [];
-  const dropped: Record<string, number> = {};
-  first.forEach((row, index) => {
-    const pools: Pools = {};
-    for (const [role, list] of rows) pools[role] = samePrompt(row, list[index], files[role] ?? "").pool(role);
-    const outcome = selectPair(rule, pools, settings);
-    if ("dropped" in outcome) dropped[outcome.dropped] = (dropped[outcome.dropped] ?? 0) + 1;
-    else formed.push(pairColumns(row.prompt, phase, outcome));
-  });
-  return { formed, dropped };
+): Generator<{ prompt: JudgedRow; pools: Pools<Candidate> }> {
+  for (const [index, prompt] of (rows.get("current") as JudgedRow[]).entries()) {
+    const pools: Pools<Candidate> = {};
+    for (const [role, list] of rows) pools[role] = samePrompt(prompt, list[index], files[role] ?? "").pool(role);
+    yield { prompt, pools };
+  }
 }
 
 /** Files are matched row by row. */
 function samePrompt(row: JudgedRow, other: JudgedRow | undefined, file: string): JudgedRow {
-  if (other !== undefined && JSON.stringify(other.prompt) === JSON.stringify(row.prompt)) return other;
-  throw new TemporaError("The files do not hold the same prompts in the same order", {
-    where: { file, row: row.row },
-    remedy: "Generate and judge all of them from one file of prompts.",
+  const same = (value: (one: JudgedRow) => unknown) =>
+    JSON.stringify(other && value(other)) === JSON.stringify(value(row));
+  if (other === undefined || !same(({ prompt }) => prompt)) {
+    throw new TemporaError("The files do not hold the same prompts in the same order", {
+      where: { file, row: row.row },
+      remedy: "Generate and judge all of them from one file of prompts.",
+    });
+  }
+  if (same(({ promptIds }) => promptIds)) return other;
+  throw new TemporaError("The files hold different token ids for this prompt", {
+    where: { file, row: row.row, field: "prompt_ids" },
+    remedy: "Generate all of them by models of one tokenizer and chat template.",
   });
 }
 
-function pairColumns(prompt: Conversation, phase: number, pair: { chosen: Judged; rejected: Judged }): object {
+function columns({ prompt, chosen, rejected }: SelectedPair<Candidate> & { prompt: JudgedRow }, phase: number) {
   return {
-    prompt,
-    chosen: asCompletion(prompt, pair.chosen.text),
-    rejected: asCompletion(prompt, pair.rejected.text),
-    phase,
-    chosen_score: pair.chosen.score,
-    rejected_score: pair.rejected.score,
-    chosen_role: pair.chosen.role,
-    rejected_role: pair.rejected.role,
+    ...pairColumns({ conversation: prompt.prompt, ids: prompt.promptIds }, chosen, rejected, phase),
+    chosen_role: chosen.role,
+    rejected_role: rejected.role,
   };
 }
 
 function countText(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts)
+    .filter(([, count]) => count > 0)
     .map(([reason, count]) => `${count} ${reason}`)
     .join(", ");
 }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { type StrategyName, strategyNames } from "@tempora/preferences";
 import { studyTable, summaryTable, writeReport } from "@tempora/report";
 import {
   mergeConfigs,
@@ -7,7 +8,6 @@ import {
   parseConfig,
   type RunOutcome,
   runLoop,
-  strategyNames,
   studySeeds,
   type TemporaConfig,
   templateOf,
@@ -18,10 +18,8 @@ import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";
 import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
-import { newCommand, whenCalled, whole } from "../options.ts";
+import { newCommand, whenCalled, wholeNumber } from "../options.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
-
-type StrategyName = (typeof strategyNames)[number];
 
 interface TrainFlags extends SettingFlags {
   model?: string;
@@ -70,22 +68,27 @@ export function trainCommand(context: Context): Command {
 
 function addSizes(command: Command, iterations: number): void {
   command
-    .option("--iterations <count>", `of the first strategy (default: ${iterations})`, whole(1))
+    .option("--iterations <count>", `of the first strategy (default: ${iterations})`, wholeNumber(1))
     .option(
       "--prompts-per-iteration <count>",
       "prompts answered in each iteration (default: the configuration's)",
-      whole(1),
+      wholeNumber(1),
     )
-    .option("--candidates <count>", "answers to each prompt (default: 7)", whole(2))
+    .option("--candidates <count>", "answers to each prompt (default: 7)", wholeNumber(2))
     .option("--run <name>", "name of the run's folder (default: made from source and strategy)")
     .option("--runs <folder>", 'folder of all runs and of their common store (default: "runs")')
-    .option("--seed <number>", "seed of everything (default: 0)", whole(0))
-    .option("--seeds <count>", "repeat the run with this many seeds and print means with 95 % intervals", whole(1), 1)
+    .option("--seed <number>", "seed of everything (default: 0)", wholeNumber(0))
+    .option(
+      "--seeds <count>",
+      "repeat the run with this many seeds and print means with 95 % intervals",
+      wholeNumber(1),
+      1,
+    )
     .addOption(new Option("--device <device>", "where to compute (default: auto)").choices(["auto", "cpu", "cuda"]))
     .addOption(
       new Option("--dtype <type>", "type of the weights (default: the checkpoint's own)").choices(["f32", "bf16"]),
     )
-    .option("--threads <count>", "CPU threads, 0 for all cores (default: 0)", whole(0));
+    .option("--threads <count>", "CPU threads, 0 for all cores (default: 0)", wholeNumber(0));
 }
 
 function parseStrategies(text: string): StrategyName[] {

@@ -17,7 +17,7 @@ import type { Run } from "../run-folder.ts";
 export function sampleRun(): Run {
   const strategies = [strategy("temporal", "", [2, 2]), strategy("self-rewarding", "self-rewarding/", [1])];
   const result: RunResult = {
-    format: 1,
+    format: 2,
     status: "finished",
     codeVersion: "c0de".repeat(16),
     settings: { seed: 0, loss: { beta: 0.3 }, note: "</script><b>bold</b>" },
@@ -112,6 +112,9 @@ function phaseResult(folder: string, iteration: number, phase: number, phaseCoun
     trained: last ? `M${iteration}` : `F${iteration}`,
     pairsFile: `${folder}iterations/${iteration}/${last ? "pairs" : "pairs-future"}.jsonl`,
     pairs: 25,
+    answers: 448,
+    truncated: 14,
+    textDiffers: 1,
     dropped: { tie: 3 },
     chosenRoles: { current: 25 },
     rejectedRoles: { past: 25 },

@@ -46,7 +46,7 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
         prompt_id: (tasks[k] as Task).id,
         prompt: asConversation((tasks[k] as Task).prompt, tokenizer),
         text: answer.text,
-        tokens: answer.tokens,
+        tokens: answer.ids.length,
         finish_reason: answer.finishReason,
         true_score: graded === null ? null : (scores[k] ?? null),
         judged_score: graded === null ? (scores[k] ?? null) : null,
@@ -60,7 +60,7 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
     trueScore: graded === null ? null : interval95(scores.filter((value): value is number => value !== null)),
     winRate: isFirst ? null : winsAgainst(scores, await score(base, first.name)),
     winRateBy: graded === null ? "judge" : "true score",
-    answerLength: own.reduce((sum, { tokens }) => sum + tokens, 0) / own.length,
+    answerLength: own.reduce((sum, { ids }) => sum + ids.length, 0) / own.length,
     judge,
   };
 }
@@ -72,7 +72,7 @@ async function heldOutAnswers(
   position: Position,
 ): Promise<Answer[]> {
   const { sampling } = context.settings.evaluation;
-  const { byTask } = await answerStage(context, {
+  const answers = await answerStage(context, {
     model,
     tasks,
     samples: 1,
@@ -80,7 +80,9 @@ async function heldOutAnswers(
     purpose: "evaluation",
     position,
   });
-  return byTask.map(([answer]) => answer as Answer);
+  const list: Answer[] = [];
+  for await (const { answers: own } of answers.byTask()) list.push(own[0] as Answer);
+  return list;
 }
 
 /** Prompts where one side has no score are left out. */
@@ -103,10 +105,7 @@ async function refereeScores(
   answers: readonly Answer[],
   name: string,
 ): Promise<(number | null)[]> {
-  const distinct = distinctResponses(
-    tasks,
-    answers.map((answer) => [answer]),
-  );
+  const distinct = await distinctResponses(tasks, oneEach(answers));
   const { scores } = await judgeStage(context, {
     judge: plan.referee,
     responses: distinct.responses,
@@ -115,8 +114,8 @@ async function refereeScores(
     stopWhenCollapsed: true,
     position: plan.position,
   });
-  return answers.map(({ text }, task) => {
-    const response = distinct.indexOf(task, text);
+  return answers.map(({ sample }, task) => {
+    const response = distinct.indexOf(task, sample);
     return response === null ? null : (scores[response] ?? null);
   });
 }
@@ -138,6 +137,10 @@ async function judgeQuality(
   return { ...ofFirst.audit, spearman: ofFirst.spearman, spearmanOwn };
 }
 
+function oneEach(answers: readonly Answer[]) {
+  return { byTask: () => answers.map((answer) => ({ answers: [answer] })) };
+}
+
 interface Agreement {
   audit: JudgeAudit;
   /** Rank correlation of the mean judgement with the true score; null without one. */
@@ -153,10 +156,7 @@ async function agreement(
 ): Promise<Agreement> {
   const { judgedPrompts, judgements } = context.settings.evaluation;
   const prompts = tasks.slice(0, judgedPrompts);
-  const distinct = distinctResponses(
-    prompts,
-    judged.answers.slice(0, prompts.length).map((answer) => [answer]),
-  );
+  const distinct = await distinctResponses(prompts, oneEach(judged.answers.slice(0, prompts.length)));
   const { scores, audit } = await judgeStage(context, {
     judge: plan.model,
     responses: distinct.responses,

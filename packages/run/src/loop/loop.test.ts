@@ -1,11 +1,12 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { openCheckpoint } from "@tempora/models";
 import { oracle, sharedPath } from "@tempora/testing";
 import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
+import { chatTemplate } from "@tempora/world";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Observer } from "../results/observer.ts";
 import type { EventRow, RunResult } from "../results/results.ts";
@@ -137,6 +138,43 @@ describe("runLoop in the embedded world", () => {
     }
   });
 
+  it("trains on the ids that were sampled, with the texts for people beside them", async () => {
+    const candidates = new Map<unknown, Record<string, unknown>>();
+    for (const { value } of await readAllRows(join(folder, "iterations/2/candidates.jsonl"))) {
+      candidates.set(value.id, value);
+    }
+    const tokenizer = await Tokenizer.load(join(folder, "models/M0"));
+    const file = join(folder, "iterations/2/pairs.jsonl");
+    let alike = 0;
+    for (const { row, value } of await readAllRows(file)) {
+      const [chosen, rejected] = [candidates.get(value.chosen_id), candidates.get(value.rejected_id)];
+      expect([value.chosen_ids, value.rejected_ids]).toEqual([chosen?.ids, rejected?.ids]);
+      expect([chosen?.finish_reason, rejected?.finish_reason]).toEqual(["stop", "stop"]);
+      // What is flagged are the pairs that TRL, which reads the text, trains on other ids of.
+      const { prompt, chosen: better, rejected: worse } = value;
+      const text = preferenceRow({ row, value: { prompt, chosen: better, rejected: worse } }, file);
+      const { chosenIds, rejectedIds } = tokenizePreference(text, tokenizer);
+      const same = JSON.stringify([chosenIds, rejectedIds]) === JSON.stringify([value.chosen_ids, value.rejected_ids]);
+      expect(value.text_differs).toBe(same ? undefined : true);
+      if (same) alike++;
+    }
+    expect(alike).toBeGreaterThan(0);
+  });
+
+  it("keeps counts and hashes in the store's results, and no rows", async () => {
+    const store = join(scratch, "first/.store");
+    const names = (await readdir(store, { recursive: true })).filter((name) => name.endsWith("result.json"));
+    const kinds = new Set(names.map((name) => name.split("/")[0]));
+    for (const kind of ["answers", "reference", "representations", "preference-training", "supervised-training"]) {
+      expect(kinds).toContain(kind);
+    }
+    for (const name of names) {
+      // What judges keep is theirs to say.
+      if (name.startsWith("judgements")) continue;
+      expect(await readFile(join(store, name), "utf8"), name).not.toContain("[");
+    }
+  });
+
   it("logs one event for every step of every model in training", async () => {
     const events = (await readAllRows(join(folder, "events.jsonl"))).map(({ value }) => value as unknown as EventRow);
     const steps = events.filter((row) => row.event === "step" && row.strategy === "temporal" && row.model === "M2");
@@ -248,6 +286,92 @@ describe("runLoop from a checkpoint", () => {
     const [pair] = await readAllRows(join(folder, "iterations/1/pairs.jsonl"));
     expect(pair?.value.prompt).toEqual([{ role: "user", content: expect.any(String) }]);
   }, 300_000);
+
+  describe("whose template opens an answer that its text does not show", () => {
+    interface Row {
+      id: string;
+      ids: number[];
+      finish_reason: string;
+    }
+    let settings: Settings;
+    let ending: number | undefined;
+
+    beforeAll(async () => {
+      const model = join(scratch, "opening");
+      await cp(join(scratch, "first/run/models/M0"), model, { recursive: true });
+      // As templates that open <think>: what follows the prompt is not what the conversation's own text has there.
+      const opened = chatTemplate.replace(/(add_generation_prompt %}{{ '([^']+)' }})/, "$1{{ '$2' }}");
+      const file = join(model, "tokenizer_config.json");
+      const config = { ...JSON.parse(await readFile(file, "utf8")), chat_template: opened };
+      await rm(file);
+      await writeFile(file, JSON.stringify(config));
+      const prompts = join(scratch, "opening.jsonl");
+      const texts = worldSource(tinySettings())
+        .training(7, 40)
+        .map(({ text }) => JSON.stringify({ prompt: text }));
+      await writeFile(prompts, texts.join("\n"));
+      const tiny = tinySettings();
+      settings = {
+        ...tiny,
+        model,
+        prompts,
+        iterations: 1,
+        strategy: "self-rewarding",
+        baselines: [],
+        sampling: { ...tiny.sampling, maxNewTokens: 6 },
+        judge: { ...tiny.judge, role: "external", model: join(scratch, "first/run/models/M0") },
+        replay: { ...tiny.replay, weight: 0 },
+      };
+      ending = (await Tokenizer.load(model)).eosId ?? undefined;
+    }, 300_000);
+
+    async function run(truncated: "drop" | "keep") {
+      const selection = { ...settings.selection, truncated };
+      const notes: string[] = [];
+      const observer: Observer = { begin() {}, progress() {}, finish() {}, note: (text) => notes.push(text) };
+      const over = { ...settings, selection };
+      const { result, folder } = await runLoop({ config: config(join(scratch, "model"), over, truncated), observer });
+      const read = async <T>(name: string) =>
+        (await readAllRows(join(folder, "iterations/1", name))).map(({ value }) => value as T);
+      const candidates = new Map((await read<Row>("candidates.jsonl")).map((row) => [row.id, row]));
+      const pairs = await read<Record<string, unknown>>("pairs.jsonl");
+      const sides = pairs.flatMap((pair) =>
+        (["chosen", "rejected"] as const).map((side) => {
+          const candidate = candidates.get(pair[`${side}_id`] as string) as Row;
+          return { ids: pair[`${side}_ids`] as number[], candidate };
+        }),
+      );
+      const phase = result.strategies[0]?.iterations[0]?.phases[0];
+      return { phase, pairs, sides, candidates: [...candidates.values()], notes };
+    }
+
+    it("trains on what was sampled all the same, and flags the pairs", async () => {
+      const { phase, pairs, sides, candidates, notes } = await run("drop");
+      expect(pairs.length).toBeGreaterThan(0);
+      expect(pairs.every(({ text_differs }) => text_differs === true)).toBe(true);
+      expect(phase?.textDiffers).toBe(pairs.length);
+      for (const { ids, candidate } of sides) {
+        expect(ids).toEqual(candidate.ids);
+        expect(candidate.finish_reason).toBe("stop");
+        expect(ids.at(-1)).toBe(ending);
+      }
+      const cut = candidates.filter(({ finish_reason }) => finish_reason === "length").length;
+      expect(cut).toBeGreaterThan(0.2 * candidates.length);
+      expect(phase).toMatchObject({ truncated: cut, answers: candidates.length });
+      expect(notes.join()).toContain("were cut off by length and left out of the pairs");
+    }, 300_000);
+
+    it("keeps answers that were cut off without an end token, when told to", async () => {
+      const { sides, notes } = await run("keep");
+      const cut = sides.filter(({ candidate }) => candidate.finish_reason === "length");
+      expect(cut.length).toBeGreaterThan(0);
+      for (const { ids, candidate } of cut) {
+        expect(ids).toEqual(candidate.ids);
+        expect(ids).not.toContain(ending);
+      }
+      expect(notes.join()).not.toContain("left out of the pairs");
+    }, 300_000);
+  });
 
   it("names the row of a prompt that is longer than the context", async () => {
     const prompts = join(scratch, "long.jsonl");

@@ -15,8 +15,8 @@ import type { Settings } from "../settings/settings.ts";
 import { fileSource } from "../sources/files.ts";
 import { worldSource } from "../sources/world.ts";
 import type { RunContext } from "../stages/context.ts";
-import { StrategyEnded } from "../stages/ended.ts";
 import { startModel } from "../stages/start.ts";
+import { StrategyEnded } from "../stages/strategy-ended.ts";
 import { unpackedFolder } from "../stages/unpack.ts";
 import { codeVersion } from "../store/code-version.ts";
 import { lockFolder } from "../store/locks.ts";
@@ -109,7 +109,7 @@ class Run {
     const { model: first, result: start } = await startModel(context);
     const loaded = await host.use(first);
     const result: RunResult = {
-      format: 1,
+      format: 2,
       status: "running",
       codeVersion: code,
       settings: recorded,

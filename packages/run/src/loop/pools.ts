@@ -1,21 +1,27 @@
 import type { Judged } from "@tempora/preferences";
+import type { Conversation, Tokenizer } from "@tempora/text";
 import { judgementColumns, type Response } from "../judges/judge.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { CandidateRow, IterationResult, JudgementRow, LedgerEntry, PoolRole } from "../results/results.ts";
 import { asConversation } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
-import { type Answer, answerStage } from "../stages/answer.ts";
+import { type Answer, type Answers, answerStage } from "../stages/answer.ts";
 import type { Position, RunContext } from "../stages/context.ts";
 import { type JudgeOutcome, judgeStage } from "../stages/judge.ts";
+
+/** A judged answer, as the selection takes it and the files for people hold it. */
+export interface Candidate extends Judged {
+  promptIds: readonly number[];
+  row: CandidateRow;
+}
 
 /** Judged answers of one model to the prompts of an iteration. */
 export interface Pool {
   role: PoolRole;
   model: string;
-  candidates: CandidateRow[];
-  judgements: JudgementRow[];
-  /** [tasks] what the selection works on. */
-  judged: Judged[][];
+  /** The candidates of task after task, read from the store as they are asked for. */
+  byTask(): AsyncGenerator<Candidate[]>;
+  judgements(): AsyncGenerator<JudgementRow>;
   audit: IterationResult["audits"][number];
   ledger: LedgerEntry[];
 }
@@ -41,7 +47,7 @@ export async function makePool(context: RunContext, plan: PoolPlan): Promise<Poo
     position,
   });
   const label = `candidates of ${model.name}`;
-  const distinct = distinctResponses(tasks, answers.byTask);
+  const distinct = await distinctResponses(tasks, answers);
   const outcome = await judgeStage(context, {
     judge,
     responses: distinct.responses,
@@ -51,26 +57,6 @@ export async function makePool(context: RunContext, plan: PoolPlan): Promise<Poo
     position,
   });
   const { tokenizer } = await context.host.open(model);
-  const candidates = answers.byTask.map((list, task) =>
-    list.map((answer): CandidateRow => {
-      const { id, prompt } = tasks[task] as Task;
-      const response = distinct.indexOf(task, answer.text);
-      return {
-        id: candidateId(model.name, task, answer.sample),
-        prompt_id: id,
-        prompt: asConversation(prompt, tokenizer),
-        role,
-        model: model.name,
-        sample: answer.sample,
-        text: answer.text,
-        tokens: answer.tokens,
-        log_prob: answer.logProb,
-        finish_reason: answer.finishReason,
-        score: response === null ? null : (outcome.scores[response] ?? null),
-        true_score: context.source.trueScore?.(tasks[task] as Task, answer.text) ?? null,
-      };
-    }),
-  );
   const entry = (stage: "generate" | "judge", totals: JudgeOutcome["totals"]): LedgerEntry => ({
     iteration: position.iteration,
     stage,
@@ -80,13 +66,59 @@ export async function makePool(context: RunContext, plan: PoolPlan): Promise<Poo
   return {
     role,
     model: model.name,
-    candidates: candidates.flat(),
-    judgements: await judgementRows(outcome, distinct, model.name),
-    judged: candidates.map((list) =>
-      list.map(({ id, text, score, tokens }) => ({ id, role: model.name, text, score, length: tokens })),
-    ),
+    byTask: () => candidates(context, plan, { answers, tokenizer, scoreOf: scores(distinct, outcome.scores) }),
+    judgements: () => judgementRows(outcome, distinct, model.name),
     audit: { ...outcome.audit, role, model: model.name },
     ledger: [entry("generate", answers.totals), entry("judge", outcome.totals)],
+  };
+}
+
+interface Judgements {
+  answers: Answers;
+  tokenizer: Tokenizer;
+  scoreOf(task: number, sample: number): number | null;
+}
+
+async function* candidates(
+  context: RunContext,
+  { model, tasks, role }: PoolPlan,
+  { answers, tokenizer, scoreOf }: Judgements,
+): AsyncGenerator<Candidate[]> {
+  let index = 0;
+  for await (const { promptIds, answers: own } of answers.byTask()) {
+    const task = tasks[index++] as Task;
+    const prompt = asConversation(task.prompt, tokenizer);
+    yield own.map((answer): Candidate => {
+      const score = scoreOf(answer.task, answer.sample);
+      const { text, ids, finishReason } = answer;
+      const row = {
+        ...candidateRow(task.id, prompt, answer, model.name),
+        role,
+        score,
+        true_score: context.source.trueScore?.(task, text) ?? null,
+      };
+      return { promptIds, row, text, score, length: ids.length, truncated: finishReason === "length" };
+    });
+  }
+}
+
+function candidateRow(
+  promptId: string,
+  prompt: Conversation,
+  answer: Answer,
+  model: string,
+): Omit<CandidateRow, "role" | "score" | "true_score"> {
+  return {
+    id: candidateId(model, answer.task, answer.sample),
+    prompt_id: promptId,
+    prompt,
+    model,
+    sample: answer.sample,
+    text: answer.text,
+    ids: answer.ids,
+    tokens: answer.ids.length,
+    log_prob: answer.logProb,
+    finish_reason: answer.finishReason,
   };
 }
 
@@ -99,41 +131,54 @@ interface DistinctResponses {
   /** Task and sample of the first answer with each response's text. */
   first: { task: number; sample: number }[];
   /** Index of the response that an answer is an instance of; null for an empty one. */
-  indexOf(task: number, text: string): number | null;
+  indexOf(task: number, sample: number): number | null;
 }
 
 /** Equal answers to a prompt are one response: they are judged once and share the score. */
-export function distinctResponses(tasks: readonly Task[], byTask: readonly (readonly Answer[])[]): DistinctResponses {
+export async function distinctResponses(
+  tasks: readonly Task[],
+  answers: { byTask(): AsyncIterable<{ answers: readonly Answer[] }> | Iterable<{ answers: readonly Answer[] }> },
+): Promise<DistinctResponses> {
   const responses: Response[] = [];
   const first: DistinctResponses["first"] = [];
-  const indices = byTask.map(() => new Map<string, number>());
-  byTask.forEach((answers, task) => {
-    const { id, text: promptText, prompt, columns, where } = tasks[task] as Task;
-    for (const { text, sample } of answers) {
-      if (text.trim() === "" || indices[task]?.has(text)) continue;
-      indices[task]?.set(text, responses.length);
-      responses.push({ promptId: id, prompt, promptText, text, columns, ...(where === undefined ? {} : { where }) });
+  const indices: (number | null)[][] = [];
+  for await (const { answers: own } of answers.byTask()) {
+    const { id, text: promptText, prompt, columns, where } = tasks[indices.length] as Task;
+    const shared = { promptId: id, prompt, promptText, columns, ...(where === undefined ? {} : { where }) };
+    const byText = new Map<string, number>();
+    const list = own.map(({ task, sample, text }) => {
+      if (text.trim() === "") return null;
+      const known = byText.get(text);
+      if (known !== undefined) return known;
+      byText.set(text, responses.length);
       first.push({ task, sample });
-    }
-  });
-  return { responses, first, indexOf: (task, text) => indices[task]?.get(text) ?? null };
+      return responses.push({ ...shared, text }) - 1;
+    });
+    indices.push(list);
+  }
+  return { responses, first, indexOf: (task, sample) => indices[task]?.[sample] ?? null };
 }
 
-async function judgementRows(
+function scores(distinct: DistinctResponses, list: readonly (number | null)[]): Judgements["scoreOf"] {
+  return (task, sample) => {
+    const response = distinct.indexOf(task, sample);
+    return response === null ? null : (list[response] ?? null);
+  };
+}
+
+async function* judgementRows(
   outcome: JudgeOutcome,
   distinct: DistinctResponses,
   model: string,
-): Promise<JudgementRow[]> {
-  const rows: JudgementRow[] = [];
+): AsyncGenerator<JudgementRow> {
   for await (const judgement of outcome.judgements()) {
     const { response } = judgement;
     const first = distinct.first[response] as { task: number; sample: number };
-    rows.push({
+    yield {
       prompt_id: (distinct.responses[response] as Response).promptId,
       candidate_id: candidateId(model, first.task, first.sample),
       judge: outcome.judge,
       ...judgementColumns(judgement),
-    });
+    };
   }
-  return rows;
 }

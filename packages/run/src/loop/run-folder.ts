@@ -3,10 +3,10 @@ import { copyFile, link, mkdir, readFile, realpath, rename, rm } from "node:fs/p
 import { basename, join } from "node:path";
 import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
 import { openCheckpoint } from "@tempora/models";
+import { strategyNames } from "@tempora/preferences";
 import { writeJson } from "@tempora/text";
 import type { RunResult } from "../results/results.ts";
 import { judgeTemplateFile } from "../settings/judge-template.ts";
-import { strategyNames } from "../settings/settings.ts";
 import { makeFolder } from "../store/store.ts";
 
 /** Everything that a run writes into its folder: what is removed when other settings take its place. */

@@ -14,7 +14,9 @@
  */
 
 import type { Interval, JudgementAudit, Role } from "@tempora/preferences";
+import type { Conversation } from "@tempora/text";
 import type { Metrics } from "@tempora/training";
+import type { PairColumns } from "./pair-columns.ts";
 
 /** A mean with its 95 % interval over `count` values; the ends are null below two values. */
 export type Estimate = Interval;
@@ -22,22 +24,18 @@ export type Estimate = Interval;
 /** past: M0; current: the model of this iteration; future: trained from it in phase 1. */
 export type PoolRole = Role;
 
-export interface Message {
-  role: string;
-  content: string;
-}
-
 /** One sampled answer. `id` is unique within its iteration. */
 export interface CandidateRow {
   id: string;
   prompt_id: string;
-  prompt: string | Message[];
+  prompt: Conversation;
   role: PoolRole;
   /** "M0", "M1", ... or "F1", "F2", ... for the future model of an iteration. */
   model: string;
   sample: number;
   text: string;
-  /** New tokens, the end token included. */
+  /** What was sampled, the end token included where there was one; `text` is what it spells. */
+  ids: number[];
   tokens: number;
   /** Summed log-prob of the new tokens under the sampling model, at temperature 1. */
   log_prob: number;
@@ -73,16 +71,13 @@ export interface JudgementRow extends JudgementColumns {
   judge: string;
 }
 
-/** TRL's columns first: TRL trains on this file as it is. */
-export interface PairRow {
-  prompt: string | Message[];
-  chosen: string | Message[];
-  rejected: string | Message[];
+/**
+ * TRL's columns first: TRL trains on this file as it is, from the text. Tempora trains on the ids, which are what the
+ * models read and wrote.
+ */
+export interface PairRow extends PairColumns {
   prompt_id: string;
   iteration: number;
-  phase: number;
-  chosen_score: number;
-  rejected_score: number;
   chosen_role: PoolRole;
   rejected_role: PoolRole;
   chosen_model: string;
@@ -96,7 +91,7 @@ export interface PairRow {
 /** One held-out answer of one model. */
 export interface AnswerRow {
   prompt_id: string;
-  prompt: string | Message[];
+  prompt: Conversation;
   text: string;
   tokens: number;
   finish_reason: "stop" | "length";
@@ -157,6 +152,12 @@ export interface PhaseResult {
   pairs: number;
   /** Prompts without a pair, by reason ("tie", "no-scores", ...). */
   dropped: Record<string, number>;
+  /** Answers in the pools that it reads. */
+  answers: number;
+  /** Those of them that were cut off by length: left out of the pairs, unless the settings keep them. */
+  truncated: number;
+  /** Pairs whose text does not give the ids again that they are trained on. */
+  textDiffers: number;
   chosenRoles: Partial<Record<PoolRole, number>>;
   rejectedRoles: Partial<Record<PoolRole, number>>;
   /** Score of chosen minus score of rejected, by the judge. */
@@ -232,7 +233,7 @@ export interface StartResult {
 }
 
 export interface RunResult {
-  format: 1;
+  format: 2;
   status: "running" | "finished";
   /** Hash of the sources that decide the outputs. */
   codeVersion: string;

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { JsonlLog, withoutEnd } from "@tempora/text";
+import type { GenerationProgress } from "@tempora/engine";
+import { withoutEnd } from "@tempora/text";
 import { prefixForest } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { Meter } from "../results/ledger.ts";
@@ -21,9 +22,13 @@ export interface Sampled {
   /** Index of the request. */
   request: number;
   sample: number;
+  /** Without the end token. */
   text: string;
+  /** With the end token, where one was sampled. */
   ids: number[];
-  logProb: number;
+  /** Of each id under the model itself: temperature 1, nothing cut off. */
+  logProbs: number[];
+  /** "length": the tokens allowed, or the model's context, were used up. */
   finishReason: "stop" | "length";
 }
 
@@ -31,6 +36,9 @@ export interface SamplingOptions {
   sampling: Settings["sampling"];
   limits: Settings["generation"];
   seed: number;
+  /** Texts that end a completion with the token that completes them. */
+  stop?: readonly string[];
+  onProgress?: ((progress: GenerationProgress) => void) | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -51,12 +59,19 @@ export async function* sample(
     const { key, samples } = requests[index] as SamplingRequest;
     return { node: leaves[index] as number, samples, key: numberOf(key) };
   });
+  const { sampling, limits, stop = [], seed, onProgress, signal } = options;
   const completions = engine.generateForest(forest, ends, {
-    ...options.sampling,
-    ...options.limits,
+    temperature: sampling.temperature,
+    topP: sampling.topP,
+    topK: sampling.topK,
+    maxNewTokens: sampling.maxNewTokens,
+    maxRows: limits.maxRows,
+    maxCacheTokens: limits.maxCacheTokens,
     endTokens,
-    seed: options.seed,
-    signal: options.signal,
+    ...(stop.length === 0 ? {} : { stop: { strings: stop, decode: (ids) => tokenizer.decode(ids) } }),
+    seed,
+    onProgress,
+    signal,
   });
   for await (const completion of completions) {
     yield {
@@ -64,7 +79,7 @@ export async function* sample(
       sample: completion.sample,
       text: tokenizer.decode(withoutEnd(completion.ids, endTokens)),
       ids: completion.ids,
-      logProb: completion.logProbs.reduce((sum, logProb) => sum + logProb, 0),
+      logProbs: completion.logProbs,
       finishReason: completion.finishReason,
     };
   }
@@ -78,43 +93,4 @@ export function meterPrompts(meter: Meter, requests: readonly SamplingRequest[])
 /** 48 bits of a hash: exact in a double. */
 function numberOf(key: string): number {
   return createHash("sha256").update(key).digest().readUIntBE(0, 6);
-}
-
-/**
- * A log that takes rows one by one and writes them some at a time: what a kill may lose is computed again. The rows
- * found at the start are those of earlier attempts.
- */
-export class BufferedLog<T> {
-  #pending: T[] = [];
-
-  private constructor(
-    readonly log: JsonlLog<T>,
-    readonly rows: readonly T[],
-  ) {}
-
-  static async open<T>(file: string): Promise<BufferedLog<T>> {
-    const rows: T[] = [];
-    return new BufferedLog(await JsonlLog.open<T>(file, ({ value }) => rows.push(value)), rows);
-  }
-
-  async add(row: T): Promise<void> {
-    this.#pending.push(row);
-    if (this.#pending.length >= 64) await this.flush();
-  }
-
-  async flush(): Promise<void> {
-    if (this.#pending.length === 0) return;
-    const rows = this.#pending;
-    this.#pending = [];
-    await this.log.append(rows);
-  }
-
-  /** Writes what is pending, also after a failure: it is good work. */
-  async close(): Promise<void> {
-    try {
-      await this.flush();
-    } finally {
-      await this.log.close();
-    }
-  }
 }

@@ -1,3 +1,4 @@
+import { defaultCollapseLimits } from "@tempora/preferences";
 import type { Conversation } from "@tempora/text";
 import { z } from "zod";
 import { judgeTemplateSchema } from "./judge-template.ts";
@@ -121,5 +122,5 @@ export const paperJudge: JudgeSettings = {
   template: null,
   secondTemplate: null,
   heldBack: 1,
-  limits: { minJudgements: 20, maxFailureRate: 0.5, minVariance: 0.01, maxEqualShare: 0.98, maxTieRate: 0.95 },
+  limits: defaultCollapseLimits,
 };

@@ -1,4 +1,5 @@
 import { lossTypes } from "@tempora/engine";
+import { strategyNames } from "@tempora/preferences";
 import { schedulers } from "@tempora/training";
 import { z } from "zod";
 import { judgeSettings, paperJudge } from "./judge-settings.ts";
@@ -27,8 +28,6 @@ const training = z.strictObject({
   gradientCheckpointing: z.boolean(),
 });
 
-export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
-
 /** Every setting of a run, complete. `TemporaConfig` is the same with every field optional. */
 export const settingsSchema = z.strictObject({
   /** Path of the checkpoint that is M0, or its name on the hub; null: the embedded world, whose M0 the run trains. */
@@ -54,6 +53,8 @@ export const settingsSchema = z.strictObject({
     minimumGap: amount,
     /** Meta-Rewarding's length control; null: off. */
     lengthControl: z.strictObject({ rho: share }).nullable(),
+    /** Answers whose length was used up: left out of the pairs, or kept, without an end token that they never had. */
+    truncated: z.enum(["drop", "keep"]),
   }),
   loss: z.strictObject({
     terms: z.array(z.strictObject({ type: z.enum(lossTypes), weight: z.number() })).min(1),
@@ -137,7 +138,7 @@ export const paperSettings: Settings = {
   candidates: 7,
   sampling: { temperature: 0.7, topP: 0.9, topK: 0, maxNewTokens: 512 },
   judge: paperJudge,
-  selection: { minimumGap: 0, lengthControl: null },
+  selection: { minimumGap: 0, lengthControl: null, truncated: "drop" },
   loss: {
     terms: [{ type: "sigmoid", weight: 1 }],
     beta: 0.1,

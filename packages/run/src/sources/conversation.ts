@@ -1,7 +1,8 @@
 import { setImmediate } from "node:timers/promises";
+import { TemporaError } from "@tempora/errors";
 import type { Conversation, Tokenizer } from "@tempora/text";
-import { asCompletion, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "@tempora/text";
-import type { PairIds, SupervisedRow } from "@tempora/training";
+import { asCompletion, tokenizeCompletion, tokenizePrompt } from "@tempora/text";
+import type { SupervisedRow } from "@tempora/training";
 import type { Example, Task } from "./source.ts";
 
 /** Where a row of the run's own making stands, for messages. */
@@ -55,17 +56,37 @@ export async function manyExampleIds(
   return rows;
 }
 
+/** An answer as it was sampled, and as text. */
+export interface SampledText {
+  promptIds: readonly number[];
+  ids: readonly number[];
+  text: string;
+  /** Whether its last id is the token that ends it. */
+  ended: boolean;
+}
+
 /**
- * Token ids of a pair, exactly as TRL makes them from pairs.jsonl. An answer that ended at the context's edge has no room
- * for its end token: it is cut there, as TRL cuts it.
+ * Whether who trains on the text, through chat template and tokenizer, trains on the ids that were sampled. What a
+ * template writes after the token that ends an answer is not counted: it is no part of the answer.
  */
-export function pairIds(
-  pair: { prompt: Conversation; chosen: Conversation; rejected: Conversation },
-  row: number,
-  file: string,
+export function textGivesIds(
+  asked: { prompt: Conversation; variables?: Record<string, unknown> },
+  answer: SampledText,
   tokenizer: Tokenizer,
-  maxLength: number,
-): PairIds {
-  const ids = tokenizePreference({ file, row, ...pair }, tokenizer, { maxLength, truncate: true });
-  return { ...ids, where: { file, row } };
+): boolean {
+  const row = { ...asked, file: ownFile, row: 0, completion: asCompletion(asked.prompt, answer.text) };
+  try {
+    const { promptIds, completionIds } = tokenizeCompletion(row, tokenizer);
+    if (!equalIds(promptIds, answer.promptIds)) return false;
+    const own = answer.ended ? completionIds.slice(0, answer.ids.length) : completionIds;
+    return equalIds(own, answer.ids);
+  } catch (error) {
+    // A text that gives no ids at all, as an empty one, gives other ids.
+    if (error instanceof TemporaError) return false;
+    throw error;
+  }
+}
+
+function equalIds(one: readonly number[], other: readonly number[]): boolean {
+  return one.length === other.length && one.every((id, k) => other[k] === id);
 }

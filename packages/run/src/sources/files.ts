@@ -18,7 +18,7 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
   const data = (await Promise.all(settings.start.data.map(readExamples))).flat();
   const replay =
     settings.replay.weight > 0 && settings.replay.data !== null ? await readExamples(settings.replay.data) : [];
-  const told = new Set<number>();
+  const noted = new Set<number>();
   return {
     identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
     start: {
@@ -37,8 +37,8 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
     replay,
     training: (iteration, count) => {
       const chunk = chunkSize(training.length, settings, count);
-      if ((iteration + 1) * chunk > training.length && !told.has(iteration)) {
-        told.add(iteration);
+      if ((iteration + 1) * chunk > training.length && !noted.has(iteration)) {
+        noted.add(iteration);
         note(`Iteration ${iteration + 1} uses prompts again: ${prompts} has ${training.length} for training.`);
       }
       return Array.from({ length: chunk }, (_, k) => training[(iteration * chunk + k) % training.length] as Task);

@@ -1,14 +1,15 @@
-import { join } from "node:path";
-import { hashJson } from "@tempora/errors";
+import { canonical, type Json } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
-import { BufferedLog, meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
+import { meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
 import type { Settings } from "../settings/settings.ts";
 import { promptIds } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
+import { ContentHash } from "../store/content-hash.ts";
+import { RowLog, type SealedRows, sealedRows } from "../store/row-log.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 
 /** One sampled answer, as the store keeps it. */
@@ -16,10 +17,25 @@ export interface Answer {
   /** Index into the tasks. */
   task: number;
   sample: number;
+  /** For people and judges. What was sampled are the ids. */
   text: string;
-  tokens: number;
+  /** With the end token, where one was sampled. */
+  ids: number[];
+  /** Summed over the ids. */
   logProb: number;
   finishReason: "stop" | "length";
+}
+
+/** What the model read of one task, as the store keeps it. */
+interface Asked {
+  task: number;
+  ids: number[];
+}
+
+/** All answers to one task, in the order of the samples. */
+export interface AnsweredTask {
+  promptIds: number[];
+  answers: Answer[];
 }
 
 export interface AnswerPlan {
@@ -33,8 +49,14 @@ export interface AnswerPlan {
 }
 
 export interface Answers {
-  /** [tasks][samples] */
-  byTask: Answer[][];
+  /** Task after task, read from the store as it is asked for. */
+  byTask(): AsyncGenerator<AnsweredTask>;
+  totals: LedgerTotals;
+}
+
+interface AnsweredStage {
+  prompts: SealedRows;
+  answers: SealedRows;
   totals: LedgerTotals;
 }
 
@@ -43,35 +65,37 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
   const { model, tasks, samples } = plan;
   const { settings } = context;
   const seed = deriveSeed(settings.seed, plan.purpose, model.hash);
-  const { result } = await runStage(context, {
+  const { result, folder } = await runStage<AnsweredStage>(context, {
     kind: "answers",
     label: `${plan.purpose === "candidates" ? "candidates" : "held-out answers"} of ${model.name}`,
     total: tasks.length * samples,
     unit: "answers",
     position: plan.position,
-    inputs: {
-      model: model.hash,
-      tasks: hashJson(tasks.map(({ id, prompt }) => [id, hashJson(prompt as never)])),
-      samples,
-      sampling: plan.sampling,
-      seed,
-    },
-    compute: async (folder, progress) => {
+    inputs: { model: model.hash, tasks: hashTasks(tasks), samples, sampling: plan.sampling, seed },
+    compute: async (stage, progress) => {
       const loaded = await context.host.use(model);
       const requests = answerRequests(loaded, tasks, samples);
-      const log = await BufferedLog.open<Answer>(join(folder, "answers.jsonl"));
+      const prompts = await logPrompts(stage, requests);
+      const log = await RowLog.open<Answer>(stage, "answers", {
+        place: ({ task, sample: number }) => task * samples + number,
+      });
       try {
         await fillIn(context, plan, { loaded, requests, log, seed, progress });
       } finally {
         await log.close();
       }
-      const answers = [...log.rows].sort((a, b) => a.task - b.task || a.sample - b.sample);
-      return { answers, totals: meterAnswers(loaded, requests, answers) };
+      const answers = await log.seal();
+      const totals = await meterAnswers(loaded, requests, sealedRows<Answer>(stage, "answers", answers));
+      return { prompts, answers, totals };
     },
   });
-  const byTask: Answer[][] = tasks.map(() => []);
-  for (const answer of result.answers) byTask[answer.task]?.push(answer);
-  return { byTask, totals: result.totals };
+  return { byTask: () => answeredTasks(folder, result, samples), totals: result.totals };
+}
+
+function hashTasks(tasks: readonly Task[]): string {
+  const hash = new ContentHash();
+  for (const { id, prompt } of tasks) hash.text(id).text(canonical(prompt as unknown as Json));
+  return hash.digest();
 }
 
 function answerRequests(loaded: LoadedModel, tasks: readonly Task[], samples: number): SamplingRequest[] {
@@ -83,48 +107,72 @@ function answerRequests(loaded: LoadedModel, tasks: readonly Task[], samples: nu
   }));
 }
 
+async function logPrompts(stage: string, requests: readonly SamplingRequest[]): Promise<SealedRows> {
+  const log = await RowLog.open<Asked>(stage, "prompts", { place: ({ task }) => task });
+  try {
+    for (const [task, { ids }] of requests.entries()) await log.add({ task, ids: [...ids] });
+  } finally {
+    await log.close();
+  }
+  return log.seal();
+}
+
 interface FillIn {
   loaded: LoadedModel;
   requests: readonly SamplingRequest[];
-  log: BufferedLog<Answer>;
+  log: RowLog<Answer>;
   seed: number;
   progress(done: number, extra?: Record<string, number>): void;
 }
 
 /** Samples what the log does not have yet. A prompt that lacks one sample gets all of its samples again. */
 async function fillIn(context: RunContext, plan: AnswerPlan, work: FillIn): Promise<void> {
-  const have = new Set(work.log.rows.map(({ task, sample }) => `${task}:${sample}`));
+  const { log } = work;
   const samples = Array.from({ length: plan.samples }, (_, k) => k);
   const requests = work.requests.map((request, task) =>
-    samples.every((k) => have.has(`${task}:${k}`)) ? { ...request, samples: 0 } : request,
+    samples.every((k) => log.has(task * plan.samples + k)) ? { ...request, samples: 0 } : request,
   );
-  let done = have.size;
   let newTokens = 0;
   const begun = performance.now();
-  work.progress(done);
+  work.progress(log.count);
   const sampled = sample(work.loaded, requests, {
     sampling: plan.sampling,
     limits: context.settings.generation,
     seed: work.seed,
     signal: context.signal,
   });
-  for await (const { request: task, sample: number, text, ids, logProb, finishReason } of sampled) {
+  for await (const { request: task, sample: number, text, ids, logProbs, finishReason } of sampled) {
     newTokens += ids.length;
-    if (have.has(`${task}:${number}`)) continue;
-    await work.log.add({ task, sample: number, text, tokens: ids.length, logProb, finishReason });
-    work.progress(++done, { "tokens/s": (1000 * newTokens) / (performance.now() - begun) });
+    const logProb = logProbs.reduce((sum, value) => sum + value, 0);
+    if (!(await log.add({ task, sample: number, text, ids, logProb, finishReason }))) continue;
+    work.progress(log.count, { "tokens/s": (1000 * newTokens) / (performance.now() - begun) });
   }
 }
 
-function meterAnswers(
+async function meterAnswers(
   loaded: LoadedModel,
   requests: readonly SamplingRequest[],
-  answers: readonly Answer[],
-): LedgerTotals {
+  answers: AsyncIterable<Answer>,
+): Promise<LedgerTotals> {
   const meter = new Meter(loaded.checkpoint.config);
   meterPrompts(meter, requests);
-  for (const { task, tokens } of answers) {
-    meter.generated((requests[task] as SamplingRequest).ids.length, tokens, "answer");
+  for await (const { task, ids } of answers) {
+    meter.generated((requests[task] as SamplingRequest).ids.length, ids.length, "answer");
   }
   return meter.totals;
+}
+
+async function* answeredTasks(folder: string, result: AnsweredStage, samples: number): AsyncGenerator<AnsweredTask> {
+  const answers = sealedRows<Answer>(folder, "answers", result.answers);
+  try {
+    for await (const { ids } of sealedRows<Asked>(folder, "prompts", result.prompts)) {
+      const own: Answer[] = [];
+      while (own.length < samples) own.push((await answers.next()).value as Answer);
+      yield { promptIds: ids, answers: own };
+    }
+    // Read to its end, the log is checked against what was sealed.
+    await answers.next();
+  } finally {
+    await answers.return(undefined);
+  }
 }

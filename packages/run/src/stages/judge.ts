@@ -13,7 +13,7 @@ import { refuseCollapsed, verdictsOf } from "../judges/verdicts.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { JudgeAudit, LedgerTotals } from "../results/results.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
-import { StrategyEnded } from "./ended.ts";
+import { StrategyEnded } from "./strategy-ended.ts";
 
 export interface JudgePlan {
   /** Whose weights judge, where the judge is a model of the run. */

@@ -97,8 +97,7 @@ async function trainNew(context: RunContext, start: Extract<Start, { kind: "new"
 }
 
 function started(outcome: Awaited<ReturnType<typeof supervisedStage>>, parameters: number): Started {
-  const { model, stage, metrics } = outcome;
-  const last = metrics.slice(-Math.max(1, Math.floor(metrics.length / 20)));
+  const { model, stage, finalLoss } = outcome;
   return {
     model,
     result: {
@@ -108,7 +107,7 @@ function started(outcome: Awaited<ReturnType<typeof supervisedStage>>, parameter
       steps: stage.steps,
       tokens: stage.tokens,
       flops: stage.totals.flops,
-      finalLoss: last.reduce((sum, { loss }) => sum + loss, 0) / last.length,
+      finalLoss,
     },
   };
 }

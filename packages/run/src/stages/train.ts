@@ -1,16 +1,12 @@
 import { join } from "node:path";
 import type { DType, Engine, ModelConfig, PreferenceLoss } from "@tempora/engine";
-import type { FileReader } from "@tempora/errors";
-import { hashJson, type Json } from "@tempora/errors";
+import type { FileReader, Json } from "@tempora/errors";
 import { checkpointHash, saveCheckpoint } from "@tempora/models";
-import { readAllRows, writeJsonl } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
 import {
   deriveSeed,
-  type PairIds,
   type ReferenceSums,
   type SupervisedRow,
-  scoreReferences,
   trainPreferences,
   trainSupervised,
 } from "@tempora/training";
@@ -20,54 +16,28 @@ import type { LedgerTotals, TrainingResult } from "../results/results.ts";
 import { judgeTemplateFile, templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
+import { ContentHash } from "../store/content-hash.ts";
+import { type SealedRows, sealedRows } from "../store/row-log.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
+import type { PairSet } from "./pair-set.ts";
+import { type References, trainingSeed } from "./reference.ts";
 import { TrainingState } from "./training-state.ts";
 
-/** What a training stage keeps in the store beside model/ and metrics.jsonl. */
+/** What a training stage keeps in the store beside model/. */
 export interface TrainedStage {
   hash: string;
   steps: number;
   tokens: number;
   totals: LedgerTotals;
-}
-
-/** Reference log-probs of pairs under a model: one scoring pass, kept under the hash of model and pairs. */
-export async function referenceStage(
-  context: RunContext,
-  plan: { model: ModelRef; pairs: readonly PairIds[]; position: Position },
-): Promise<{ sums: ReferenceSums[]; totals: LedgerTotals }> {
-  const { model, pairs } = plan;
-  const { maxTokens, batchPairs, shuffle } = context.settings.training;
-  const options = { maxTokens, batchPairs, shuffle, seed: trainingSeed(context, plan.position) };
-  const { result } = await runStage(context, {
-    kind: "reference",
-    label: `reference log-probs of ${model.name}`,
-    total: pairs.length,
-    unit: "pairs",
-    position: plan.position,
-    inputs: { model: model.hash, pairs: hashPairs(pairs), options },
-    compute: async (_folder, progress) => {
-      const { engine } = await context.host.use(model);
-      const meter = new Meter(engine.config);
-      const sums = await scoreReferences({
-        engine,
-        rows: pairs,
-        options,
-        onProgress: (done) => progress(done),
-        onForest: (forest) => meter.score(forest),
-        signal: context.signal,
-      });
-      return { sums, totals: meter.totals };
-    },
-  });
-  return result;
+  metrics: SealedRows;
 }
 
 export interface PreferencePlan {
   start: ModelRef;
   /** Name of the trained model. */
   name: string;
-  pairs: readonly (PairIds & { reference: ReferenceSums })[];
+  pairs: PairSet;
+  reference: References;
   phase: number;
   position: Position;
 }
@@ -76,11 +46,6 @@ export interface TrainedModel {
   model: ModelRef;
   training: TrainingResult;
   totals: LedgerTotals;
-}
-
-/** Equal for all strategies, so that what they train on equal pairs is one stage. */
-function trainingSeed(context: RunContext, position: Position): number {
-  return deriveSeed(context.settings.seed, "training", position.iteration);
 }
 
 /** The settings' loss with its supervised term. */
@@ -92,7 +57,7 @@ export function fullLoss(loss: Settings["loss"]): PreferenceLoss {
 
 /** Trains a model on pairs. An interrupted stage starts again from its start model: the result is the same. */
 export async function preferenceStage(context: RunContext, plan: PreferencePlan): Promise<TrainedModel> {
-  const { start, pairs } = plan;
+  const { start, pairs, reference } = plan;
   const { settings, host, source } = context;
   const loss = fullLoss(settings.loss);
   const seed = trainingSeed(context, plan.position);
@@ -103,13 +68,13 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const { result, folder, reused } = await runStage<TrainedStage>(context, {
     kind: "preference-training",
     label: `training ${plan.name} from ${start.name}`,
-    total: Math.ceil(pairs.length / settings.training.batchPairs) * settings.training.epochs,
+    total: Math.ceil(pairs.list.length / settings.training.batchPairs) * settings.training.epochs,
     unit: "steps",
     position: plan.position,
     inputs: {
       start: start.hash,
-      pairs: hashPairs(pairs),
-      references: hashJson(pairs.map(({ reference }) => [reference.chosen, reference.rejected])),
+      pairs: pairs.hash,
+      references: reference.hash,
       training: { ...settings.training, seed },
       loss: loss as unknown as Json,
       replay: replayed ? { rows: hashRows(replay), perStep, weight } : null,
@@ -118,26 +83,26 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
     },
     compute: async (stage, progress) => {
       const { engine } = await host.useForTraining(start);
-      const state = await TrainingState.open(stage, settings.saveStateSeconds);
+      await using state = await TrainingState.open(stage, settings.saveStateSeconds);
       const meter = new Meter(engine.config, state.totals);
       replayEvents(context, plan, state);
       const summary = await trainPreferences({
         engine,
-        rows: pairs,
+        rows: pairs.list.map((pair, k) => ({ ...pair, reference: reference.sums[k] as ReferenceSums })),
         options: {
           ...settings.training,
           seed,
           loss,
           ...(replayed ? { replay: { rows: replay, perStep, weight } } : {}),
         },
-        onMetrics: (row) => watch(context, plan, row, progress),
+        onMetrics: (row) => watch(context, plan, { row, state, progress }),
         onForest: (forest) => meter.train(forest, settings.training.gradientCheckpointing),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
         signal: context.signal,
       });
       const { config, raw } = checkpoint;
-      return keep(context, stage, {
+      return saveTrained(context, stage, {
         engine,
         config,
         raw,
@@ -148,11 +113,9 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       });
     },
   });
-  const metrics = await readMetrics(join(folder, "metrics.jsonl"));
-  if (reused) for (const row of metrics) context.events.append({ event: "step", ...origin(plan), ...row });
   return {
     model: { name: plan.name, folder: join(folder, "model"), hash: result.hash },
-    training: summarize(metrics, result),
+    training: summarize(await readMetrics(context, plan, { folder, result, reused }, 1 / 4), result),
     totals: result.totals,
   };
 }
@@ -179,7 +142,7 @@ export interface SupervisedPlan {
 export async function supervisedStage(
   context: RunContext,
   plan: SupervisedPlan,
-): Promise<{ model: ModelRef; metrics: Metrics[]; stage: TrainedStage }> {
+): Promise<{ model: ModelRef; finalLoss: number; stage: TrainedStage }> {
   const { settings, source } = context;
   const options = { ...settings.start.training, seed: deriveSeed(settings.seed, "start") };
   const position = { strategy: null, iteration: 0 };
@@ -197,26 +160,26 @@ export async function supervisedStage(
     compute: async (stage, progress) => {
       const begun = await plan.begin();
       const { engine } = begun;
-      const state = await TrainingState.open(stage, settings.saveStateSeconds);
+      await using state = await TrainingState.open(stage, settings.saveStateSeconds);
       const meter = new Meter(engine.config, state.totals);
       replayEvents(context, { name: plan.name, phase: 0, position }, state);
       const summary = await trainSupervised({
         engine,
         rows: begun.rows,
         options,
-        onMetrics: (row) => watch(context, { name: plan.name, phase: 0, position }, row, progress),
+        onMetrics: (row) => watch(context, { name: plan.name, phase: 0, position }, { row, state, progress }),
         onForest: (forest) => meter.train(forest, options.gradientCheckpointing),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
         signal: context.signal,
       });
-      return keep(context, stage, { ...begun, summary, state, totals: meter.totals });
+      return saveTrained(context, stage, { ...begun, summary, state, totals: meter.totals });
     },
   });
-  const metrics = await readMetrics(join(folder, "metrics.jsonl"));
-  const place = { strategy: null, iteration: 0, phase: 0, model: plan.name };
-  if (reused) for (const row of metrics) context.events.append({ event: "step", ...place, ...row });
-  return { model: { name: plan.name, folder: join(folder, "model"), hash: result.hash }, metrics, stage: result };
+  const place = { name: plan.name, phase: 0, position };
+  const { end } = await readMetrics(context, place, { folder, result, reused }, 1 / 20);
+  const finalLoss = meanOf(end, ({ loss }) => loss);
+  return { model: { name: plan.name, folder: join(folder, "model"), hash: result.hash }, finalLoss, stage: result };
 }
 
 function origin(plan: { name: string; phase: number; position: Position }) {
@@ -232,12 +195,18 @@ function replayEvents(
   for (const row of state.metrics) context.events.append({ event: "step", ...origin(plan), ...row });
 }
 
-function watch(
+interface Step {
+  row: Metrics;
+  state: TrainingState;
+  progress(done: number, extra?: Record<string, number>): void;
+}
+
+async function watch(
   context: RunContext,
   plan: { name: string; phase: number; position: Position },
-  row: Metrics,
-  progress: (done: number, extra?: Record<string, number>) => void,
-): void {
+  { row, state, progress }: Step,
+): Promise<void> {
+  await state.log.add(row);
   context.events.append({ event: "step", ...origin(plan), ...row });
   const margin = row["rewards/margins"];
   progress(row.step, {
@@ -247,7 +216,7 @@ function watch(
   });
 }
 
-interface Kept {
+interface Trained {
   engine: Engine;
   config: ModelConfig;
   raw: Record<string, unknown>;
@@ -259,8 +228,8 @@ interface Kept {
 }
 
 /** Writes the trained model and its metrics, and gives the optimizer's memory back. */
-async function keep(context: RunContext, stage: string, kept: Kept): Promise<TrainedStage> {
-  const { engine, config, raw, companion, files, summary, totals } = kept;
+async function saveTrained(context: RunContext, stage: string, trained: Trained): Promise<TrainedStage> {
+  const { engine, config, raw, companion, files, summary, state, totals } = trained;
   const model = join(stage, "model");
   const dtype: DType = engine.dtype;
   await engine.resetOptimizer();
@@ -272,39 +241,59 @@ async function keep(context: RunContext, stage: string, kept: Kept): Promise<Tra
     ...(companion === undefined ? {} : { companion }),
     files: { ...files, ...templateFile(context) },
   });
-  await writeJsonl(join(stage, "metrics.jsonl"), summary.metrics);
-  await kept.state.remove();
-  return { hash: await checkpointHash(model), steps: summary.steps, tokens: summary.tokens, totals };
+  const metrics = await state.log.seal();
+  await state.remove();
+  return { hash: await checkpointHash(model), steps: summary.steps, tokens: summary.tokens, totals, metrics };
 }
 
-async function readMetrics(file: string): Promise<Metrics[]> {
-  return (await readAllRows(file)).map(({ value }) => value as unknown as Metrics);
+interface MetricsEnds {
+  first: Metrics;
+  /** The last steps: this share of them, at least one. */
+  end: Metrics[];
 }
 
-function hashPairs(pairs: readonly PairIds[]): string {
-  return hashJson(pairs.map(({ promptIds, chosenIds, rejectedIds }) => [promptIds, chosenIds, rejectedIds]));
+/** Reads the metrics of a trained stage; a reused one's become events, as they did when it was trained. */
+async function readMetrics(
+  context: RunContext,
+  plan: { name: string; phase: number; position: Position },
+  { folder, result, reused }: { folder: string; result: TrainedStage; reused: boolean },
+  share: number,
+): Promise<MetricsEnds> {
+  const from = result.metrics.count - Math.max(1, Math.floor(share * result.metrics.count));
+  let first: Metrics | null = null;
+  const end: Metrics[] = [];
+  let index = 0;
+  for await (const row of sealedRows<Metrics>(folder, "metrics", result.metrics)) {
+    if (reused) context.events.append({ event: "step", ...origin(plan), ...row });
+    first ??= row;
+    if (index++ >= from) end.push(row);
+  }
+  return { first: first as Metrics, end };
 }
 
 function hashRows(rows: readonly SupervisedRow[]): string {
-  return hashJson(rows.map(({ promptIds, completionIds }) => [promptIds, completionIds]));
+  const hash = new ContentHash();
+  for (const { promptIds, completionIds } of rows) hash.ids(promptIds).ids(completionIds);
+  return hash.digest();
 }
 
 /** First and last step, and means over the last quarter of the steps. */
-function summarize(metrics: readonly Metrics[], { steps, tokens }: TrainedStage): TrainingResult {
-  const last = metrics.slice(-Math.max(1, Math.floor(metrics.length / 4)));
-  const mean = (value: (row: Metrics) => number | undefined) =>
-    last.reduce((sum, row) => sum + (value(row) ?? 0), 0) / last.length;
+function summarize({ first, end }: MetricsEnds, { steps, tokens }: TrainedStage): TrainingResult {
   return {
     steps,
     tokens,
-    first: metrics[0] as Metrics,
-    last: metrics[metrics.length - 1] as Metrics,
-    finalLoss: mean((row) => row.loss),
-    finalMargin: mean((row) => row["rewards/margins"]),
-    finalAccuracy: mean((row) => row["rewards/accuracies"]),
-    finalDpoWeight: mean((row) => row["tempora/dpo_weight"]),
-    finalGradNorm: mean((row) => row.grad_norm),
+    first,
+    last: end[end.length - 1] as Metrics,
+    finalLoss: meanOf(end, (row) => row.loss),
+    finalMargin: meanOf(end, (row) => row["rewards/margins"]),
+    finalAccuracy: meanOf(end, (row) => row["rewards/accuracies"]),
+    finalDpoWeight: meanOf(end, (row) => row["tempora/dpo_weight"]),
+    finalGradNorm: meanOf(end, (row) => row.grad_norm),
   };
+}
+
+function meanOf(rows: readonly Metrics[], value: (row: Metrics) => number | undefined): number {
+  return rows.reduce((sum, row) => sum + (value(row) ?? 0), 0) / rows.length;
 }
 
 /** The judge's instruction goes with the model that was trained with it. */

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, truncate } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
@@ -27,8 +27,9 @@ async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Met
   }));
   const replay = pairs.slice(0, 5).map(({ promptIds, chosenIds }) => ({ promptIds, completionIds: chosenIds }));
   using engine = await Engine.load(await openCheckpoint(oracle("llama", "policy")), { device: "cpu" });
-  const state = await TrainingState.open(folder, 0);
-  const { metrics } = await trainPreferences({
+  await using state = await TrainingState.open(folder, 0);
+  const metrics = [...state.metrics];
+  await trainPreferences({
     engine,
     rows: pairs.map((pair) => ({ ...pair, reference: { chosen: -100, rejected: -100 } })),
     options: {
@@ -46,6 +47,10 @@ async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Met
       replay: { rows: replay, perStep: 2, weight: 0.5 },
     },
     resume: state.resume(engine),
+    onMetrics: async (row) => {
+      metrics.push(row);
+      await state.log.add(row);
+    },
     onStep: async (progress) => {
       await state.afterStep(engine, progress, noTokens());
       if (progress.step === stopAfter) throw new Error("stopped");
@@ -62,9 +67,22 @@ describe("TrainingState", () => {
     for (const name of await readdir(folder)) await rm(join(folder, name));
     await expect(train(2)).rejects.toThrow("stopped");
     await expect(train(9)).rejects.toThrow("stopped");
-    expect((await readdir(folder)).sort()).toEqual(["state-9.safetensors", "state.json"]);
+    expect((await readdir(folder)).sort()).toEqual(["metrics.jsonl", "state-9.safetensors", "state.json"]);
+    expect(JSON.parse(await readFile(join(folder, "state.json"), "utf8")).progress).toEqual({
+      step: 9,
+      seen: expect.any(Number),
+      computed: expect.any(Number),
+    });
     const resumed = await train(0);
     expect(resumed.metrics).toEqual(whole.metrics);
     expect(resumed.weights.equals(whole.weights)).toBe(true);
+  });
+
+  it("starts again where the metrics of its steps were lost", async () => {
+    await expect(train(2)).rejects.toThrow("stopped");
+    await truncate(join(folder, "metrics.jsonl"), 10);
+    await using state = await TrainingState.open(folder, 0);
+    expect(state.metrics).toEqual([]);
+    expect(state.totals).toBe(null);
   });
 });

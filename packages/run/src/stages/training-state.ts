@@ -7,6 +7,7 @@ import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempo
 import { writeJson } from "@tempora/text";
 import type { Metrics, TrainingProgress } from "@tempora/training";
 import type { LedgerTotals } from "../results/results.ts";
+import { RowLog } from "../store/row-log.ts";
 
 interface Saved {
   progress: TrainingProgress;
@@ -19,10 +20,11 @@ const firstMoment = "first:";
 const secondMoment = "second:";
 
 /**
- * A training's state in its stage folder: weights, AdamW's moments, progress. A killed training that goes on from it gives
- * the bytes of one that was never interrupted. state.json is renamed into place last and names the weights it belongs to.
+ * A training's state in its stage folder: weights, AdamW's moments, progress, and the log of its metrics. A killed training
+ * that goes on from it gives the bytes of one that was never interrupted. state.json is renamed into place last and names
+ * the weights it belongs to.
  */
-export class TrainingState {
+export class TrainingState implements AsyncDisposable {
   readonly #file: string;
   #saved: Saved | null;
   #savedAt = performance.now();
@@ -30,6 +32,9 @@ export class TrainingState {
   private constructor(
     readonly folder: string,
     readonly everySeconds: number,
+    readonly log: RowLog<Metrics>,
+    /** Metrics of the steps that the saved state has behind it. */
+    readonly metrics: readonly Metrics[],
     saved: Saved | null,
   ) {
     this.#file = join(folder, "state.json");
@@ -37,14 +42,18 @@ export class TrainingState {
   }
 
   static async open(folder: string, everySeconds: number): Promise<TrainingState> {
-    const file = join(folder, "state.json");
-    if (!existsSync(file)) return new TrainingState(folder, everySeconds, null);
-    try {
-      const saved = JSON.parse(await readFile(file, "utf8")) as Saved;
-      return new TrainingState(folder, everySeconds, saved);
-    } catch (error) {
-      throw fileError(error, "Cannot read the training's state", file);
-    }
+    const saved = await readState(join(folder, "state.json"));
+    const earlier: Metrics[] = [];
+    const log = await RowLog.open<Metrics>(folder, "metrics", {
+      place: ({ step }) => step,
+      onEarlier: (row) => {
+        if (saved !== null && row.step <= saved.progress.step) earlier.push(row);
+      },
+    });
+    // Steps whose metrics were lost, as by a power cut, are done again.
+    if (saved === null || earlier.length < saved.progress.step)
+      return new TrainingState(folder, everySeconds, log, [], null);
+    return new TrainingState(folder, everySeconds, log, earlier, saved);
   }
 
   /** What the training starts from: the saved state, or nothing. */
@@ -59,18 +68,15 @@ export class TrainingState {
     return this.#saved?.totals ?? null;
   }
 
-  get metrics(): readonly Metrics[] {
-    return this.#saved?.progress.metrics ?? [];
-  }
-
   /** Saves when enough time has passed since the last time. */
   async afterStep(engine: Engine, progress: TrainingProgress, totals: LedgerTotals): Promise<void> {
     if ((performance.now() - this.#savedAt) / 1000 < this.everySeconds) return;
+    await this.log.flush();
     const before = this.#saved;
     const weights = `state-${progress.step}.safetensors`;
     const { steps, parameters } = await engine.optimizerState();
     await writeState(join(this.folder, weights), engine, parameters);
-    this.#saved = { progress, totals: { ...totals }, optimizerSteps: steps, weights };
+    this.#saved = { progress: { ...progress }, totals: { ...totals }, optimizerSteps: steps, weights };
     await writeJson(this.#file, this.#saved);
     if (before !== null && before.weights !== weights) await rm(join(this.folder, before.weights), { force: true });
     this.#savedAt = performance.now();
@@ -82,6 +88,11 @@ export class TrainingState {
     if (this.#saved !== null) await rm(join(this.folder, this.#saved.weights), { force: true });
   }
 
+  /** What the log was told is kept, also when the training was stopped. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.log.close();
+  }
+
   async #restore(engine: Engine, saved: Saved): Promise<void> {
     const file = await readSafetensors(join(this.folder, saved.weights));
     await engine.setParameters(sourceOf(engine, file));
@@ -91,6 +102,15 @@ export class TrainingState {
       parameters.push({ name, first, second: await moments(file, `${secondMoment}${name}`) });
     }
     await engine.setOptimizerState({ steps: saved.optimizerSteps, parameters });
+  }
+}
+
+async function readState(file: string): Promise<Saved | null> {
+  if (!existsSync(file)) return null;
+  try {
+    return JSON.parse(await readFile(file, "utf8")) as Saved;
+  } catch (error) {
+    throw fileError(error, "Cannot read the training's state", file);
   }
 }
 
