@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { editJson, oracle, scratch } from "@tempora/testing";
+import { editJson, oracle, scratch, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { copyModel, editWeights, removeChatTemplate, removeTensor, truncateWeights } from "./support/checkpoints.ts";
 import { tempora } from "./support/cli.ts";
@@ -58,8 +58,8 @@ describe("checkpoints", () => {
       return undefined;
     });
     const text = await fault(scoring(broken, data()));
-    expect(text).toContain("[64, 176]");
-    expect(text).toContain("[176, 64]");
+    expect(text).toContain("[64, 72]");
+    expect(text).toContain("[72, 64]");
     expect(text).toContain("model.layers.0.mlp.up_proj.weight");
   });
 
@@ -162,9 +162,9 @@ describe("rows", () => {
   });
 
   test("ids outside the vocabulary", async () => {
-    const file = rowsFile("outside.jsonl", [{ prompt_ids: [1, 2], chosen_ids: [3], rejected_ids: [512] }]);
+    const file = rowsFile("outside.jsonl", [{ prompt_ids: [1, 2], chosen_ids: [3], rejected_ids: [vocabularySize] }]);
     const text = await fault(scoring(policy, file));
-    expect(text).toContain("512");
+    expect(text).toContain(String(vocabularySize));
     expect(text).toContain("outside.jsonl, row 1, field rejected");
   });
 

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openCheckpoint, saveCheckpoint } from "@tempora/models";
-import { families, oracle, readJson, readLines, scratch } from "@tempora/testing";
+import { families, olderReference, oracle, readJson, readLines, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { tempora, temporaJson } from "./support/cli.ts";
 
@@ -71,7 +71,7 @@ describe.each(families)("%s through the commands", (family) => {
   });
 
   test("a bf16 checkpoint in shards with the older config gives what its values give in one f32 file", async () => {
-    const shards = oracle(family, "reference-bf16-sharded");
+    const shards = olderReference(family);
     const widened = join(folder, `${family}-widened`);
     await widen(shards, oracle(family, "reference"), widened);
     const fromShards = await logProbs(shards, oracle("preference.jsonl"), "--dtype", "f32");

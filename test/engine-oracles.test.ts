@@ -1,6 +1,6 @@
 import { Engine, ForestBuilder, type LossType, preferenceLoss } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
-import { families, oracle } from "@tempora/testing";
+import { families, olderReference, oracle } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import {
   oracleJson,
@@ -21,8 +21,8 @@ interface DpoStep {
 /** `bun run test:gpu` asks the same of a CUDA device. */
 const device = process.env.TEMPORA_TEST_DEVICE === "cuda" ? "cuda" : "cpu";
 
-async function load(family: string, folder: string, dtype: "f32" | "bf16" = "f32"): Promise<Engine> {
-  return Engine.load(await openCheckpoint(oracle(family, folder)), { device, dtype });
+async function load(family: string, which: string): Promise<Engine> {
+  return Engine.load(await openCheckpoint(oracle(family, which)), { device, dtype: "f32" });
 }
 
 function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
@@ -141,7 +141,7 @@ describe.each(families)("%s", (family) => {
   test("reads the sharded bf16 checkpoint in the older config style", async () => {
     const rows = oracleRows<ScoredPair>(`${family}/logprobs.jsonl`).slice(0, 4);
     const { forest, pairs } = pairForest(rows);
-    using engine = await load(family, "reference-bf16-sharded");
+    using engine = await Engine.load(await openCheckpoint(olderReference(family)), { device, dtype: "f32" });
     const { node } = await engine.logProbs(forest);
     rows.forEach((row, i) => {
       const mine = node[pairs[i]?.chosen as number] as number;

@@ -21,6 +21,10 @@ def write_rows(path: Path, rows) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def rounded(values, digits: int = 6) -> list[float]:
     """Numbers as a file keeps them: three digits finer than any tolerance of the tests."""
     return [round(float(value), digits) for value in values]

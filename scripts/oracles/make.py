@@ -9,14 +9,28 @@ import sys
 
 # Each part and the module whose make() writes it.
 PARTS = {
+    "families": "families",
+    "trajectories": "trajectories",
+    "adapters": "adapters",
+    "losses": "losses",
+    "tokenization": "tokenization",
     "tokenizers": "zoo",
 }
+
+
+def disable_progress_bars() -> None:
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def main(wanted: list[str]) -> None:
     unknown = [part for part in wanted if part not in PARTS]
     if unknown:
         sys.exit(f"No part is called {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+    disable_progress_bars()
     for part in wanted or PARTS:
         print(f"oracles: {part}", flush=True)
         importlib.import_module(PARTS[part]).make()

@@ -17,6 +17,7 @@ HARD_TEXTS = [
     "\u200bzero\u200dwidth\u00a0no-break\u3000wide\u2028line\u2029paragraph\u0085",
     "\x00\x01\x07\x1b control \x7f",
     "\ufeffbyte order mark",
+    "after spaces  \ufeffmark, next\u0085 \u0085line, \u180evowel  \x1cseparators\x1f \x1f",
     "1 12 123 1234 12345 1234567890 3.14159 1e-10 -7 +8 ١٢٣ ²³",
     "a1b2c3 x_1 __init__ camelCaseWord SCREAMING_SNAKE kebab-case",
     "def f(x: int) -> int:\n    return x ** 2  # code\n\tif x:\n\t\tpass\n",

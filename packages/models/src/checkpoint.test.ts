@@ -1,12 +1,12 @@
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parameterShapes } from "@tempora/engine/model";
-import { editJson, failure, families, oracle, scratch } from "@tempora/testing";
+import { editJson, failure, families, olderReference, oracle, scratch, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { checkpointHash, openCheckpoint } from "./checkpoint.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { type NamedTensor, writeSafetensors } from "./safetensors-writer.ts";
-import { copyOracle } from "./testing.ts";
+import { copyFolder, copyOracle } from "./testing.ts";
 
 /** Every tensor of a single-file checkpoint, in memory. */
 async function tensorsOf(folder: string): Promise<NamedTensor[]> {
@@ -36,13 +36,13 @@ const vector = (name: string, length: number): NamedTensor => ({
 
 describe("oracle checkpoints", () => {
   test.each(families)("%s: policy, reference and its bf16 shards open with every parameter", async (family) => {
-    for (const [which, dtype] of [
-      ["policy", "f32"],
-      ["reference", "f32"],
-      ["reference-bf16-sharded", "bf16"],
+    for (const [folder, dtype] of [
+      [oracle(family, "policy"), "f32"],
+      [oracle(family, "reference"), "f32"],
+      [olderReference(family), "bf16"],
     ] as const) {
-      const checkpoint = await openCheckpoint(oracle(family, which));
-      expect(checkpoint).toMatchObject({ dtype, endTokens: [2], name: oracle(family, which) });
+      const checkpoint = await openCheckpoint(folder);
+      expect(checkpoint).toMatchObject({ dtype, endTokens: [2], name: folder });
       expect(checkpoint.generation).toMatchObject({ eos_token_id: 2 });
       const tensors = await Array.fromAsync(checkpoint.tensors());
       const shapes = parameterShapes(checkpoint.config);
@@ -50,14 +50,14 @@ describe("oracle checkpoints", () => {
         shapes.map(({ name, shape }) => ({ name, shape })),
       );
       const bytes = await tensors[0]!.read();
-      expect(bytes.byteLength).toBe(512 * 64 * (dtype === "f32" ? 4 : 2));
+      expect(bytes.byteLength).toBe(vocabularySize * 64 * (dtype === "f32" ? 4 : 2));
     }
   });
 
   test("the shards hold the reference, rounded to bf16", async () => {
     const [full, half] = await Promise.all(
-      ["reference", "reference-bf16-sharded"].map(async (which) => {
-        const tensors = await Array.fromAsync((await openCheckpoint(oracle("qwen2", which))).tensors());
+      [oracle("qwen2", "reference"), olderReference("qwen2")].map(async (folder) => {
+        const tensors = await Array.fromAsync((await openCheckpoint(folder)).tensors());
         return tensors.find(({ name }) => name === "model.layers.1.self_attn.q_proj.bias")!.read();
       }),
     );
@@ -134,10 +134,10 @@ describe("faults of a checkpoint are named", () => {
   test("another vocabulary size in config.json", async () => {
     const folder = await copyOracle("llama", "policy");
     editJson(join(folder, "config.json"), (config) => {
-      config.vocab_size = 513;
+      config.vocab_size = vocabularySize + 1;
     });
     expect((await failure(() => openCheckpoint(folder))).what).toBe(
-      "This tensor has shape [512, 64], config.json asks for [513, 64]",
+      `This tensor has shape [${vocabularySize}, 64], config.json asks for [${vocabularySize + 1}, 64]`,
     );
   });
 
@@ -203,7 +203,7 @@ describe("faults of a checkpoint are named", () => {
 
 describe("faults of sharded checkpoints are named", () => {
   const index = "model.safetensors.index.json";
-  const sharded = () => copyOracle("mistral", "reference-bf16-sharded");
+  const sharded = () => copyFolder(olderReference("mistral"));
 
   test("a missing shard, with a tensor it holds", async () => {
     const folder = await sharded();

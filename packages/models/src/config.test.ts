@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ModelConfig } from "@tempora/engine/model";
-import { failure, families, oracle, scratch } from "@tempora/testing";
+import { failure, families, olderReference, oracle, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { newModelConfigJson, parseModelConfig, readModelConfig } from "./config.ts";
 
@@ -23,7 +23,7 @@ const refusal = (raw: Record<string, unknown>) => failure(() => parse(raw));
 describe("config.json of the oracles", () => {
   test.each(families)("%s reads the same in both styles", async (family) => {
     const { config } = await readModelConfig(oracle(family, "reference"));
-    const older = await readModelConfig(oracle(family, "reference-bf16-sharded"));
+    const older = await readModelConfig(olderReference(family));
     expect(older.config).toEqual(config);
     expect(older.raw.rope_theta).toBe(config.ropeTheta);
   });

@@ -1,31 +1,37 @@
 export { type HubFaults, type HubRepository, type HubRequest, startHub, type TestHub } from "./hub.ts";
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { TemporaError } from "@tempora/errors";
 import { afterAll } from "vitest";
+import { writeOlderCheckpoint } from "./older-checkpoint.ts";
 
 /** Model families of the oracles, one folder each. */
 export const families = ["llama", "llama3", "qwen2", "qwen3", "mistral"] as const;
 
-const shared = resolve(import.meta.dirname, "../../../../shared");
+/** Size of the vocabulary that all families share. */
+export const vocabularySize = 331;
 
-/** A path below ../shared, beside the repository: numbers of other systems and data. @throws Error when it is missing. */
-export function sharedPath(...parts: string[]): string {
-  const path = join(shared, ...parts);
-  if (!existsSync(path)) {
-    throw new Error(
-      `${path} is missing: put the folder "shared", which these tests compare with, beside the repository`,
-    );
-  }
+/** A path below test/oracles: what transformers, PEFT and TRL compute. @throws Error when it is missing. */
+export function oracle(...parts: string[]): string {
+  const path = resolve(import.meta.dirname, "../../../test/oracles", ...parts);
+  if (!existsSync(path)) throw new Error(`${path} is missing: see test/oracles/README.md`);
   return path;
 }
 
-/** A path below ../shared/oracles: what transformers and TRL compute. @throws Error when it is missing. */
-export function oracle(...parts: string[]): string {
-  return sharedPath("oracles", ...parts);
+const older = new Map<string, string>();
+
+/** The family's reference in bf16, in shards with an index and an older config.json; made when first asked for. */
+export function olderReference(family: string): string {
+  let folder = older.get(family);
+  if (folder === undefined) {
+    folder = join(scratchSync(), "reference-bf16-sharded");
+    writeOlderCheckpoint(oracle(family, "reference"), folder);
+    older.set(family, folder);
+  }
+  return folder;
 }
 
 export function readJson<T>(file: string): T {
@@ -50,11 +56,15 @@ export function editJson(file: string, edit: (value: Record<string, unknown>) =>
 const scratches: string[] = [];
 afterAll(() => Promise.all(scratches.splice(0).map((folder) => rm(folder, { recursive: true, force: true }))));
 
-/** A fresh folder; it is removed when its file of tests is done. */
-export async function scratch(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), "tempora-test-"));
+function scratchSync(): string {
+  const folder = mkdtempSync(join(tmpdir(), "tempora-test-"));
   scratches.push(folder);
   return folder;
+}
+
+/** A fresh folder; it is removed when its file of tests is done. */
+export async function scratch(): Promise<string> {
+  return scratchSync();
 }
 
 /** A file of that name and content in a fresh folder. */

@@ -1,4 +1,4 @@
-import { failure, put, sharedPath } from "@tempora/testing";
+import { failure, put } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { parseColumns } from "./columns.ts";
 import { readAllRows } from "./datasets.ts";
@@ -158,13 +158,15 @@ describe("prompts of other tools", () => {
     expect(promptRow(row, place.file)).toEqual({ ...place, ...expected });
   });
 
-  test.each(["alpaca_eval.jsonl", "gsm8k_test.jsonl", "mt_bench_questions.jsonl", "self_instruct_user_oriented.jsonl"])(
-    "%s stays as it is: plain text",
-    async (name) => {
-      const rows = await readAllRows(sharedPath("data", name), { as: "prompt" });
-      expect(rows).toEqual(await readAllRows(sharedPath("data", name)));
-    },
-  );
+  test.each([
+    ["AlpacaEval", { dataset: "d", instruction: "Name a river.", output: "The Elbe.", generator: "g" }],
+    ["GSM8K", { question: "1 + 1?", answer: "#### 2" }],
+    ["MT-Bench", { question_id: 81, category: "writing", turns: ["Write.", "Rewrite."] }],
+    ["self-instruct", { id: "t0", instruction: "Shorten this.", instances: [{ input: "Long.", output: "L." }] }],
+  ])("a row as %s has it stays as it is: plain text", async (_, value) => {
+    const rows = await put("rows.jsonl", `${JSON.stringify(value)}\n`);
+    expect(await readAllRows(rows, { as: "prompt" })).toEqual(await readAllRows(rows));
+  });
 });
 
 describe("what cannot be told", () => {

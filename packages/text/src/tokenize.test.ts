@@ -1,6 +1,6 @@
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { failure, families, oracle } from "@tempora/testing";
+import { failure, families, oracle, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { readAllRows } from "./datasets.ts";
 import { completionRow, preferenceRow, promptRow } from "./rows.ts";
@@ -31,7 +31,7 @@ describe("token ids are those of TRL", () => {
 
   test("strings, conversations and implied prompts of every oddity, as DPOTrainer 1.13 made them", async () => {
     const tokenizer = await load();
-    const golden = join(import.meta.dirname, "testdata/trl-tokenization.jsonl");
+    const golden = oracle("trl_tokenization.jsonl");
     const rows = await readAllRows(golden);
     expect(rows.length).toBeGreaterThan(70);
     for (const { row, value } of rows) {
@@ -102,13 +102,16 @@ describe("rows of ids", () => {
   });
 
   test("outside the vocabulary are refused, of the model where it is given, else of the tokenizer", async () => {
-    const row = preference({ ...ids, chosen_ids: [8, 512] });
+    const row = preference({ ...ids, chosen_ids: [8, vocabularySize] });
     const tokenizer = await load();
     expect((await failure(() => tokenizePreference(row, tokenizer))).message).toBe(
-      "Token id 512 is outside the vocabulary of 512 (rows.jsonl, row 7, field chosen). " +
+      `Token id ${vocabularySize} is outside the vocabulary of ${vocabularySize} (rows.jsonl, row 7, field chosen). ` +
         "Give the tokenizer and the ids that belong to the model.",
     );
-    expect(tokenizePreference(row, tokenizer, { vocabSize: 513 }).chosenIds).toEqual([8, 512]);
+    expect(tokenizePreference(row, tokenizer, { vocabSize: vocabularySize + 1 }).chosenIds).toEqual([
+      8,
+      vocabularySize,
+    ]);
     expect((await failure(() => tokenizePreference(preference(ids), null, { vocabSize: 6 }))).where.field).toBe(
       "prompt",
     );
@@ -177,9 +180,9 @@ describe("faults carry the row", () => {
   test("a prompt whose tokens change when the completion follows is told, and cut as TRL cuts it", async () => {
     const tokenizer = await load();
     const warnings: string[] = [];
-    const row = preference({ prompt: "th", chosen: "e cat", rejected: " no" });
+    const row = preference({ prompt: "i", chosen: "ng cat", rejected: " no" });
     const got = tokenizePreference(row, tokenizer, { onWarning: (warning) => warnings.push(warning) });
-    const whole = tokenizer.encode("the cat<|im_end|>");
+    const whole = tokenizer.encode("ing cat<|im_end|>");
     expect(got.promptIds).toHaveLength(1);
     expect(whole[0]).not.toBe(got.promptIds[0]);
     expect(got.chosenIds).toEqual(whole.slice(1));

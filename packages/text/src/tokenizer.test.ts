@@ -1,6 +1,6 @@
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { failure, families, oracle, scratch } from "@tempora/testing";
+import { failure, families, oracle, scratch, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { copyTokenizer } from "./testing.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -11,7 +11,13 @@ const user = (content: string) => ({ role: "user", content });
 describe("encoding and decoding", () => {
   test.each(families)("%s: sizes and special tokens", async (family) => {
     const tokenizer = await Tokenizer.load(oracle(family, "policy"));
-    expect(tokenizer).toMatchObject({ vocabSize: 512, eosId: 2, eosToken: "<|im_end|>", padId: 0, bosId: null });
+    expect(tokenizer).toMatchObject({
+      vocabSize: vocabularySize,
+      eosId: 2,
+      eosToken: "<|im_end|>",
+      padId: 0,
+      bosId: null,
+    });
     expect(tokenizer.hasChatTemplate).toBe(true);
     expect(tokenizer.folder).toBe(oracle(family, "policy"));
   });
@@ -30,7 +36,7 @@ describe("encoding and decoding", () => {
     const tokenizer = await oracleTokenizer();
     const ids = tokenizer.encode(text);
     expect(tokenizer.decode(ids)).toBe(text);
-    expect(ids.every((id) => id >= 0 && id < 512)).toBe(true);
+    expect(ids.every((id) => id >= 0 && id < vocabularySize)).toBe(true);
   });
 
   test("special tokens are one id in a text, and skipped or kept when decoding", async () => {
@@ -103,12 +109,12 @@ describe("encoding and decoding", () => {
   test("tokens that only tokenizer_config.json or special_tokens_map.json know count", async () => {
     const folder = await copyTokenizer((config) => {
       config.eos_token = undefined;
-      config.added_tokens_decoder = { "512": { content: "<extra>", special: true, normalized: false } };
+      config.added_tokens_decoder = { [vocabularySize]: { content: "<extra>", special: true, normalized: false } };
     });
     await writeFile(join(folder, "special_tokens_map.json"), JSON.stringify({ eos_token: { content: "<extra>" } }));
     const tokenizer = await Tokenizer.load(folder);
-    expect(tokenizer).toMatchObject({ eosId: 512, vocabSize: 513 });
-    expect(tokenizer.encode("<extra>")).toEqual([512]);
+    expect(tokenizer).toMatchObject({ eosId: vocabularySize, vocabSize: vocabularySize + 1 });
+    expect(tokenizer.encode("<extra>")).toEqual([vocabularySize]);
   });
 });
 

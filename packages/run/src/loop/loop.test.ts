@@ -4,7 +4,7 @@ import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { openCheckpoint } from "@tempora/models";
-import { oracle, sharedPath } from "@tempora/testing";
+import { oracle } from "@tempora/testing";
 import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
 import { chatTemplate } from "@tempora/world";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -249,7 +249,7 @@ describe("runLoop from a checkpoint", () => {
     const settings: Settings = {
       ...paperSettings,
       model: oracle("llama", "policy"),
-      prompts: sharedPath("data", "vicuna_bench_questions.jsonl"),
+      prompts: oracle("preference.jsonl"),
       candidates: 2,
       promptsPerIteration: 4,
       sampling: { ...paperSettings.sampling, maxNewTokens: 8 },

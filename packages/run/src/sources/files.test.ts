@@ -1,7 +1,6 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { sharedPath } from "@tempora/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { judgeTemplateFile } from "../settings/judge-template.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
@@ -55,11 +54,15 @@ describe("fileSource", () => {
     expect(tasks.training(0, 9).map(({ text }) => text)).not.toContain("Question 3?");
   });
 
-  it("reads real prompt collections", async () => {
-    for (const name of ["alpaca_eval.jsonl", "mt_bench_questions.jsonl", "self_instruct_user_oriented.jsonl"]) {
-      const settings = { ...paperSettings, model: join(folder, "model"), prompts: sharedPath("data", name) };
-      const tasks = await fileSource(settings, () => {});
-      expect(tasks.training(0, 5).every(({ text }) => text.length > 0)).toBe(true);
+  it("reads prompts in the columns of well-known collections", async () => {
+    const numbers = Array.from({ length: 30 }, (_, index) => index);
+    for (const rows of [
+      numbers.map((n) => ({ instruction: `Add one to ${n}.`, output: String(n + 1), generator: "g" })),
+      numbers.map((n) => ({ question_id: n, turns: [`Add one to ${n}.`, "Again."] })),
+      numbers.map((n) => ({ instruction: "Add one.", instances: [{ input: String(n), output: "" }] })),
+    ]) {
+      const tasks = await source(rows);
+      expect(tasks.training(0, 5).every(({ text }) => /^Add one.*\d/s.test(text))).toBe(true);
     }
   });
 
