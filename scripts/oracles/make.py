@@ -13,8 +13,11 @@ PARTS = {
     "trajectories": "trajectories",
     "adapters": "adapters",
     "losses": "losses",
+    "gguf": "gguf_files",
+    "quantization": "quantization",
     "tokenization": "tokenization",
     "tokenizers": "zoo",
+    "smollm2": "real_model",
 }
 
 

@@ -42,7 +42,7 @@ def strings() -> list[dict]:
         rows += [
             {"prompt": f"{odd(i)} {odd(i + 3)}", "chosen": odd(i + 1), "rejected": odd(i + 7) + odd(i + 2)},
             {"prompt": odd(i), "chosen": " " + odd(i + 5), "rejected": "\n" + odd(i + 11)},
-            {"prompt": odd(i), "chosen": odd(i + 4) + END, "rejected": odd(i + 8)},
+            {"prompt": odd(i), "chosen": odd(i + 4) + END, "rejected": odd(i + 9)},
         ]
     return rows
 
