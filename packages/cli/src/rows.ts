@@ -1,8 +1,12 @@
+import { TemporaError } from "@tempora/errors";
 import {
+  ContextFit,
   type Conversation,
   completionRow,
+  type PromptRow,
   preferenceRow,
   promptRow,
+  type RenderOptions,
   readAllRows,
   type SourceRow,
   type TokenizeOptions,
@@ -10,6 +14,7 @@ import {
   tokenizeCompletion,
   tokenizePreference,
   tokenizePrompt,
+  withSystem,
 } from "@tempora/text";
 import type { Context } from "./context.ts";
 import type { OpenModel } from "./model.ts";
@@ -43,106 +48,135 @@ export interface CompletionIds {
 
 export interface PromptIds {
   source: SourceRow;
-  /** null: the row holds token ids only. */
-  asked: { prompt: Conversation; variables?: Record<string, unknown> } | null;
+  /**
+   * The prompt as it was asked, with the system message and the variables of the template that the flags add; null: the row
+   * holds token ids only.
+   */
+  asked: { prompt: Conversation; variables: Record<string, unknown> } | null;
   promptIds: number[];
+}
+
+export interface ReadingOptions {
+  render: RenderOptions;
+  skipTooLong: boolean;
+  /** Tokens that must have room behind a prompt. */
+  reserve?: number;
 }
 
 /** Reads the rows of a file as token ids of one model, checked against its vocabulary and its context. */
 export class RowReader {
   readonly #model: OpenModel;
   readonly #options: TokenizeOptions;
+  readonly #fit: ContextFit;
   readonly #note: (text: string) => void;
-  #warnings = 0;
 
-  constructor(model: OpenModel, context: Context) {
-    this.#model = model;
-    this.#note = (text) => context.progress.note(text);
+  constructor(model: OpenModel, context: Context, { render, skipTooLong, reserve = 1 }: ReadingOptions) {
     const { vocabSize, maxPositions } = model.checkpoint.config;
-    this.#options = {
-      vocabSize,
-      maxLength: maxPositions,
-      onWarning: (warning) => {
-        this.#warnings += 1;
-        if (this.#warnings <= 3) context.progress.note(`warning: ${warning}`);
-      },
-    };
+    this.#model = model;
+    this.#options = { ...render, vocabSize, maxLength: maxPositions, reserve };
+    this.#fit = new ContextFit(skipTooLong);
+    this.#note = (text) => context.progress.note(text);
+  }
+
+  /** Rows that were left out because the context has no room for them. */
+  get skipped(): number {
+    return this.#fit.skipped;
   }
 
   async preferences(file: string): Promise<PreferenceIds[]> {
-    const rows: PreferenceIds[] = [];
     const given = new GivenIds();
-    for (const source of await readAllRows(file)) {
+    const rows = await this.#all(file, async (source) => {
       const row = await this.#preference(source, file);
-      rows.push(row);
-      if (given.take(source)) await this.#compareWithText(source, row, given);
-    }
+      if (row !== null && given.take(source)) await this.#compareWithText(source, row, given);
+      return row;
+    });
     for (const note of given.notes()) this.#note(note);
     return rows;
   }
 
-  async completions(file: string): Promise<CompletionIds[]> {
-    const rows: CompletionIds[] = [];
-    for (const source of await readAllRows(file)) rows.push(await this.#completion(source, file));
-    return rows;
+  completions(file: string): Promise<CompletionIds[]> {
+    return this.#all(file, (source) => this.#completion(source, file));
   }
 
-  async prompts(file: string): Promise<PromptIds[]> {
-    const rows: PromptIds[] = [];
-    for (const source of await readAllRows(file)) {
+  prompts(file: string): Promise<PromptIds[]> {
+    return this.#all(file, async (source) => {
       const row = promptRow(source, file);
-      rows.push({
-        source,
-        asked: "prompt" in row ? row : null,
-        ...tokenizePrompt(row, await this.#tokenizerFor(row), this.#options),
-      });
-    }
-    return rows;
+      const tokenizer = await this.#tokenizerFor(row);
+      const ids = this.#fit.keep(() => tokenizePrompt(row, tokenizer, this.#options));
+      return ids === null ? null : { source, asked: this.#asked(row), ...ids };
+    });
   }
 
   /** Preference rows and completion rows, told apart by their fields. */
-  async any(file: string): Promise<TokenizedRow[]> {
-    const rows: TokenizedRow[] = [];
-    for (const source of await readAllRows(file)) {
+  any(file: string): Promise<TokenizedRow[]> {
+    return this.#all(file, async (source) => {
       if (preferenceFields.some((field) => (source.value[field] ?? null) !== null)) {
-        const { promptIds, chosenIds, rejectedIds, where } = await this.#preference(source, file);
+        const ids = await this.#preference(source, file);
+        if (ids === null) return null;
         const sides = [
-          { name: "chosen", ids: chosenIds },
-          { name: "rejected", ids: rejectedIds },
+          { name: "chosen", ids: ids.chosenIds },
+          { name: "rejected", ids: ids.rejectedIds },
         ];
-        rows.push({ source, promptIds, sides, where });
-      } else {
-        const { promptIds, completionIds, where } = await this.#completion(source, file);
-        rows.push({ source, promptIds, sides: [{ name: "completion", ids: completionIds }], where });
+        return { source, promptIds: ids.promptIds, sides, where: ids.where };
       }
+      const ids = await this.#completion(source, file);
+      if (ids === null) return null;
+      const sides = [{ name: "completion", ids: ids.completionIds }];
+      return { source, promptIds: ids.promptIds, sides, where: ids.where };
+    });
+  }
+
+  /** Every row that fits. @throws TooLongError where none does. */
+  async #all<T>(file: string, read: (source: SourceRow) => Promise<T | null>): Promise<T[]> {
+    const rows: T[] = [];
+    for (const source of await readAllRows(file)) {
+      const row = await read(source);
+      if (row !== null) rows.push(row);
     }
+    this.#fit.requireSome(rows.length);
+    const summary = this.#fit.summary("rows");
+    if (summary !== null) this.#note(`warning: ${summary}.`);
     return rows;
   }
 
-  async #preference(source: SourceRow, file: string): Promise<PreferenceIds> {
+  async #preference(source: SourceRow, file: string): Promise<PreferenceIds | null> {
     const row = preferenceRow(source, file);
-    const ids = tokenizePreference(row, await this.#tokenizerFor(row), this.#options);
-    return { ...ids, where: { file, row: source.row } };
+    const tokenizer = await this.#tokenizerFor(row);
+    const ids = this.#fit.keep(() => tokenizePreference(row, tokenizer, this.#options));
+    return ids === null ? null : { ...ids, where: { file: row.file, row: row.row } };
   }
 
   /** Ids of another tokenizer are in range as often as not: only the text tells. */
   async #compareWithText(source: SourceRow, row: PreferenceIds, given: GivenIds): Promise<void> {
     const { prompt_ids: _, chosen_ids: _chosen, rejected_ids: _rejected, ...texts } = source.value;
     const text = preferenceRow({ row: source.row, value: texts }, row.where.file);
-    const options = { ...this.#options, truncate: true, onWarning: () => {} };
-    const { promptIds, chosenIds } = tokenizePreference(text, await this.#model.tokenizer(), options);
     const begins = (ids: readonly number[], start: readonly number[]) => start.every((id, k) => ids[k] === id);
-    given.compared(begins(promptIds, row.promptIds) && begins(chosenIds, row.chosenIds));
+    try {
+      const options = { ...this.#options, truncate: true };
+      const { promptIds, chosenIds } = tokenizePreference(text, await this.#model.tokenizer(), options);
+      given.compared(begins(promptIds, row.promptIds) && begins(chosenIds, row.chosenIds));
+    } catch (error) {
+      // A text that this tokenizer or template refuses gives no ids, and so not those of the row.
+      if (!(error instanceof TemporaError)) throw error;
+      given.compared(false);
+    }
   }
 
-  async #completion(source: SourceRow, file: string): Promise<CompletionIds> {
+  async #completion(source: SourceRow, file: string): Promise<CompletionIds | null> {
     const row = completionRow(source, file);
-    const ids = tokenizeCompletion(row, await this.#tokenizerFor(row), this.#options);
-    return { ...ids, where: { file, row: source.row } };
+    const tokenizer = await this.#tokenizerFor(row);
+    const ids = this.#fit.keep(() => tokenizeCompletion(row, tokenizer, this.#options));
+    return ids === null ? null : { ...ids, where: { file: row.file, row: row.row } };
+  }
+
+  #asked(row: PromptRow): PromptIds["asked"] {
+    if ("promptIds" in row) return null;
+    const { system, variables } = this.#options;
+    return { prompt: withSystem(row.prompt, system), variables: { ...variables, ...row.variables } };
   }
 
   /** Rows of token ids do without a tokenizer. */
-  #tokenizerFor(row: object): Promise<Tokenizer> | null {
+  async #tokenizerFor(row: object): Promise<Tokenizer | null> {
     return "promptIds" in row ? null : this.#model.tokenizer();
   }
 }

@@ -16,8 +16,10 @@ export {
   answersOf,
   checkJudgeTemplate,
   type JudgeAnswer,
+  type JudgePromptPart,
   type JudgeTemplate,
   judgePrompt,
+  judgePromptParts,
   spellings,
 } from "./judge-prompt.ts";
 export { defaultJudgeTemplate, judgeTemplates, secondYesNoTemplate, yesNoTemplate } from "./judge-templates.ts";

@@ -77,20 +77,57 @@ export function answersOf(template: JudgeTemplate): { prefix: string; answers: r
   return { prefix: template.answerPrefix ?? "Score: ", answers: scores };
 }
 
+/** A piece of the judge's prompt: the template's, or text that may try to speak for it. */
+export type JudgePromptPart = string | { untrusted: string };
+
 /**
- * The judge's user turn. Filled in one pass: braces and slots inside the prompt or the response stay as they are. A tag
- * of the template that stands in them, as `</response>`, loses its bracket: an answer cannot end its own quotation and
- * speak to the judge.
+ * The judge's user turn in parts. Filled in one pass: braces and slots inside the prompt or the response stay as they are.
+ * A tag of the template that stands in them, as `</response>`, loses its bracket, and a line like one next to a slot, as
+ * `### Response`, gets a backslash: an answer cannot end its own quotation and speak to the judge. Untrusted parts are to
+ * be encoded so that they hold no special tokens.
  */
-export function judgePrompt(template: JudgeTemplate, prompt: string, response: string): string {
+export function judgePromptParts(template: JudgeTemplate, prompt: string, response: string): JudgePromptPart[] {
   checkJudgeTemplate(template);
-  const tags = tagsOf(template.text);
-  const quoted = (text: string) => (tags === null ? text : text.replace(tags, (tag) => `&lt;${tag.slice(1)}`));
-  return template.text.replace(slots, (_, slot: string) => quoted(slot === "prompt" ? prompt : response));
+  const quoted = quoter(template.text);
+  return template.text.split(slots).flatMap((piece, i): JudgePromptPart[] => {
+    if (i % 2 === 1) return [{ untrusted: quoted(piece === "prompt" ? prompt : response) }];
+    return piece === "" ? [] : [piece];
+  });
+}
+
+/** The same as one text. */
+export function judgePrompt(template: JudgeTemplate, prompt: string, response: string): string {
+  const parts = judgePromptParts(template, prompt, response);
+  return parts.map((part) => (typeof part === "string" ? part : part.untrusted)).join("");
+}
+
+function quoter(templateText: string): (text: string) => string {
+  const tags = tagsOf(templateText);
+  const lines = linesOf(templateText);
+  return (text) => {
+    const untagged = tags === null ? text : text.replace(tags, (tag) => `&lt;${tag.slice(1)}`);
+    return lines === null ? untagged : untagged.replace(lines, "$1\\");
+  };
 }
 
 /** Matches the names of the template's tags, opened or closed, in any case and with spaces inside; null without any. */
 function tagsOf(text: string): RegExp | null {
   const names = new Set([...text.matchAll(/<\/?([\p{L}][\p{L}\p{N}_-]*)>/gu)].map((match) => match[1] as string));
   return names.size === 0 ? null : new RegExp(`<(?=\\s*/?\\s*(?:${[...names].join("|")})(?![\\p{L}\\p{N}_-]))`, "giu");
+}
+
+/** Matches the beginning of lines like those nearest to a slot that has a line of its own; null without any. */
+function linesOf(text: string): RegExp | null {
+  const lines = text.split("\n").map((line) => line.trim());
+  const near = (from: number, step: number) => {
+    let at = from + step;
+    while (lines[at] === "") at += step;
+    return lines[at] ?? "";
+  };
+  const found = lines
+    .flatMap((line, i) => (/^\{(?:prompt|response)\}$/.test(line) ? [near(i, -1), near(i, 1)] : []))
+    .filter((line) => line !== "" && !/[<{]/.test(line));
+  const literal = (line: string) => line.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
+  if (found.length === 0) return null;
+  return new RegExp(`^([ \\t]*)(?=(?:${found.map(literal).join("|")})[ \\t]*$)`, "gimu");
 }

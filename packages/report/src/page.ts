@@ -1,5 +1,5 @@
 import type { RunResult, StrategyResult } from "@tempora/run";
-import type { Conversation, Message } from "@tempora/text";
+import { shownText } from "@tempora/text";
 import type { Chart } from "./charts.ts";
 import {
   countText,
@@ -37,16 +37,16 @@ export function pagePairs(phases: readonly PhasePairs[]): PagePair[] {
       strategy,
       iteration,
       phase,
-      prompt: plainText(row.prompt),
+      prompt: shownText(row.prompt),
       chosen: {
-        text: plainText(row.chosen),
+        text: shownText(row.chosen),
         score: row.chosen_score,
         trueScore: row.chosen_true_score,
         role: row.chosen_role,
         model: row.chosen_model,
       },
       rejected: {
-        text: plainText(row.rejected),
+        text: shownText(row.rejected),
         score: row.rejected_score,
         trueScore: row.rejected_true_score,
         role: row.rejected_role,
@@ -54,13 +54,6 @@ export function pagePairs(phases: readonly PhasePairs[]): PagePair[] {
       },
     })),
   );
-}
-
-/** One turn without its role, several with theirs. */
-function plainText(value: Conversation): string {
-  if (typeof value === "string") return value;
-  if (value.length === 1) return (value[0] as Message).content;
-  return value.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
 export function escapeHtml(text: string): string {

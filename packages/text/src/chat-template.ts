@@ -8,6 +8,8 @@ import type { Message } from "./types.ts";
 /** A compiled chat template. */
 export interface ChatTemplate {
   file: string;
+  /** Whether another date may give another text. */
+  asksForDate: boolean;
   /** @param now What a template that asks for the date is told. */
   render(
     messages: readonly Message[],
@@ -67,6 +69,7 @@ function compile(source: string, file: string): ChatTemplate {
   }
   return {
     file,
+    asksForDate: source.includes("strftime_now"),
     render(messages, addGenerationPrompt, variables, now) {
       try {
         return template.render({

@@ -4,7 +4,7 @@ export { endTokens, withoutEnd } from "./end-tokens.ts";
 export { writeJson, writeJsonl, writeWhole, writeWholeStream } from "./files.ts";
 export type { RowKind } from "./formats.ts";
 export { JsonlLog, type LogRow, logRows } from "./jsonl-log.ts";
-export { asCompletion, dayOf, dayText, type RenderOptions, withSystem } from "./render.ts";
+export { asCompletion, dayOf, dayText, type RenderOptions, shownText, templateColumns, withSystem } from "./render.ts";
 export {
   type CompletionRow,
   completionRow,
@@ -15,5 +15,6 @@ export {
 } from "./rows.ts";
 export { type TokenizeOptions, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
 export { Tokenizer } from "./tokenizer.ts";
+export { ContextFit, TooLongError } from "./too-long.ts";
 export type { Conversation, Message, SourceRow } from "./types.ts";
 export { encodeParts, encodeUserTurn, partsText, type TextPart } from "./untrusted.ts";

@@ -24,6 +24,32 @@ export function asCompletion(prompt: Conversation, completion: Conversation): Co
   return [{ role: "assistant", content: completion }];
 }
 
+/**
+ * A conversation as people and judges read it: one turn as it is, several with their roles, what the model may call and
+ * has called as JSON.
+ */
+export function shownText(prompt: Conversation, variables: Readonly<Record<string, unknown>> = {}): string {
+  const tools = Array.isArray(variables.tools) ? variables.tools.map((tool) => JSON.stringify(tool)) : [];
+  const head = tools.length === 0 ? "" : `tools: ${tools.join("\n")}\n\n`;
+  if (typeof prompt === "string") return head + prompt;
+  if (prompt.length === 1 && head === "") return turnText(prompt[0] as Message);
+  return head + prompt.map((turn) => `${turn.role}: ${turnText(turn)}`).join("\n\n");
+}
+
+function turnText(turn: Message): string {
+  const { content, tool_calls: calls } = turn as Message & { tool_calls?: unknown };
+  return calls === undefined ? (content ?? "") : `${content ?? ""}${JSON.stringify(calls)}`;
+}
+
+/** The columns of a row that say what `variables` says, as TRL names them. */
+export function templateColumns(variables: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+  const { tools, ...others } = variables;
+  return {
+    ...(tools === undefined ? {} : { tools }),
+    ...(Object.keys(others).length === 0 ? {} : { chat_template_kwargs: others }),
+  };
+}
+
 /** Midnight, local time, of a day written as 2026-01-31; null for anything else. */
 export function dayOf(text: string): Date | null {
   const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(text)?.slice(1).map(Number);

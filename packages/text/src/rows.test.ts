@@ -94,12 +94,48 @@ describe("preference rows", () => {
     expect((await refusal(() => preference(apart))).what).toBe("chosen is a conversation, but prompt is a string");
   });
 
+  test("content parts are joined, and calls of tools need no content", () => {
+    const parts = [
+      { type: "text", text: "a " },
+      { type: "text", text: "b" },
+    ];
+    const call = { role: "assistant", content: null, tool_calls: [{ function: { name: "f" } }] };
+    const { prompt } = promptRow(
+      { row: 3, value: { prompt: [{ role: "user", content: parts, name: "x" }, call] } },
+      "rows.jsonl",
+    ) as { prompt: unknown };
+    expect(prompt).toEqual([{ role: "user", content: "a b", name: "x" }, call]);
+  });
+
+  test("tools and chat_template_kwargs go with a prompt from the fields of a collection too", () => {
+    const value = { question: "q?", tools: '[{"name": "f"}]', chat_template_kwargs: { enable_thinking: false } };
+    expect(promptRow({ row: 3, value }, "rows.jsonl")).toEqual({
+      ...place,
+      prompt: "q?",
+      variables: { tools: [{ name: "f" }], enable_thinking: false },
+    });
+  });
+
   const broken: [Record<string, unknown>, string, RegExp][] = [
     [{ chosen: 3 }, "chosen", /^chosen: must be a string or a list of \{role, content\}$/],
     [{ chosen: ["text"] }, "chosen[0]", /^chosen\[0\]: .*expected object/],
     [{ chosen: [{ content: "c" }] }, "chosen[0].role", /^chosen\[0\].role: .*expected string/],
     [{ chosen: [{ role: "", content: "c" }] }, "chosen[0].role", /must not be empty/],
-    [{ chosen: [user("a"), { role: "assistant", content: [{ type: "text" }] }] }, "chosen[1].content", /string/],
+    [
+      { chosen: [user("a"), { role: "assistant", content: [{ type: "text" }] }] },
+      "chosen[1].content[0].text",
+      /must be a string/,
+    ],
+    [
+      { chosen: [{ role: "user", content: [{ type: "image_url" }] }] },
+      "chosen[0].content[0].type",
+      /only parts of type "text" are read, not "image_url"/,
+    ],
+    [
+      { chosen: [{ role: "user", content: null }] },
+      "chosen[0].content",
+      /must be a string or a list of \{type, text\}/,
+    ],
     [{ chosen: "half \ud83d" }, "chosen", /^chosen: holds half of a surrogate pair/],
     [{ chosen: [assistant("half \udc00")] }, "chosen[0].content", /holds half of a surrogate pair/],
   ];

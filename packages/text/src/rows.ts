@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { isObject, TemporaError } from "@tempora/errors";
 import { z } from "zod";
 import { extractPrompt } from "./extract-prompt.ts";
 import type { Conversation, SourceRow } from "./types.ts";
@@ -24,13 +24,36 @@ export type CompletionRow =
 
 export type PromptRow = (RowPlace & Templated & { prompt: Conversation }) | (RowPlace & { promptIds: number[] });
 
-const text = z.string().refine((value) => value.isWellFormed(), "holds half of a surrogate pair, which is no text");
-const message = z.looseObject({ role: text.min(1, "must not be empty"), content: text });
+const brokenText = "holds half of a surrogate pair, which is no text";
+const text = z.string().refine((value) => value.isWellFormed(), brokenText);
+const message = z
+  .looseObject({ role: text.min(1, "must not be empty"), content: z.unknown() })
+  .transform((turn, context) => ({ ...turn, content: contentOf(turn, context) }));
 const turns = z.array(message).min(1, "has no messages");
 const conversation = z.union([text, turns], { error: "must be a string or a list of {role, content}" });
 const tokenIds = z.array(z.number().int().min(0, "must be a token id, 0 or more"), {
   error: "must be a list of token ids",
 });
+
+/** A turn's text: as it is, or the texts of its parts joined, as OpenAI's messages have them. */
+function contentOf(turn: Record<string, unknown>, context: z.RefinementCtx): string | null {
+  const { content } = turn;
+  const fail = (message: string, ...path: (string | number)[]) => {
+    context.addIssue({ code: "custom", message, path: ["content", ...path] });
+    return "";
+  };
+  if (typeof content === "string") return content.isWellFormed() ? content : fail(brokenText);
+  if ((content ?? null) === null && Array.isArray(turn.tool_calls)) return null;
+  if (!Array.isArray(content)) return fail("must be a string or a list of {type, text}");
+  return content
+    .map((part: unknown, i) => {
+      const { type, text } = isObject(part) ? part : {};
+      if (type !== "text") return fail(`only parts of type "text" are read, not ${JSON.stringify(type)}`, i, "type");
+      if (typeof text !== "string") return fail("must be a string", i, "text");
+      return text.isWellFormed() ? text : fail(brokenText, i, "text");
+    })
+    .join("");
+}
 
 /**
  * Checks a row of preferences: {prompt, chosen, rejected} or {prompt_ids, chosen_ids, rejected_ids}. A row whose prompt is
@@ -91,7 +114,7 @@ export function promptRow(source: SourceRow, file: string): PromptRow {
   if (reader.hasAll("prompt")) {
     return { ...reader.place, ...reader.variables(), prompt: reader.conversation("prompt") };
   }
-  return { ...reader.place, prompt: reader.collectionPrompt() };
+  return { ...reader.place, ...reader.variables(), prompt: reader.collectionPrompt() };
 }
 
 const instruction = z.object({

@@ -1,17 +1,19 @@
 import { TemporaError } from "@tempora/errors";
+import { asCompletion, type RenderOptions, withSystem } from "./render.ts";
 import type { CompletionRow, PreferenceRow, PromptRow } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { TooLongError } from "./too-long.ts";
 import type { Conversation, Message } from "./types.ts";
 
-export interface TokenizeOptions {
+export interface TokenizeOptions extends RenderOptions {
   /** The model's context, in tokens; longer rows are refused. */
   maxLength?: number;
+  /** Tokens that must have room behind a prompt: those of its longest answer. Default 1. */
+  reserve?: number;
   /** Cut completions off at maxLength, as TRL's keep_start does, instead of refusing the row. */
   truncate?: boolean;
   /** The model's vocabulary, which bounds ids; default the tokenizer's. */
   vocabSize?: number;
-  /** Told, as TRL warns, when prompt + completion does not begin with the prompt's own tokens. */
-  onWarning?(warning: string): void;
 }
 
 /** Rows of token ids need no tokenizer. */
@@ -26,7 +28,9 @@ interface Place {
  * Token ids of a preference row, exactly as TRL's DPOTrainer makes them. Conversations go through the chat template: the
  * prompt with its generation prompt, then prompt and completion together, of which the prompt's length is cut off.
  * Strings: the completion gets the EOS token unless it ends in it; prompt alone, then prompt + completion.
- * @throws TemporaError naming file and row: an empty completion, a prompt as long as the context, ids out of range.
+ * @throws TemporaError naming file and row: an empty completion, ids out of range, a prompt whose tokens are not the
+ *   beginning of those of prompt + completion (where TRL warns and cuts), an answer that the template does not keep.
+ * @throws TooLongError for a row that the context has no room for.
  */
 export function tokenizePreference(
   row: PreferenceRow,
@@ -39,10 +43,11 @@ export function tokenizePreference(
     const chosenIds = check.completion("chosen", promptIds, row.chosenIds);
     return { promptIds, chosenIds, rejectedIds: check.completion("rejected", promptIds, row.rejectedIds) };
   }
-  const encoder = new Encoder(row, check.tokenizer(), row.variables);
-  const promptIds = check.prompt(encoder.prompt(row.prompt));
+  const encoder = new Encoder(row, check.tokenizer(), row.variables, options);
+  const prompt = encoder.prompt(row.prompt);
+  const promptIds = check.prompt(prompt.ids);
   const side = (field: string, value: Conversation) =>
-    check.completion(field, promptIds, check.continuation(field, promptIds, encoder.whole(row.prompt, value, field)));
+    check.completion(field, promptIds, encoder.continuation(prompt, value, field));
   return { promptIds, chosenIds: side("chosen", row.chosen), rejectedIds: side("rejected", row.rejected) };
 }
 
@@ -57,11 +62,11 @@ export function tokenizeCompletion(
     const promptIds = check.prompt(row.promptIds);
     return { promptIds, completionIds: check.completion("completion", promptIds, row.completionIds) };
   }
-  const encoder = new Encoder(row, check.tokenizer(), row.variables);
-  const promptIds = check.prompt(encoder.prompt(row.prompt));
-  const whole = encoder.whole(row.prompt, row.completion, "completion");
-  const completionIds = check.continuation("completion", promptIds, whole);
-  return { promptIds, completionIds: check.completion("completion", promptIds, completionIds) };
+  const encoder = new Encoder(row, check.tokenizer(), row.variables, options);
+  const prompt = encoder.prompt(row.prompt);
+  const promptIds = check.prompt(prompt.ids);
+  const ids = encoder.continuation(prompt, row.completion, "completion");
+  return { promptIds, completionIds: check.completion("completion", promptIds, ids) };
 }
 
 /** Token ids of a prompt to continue; a conversation gets the generation prompt. */
@@ -72,30 +77,74 @@ export function tokenizePrompt(
 ): { promptIds: number[] } {
   const check = new Checker(row, tokenizer, options);
   if ("promptIds" in row) return { promptIds: check.prompt(row.promptIds) };
-  return { promptIds: check.prompt(new Encoder(row, check.tokenizer(), row.variables).prompt(row.prompt)) };
+  return {
+    promptIds: check.prompt(new Encoder(row, check.tokenizer(), row.variables, options).prompt(row.prompt).ids),
+  };
+}
+
+interface EncodedPrompt {
+  /** With the system message that stands before it. */
+  prompt: Conversation;
+  text: string;
+  ids: number[];
 }
 
 /** Text to ids; faults of template and tokenizer get the row's place. */
 class Encoder {
+  private readonly variables: Record<string, unknown>;
+
   constructor(
     private readonly place: Place,
     private readonly tokenizer: Tokenizer,
-    private readonly variables: Record<string, unknown> = {},
-  ) {}
-
-  prompt(prompt: Conversation): number[] {
-    return this.placed("prompt", () =>
-      typeof prompt === "string" ? this.tokenizer.encode(prompt, { special: true }) : this.template(prompt, true),
-    );
+    variables: Record<string, unknown> | undefined,
+    private readonly options: RenderOptions,
+  ) {
+    this.variables = { ...options.variables, ...variables };
   }
 
-  whole(prompt: Conversation, completion: Conversation, field: string): number[] {
-    return this.placed(field, () => {
-      if (typeof prompt === "string" && typeof completion === "string") {
-        return this.tokenizer.encode(prompt + this.withEos(completion), { special: true });
+  prompt(given: Conversation): EncodedPrompt {
+    return this.placed("prompt", () => {
+      const prompt = withSystem(given, this.options.system);
+      if (typeof prompt === "string") {
+        return { prompt, text: prompt, ids: this.tokenizer.encode(prompt, { special: true }) };
       }
-      return this.template([...(prompt as Message[]), ...(completion as Message[])], false);
+      const text = this.render(prompt, true);
+      return { prompt, text, ids: this.tokenizer.encode(text) };
     });
+  }
+
+  /** What follows the prompt's ids in those of prompt + completion. */
+  continuation({ prompt, text, ids }: EncodedPrompt, given: Conversation, field: string): number[] {
+    return this.placed(field, () => {
+      const completion = asCompletion(prompt, given);
+      if (typeof prompt === "string" || typeof completion === "string") {
+        const whole = this.tokenizer.encode(text + this.withEos(completion as string), { special: true });
+        return this.after(ids, whole, field, "Leave the space or line break before it to the completion");
+      }
+      const rendered = this.render([...prompt, ...completion], false);
+      this.requireKept(rendered, completion, field);
+      return this.after(ids, this.tokenizer.encode(rendered), field, templateRemedy);
+    });
+  }
+
+  private after(ids: readonly number[], whole: readonly number[], field: string, remedy: string): number[] {
+    const at = ids.findIndex((id, i) => whole[i] !== id);
+    if (at < 0) return whole.slice(ids.length);
+    const show = (list: readonly number[]) =>
+      JSON.stringify(this.tokenizer.decode(list.slice(Math.max(0, at - 2), at + 6), { skipSpecial: false }));
+    const what =
+      `The tokens of prompt + ${field} do not begin with those of the prompt: ` +
+      `from token ${at + 1} the prompt alone has ${show(ids)}, both together ${show(whole)}`;
+    throw new TemporaError(what, { remedy: `${remedy}, or give the row as token ids.` });
+  }
+
+  /** Templates of reasoning models drop thoughts, and with them whatever stands before "</think>". */
+  private requireKept(rendered: string, completion: readonly Message[], field: string): void {
+    const bare = (text: string) => text.replace(/\s+/gu, "");
+    const shown = bare(rendered);
+    if (completion.every(({ content }) => content === null || shown.includes(bare(content)))) return;
+    const remedy = "Take out of the answer what the template drops, or give the row as token ids.";
+    throw new TemporaError(`The chat template does not keep the whole ${field}`, { remedy });
   }
 
   private withEos(completion: string): string {
@@ -109,9 +158,9 @@ class Encoder {
     return completion.endsWith(eos) ? completion : completion + eos;
   }
 
-  private template(messages: readonly Message[], addGenerationPrompt: boolean): number[] {
-    const text = this.tokenizer.applyChatTemplate(messages, { addGenerationPrompt, variables: this.variables });
-    return this.tokenizer.encode(text);
+  private render(messages: readonly Message[], addGenerationPrompt: boolean): string {
+    const { variables, options } = this;
+    return this.tokenizer.applyChatTemplate(messages, { addGenerationPrompt, variables, now: options.now });
   }
 
   private placed<T>(field: string, work: () => T): T {
@@ -126,6 +175,9 @@ class Encoder {
     }
   }
 }
+
+const templateRemedy =
+  "Set chat_template_kwargs so that the template writes the same in both (as enable_thinking), change the template";
 
 /** Rules that every row of ids must keep. */
 class Checker {
@@ -143,7 +195,7 @@ class Checker {
 
   tokenizer(): Tokenizer {
     if (this.given !== null) return this.given;
-    return this.fail(
+    throw this.error(
       "prompt",
       "The row is text, but the model has no tokenizer",
       "Add its tokenizer.json, or give token ids.",
@@ -153,46 +205,43 @@ class Checker {
   prompt(ids: number[]): number[] {
     this.inVocabulary("prompt", ids);
     if (ids.length === 0) {
-      this.fail("prompt", "The prompt has no tokens", "Give a prompt of at least one token.");
+      throw this.error("prompt", "The prompt has no tokens", "Give a prompt of at least one token.");
     }
-    if (ids.length >= this.limit) {
-      const what = `The prompt has ${ids.length} tokens, which leaves no room in a context of ${this.limit}`;
-      this.fail("prompt", what, "Shorten it, leave the row out, or take a model with a longer context.");
-    }
-    return ids;
-  }
-
-  /** What follows the prompt's length in prompt + completion: TRL's cut, with its warning. */
-  continuation(field: string, promptIds: readonly number[], whole: readonly number[]): number[] {
-    if (promptIds.some((id, i) => whole[i] !== id)) {
-      const { file, row } = this.place;
-      this.options.onWarning?.(
-        `${file}, row ${row}: the tokens of prompt + ${field} do not begin with those of the prompt alone; ` +
-          "they are cut at the prompt's length, as TRL does",
-      );
-    }
-    return whole.slice(promptIds.length);
+    const { reserve = 1 } = this.options;
+    if (ids.length + reserve <= this.limit) return ids;
+    const room = reserve === 1 ? "no room" : `no room for the ${reserve} new ones asked for`;
+    const what = `The prompt has ${ids.length} tokens, which leaves ${room} in a context of ${this.limit}`;
+    throw this.tooLong("prompt", what, reserve === 1 ? "Shorten it" : "Shorten it, ask for fewer new tokens");
   }
 
   completion(field: string, promptIds: readonly number[], ids: number[]): number[] {
     this.inVocabulary(field, ids);
-    if (ids.length === 0) this.fail(field, `The ${field} has no tokens`, "Leave the row out, or give the answer.");
+    if (ids.length === 0)
+      throw this.error(field, `The ${field} has no tokens`, "Leave the row out, or give the answer.");
     const room = this.limit - promptIds.length;
     if (ids.length <= room) return ids;
     if (this.options.truncate === true) return ids.slice(0, room);
     const total = promptIds.length + ids.length;
-    const what = `Prompt and ${field} have ${total} tokens, more than the context of ${this.limit}`;
-    return this.fail(field, what, "Shorten it, leave the row out, or take a model with a longer context.");
+    throw this.tooLong(field, `Prompt and ${field} have ${total} tokens, more than the context of ${this.limit}`);
   }
 
   private inVocabulary(field: string, ids: readonly number[]): void {
     const outside = ids.find((id) => id >= this.vocabSize);
     if (outside === undefined) return;
     const what = `Token id ${outside} is outside the vocabulary of ${this.vocabSize}`;
-    this.fail(field, what, "Give the tokenizer and the ids that belong to the model.");
+    throw this.error(field, what, "Give the tokenizer and the ids that belong to the model.");
   }
 
-  private fail(field: string, what: string, remedy: string): never {
-    throw new TemporaError(what, { where: { file: this.place.file, row: this.place.row, field }, remedy });
+  private tooLong(field: string, what: string, first = "Shorten it"): TooLongError {
+    const remedy = `${first}, leave out such rows (--skip-too-long), or take a model with a longer context.`;
+    return new TooLongError(what, { where: { ...this.at(), field }, remedy });
+  }
+
+  private error(field: string, what: string, remedy: string): TemporaError {
+    return new TemporaError(what, { where: { ...this.at(), field }, remedy });
+  }
+
+  private at(): Place {
+    return { file: this.place.file, row: this.place.row };
   }
 }

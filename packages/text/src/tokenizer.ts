@@ -177,6 +177,11 @@ export class Tokenizer {
     return this.template !== null;
   }
 
+  /** Whether the chat template writes the date into a conversation. */
+  get asksForDate(): boolean {
+    return this.template?.asksForDate ?? false;
+  }
+
   /**
    * The text of a conversation by the model's chat template. Encode it without special tokens: it brings its own.
    * @param variables Further variables of the template, such as `tools` or `enable_thinking`.

@@ -10,7 +10,8 @@ export interface SourceRow {
 /** One turn of a conversation. Further fields of a file's messages are kept and reach the chat template. */
 export interface Message {
   role: string;
-  content: string;
+  /** null only beside tool_calls. */
+  content: string | null;
 }
 
 /** Plain text, or turns that go through the chat template. */

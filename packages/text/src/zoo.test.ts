@@ -1,5 +1,4 @@
-import { join } from "node:path";
-import { readJson } from "@tempora/testing";
+import { oracle, readJson } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { zoo, zooFolder } from "./testing.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -25,10 +24,8 @@ interface Oracle {
   }[];
 }
 
-const oracles = join(import.meta.dirname, "../../../test/oracles/tokenizers");
-
 describe.each(zoo)("%s gives what Python gives", (name) => {
-  const { now, encodings, conversations } = readJson<Oracle>(join(oracles, `${name}.json`));
+  const { now, encodings, conversations } = readJson<Oracle>(oracle("tokenizers", `${name}.json`));
   const loading = Tokenizer.load(zooFolder(name));
 
   test.each(encodings)("ids of $text", async ({ text, ids, ids_with_special, decoded }) => {

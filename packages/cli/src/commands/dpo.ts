@@ -18,9 +18,10 @@ import {
 } from "../options.ts";
 import { claimFile, claimFolder } from "../output.ts";
 import { type PreferenceIds, RowReader } from "../rows.ts";
+import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface DpoFlags extends EngineFlags, TrainingFlags {
+interface DpoFlags extends EngineFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   reference?: string;
   data: string;
@@ -66,6 +67,7 @@ export function dpoCommand(context: Context): Command {
       loss.discopopTau,
     )
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
+  addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
   return whenCalled(addEngineOptions(command), context, dpo);
 }
@@ -78,7 +80,8 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);
-  const pairs = await new RowReader(model, context).preferences(flags.data);
+  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const pairs = await reader.preferences(flags.data);
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
   using engine = await loadEngine(model, flags, context);
@@ -103,7 +106,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, engine, summary, out);
+    await run.finish(model, engine, summary, { out, skipped: reader.skipped });
   } finally {
     await run.close();
   }

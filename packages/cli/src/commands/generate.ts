@@ -1,5 +1,5 @@
 import { type LoadedModel, paperSettings, type Sampled, sample, textGivesIds } from "@tempora/run";
-import { writeJsonl } from "@tempora/text";
+import { type RenderOptions, templateColumns, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
@@ -17,8 +17,9 @@ import {
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { type PromptIds, RowReader } from "../rows.ts";
+import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface GenerateFlags extends EngineFlags, SamplingFlags, CacheFlags {
+interface GenerateFlags extends EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -50,6 +51,7 @@ export function generateCommand(context: Context): Command {
     )
     .option("--n <count>", "completions per prompt", wholeNumber(1), 1)
     .option("--stop <text...>", "texts that end a completion", []);
+  addSkipOption(addTextOptions(command), "prompts whose answer has no room in the context");
   addSamplingOptions(command, { ...sampling, seed: 0 });
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, generate);
 }
@@ -58,7 +60,10 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
   const model = await openModel(flags.model, context);
-  const rows = await new RowReader(model, context).prompts(flags.data);
+  const { skipTooLong, maxNewTokens } = flags;
+  const render = renderOptions(flags);
+  const reader = new RowReader(model, context, { render, skipTooLong, reserve: maxNewTokens });
+  const rows = await reader.prompts(flags.data);
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();
   using engine = await loadEngine(model, flags, context);
@@ -68,12 +73,21 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
     out,
     rows.map((row, index) => ({
       ...row.source.value,
+      ...promptColumns(row, render),
       prompt_ids: row.promptIds,
-      completions: completions[index]!.map((completion) => column(completion, row, loaded)),
+      completions: completions[index]!.map((completion) => column(completion, row, loaded, render)),
     })),
   );
   context.result(
-    { out, rows: rows.length, completions: rows.length * flags.n, tokens, dtype: engine.dtype, device: engine.device },
+    {
+      out,
+      rows: rows.length,
+      skipped: reader.skipped,
+      completions: rows.length * flags.n,
+      tokens,
+      dtype: engine.dtype,
+      device: engine.device,
+    },
     `${rows.length * flags.n} completions of ${rows.length} prompts, ${formatCount(tokens)} tokens: ${flags.out}`,
   );
 }
@@ -110,9 +124,22 @@ async function sampleAll(
   return { completions, tokens };
 }
 
-function column(completion: Sampled, row: PromptIds, { tokenizer, endTokens }: LoadedModel): CompletionColumn {
+/** What the flags add to a prompt, so that whoever reads the row next sees the prompt that was asked. */
+function promptColumns({ asked }: PromptIds, { system, variables }: RenderOptions): Record<string, unknown> {
+  if (asked === null) return {};
+  const prompt = system === undefined ? {} : { prompt: asked.prompt };
+  return { ...prompt, ...(variables === undefined ? {} : templateColumns(asked.variables)) };
+}
+
+function column(
+  completion: Sampled,
+  row: PromptIds,
+  { tokenizer, endTokens }: LoadedModel,
+  { now }: RenderOptions,
+): CompletionColumn {
   const { text, ids, logProbs, finishReason } = completion;
   const ended = endTokens.includes(ids.at(-1) ?? -1);
-  const same = row.asked === null || textGivesIds(row.asked, { promptIds: row.promptIds, ids, text, ended }, tokenizer);
+  const answer = { promptIds: row.promptIds, ids, text, ended };
+  const same = row.asked === null || textGivesIds(row.asked, answer, tokenizer, now);
   return { text, ids, logprobs: logProbs, finish_reason: finishReason, ...(same ? {} : { text_differs: true }) };
 }

@@ -7,8 +7,9 @@ import { loadEngine, modelHelp, openModel } from "../model.ts";
 import { addEngineOptions, type EngineFlags, maxTokensOption, newCommand, whenCalled } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { RowReader, type TokenizedRow } from "../rows.ts";
+import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface LogProbsFlags extends EngineFlags {
+interface LogProbsFlags extends EngineFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -26,6 +27,7 @@ export function logProbsCommand(context: Context): Command {
     .requiredOption("--data <file>", "rows with prompt and chosen + rejected, or prompt and completion; or their _ids")
     .requiredOption("--out <file>", "the rows with <side>_logprobs and <side>_sum added")
     .addOption(maxTokensOption());
+  addSkipOption(addTextOptions(command), "rows that are longer than the context");
   return whenCalled(addEngineOptions(command), context, logProbs);
 }
 
@@ -33,7 +35,8 @@ async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
   const model = await openModel(flags.model, context);
-  const rows = await new RowReader(model, context).any(flags.data);
+  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const rows = await reader.any(flags.data);
   using engine = await loadEngine(model, flags, context);
   const stage = context.progress.stage("logprobs", rows.length, "rows");
   let tokens = 0;
@@ -46,7 +49,7 @@ async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   );
   stage.finish();
   context.result(
-    { out, rows: rows.length, tokens, dtype: engine.dtype, device: engine.device },
+    { out, rows: rows.length, skipped: reader.skipped, tokens, dtype: engine.dtype, device: engine.device },
     `${rows.length} rows with the log-probs of ${tokens} tokens: ${flags.out}`,
   );
 }

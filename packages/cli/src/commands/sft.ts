@@ -14,9 +14,10 @@ import {
 } from "../options.ts";
 import { claimFile, claimFolder } from "../output.ts";
 import { RowReader } from "../rows.ts";
+import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface SftFlags extends EngineFlags, TrainingFlags {
+interface SftFlags extends EngineFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -31,6 +32,7 @@ export function sftCommand(context: Context): Command {
     .requiredOption("--data <file>", "rows with prompt and completion, or prompt_ids and completion_ids")
     .requiredOption("--out <folder>", "where the trained checkpoint goes")
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
+  addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
   return whenCalled(addEngineOptions(command), context, sft);
 }
@@ -41,7 +43,8 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);
-  const rows = await new RowReader(model, context).completions(flags.data);
+  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const rows = await reader.completions(flags.data);
   using engine = await loadEngine(model, flags, context);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
   try {
@@ -52,7 +55,7 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, engine, summary, out);
+    await run.finish(model, engine, summary, { out, skipped: reader.skipped });
   } finally {
     await run.close();
   }

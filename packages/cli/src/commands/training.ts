@@ -47,7 +47,12 @@ export class TrainingRun {
   };
 
   /** Saves the trained model and reports. */
-  async finish(model: OpenModel, engine: Engine, summary: TrainingSummary, out: string): Promise<void> {
+  async finish(
+    model: OpenModel,
+    engine: Engine,
+    summary: TrainingSummary,
+    { out, skipped }: { out: string; skipped: number },
+  ): Promise<void> {
     this.#stage?.finish();
     const { checkpoint } = model;
     await saveCheckpoint(out, {
@@ -61,7 +66,7 @@ export class TrainingRun {
     const last = this.#last;
     const tokens = formatCount(summary.tokens);
     this.context.result(
-      { out, steps: summary.steps, tokens: summary.tokens, last, device: engine.device, dtype: engine.dtype },
+      { out, steps: summary.steps, tokens: summary.tokens, skipped, last, device: engine.device, dtype: engine.dtype },
       `Trained ${summary.steps} ${summary.steps === 1 ? "step" : "steps"}, ${tokens} tokens with shared ones counted once${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
     );
   }

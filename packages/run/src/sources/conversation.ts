@@ -73,10 +73,11 @@ export function textGivesIds(
   asked: { prompt: Conversation; variables?: Record<string, unknown> },
   answer: SampledText,
   tokenizer: Tokenizer,
+  now?: Date,
 ): boolean {
   const row = { ...asked, file: ownFile, row: 0, completion: asCompletion(asked.prompt, answer.text) };
   try {
-    const { promptIds, completionIds } = tokenizeCompletion(row, tokenizer);
+    const { promptIds, completionIds } = tokenizeCompletion(row, tokenizer, { now });
     if (!equalIds(promptIds, answer.promptIds)) return false;
     const own = answer.ended ? completionIds.slice(0, answer.ids.length) : completionIds;
     return equalIds(own, answer.ids);
