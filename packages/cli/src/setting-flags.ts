@@ -15,6 +15,7 @@ export interface SettingFlags {
   temperature?: number;
   judge?: JudgeKind;
   judgements?: number;
+  stopWhenWorse?: number;
   set: string[];
 }
 
@@ -34,6 +35,11 @@ export function addSettingFlags(command: Command): Command {
     .addOption(judgeOption())
     .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
     .option(
+      "--stop-when-worse <count>",
+      "end after so many models in a row below the best held-out score",
+      wholeNumber(1),
+    )
+    .option(
       "--set <setting=value>",
       "any setting, as judge.retries=1 or training.betas=[0.9,0.95]; may be repeated",
       (text: string, before: string[]) => [...before, text],
@@ -43,7 +49,8 @@ export function addSettingFlags(command: Command): Command {
 
 /** The settings that the flags give; --set overrides the flags beside it. */
 export function settingsOf(flags: SettingFlags): TemporaConfig {
-  const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature, judge: kind, judgements } = flags;
+  const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature } = flags;
+  const { judge: kind, judgements, stopWhenWorse } = flags;
   const sampling = { maxNewTokens, temperature };
   const config: TemporaConfig = {
     loss: { ...(loss === undefined ? {} : { terms: [...loss] }), ...given({ beta }) },
@@ -51,6 +58,7 @@ export function settingsOf(flags: SettingFlags): TemporaConfig {
     sampling: given(sampling),
     evaluation: { sampling: given(sampling) },
     judge: given({ kind, judgements }),
+    ...given({ stopWhenWorse }),
   };
   return mergeConfigs(config, ...flags.set.map(assignment));
 }

@@ -1,6 +1,6 @@
 import { histogramScores } from "@tempora/preferences";
 import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/run";
-import { type ModelSummary, modelSummaries } from "./numbers.ts";
+import { gapSources, type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
 
 /** x, y, and the ends of y's interval where it has one. */
@@ -58,10 +58,29 @@ function resultCharts(result: RunResult): Chart[] {
       ...base,
       id: "win-rate",
       title: "Win rate against M0",
-      note: "Share of held-out prompts won, a tie counting half. Bars: 95 % intervals.",
+      note: "Share of held-out prompts won, a tie counting half; dashed as if all answers were equally long. Bars: 95 % intervals.",
       percent: true,
-      series: perModel(result, (model) => model.winRate),
+      series: [
+        ...perModel(result, (model) => model.winRate),
+        ...perModel(result, (model) => model.lengthControlledWinRate, " (length-controlled)", true),
+      ],
     },
+    {
+      ...base,
+      id: "judged-score",
+      title: "Judged score",
+      note: "Of the held-out answers, by the judge that scores them for every model. Bars: 95 % intervals.",
+      series: result.graded ? [] : perModel(result, (model) => model.heldOutScore),
+    },
+    ...partNames(result).map(
+      (name): Chart => ({
+        ...base,
+        id: `part-${name}`,
+        title: `The judge's part ${name}`,
+        note: "Its own score of the held-out answers, on its own scale. Bars: 95 % intervals.",
+        series: perModel(result, (model) => model.judgedParts[name] ?? null),
+      }),
+    ),
     computeChart(result),
     {
       ...base,
@@ -91,7 +110,7 @@ function computeChart(result: RunResult): Chart {
       name,
       color,
       points: (summaries[color] as ModelSummary[]).flatMap((model) =>
-        point(model.flops / size, result.graded ? model.trueScore : model.winRate),
+        point(model.flops / size, result.graded ? model.heldOutScore : model.winRate),
       ),
     })),
   };
@@ -112,7 +131,7 @@ function pairCharts(result: RunResult): Chart[] {
       ...base,
       id: "score-gap",
       title: "Score gap between chosen and rejected",
-      note: "By the judge; dashed by the true score. The gap is what the pairs teach. Bars: 95 % intervals.",
+      note: `By ${gapSources(result)}; dashed by the true score. The gap is what the pairs teach. Bars: 95 % intervals.`,
       series: [
         ...perIteration(result, "", false, (phase) => phase.scoreGap),
         ...perIteration(result, " (true)", true, (phase) => phase.trueGap),
@@ -247,10 +266,22 @@ function plain(value: number): Estimate {
   return { mean: value, low: null, high: null, count: 1 };
 }
 
-function perModel(result: RunResult, value: (model: StrategyResult["models"][number]) => Estimate | null): Series[] {
+/** The parts of the judges, where they are weighted sums. */
+function partNames(result: RunResult): string[] {
+  const models = result.strategies.flatMap((strategy) => strategy.models);
+  return [...new Set(models.flatMap(({ judgedParts }) => Object.keys(judgedParts)))];
+}
+
+function perModel(
+  result: RunResult,
+  value: (model: StrategyResult["models"][number]) => Estimate | null,
+  suffix = "",
+  dashed = false,
+): Series[] {
   return result.strategies.map((strategy, color) => ({
-    name: strategy.name,
+    name: `${strategy.name}${suffix}`,
     color,
+    dashed,
     points: strategy.models.flatMap((model, index) => point(index, value(model))),
   }));
 }

@@ -46,8 +46,12 @@ export function countText(value: number): string {
 /** What one model of a strategy achieved and cost. */
 export interface ModelSummary {
   model: string;
-  trueScore: Estimate | null;
+  /** Whether no model of the strategy has a higher held-out score. */
+  best: boolean;
+  /** The true score, else the judge's. */
+  heldOutScore: Estimate;
   winRate: Estimate | null;
+  lengthControlledWinRate: Estimate | null;
   scoreGap: Estimate | null;
   cosine: Estimate | null;
   pairs: number | null;
@@ -70,14 +74,22 @@ export function modelSummaries(strategy: StrategyResult): ModelSummary[] {
     const iteration = index === 0 ? undefined : strategy.iterations[index - 1];
     for (const entry of iteration?.ledger ?? []) {
       tokens +=
-        entry.promptTokens + entry.generatedTokens + entry.judgedTokens + entry.scoredTokens + entry.trainedTokens;
+        entry.promptTokens +
+        entry.generatedTokens +
+        entry.judgedTokens +
+        entry.scoredTokens +
+        entry.trainedTokens +
+        entry.billedPromptTokens +
+        entry.billedTokens;
       flops += entry.flops;
     }
     const phase = iteration?.phases.at(-1);
     return {
       model: model.model,
-      trueScore: model.trueScore,
+      best: model.model === strategy.best,
+      heldOutScore: model.heldOutScore,
       winRate: model.winRate,
+      lengthControlledWinRate: model.lengthControlledWinRate,
       scoreGap: phase?.scoreGap ?? null,
       cosine: phase?.cosine ?? null,
       pairs: phase?.pairs ?? null,
@@ -109,6 +121,25 @@ export function pairNotes(result: RunResult): string[] {
     }
     return notes;
   });
+}
+
+export function heldOutTitle(result: RunResult): string {
+  return result.graded ? "true score" : "judged score";
+}
+
+/** "temporal M1 (true score 2.83 ± 0.06)": each strategy's best model. */
+export function bestModels(result: RunResult): string {
+  const best = result.strategies.map((strategy) => {
+    const model = strategy.models.find(({ model: name }) => name === strategy.best);
+    return `${strategy.name} ${strategy.best} (${heldOutTitle(result)} ${estimateText(model?.heldOutScore)})`;
+  });
+  return `Best on the held-out prompts: ${best.join(", ")}`;
+}
+
+/** What measured the gap of a run's pairs. */
+export function gapSources(result: RunResult): string {
+  const phases = result.strategies.flatMap(({ iterations }) => iterations.flatMap((iteration) => iteration.phases));
+  return [...new Set(phases.map(({ gapBy }) => gapBy))].join(", ");
 }
 
 export function winRateTitle(result: RunResult): string {

@@ -4,6 +4,7 @@ import type { Chart } from "./charts.ts";
 import {
   countText,
   estimateText,
+  heldOutTitle,
   modelSummaries,
   numberText,
   pairNotes,
@@ -121,8 +122,9 @@ function groupRow(strategy: StrategyResult, index: number): string[] {
 function resultTable(result: RunResult): string {
   const header = [
     "model",
-    "true score",
+    heldOutTitle(result),
     winRateTitle(result),
+    "length-controlled",
     "score gap",
     "cosine",
     "pairs",
@@ -134,9 +136,10 @@ function resultTable(result: RunResult): string {
   const rows = result.strategies.flatMap((strategy, index) => [
     groupRow(strategy, index),
     ...modelSummaries(strategy).map((model) => [
-      model.model,
-      estimateText(model.trueScore),
+      model.best ? `${model.model} (best)` : model.model,
+      estimateText(model.heldOutScore),
       shareText(model.winRate),
+      shareText(model.lengthControlledWinRate),
       estimateText(model.scoreGap),
       estimateText(model.cosine, 3),
       model.pairs === null ? "–" : `${model.pairs}`,
@@ -180,7 +183,7 @@ function judgeTable(result: RunResult): string {
 }
 
 function ledgerTable(result: RunResult): string {
-  const header = ["stage", "prompt tokens", "generated", "judged", "scored", "trained", "FLOPs"];
+  const header = ["stage", "prompt tokens", "generated", "judged", "scored", "trained", "billed", "FLOPs"];
   type Cost = Pick<StrategyResult, "totals">["totals"];
   const cells = (label: string, cost: Cost) => [
     label,
@@ -190,6 +193,7 @@ function ledgerTable(result: RunResult): string {
       cost.judgedTokens,
       cost.scoredTokens,
       cost.trainedTokens,
+      cost.billedPromptTokens + cost.billedTokens,
       cost.flops,
     ].map(countText),
   ];

@@ -128,13 +128,38 @@ describe("charts", () => {
   });
 });
 
+describe("a judge that is a weighted sum", () => {
+  test("has a curve for each of its parts, and the score that it gives is shown where there is no true one", () => {
+    const run = sampleRun();
+    run.result.graded = false;
+    for (const { models } of run.result.strategies) {
+      models.forEach((model, index) => {
+        model.judgedParts = { bullets: estimate(index), quality: estimate(0.5) };
+      });
+    }
+    const charts = new Map(chartsOf(run).map((chart) => [chart.id, chart]));
+    expect(charts.get("part-bullets")?.series[0]?.points.map(([, y]) => y)).toEqual([0, 1, 2]);
+    expect(charts.get("part-quality")?.series).toHaveLength(2);
+    expect(charts.get("judged-score")?.series[0]?.points.map(([, y]) => y)).toEqual([2.5, 3, 3.5]);
+    expect(summaryTable(run.result)).toContain("judged score");
+  });
+});
+
 describe("the terminal's tables", () => {
+  test("name the best model of each strategy, and what measured the gap", () => {
+    const text = summaryTable(sampleRun().result);
+    expect(text).toContain(
+      "Best on the held-out prompts: temporal M2 (true score 3.50 ± 0.10), self-rewarding M1 (true score 3.00 ± 0.10)",
+    );
+    expect(text).toContain("Score gap by held-back judgements");
+  });
+
   test("list M0 once and every strategy's models under its name", () => {
     const lines = summaryTable(sampleRun().result).split("\n");
     expect(lines.filter((line) => line.startsWith("M0"))).toHaveLength(1);
     const temporal = lines.indexOf("temporal");
     expect(lines[temporal + 1]).toMatch(
-      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +3\.1 % +6\.90k +4\.00T +0\.66 +0\.61$/,
+      /^ {2}M1 +3\.00 ± 0\.10 +62 % ± 5 +59 % ± 5 +3\.67 ± 0\.10 +0\.912 +25 +3\.1 % +6\.90k +4\.00T +0\.66 +0\.61$/,
     );
     expect(lines[temporal + 2]).toMatch(/^ {2}M2 .+ 13\.8k +8\.00T/);
     expect(lines[lines.indexOf("self-rewarding") + 1]).toMatch(/^ {2}M1/);

@@ -1,7 +1,10 @@
 import type { RunResult, StudyResult } from "@tempora/run";
 import {
+  bestModels,
   countText,
   estimateText,
+  gapSources,
+  heldOutTitle,
   type ModelSummary,
   modelSummaries,
   numberText,
@@ -14,8 +17,9 @@ import {
 export function summaryTable(result: RunResult): string {
   const header = [
     "",
-    "true score",
+    heldOutTitle(result),
     "win rate vs M0",
+    "length-controlled",
     "score gap",
     "cosine",
     "pairs",
@@ -36,16 +40,17 @@ export function summaryTable(result: RunResult): string {
   const ended = result.strategies.flatMap(({ name, stopped }) =>
     stopped === undefined ? [] : [`${name} ended early: ${stopped}`],
   );
-  const shown = result.graded ? header : header.filter((name) => name !== "true score");
-  const body = result.graded ? rows : rows.map((row) => row.filter((_, column) => column !== 1));
-  return [table(shown, body), ...pairNotes(result), ...ended].join("\n");
+  const gap = gapSources(result);
+  const notes = [bestModels(result), ...(gap === "" ? [] : [`Score gap by ${gap}`])];
+  return [table(header, rows), ...pairNotes(result), ...ended, ...notes].join("\n");
 }
 
 function cells(name: string, summary: ModelSummary): string[] {
   return [
     name,
-    estimateText(summary.trueScore),
+    estimateText(summary.heldOutScore),
     shareText(summary.winRate),
+    shareText(summary.lengthControlledWinRate),
     estimateText(summary.scoreGap),
     numberText(summary.cosine?.mean, 3),
     summary.pairs === null ? "–" : `${summary.pairs}`,

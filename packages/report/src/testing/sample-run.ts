@@ -61,6 +61,7 @@ function strategy(name: string, folder: string, phases: readonly number[]): Stra
     matches: folder === "" ? null : "temporal",
     iterations,
     models,
+    best: `M${phases.length}`,
     totals: totals(phases.length),
   };
 }
@@ -119,6 +120,8 @@ function phaseResult(folder: string, iteration: number, phase: number, phaseCoun
     chosenRoles: { current: 25 },
     rejectedRoles: { past: 25 },
     scoreGap: estimate(3.67),
+    gapBy: "held-back judgements",
+    pickedGap: estimate(3.9),
     trueGap: estimate(2.5),
     cosine: estimate(0.912, 0.01),
     chosenLength: 8,
@@ -143,7 +146,10 @@ function modelResult(folder: string, index: number): ModelResult {
     folder: `${folder}models/M${index}`,
     answersFile: `${folder}evaluation/M${index}.jsonl`,
     trueScore: estimate(2.5 + index / 2),
+    heldOutScore: estimate(2.5 + index / 2),
+    judgedParts: {},
     winRate: index === 0 ? null : estimate(0.62, 0.05),
+    lengthControlledWinRate: index === 0 ? null : estimate(0.59, 0.05),
     winRateBy: "true score",
     answerLength: 8.5,
     judge: judgeQuality(index),

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { interval95, spearman, winRate } from "@tempora/preferences";
+import { interval95, lengthControlledWinRate, spearman, type WinRate, winRate } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { AnswerRow, Estimate, JudgeAudit, JudgeQuality, ModelResult } from "../results/results.ts";
@@ -30,13 +30,9 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
   const own = await heldOutAnswers(context, model, tasks, plan.position);
   const base = model.hash === first.hash ? own : await heldOutAnswers(context, first, tasks, plan.position);
   const judge = await judgeQuality(context, plan, tasks, { base, own });
-  const graded = context.source.trueScore;
-  const score = async (answers: readonly Answer[], name: string): Promise<(number | null)[]> =>
-    graded === null
-      ? refereeScores(context, plan, tasks, answers, name)
-      : answers.map(({ text }, k) => graded(tasks[k] as Task, text));
-  const scores = await score(own, model.name);
-  const isFirst = model.hash === first.hash;
+  const score = (answers: readonly Answer[], name: string) => heldOutScores(context, plan, tasks, answers, name);
+  const { scores, parts } = await score(own, model.name);
+  const graded = context.source.trueScore !== null;
   const answersFile = `${plan.strategyFolder}evaluation/${model.name}.jsonl`;
   const { tokenizer } = await context.host.open(model);
   await writeJsonl(
@@ -48,21 +44,58 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
         text: answer.text,
         tokens: answer.ids.length,
         finish_reason: answer.finishReason,
-        true_score: graded === null ? null : (scores[k] ?? null),
-        judged_score: graded === null ? (scores[k] ?? null) : null,
+        true_score: graded ? (scores[k] ?? null) : null,
+        judged_score: graded ? null : (scores[k] ?? null),
+        ...partsOf(parts, k),
       }),
     ),
   );
+  const heldOutScore = meanScore(scores);
+  const isFirst = model.hash === first.hash;
+  const against = isFirst ? null : { scores: (await score(base, first.name)).scores, answers: base };
+  const wins = against === null ? null : winsAgainst({ scores, answers: own }, against);
   return {
     model: model.name,
     folder: `${plan.strategyFolder}models/${model.name}`,
     answersFile,
-    trueScore: graded === null ? null : interval95(scores.filter((value): value is number => value !== null)),
-    winRate: isFirst ? null : winsAgainst(scores, await score(base, first.name)),
-    winRateBy: graded === null ? "judge" : "true score",
+    trueScore: graded ? heldOutScore : null,
+    heldOutScore,
+    judgedParts: Object.fromEntries(Object.entries(parts).map(([name, list]) => [name, meanScore(list)])),
+    winRate: wins?.plain ?? null,
+    lengthControlledWinRate: wins?.lengthControlled ?? null,
+    winRateBy: graded ? "true score" : "judge",
     answerLength: own.reduce((sum, { ids }) => sum + ids.length, 0) / own.length,
     judge,
   };
+}
+
+interface HeldOutScores {
+  /** [prompts]; null where there is none. */
+  scores: (number | null)[];
+  /** Of a judge that is a weighted sum: its parts' scores, [prompts]. */
+  parts: Record<string, (number | null)[]>;
+}
+
+/** True scores where a program can grade, else the referee's. */
+async function heldOutScores(
+  context: RunContext,
+  plan: EvaluationPlan,
+  tasks: readonly Task[],
+  answers: readonly Answer[],
+  name: string,
+): Promise<HeldOutScores> {
+  const { trueScore } = context.source;
+  if (trueScore === null) return refereeScores(context, plan, tasks, answers, name);
+  return { scores: answers.map(({ text }, k) => trueScore(tasks[k] as Task, text)), parts: {} };
+}
+
+function meanScore(scores: readonly (number | null)[]): Estimate {
+  return interval95(scores.filter((value): value is number => value !== null));
+}
+
+function partsOf(parts: HeldOutScores["parts"], index: number): Pick<AnswerRow, "judged_parts"> {
+  const own = Object.entries(parts).map(([name, list]) => [name, list[index] ?? null] as const);
+  return own.length === 0 ? {} : { judged_parts: Object.fromEntries(own) };
 }
 
 async function heldOutAnswers(
@@ -85,17 +118,27 @@ async function heldOutAnswers(
   return list;
 }
 
+interface Side {
+  scores: readonly (number | null)[];
+  answers: readonly Answer[];
+}
+
 /** Prompts where one side has no score are left out. */
-function winsAgainst(own: readonly (number | null)[], base: readonly (number | null)[]): Estimate {
-  const both = own.flatMap((value, k) => {
-    const other = base[k] ?? null;
-    return value === null || other === null ? [] : [[value, other] as const];
+function winsAgainst(own: Side, base: Side): { plain: Estimate; lengthControlled: Estimate } {
+  const both = own.scores.flatMap((value, k) => {
+    const other = base.scores[k] ?? null;
+    if (value === null || other === null) return [];
+    const lengths = [own.answers[k]?.ids.length ?? 0, base.answers[k]?.ids.length ?? 0] as const;
+    return [{ value, other, lengths }];
   });
-  const { rate, low, high, count } = winRate(
-    both.map(([value]) => value),
-    both.map(([, other]) => other),
-  );
-  return { mean: rate, low, high, count };
+  const values = both.map(({ value }) => value);
+  const others = both.map(({ other }) => other);
+  const lengths = (side: 0 | 1) => both.map((one) => one.lengths[side]);
+  const estimate = ({ rate, low, high, count }: WinRate): Estimate => ({ mean: rate, low, high, count });
+  return {
+    plain: estimate(winRate(values, others)),
+    lengthControlled: estimate(lengthControlledWinRate(values, others, lengths(0), lengths(1))),
+  };
 }
 
 async function refereeScores(
@@ -104,9 +147,9 @@ async function refereeScores(
   tasks: readonly Task[],
   answers: readonly Answer[],
   name: string,
-): Promise<(number | null)[]> {
+): Promise<HeldOutScores> {
   const distinct = await distinctResponses(tasks, oneEach(answers));
-  const { scores } = await judgeStage(context, {
+  const { scores, parts } = await judgeStage(context, {
     judge: plan.referee,
     responses: distinct.responses,
     judgements: context.settings.evaluation.judgements,
@@ -114,10 +157,15 @@ async function refereeScores(
     stopWhenCollapsed: true,
     position: plan.position,
   });
-  return answers.map(({ sample }, task) => {
-    const response = distinct.indexOf(task, sample);
-    return response === null ? null : (scores[response] ?? null);
-  });
+  const byPrompt = (list: readonly (number | null)[]) =>
+    answers.map(({ sample }, task) => {
+      const response = distinct.indexOf(task, sample);
+      return response === null ? null : (list[response] ?? null);
+    });
+  return {
+    scores: byPrompt(scores),
+    parts: Object.fromEntries(Object.entries(parts).map(([part, list]) => [part, byPrompt(list)])),
+  };
 }
 
 /** How well the model's judgements agree with the truth, where there is one, and how they went. */

@@ -8,6 +8,7 @@ import type { Position, RunContext } from "../stages/context.ts";
 import { pairCosinesStage } from "../stages/pair-cosines.ts";
 import { referenceStage } from "../stages/reference.ts";
 import { preferenceStage } from "../stages/train.ts";
+import { measuredGap } from "./gap.ts";
 import { type FormedPairs, formPairs } from "./pairs.ts";
 import { makePool, type Pool } from "./pools.ts";
 
@@ -118,7 +119,7 @@ class Iteration {
     for (const role of rolesOf(rule)) pools.set(role, await this.#pool(role));
     const { tokenizer } = await context.host.open(plan.current);
     const pairsFile = `${this.#folder}/${rule.trains === "future" ? "pairs-future" : "pairs"}.jsonl`;
-    const { pairs, ...formed } = await formPairs({
+    const { pairs, texts, picked, ...formed } = await formPairs({
       strategy: plan.strategy.name,
       iteration: this.#number,
       rule,
@@ -129,6 +130,9 @@ class Iteration {
       file: join(plan.runFolder, pairsFile),
       note: (text) => context.observer.note(text),
     });
+    const { judge } = plan;
+    const gap = { judge, tasks: this.#tasks, pairs: texts, picked, position: this.#position };
+    const measured = await measuredGap(context, gap);
     const name = `${rule.trains === "future" ? "F" : "M"}${this.#number}`;
     const trained = await this.#train(pairs, name, phase);
     if (rule.trains === "future") this.#future = trained.model;
@@ -141,6 +145,7 @@ class Iteration {
       pairsFile,
       pairs: pairs.list.length,
       ...formed,
+      ...measured,
       cosine: trained.cosine,
       training: trained.training,
     };

@@ -6,6 +6,7 @@ import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import { numericsOf } from "../models/numerics.ts";
+import { bestModel, fallen } from "../results/best-model.ts";
 import { EventLog } from "../results/event-log.ts";
 import { addTotals, noTokens } from "../results/ledger.ts";
 import { type Observer, silentObserver } from "../results/observer.ts";
@@ -146,6 +147,7 @@ class Run {
         matches: target === null ? null : settings.strategy,
         iterations: [],
         models: [base],
+        best: base.model,
         totals: noTokens(),
       };
       result.strategies.push(strategy);
@@ -166,7 +168,10 @@ class Run {
         context.observer.note(`${plan.name} ends here: ${error.message}`);
         return;
       }
+      const worse = fallen(plan.strategy.models, this.settings.stopWhenWorse);
+      if (worse !== null) plan.strategy.stopped = worse;
       await plan.save();
+      if (worse !== null) return context.observer.note(`${plan.name} ends here: ${worse}`);
     }
   }
 
@@ -186,6 +191,7 @@ class Run {
     strategy.iterations.push(result);
     strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
     strategy.models.push(await this.#evaluate(context, next, plan));
+    strategy.best = bestModel(strategy.models)?.model ?? next.name;
     return next;
   }
 

@@ -12,10 +12,11 @@ import {
 import { type Tokenizer, writeJsonl } from "@tempora/text";
 import type { PairIds } from "@tempora/training";
 import { pairColumns } from "../results/pair-columns.ts";
-import type { PairRow, PhaseResult, PoolRole } from "../results/results.ts";
+import type { Estimate, PairRow, PhaseResult, PoolRole } from "../results/results.ts";
 import { textGivesIds } from "../sources/conversation.ts";
 import { type PairSet, pairSet } from "../stages/pair-set.ts";
 import { StrategyEnded } from "../stages/strategy-ended.ts";
+import type { PairTexts } from "./gap.ts";
 import type { Candidate, Pool } from "./pools.ts";
 
 export interface PairsPlan {
@@ -41,12 +42,14 @@ export interface FormedPairs
     | "textDiffers"
     | "chosenRoles"
     | "rejectedRoles"
-    | "scoreGap"
     | "trueGap"
     | "chosenLength"
     | "rejectedLength"
   > {
   pairs: PairSet;
+  texts: PairTexts[];
+  /** By the scores that picked the pairs. */
+  picked: Estimate;
 }
 
 /**
@@ -57,11 +60,13 @@ export async function formPairs(plan: PairsPlan): Promise<FormedPairs> {
   const counts = noSelection();
   const figures = new PairFigures();
   const pairs: PairIds[] = [];
+  const texts: PairTexts[] = [];
   const empty = { count: 0 };
   async function* rows(): AsyncGenerator<PairRow> {
     for await (const pair of selectPairs(plan.rule, promptPools(plan.pools, empty), plan.selection, counts)) {
       const row = pairRow(plan, pair);
       figures.add(row, pair);
+      texts.push({ task: pair.prompt, chosen: pair.chosen.row.text, rejected: pair.rejected.row.text });
       pairs.push({
         promptIds: pair.chosen.promptIds,
         chosenIds: pair.chosen.row.ids,
@@ -76,7 +81,7 @@ export async function formPairs(plan: PairsPlan): Promise<FormedPairs> {
   const warning = truncationWarning(counts, plan.selection);
   if (warning !== null) plan.note(`${plan.strategy} ${plan.iteration}: ${warning} (selection.truncated).`);
   const { dropped, answers, truncated } = counts;
-  return { pairs: pairSet(pairs), dropped, answers, truncated, ...figures.result() };
+  return { pairs: pairSet(pairs), texts, dropped, answers, truncated, ...figures.result() };
 }
 
 /** The pools of prompt after prompt, all read side by side. A pool that stands for two roles is read once. */
@@ -151,7 +156,7 @@ class PairFigures {
       textDiffers: this.#textDiffers,
       chosenRoles: Object.fromEntries(this.#roles.chosen),
       rejectedRoles: Object.fromEntries(this.#roles.rejected),
-      scoreGap: interval95(this.#gaps),
+      picked: interval95(this.#gaps),
       trueGap: this.#trueGaps.length === 0 ? null : interval95(this.#trueGaps),
       chosenLength: this.#chosenTokens / pairs,
       rejectedLength: this.#rejectedTokens / pairs,

@@ -96,8 +96,10 @@ export interface AnswerRow {
   tokens: number;
   finish_reason: "stop" | "length";
   true_score: number | null;
-  /** Score by M0 as a judge, where there is no true score. */
+  /** Score by the judge, as M0 or the external one where it is a model; where there is no true score. */
   judged_score: number | null;
+  /** Of a judge that is a weighted sum: each part's own score. */
+  judged_parts?: Record<string, number | null>;
 }
 
 /** Tokens and floating point operations of one stage. Formulas: ledger.ts. */
@@ -140,6 +142,9 @@ export interface TrainingResult {
   finalGradNorm: number;
 }
 
+/** Which scores measure the gap of pairs. */
+export type GapSource = "held-back judgements" | "a second wording" | "scores that picked the pair";
+
 export interface PhaseResult {
   /** 1-based. */
   phase: number;
@@ -160,8 +165,11 @@ export interface PhaseResult {
   textDiffers: number;
   chosenRoles: Partial<Record<PoolRole, number>>;
   rejectedRoles: Partial<Record<PoolRole, number>>;
-  /** Score of chosen minus score of rejected, by the judge. */
+  /** Score of chosen minus score of rejected, by the judge: where it can, by judgements that did not pick the pairs. */
   scoreGap: Estimate;
+  gapBy: GapSource;
+  /** The same by the scores that picked the pairs, which overstate it. */
+  pickedGap: Estimate;
   /** The same by the true score, where there is one. */
   trueGap: Estimate | null;
   /** Cosine similarity of the last-layer representations of chosen and rejected under the start model. */
@@ -198,8 +206,14 @@ export interface ModelResult {
   folder: string;
   answersFile: string;
   trueScore: Estimate | null;
+  /** The true score, else the judge's: which model is best. */
+  heldOutScore: Estimate;
+  /** Of a judge that is a weighted sum: each part's own score of the held-out answers. */
+  judgedParts: Record<string, Estimate>;
   /** Share of held-out prompts won against M0, a tie counting one half; null for M0. */
   winRate: Estimate | null;
+  /** The same were the answers as long as M0's (see lengthControlledWinRate). */
+  lengthControlledWinRate: Estimate | null;
   winRateBy: "true score" | "judge";
   /** Mean tokens of a held-out answer. */
   answerLength: number;
@@ -215,8 +229,10 @@ export interface StrategyResult {
   iterations: IterationResult[];
   /** M0 first, then the model after each iteration. */
   models: ModelResult[];
+  /** The model with the highest held-out score. */
+  best: string;
   totals: LedgerTotals;
-  /** Why a baseline ended before its compute was spent: its judge collapsed, or there were no pairs left. */
+  /** Why it ended early: its judge collapsed, there were no pairs left, or it fell (stopWhenWorse). */
   stopped?: string;
 }
 

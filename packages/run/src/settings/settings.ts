@@ -41,6 +41,8 @@ export const settingsSchema = z.strictObject({
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
   baselines: z.array(z.enum(strategyNames)),
   iterations: count,
+  /** Ends a strategy when so many models in a row score below the best before them on the held-out prompts; 0: never. */
+  stopWhenWorse: z.int().min(0),
   /** Most iterations of a baseline, whatever compute is left. */
   maxBaselineIterations: count,
   promptsPerIteration: count,
@@ -133,6 +135,7 @@ export const paperSettings: Settings = {
   strategy: "temporal",
   baselines: [],
   iterations: 2,
+  stopWhenWorse: 0,
   maxBaselineIterations: 12,
   promptsPerIteration: 4000,
   candidates: 7,

@@ -11,7 +11,7 @@ import {
 import { type JudgeChoice, makeJudge, secondJudge } from "../judges/make-judge.ts";
 import { refuseCollapsed, verdictsOf } from "../judges/verdicts.ts";
 import type { ModelRef } from "../models/model-ref.ts";
-import type { JudgeAudit, LedgerTotals } from "../results/results.ts";
+import type { GapSource, JudgeAudit, LedgerTotals } from "../results/results.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
 import { StrategyEnded } from "./strategy-ended.ts";
 
@@ -48,9 +48,6 @@ export async function judgeStage(context: RunContext, plan: JudgePlan): Promise<
   const choice = { ...choiceOf(context, plan.judge), judgements: plan.judgements };
   return judgeWith(context, plan, makeJudge(choice));
 }
-
-/** Why a gap's scores are believed: they did not pick the pair, or they did. */
-export type GapSource = "held-back judgements" | "a second wording" | "scores that picked the pair";
 
 export interface SecondOpinion extends JudgeOutcome {
   source: GapSource;
