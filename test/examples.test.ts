@@ -1,8 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { parseConfig, worldSettings } from "@tempora/run";
+import { paperSettings, parseConfig, worldSettings } from "@tempora/run";
 import { oracle } from "@tempora/testing";
 import { expect, test } from "vitest";
+import { bulletPoints } from "../examples/bullets.ts";
+import judgeConfig from "../examples/judge.config.ts";
 import config from "../examples/tempora.config.ts";
 
 function example(name: string): number[] {
@@ -32,4 +34,14 @@ test("the example configuration is valid", () => {
   const { settings, run } = parseConfig(config, worldSettings());
   expect(run).toBe("length-controlled");
   expect(settings.baselines).toEqual(["self-rewarding", "past-only"]);
+});
+
+test("the example of a judge is valid, and its function counts bullet points", () => {
+  const { settings } = parseConfig({ ...judgeConfig, model: "m", prompts: "p" }, paperSettings);
+  expect(settings.judge.functions.map(({ name, weight, range }) => [name, weight, range])).toEqual([
+    ["bullets", 1, [0, 5]],
+  ]);
+  const answers = ["- a\n- b\n- c", "Text.\n1. a\n2. b", "none", "* a\n* b\n* c\n* d\n* e\n* f"];
+  expect(bulletPoints({ prompts: [], answers })).toEqual([5, 3, 0, 0]);
+  expect(bulletPoints({ prompts: [], answers, points: [3, 2, 2, 6] })).toEqual([5, 5, 0, 5]);
 });

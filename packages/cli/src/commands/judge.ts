@@ -12,6 +12,7 @@ import {
 import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
+import { gradedRows } from "../graded-rows.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
 import { type JudgeFlags, JudgingModel, judgeOf } from "../judging.ts";
 import { modelHelp } from "../model.ts";
@@ -32,6 +33,7 @@ import { calibrate } from "./calibrate.ts";
 export interface JudgeCommandFlags extends JudgeFlags {
   data: string;
   out?: string;
+  graded?: string;
   calibrate: boolean;
 }
 
@@ -58,6 +60,7 @@ export function judgeCommand(context: Context): Command {
     .option("--config <file>", "configuration whose judge.functions and judge.endpoint serve")
     .option("--endpoint <url>", "OpenAI-compatible server, as http://localhost:8000/v1")
     .option("--endpoint-model <name>", "the server's name of the model that judges")
+    .option("--graded <file>", "also the judgements as rows that teach a model to judge (EFT), for `tempora sft`")
     .option("--calibrate", "measure the judge on rows {prompt, better, worse} instead, template by template", false)
     .addOption(maxTokensOption());
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
@@ -72,9 +75,16 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   }
   context.onStopped("Judgements made so far are kept: run the same command again to go on.");
   const out = await claimFile("--out", file, [flags.data]);
+  const gradedFile = flags.graded === undefined ? null : await claimFile("--graded", flags.graded, [flags.data]);
   const rows = await readCompletions(flags.data);
   using model = new JudgingModel(flags, context);
   const judge = await judgeOf(flags, model, flags.template);
+  if (gradedFile !== null && judge.question === null) {
+    throw new TemporaError("A judge that says nothing teaches nothing", {
+      where: { field: "--graded" },
+      remedy: "Judge in words: --judge sampled, or --judge endpoint.",
+    });
+  }
   const responses = new DistinctResponses(judge, rows, flags.data);
   await using partial = await PartialWork.open(`${out}.work`, context);
   const judged = await partial.judge(judge, responses.list, flags);
@@ -94,6 +104,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
       return { ...row.source.value, completions };
     }),
   );
+  if (gradedFile !== null) await writeJsonl(gradedFile, gradedRows(judge, responses.list, judgements, scores));
   await partial.done();
   const collapse = collapsed(audit);
   if (collapse !== null) context.progress.note(`warning: ${collapse.counts}. ${collapse.remedy}`);

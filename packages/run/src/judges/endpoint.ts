@@ -41,6 +41,7 @@ export function endpointJudge(options: EndpointJudgeOptions): Judge {
     perResponse: judgements,
     deterministic: sampling.temperature === 0,
     readsColumns: false,
+    question: ({ promptText, text }) => judgePrompt(template, promptText, text),
     judge: (responses, work) => judgeByEndpoint(judge, options, responses, work),
   };
   return judge;

@@ -47,6 +47,7 @@ export function expectedJudge(options: ExpectedJudgeOptions): Judge {
     perResponse: 1,
     deterministic: true,
     readsColumns: false,
+    question: null,
     judge: (responses, work) => judgeByExpectation(options, responses, work),
   };
 }

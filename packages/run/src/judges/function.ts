@@ -31,6 +31,7 @@ export function functionJudge(options: JudgeFunction): Judge {
     perResponse: 1,
     deterministic: true,
     readsColumns: true,
+    question: null,
     judge: (responses, work) => judgeByFunction(options, responses, work),
   };
 }

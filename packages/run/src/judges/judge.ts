@@ -72,6 +72,8 @@ export interface Judge {
   readonly deterministic: boolean;
   /** True where the columns of the prompt's row decide the score too. */
   readonly readsColumns: boolean;
+  /** What a judge that speaks is asked about a response; null for one that does not speak. */
+  readonly question: ((response: Response) => string) | null;
   /**
    * Judges every response; an interrupted call is gone on with by the same call again.
    * @throws JudgeCollapsed where the limits say that its judgements are of no use.

@@ -43,6 +43,7 @@ export function mixedJudge(parts: readonly MixedPart[], how: Aggregation): Judge
     perResponse: parts.reduce((sum, { judge }) => sum + judge.perResponse, 0),
     deterministic: parts.every(({ judge }) => judge.deterministic),
     readsColumns: parts.some(({ judge }) => judge.readsColumns),
+    question: null,
     judge: (responses, work) => judgeByParts(parts, how, responses, work),
   };
 }

@@ -47,6 +47,7 @@ export function sampledJudge(options: SampledJudgeOptions): Judge {
     perResponse: judgements,
     deterministic: sampling.temperature === 0,
     readsColumns: false,
+    question: ({ promptText, text }) => judgePrompt(template, promptText, text),
     judge: (responses, work) => judgeBySampling(judge, options, responses, work),
   };
   return judge;

@@ -1,0 +1,33 @@
+import type { Judge, JudgementColumns, Response } from "@tempora/run";
+
+/** A judge's question with a right answer to it, in the rows of supervised training. */
+export interface GradedRow {
+  prompt: { role: "user"; content: string }[];
+  completion: { role: "assistant"; content: string }[];
+  score: number;
+}
+
+/**
+ * Graded examples (EFT) from judgements in words: of each response the judgement whose score is nearest to the mean of all
+ * of its judgements, and of those the first, so that what is learned is what the judge mostly says.
+ */
+export function gradedRows(
+  judge: Judge,
+  responses: readonly Response[],
+  judgements: readonly (readonly JudgementColumns[])[],
+  scores: readonly (number | null)[],
+): GradedRow[] {
+  return responses.flatMap((response, index) => {
+    const mean = scores[index] ?? null;
+    const question = judge.question?.(response);
+    if (mean === null || question === undefined) return [];
+    let nearest: { text: string; score: number } | null = null;
+    for (const { text, score } of judgements[index] ?? []) {
+      if (score === null) continue;
+      if (nearest === null || Math.abs(score - mean) < Math.abs(nearest.score - mean)) nearest = { text, score };
+    }
+    if (nearest === null) return [];
+    const prompt = [{ role: "user" as const, content: question }];
+    return [{ prompt, completion: [{ role: "assistant" as const, content: nearest.text }], score: nearest.score }];
+  });
+}
