@@ -1,8 +1,10 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Calibration } from "@tempora/run";
 import { oracle, readLines, scratch } from "@tempora/testing";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { startTempora, tempora, temporaJson } from "./support/cli.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -112,6 +114,34 @@ describe("tempora judge", () => {
       expect.closeTo((1 - (0.5 * 5) / 20) / 1.5, 10),
     ]);
     expect(first?.completions[1]?.judgements).toMatchObject([{ parts: { truth: 1, short: 8 } }]);
+  });
+
+  test("judges by a server, and keeps its words as rows that teach to judge", async () => {
+    const server = createServer(async (request, response) => {
+      let body = "";
+      for await (const chunk of request) body += chunk;
+      const { messages } = JSON.parse(body) as { messages: [{ content: string }] };
+      const text = messages[0].content.includes("It is") ? "Right. Score: 5" : "Wrong. Score: 1";
+      const choices = [{ index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" }];
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ choices, usage: { prompt_tokens: 10, completion_tokens: 4, total_tokens: 14 } }));
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const [out, graded] = [join(folder, "served.jsonl"), join(folder, "graded.jsonl")];
+    const result = await temporaJson<{ cost: { billedTokens: number; billedPromptTokens: number } }>([
+      ...["judge", "--judge", "endpoint", "--endpoint", `http://127.0.0.1:${port}/v1`, "--endpoint-model", "m"],
+      ...["--data", candidates("served-data.jsonl", 3), "--out", out, "--graded", graded, "--judgements", "2"],
+    ]);
+    expect(result.cost).toMatchObject({ billedTokens: 48, billedPromptTokens: 120 });
+    expect(readLines<JudgedRow>(out)[0]?.completions.map(({ score }) => score)).toEqual([1, 5, 1]);
+    const rows = readLines<{ prompt: { content: string }[]; completion: { content: string }[] }>(graded);
+    expect(rows).toHaveLength(6);
+    expect(rows[1]?.prompt[0]?.content).toContain("It is 0.");
+    expect(rows[1]?.completion).toEqual([{ role: "assistant", content: "Right. Score: 5" }]);
+    const mute = command(candidates("mute.jsonl", 1), out, "--judge", "expected", "--graded", graded);
+    expect((await tempora(mute)).stderr).toContain("--graded");
   });
 
   test("measures templates on answers whose order is known", async () => {

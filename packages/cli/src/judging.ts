@@ -25,7 +25,7 @@ export interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags {
   model?: string;
   judge: JudgeKind;
   template?: string;
-  samples: number;
+  judgements: number;
   retries: number;
   aggregation: Aggregation;
   config?: string;
@@ -95,7 +95,7 @@ async function judgeSettings(flags: JudgeFlags): Promise<Settings["judge"]> {
   const over: TemporaConfig = {
     judge: {
       kind: flags.judge,
-      judgements: flags.samples,
+      judgements: flags.judgements,
       retries: flags.retries,
       aggregation: flags.aggregation,
       sampling: { temperature, topP, topK, maxNewTokens },

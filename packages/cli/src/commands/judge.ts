@@ -40,7 +40,7 @@ export interface JudgeCommandFlags extends JudgeFlags {
 export function judgeCommand(context: Context): Command {
   const { judge } = paperSettings;
   const command = newCommand("judge", "Grade completions by a model, a function of your own or a server", [
-    "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --samples 3",
+    "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --judgements 3",
     "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --judge expected",
     "judge --judge function --config tempora.config.ts --data candidates.jsonl --out judged.jsonl",
     "judge --judge endpoint --endpoint http://localhost:8000/v1 --endpoint-model qwen --data c.jsonl --out judged.jsonl",
@@ -54,7 +54,7 @@ export function judgeCommand(context: Context): Command {
       "--template <names>",
       "the judge's question: a JSON file {name, text, maxScore, answers?} or the name of one",
     )
-    .option("--samples <count>", "judgements averaged for each completion", wholeNumber(1), judge.judgements)
+    .option("--judgements <count>", "judgements averaged for each completion", wholeNumber(1), judge.judgements)
     .option("--retries <count>", "how often one that does not parse is sampled again", wholeNumber(0), judge.retries)
     .addOption(new Option("--aggregation <how>", "of the judgements").choices(["mean", "median"]).default("mean"))
     .option("--config <file>", "configuration whose judge.functions and judge.endpoint serve")
