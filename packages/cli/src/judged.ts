@@ -1,7 +1,7 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { Judged, Role } from "@tempora/preferences";
 import { shownText } from "@tempora/run";
-import { type Conversation, promptRow, readAllRows, type SourceRow } from "@tempora/text";
+import { type Columns, type Conversation, promptRow, readAllRows, type SourceRow } from "@tempora/text";
 
 /** A completion as `generate` writes it, with what `judge` adds. */
 export interface JudgedCompletion {
@@ -32,8 +32,8 @@ export interface CompletionsRow {
 }
 
 /** Reads what `generate` wrote. */
-export async function readCompletions(file: string): Promise<CompletionsRow[]> {
-  return (await readAllRows(file)).map((source) => parseRow(source, file));
+export async function readCompletions(file: string, columns?: Columns): Promise<CompletionsRow[]> {
+  return (await readAllRows(file, { columns })).map((source) => parseRow(source, source.file ?? file));
 }
 
 /** A judged completion with whose it is. */
@@ -48,12 +48,12 @@ export interface JudgedRow extends CompletionsRow {
 }
 
 /** Reads what `judge` wrote. */
-export async function readJudgedRows(file: string): Promise<JudgedRow[]> {
-  return (await readCompletions(file)).map((row) => {
+export async function readJudgedRows(file: string, columns?: Columns): Promise<JudgedRow[]> {
+  return (await readCompletions(file, columns)).map((row) => {
     const unjudged = row.completions.findIndex((completion) => completion.score === undefined);
     if (unjudged >= 0) {
       throw new TemporaError("This completion has no score", {
-        where: { file, row: row.row, field: `completions[${unjudged}].score` },
+        where: { file: row.source.file ?? file, row: row.row, field: `completions[${unjudged}].score` },
         remedy: "Let `tempora judge` score the file first.",
       });
     }

@@ -1,6 +1,7 @@
 import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { judgeKinds, paperSettings, type Settings } from "@tempora/run";
+import { type Columns, parseColumns } from "@tempora/text";
 import { schedulers, type TrainingOptions } from "@tempora/training";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "./context.ts";
@@ -59,6 +60,18 @@ export function realNumber(
     const upper = high === Number.POSITIVE_INFINITY ? "" : ` and at most ${high}`;
     throw new InvalidArgumentError(`Give a number ${above ? "above" : "from"} ${low}${upper}.`);
   };
+}
+
+export interface ColumnFlags {
+  columns?: Columns;
+}
+
+export function addColumnsOption(command: Command): Command {
+  return command.option(
+    "--columns <pairs>",
+    "columns of the file that hold the fields, as prompt=instruction,completion=output",
+    parseColumns,
+  );
 }
 
 export interface EngineFlags {

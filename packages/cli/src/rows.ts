@@ -1,5 +1,6 @@
 import { TemporaError } from "@tempora/errors";
 import {
+  type Columns,
   ContextFit,
   type Conversation,
   completionRow,
@@ -7,6 +8,7 @@ import {
   preferenceRow,
   promptRow,
   type RenderOptions,
+  type RowKind,
   readAllRows,
   type SourceRow,
   type TokenizeOptions,
@@ -61,6 +63,7 @@ export interface ReadingOptions {
   skipTooLong: boolean;
   /** Tokens that must have room behind a prompt. */
   reserve?: number;
+  columns?: Columns | undefined;
 }
 
 /** Reads the rows of a file as token ids of one model, checked against its vocabulary and its context. */
@@ -68,13 +71,16 @@ export class RowReader {
   readonly #model: OpenModel;
   readonly #options: TokenizeOptions;
   readonly #fit: ContextFit;
+  readonly #columns: Columns | undefined;
   readonly #note: (text: string) => void;
 
-  constructor(model: OpenModel, context: Context, { render, skipTooLong, reserve = 1 }: ReadingOptions) {
+  constructor(model: OpenModel, context: Context, options: ReadingOptions) {
+    const { render, skipTooLong, reserve = 1, columns } = options;
     const { vocabSize, maxPositions } = model.checkpoint.config;
     this.#model = model;
     this.#options = { ...render, vocabSize, maxLength: maxPositions, reserve };
     this.#fit = new ContextFit(skipTooLong);
+    this.#columns = columns;
     this.#note = (text) => context.progress.note(text);
   }
 
@@ -85,7 +91,7 @@ export class RowReader {
 
   async preferences(file: string): Promise<PreferenceIds[]> {
     const given = new GivenIds();
-    const rows = await this.#all(file, async (source) => {
+    const rows = await this.#all(file, "preference", async (source) => {
       const row = await this.#preference(source, file);
       if (row !== null && given.take(source)) await this.#compareWithText(source, row, given);
       return row;
@@ -95,11 +101,11 @@ export class RowReader {
   }
 
   completions(file: string): Promise<CompletionIds[]> {
-    return this.#all(file, (source) => this.#completion(source, file));
+    return this.#all(file, "completion", (source) => this.#completion(source, file));
   }
 
   prompts(file: string): Promise<PromptIds[]> {
-    return this.#all(file, async (source) => {
+    return this.#all(file, "prompt", async (source) => {
       const row = promptRow(source, file);
       const tokenizer = await this.#tokenizerFor(row);
       const ids = this.#fit.keep(() => tokenizePrompt(row, tokenizer, this.#options));
@@ -109,7 +115,7 @@ export class RowReader {
 
   /** Preference rows and completion rows, told apart by their fields. */
   any(file: string): Promise<TokenizedRow[]> {
-    return this.#all(file, async (source) => {
+    return this.#all(file, "any", async (source) => {
       if (preferenceFields.some((field) => (source.value[field] ?? null) !== null)) {
         const ids = await this.#preference(source, file);
         if (ids === null) return null;
@@ -127,9 +133,9 @@ export class RowReader {
   }
 
   /** Every row that fits. @throws TooLongError where none does. */
-  async #all<T>(file: string, read: (source: SourceRow) => Promise<T | null>): Promise<T[]> {
+  async #all<T>(file: string, as: RowKind, read: (source: SourceRow) => Promise<T | null>): Promise<T[]> {
     const rows: T[] = [];
-    for (const source of await readAllRows(file)) {
+    for (const source of await readAllRows(file, { as, columns: this.#columns, note: this.#note })) {
       const row = await read(source);
       if (row !== null) rows.push(row);
     }

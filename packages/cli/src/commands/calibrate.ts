@@ -13,7 +13,9 @@ import type { JudgeCommandFlags } from "./judge.ts";
 /** Measures a judge on rows whose order is known, one template after the other. */
 export async function calibrate(flags: JudgeCommandFlags, context: Context): Promise<void> {
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, [flags.data]);
-  const rows = new CalibrationRows((await readAllRows(flags.data)).flatMap((source) => knownPairs(source, flags.data)));
+  const rows = new CalibrationRows(
+    (await readAllRows(flags.data, { columns: flags.columns })).flatMap((source) => knownPairs(source, flags.data)),
+  );
   using model = new JudgingModel(flags, context);
   const measured: Record<string, Calibration> = {};
   for (const template of templatesOf(flags)) {

@@ -6,8 +6,10 @@ import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
+  addColumnsOption,
   addEngineOptions,
   addTrainingOptions,
+  type ColumnFlags,
   type EngineFlags,
   newCommand,
   parseLossTerms,
@@ -21,7 +23,7 @@ import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface DpoFlags extends EngineFlags, TrainingFlags, TextFlags, SkipFlags {
+interface DpoFlags extends ColumnFlags, EngineFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   reference?: string;
   data: string;
@@ -69,7 +71,7 @@ export function dpoCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
-  return whenCalled(addEngineOptions(command), context, dpo);
+  return whenCalled(addColumnsOption(addEngineOptions(command)), context, dpo);
 }
 
 async function dpo(flags: DpoFlags, context: Context): Promise<void> {
@@ -80,7 +82,11 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);
-  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const reader = new RowReader(model, context, {
+    render: renderOptions(flags),
+    skipTooLong: flags.skipTooLong,
+    columns: flags.columns,
+  });
   const pairs = await reader.preferences(flags.data);
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);

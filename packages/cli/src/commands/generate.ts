@@ -6,9 +6,11 @@ import { formatCount } from "../format.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addCacheOptions,
+  addColumnsOption,
   addEngineOptions,
   addSamplingOptions,
   type CacheFlags,
+  type ColumnFlags,
   type EngineFlags,
   newCommand,
   type SamplingFlags,
@@ -19,7 +21,7 @@ import { claimFile } from "../output.ts";
 import { type PromptIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface GenerateFlags extends EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
+interface GenerateFlags extends ColumnFlags, EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -53,16 +55,16 @@ export function generateCommand(context: Context): Command {
     .option("--stop <text...>", "texts that end a completion", []);
   addSkipOption(addTextOptions(command), "prompts whose answer has no room in the context");
   addSamplingOptions(command, { ...sampling, seed: 0 });
-  return whenCalled(addCacheOptions(addEngineOptions(command)), context, generate);
+  return whenCalled(addColumnsOption(addCacheOptions(addEngineOptions(command))), context, generate);
 }
 
 async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
   const model = await openModel(flags.model, context);
-  const { skipTooLong, maxNewTokens } = flags;
+  const { skipTooLong, maxNewTokens, columns } = flags;
   const render = renderOptions(flags);
-  const reader = new RowReader(model, context, { render, skipTooLong, reserve: maxNewTokens });
+  const reader = new RowReader(model, context, { render, skipTooLong, reserve: maxNewTokens, columns });
   const rows = await reader.prompts(flags.data);
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();

@@ -18,8 +18,10 @@ import { type JudgeFlags, JudgingModel, judgeOf } from "../judging.ts";
 import { modelHelp } from "../model.ts";
 import {
   addCacheOptions,
+  addColumnsOption,
   addEngineOptions,
   addSamplingOptions,
+  type ColumnFlags,
   judgeOption,
   maxTokensOption,
   newCommand,
@@ -30,7 +32,7 @@ import { claimFile } from "../output.ts";
 import { PartialWork } from "../partial-work.ts";
 import { calibrate } from "./calibrate.ts";
 
-export interface JudgeCommandFlags extends JudgeFlags {
+export interface JudgeCommandFlags extends JudgeFlags, ColumnFlags {
   data: string;
   out?: string;
   graded?: string;
@@ -64,6 +66,7 @@ export function judgeCommand(context: Context): Command {
     .option("--calibrate", "measure the judge on rows {prompt, better, worse} instead, template by template", false)
     .addOption(maxTokensOption());
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
+  addColumnsOption(command);
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, judgeCompletions);
 }
 
@@ -76,7 +79,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   context.onStopped("Judgements made so far are kept: run the same command again to go on.");
   const out = await claimFile("--out", file, [flags.data]);
   const gradedFile = flags.graded === undefined ? null : await claimFile("--graded", flags.graded, [flags.data]);
-  const rows = await readCompletions(flags.data);
+  const rows = await readCompletions(flags.data, flags.columns);
   using model = new JudgingModel(flags, context);
   const judge = await judgeOf(flags, model, flags.template);
   if (gradedFile !== null && judge.question === null) {

@@ -4,12 +4,20 @@ import { type ScoredCompletion, scoreRows } from "@tempora/training";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
-import { addEngineOptions, type EngineFlags, maxTokensOption, newCommand, whenCalled } from "../options.ts";
+import {
+  addColumnsOption,
+  addEngineOptions,
+  type ColumnFlags,
+  type EngineFlags,
+  maxTokensOption,
+  newCommand,
+  whenCalled,
+} from "../options.ts";
 import { claimFile } from "../output.ts";
 import { RowReader, type TokenizedRow } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface LogProbsFlags extends EngineFlags, TextFlags, SkipFlags {
+interface LogProbsFlags extends ColumnFlags, EngineFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -28,14 +36,18 @@ export function logProbsCommand(context: Context): Command {
     .requiredOption("--out <file>", "the rows with <side>_logprobs and <side>_sum added")
     .addOption(maxTokensOption());
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
-  return whenCalled(addEngineOptions(command), context, logProbs);
+  return whenCalled(addColumnsOption(addEngineOptions(command)), context, logProbs);
 }
 
 async function logProbs(flags: LogProbsFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   const out = await claimFile("--out", flags.out, [flags.data]);
   const model = await openModel(flags.model, context);
-  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const reader = new RowReader(model, context, {
+    render: renderOptions(flags),
+    skipTooLong: flags.skipTooLong,
+    columns: flags.columns,
+  });
   const rows = await reader.any(flags.data);
   using engine = await loadEngine(model, flags, context);
   const stage = context.progress.stage("logprobs", rows.length, "rows");

@@ -19,10 +19,10 @@ import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type Candidate, type JudgedRow, readJudgedRows } from "../judged.ts";
-import { newCommand, realNumber, whenCalled, wholeNumber } from "../options.ts";
+import { addColumnsOption, type ColumnFlags, newCommand, realNumber, whenCalled, wholeNumber } from "../options.ts";
 import { claimFile } from "../output.ts";
 
-interface PairsFlags {
+interface PairsFlags extends ColumnFlags {
   data: string;
   past?: string;
   future?: string;
@@ -54,7 +54,7 @@ export function pairsCommand(context: Context): Command {
         .default(paperSettings.selection.truncated),
     )
     .option("--length-control <rho>", "Meta-Rewarding's length control, 0 to 1 (default: off)", realNumber(0, 1));
-  return whenCalled(command, context, pairs);
+  return whenCalled(addColumnsOption(command), context, pairs);
 }
 
 async function pairs(flags: PairsFlags, context: Context): Promise<void> {
@@ -67,7 +67,7 @@ async function pairs(flags: PairsFlags, context: Context): Promise<void> {
     context.progress.note("No --past: the current model's completions stand for the past model's, as in iteration 1.");
   }
   const rows = new Map<Role, JudgedRow[]>();
-  for (const role of rolesOf(rule)) rows.set(role, await readJudgedRows(files[role] as string));
+  for (const role of rolesOf(rule)) rows.set(role, await readJudgedRows(files[role] as string, flags.columns));
   const counts = noSelection();
   const formed: PairColumns[] = [];
   const pools = promptPools(rows, files);

@@ -4,8 +4,10 @@ import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
+  addColumnsOption,
   addEngineOptions,
   addTrainingOptions,
+  type ColumnFlags,
   type EngineFlags,
   newCommand,
   type TrainingFlags,
@@ -17,7 +19,7 @@ import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface SftFlags extends EngineFlags, TrainingFlags, TextFlags, SkipFlags {
+interface SftFlags extends ColumnFlags, EngineFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -34,7 +36,7 @@ export function sftCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
-  return whenCalled(addEngineOptions(command), context, sft);
+  return whenCalled(addColumnsOption(addEngineOptions(command)), context, sft);
 }
 
 async function sft(flags: SftFlags, context: Context): Promise<void> {
@@ -43,7 +45,11 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);
-  const reader = new RowReader(model, context, { render: renderOptions(flags), skipTooLong: flags.skipTooLong });
+  const reader = new RowReader(model, context, {
+    render: renderOptions(flags),
+    skipTooLong: flags.skipTooLong,
+    columns: flags.columns,
+  });
   const rows = await reader.completions(flags.data);
   using engine = await loadEngine(model, flags, context);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);

@@ -18,10 +18,10 @@ import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";
 import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
-import { newCommand, whenCalled, wholeNumber } from "../options.ts";
+import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
 
-interface TrainFlags extends SettingFlags {
+interface TrainFlags extends ColumnFlags, SettingFlags {
   model?: string;
   prompts?: string;
   heldOut?: string;
@@ -49,7 +49,10 @@ export function trainCommand(context: Context): Command {
   ])
     .argument("[config]", `configuration file (default: ./${defaultConfigFile}, if there is one); flags override it`)
     .option("--model <model>", `${modelHelp}, to start from (default: the embedded world, whose M0 the run trains)`)
-    .option("--prompts <file>", "prompts for --model: JSONL, JSON or Parquet with a field prompt")
+    .option(
+      "--prompts <file>",
+      "prompts for --model: a file, folder or pattern of JSONL, JSON, CSV or Parquet with a field prompt",
+    )
     .option("--held-out <file>", "held-out prompts for --model (default: the last of --prompts)")
     .addOption(
       new Option(
@@ -57,6 +60,7 @@ export function trainCommand(context: Context): Command {
         `${strategyNames.join(", ")}; behind a comma, baselines at equal compute (default: temporal,self-rewarding; with --model temporal)`,
       ).argParser(parseStrategies),
     );
+  addColumnsOption(command);
   addSizes(command, world.iterations);
   addSettingFlags(command);
   command.option(
@@ -154,6 +158,7 @@ function flagConfig(flags: TrainFlags): TemporaConfig {
     model: flags.model,
     prompts: flags.prompts,
     heldOutPrompts: flags.heldOut,
+    columns: flags.columns,
     ...(strategy === undefined ? {} : { strategy, baselines }),
     iterations: flags.iterations,
     promptsPerIteration: flags.promptsPerIteration,

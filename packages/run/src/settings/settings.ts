@@ -32,10 +32,12 @@ const training = z.strictObject({
 export const settingsSchema = z.strictObject({
   /** Path of the checkpoint that is M0, or its name on the hub; null: the embedded world, whose M0 the run trains. */
   model: z.string().min(1).nullable(),
-  /** File of prompts (JSONL, JSON, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
+  /** File, folder or pattern of prompts (JSONL, JSON, CSV, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
   prompts: z.string().min(1).nullable(),
   /** File of held-out prompts; null: the last rows of `prompts` are held out. */
   heldOutPrompts: z.string().min(1).nullable(),
+  /** For fields of the prompts' rows, the columns that hold them, as { prompt: "instruction" }; null: as recognised. */
+  columns: z.record(z.string(), z.string()).nullable(),
   seed: z.int().min(0),
   strategy: z.enum(strategyNames),
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
@@ -131,6 +133,7 @@ export const paperSettings: Settings = {
   model: null,
   prompts: null,
   heldOutPrompts: null,
+  columns: null,
   seed: 0,
   strategy: "temporal",
   baselines: [],

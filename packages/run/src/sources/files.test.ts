@@ -66,6 +66,18 @@ describe("fileSource", () => {
     }
   });
 
+  it("reads prompts from the columns that are named, and says what it took rows for", async () => {
+    const prompts = join(folder, "prompts.csv");
+    await writeFile(prompts, "q,input\nOne?,x\nTwo?,y\n");
+    const settings = { ...paperSettings, model: join(folder, "model"), prompts, iterations: 1 };
+    const named = await fileSource({ ...settings, columns: { prompt: "q" } }, (text) => notes.push(text));
+    expect(named.training(0, 9).map(({ text }) => text)).toEqual(["One?"]);
+    expect(notes).toEqual([]);
+    const recognised = await fileSource(settings, (text) => notes.push(text));
+    expect(recognised.heldOut(9)[0]?.prompt).toEqual([{ role: "user", content: "y" }]);
+    expect(notes).toEqual([`${prompts} is read as OpenRLHF's input.`]);
+  });
+
   it("names the row that lacks a prompt, and refuses a single prompt", async () => {
     await expect(source([{ prompt: "One?" }, { answer: "x" }])).rejects.toThrow(/prompts.jsonl, row 2, field prompt/);
     await expect(source([{ prompt: "One?" }])).rejects.toThrow(/There are 1 different prompts/);

@@ -5,6 +5,11 @@ import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts"
 import type { Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
 
+interface RowPlace {
+  file: string;
+  row: number;
+}
+
 /** A checkpoint and files of prompts as a source of tasks. There is no true score. */
 export async function fileSource(settings: Settings, note: (text: string) => void): Promise<TaskSource> {
   const { model, prompts } = settings;
@@ -13,11 +18,11 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
       remedy: "Give --model and --prompts.",
     });
   }
-  const all = await readTasks(prompts);
-  const { training, heldOut } = await splitTasks(all, settings, prompts);
-  const data = (await Promise.all(settings.start.data.map(readExamples))).flat();
+  const all = await readTasks(prompts, settings, note);
+  const { training, heldOut } = await splitTasks(all, settings, prompts, note);
+  const data = (await Promise.all(settings.start.data.map((file) => readExamples(file, note)))).flat();
   const replay =
-    settings.replay.weight > 0 && settings.replay.data !== null ? await readExamples(settings.replay.data) : [];
+    settings.replay.weight > 0 && settings.replay.data !== null ? await readExamples(settings.replay.data, note) : [];
   const noted = new Set<number>();
   return {
     identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
@@ -53,19 +58,19 @@ function chunkSize(available: number, settings: Settings, count: number): number
   return Math.max(1, Math.min(count, Math.floor(available / settings.iterations)));
 }
 
-async function readTasks(file: string): Promise<Task[]> {
-  const rows = await readAllRows(file);
+async function readTasks(file: string, { columns }: Settings, note: (text: string) => void): Promise<Task[]> {
+  const rows = await readAllRows(file, { as: "prompt", columns, note });
   const tasks: Task[] = [];
   const seen = new Set<string>();
   for (const source of rows) {
     const parsed = promptRow(source, file);
-    if (!("prompt" in parsed)) throw noText(file, source.row, "prompt");
-    const { row, prompt } = parsed;
+    if (!("prompt" in parsed)) throw noText(parsed, "prompt");
+    const { prompt } = parsed;
     const id = createHash("sha256").update(JSON.stringify(prompt)).digest("hex").slice(0, 16);
     // The same prompt twice would be answered with the same samples.
     if (seen.has(id)) continue;
     seen.add(id);
-    tasks.push({ id, prompt, text: shownText(prompt), columns: otherColumns(source.value), where: { file, row } });
+    tasks.push({ id, prompt, text: shownText(prompt), columns: otherColumns(source.value), where: placeOf(parsed) });
   }
   return tasks;
 }
@@ -86,9 +91,10 @@ async function splitTasks(
   all: Task[],
   settings: Settings,
   file: string,
+  note: (text: string) => void,
 ): Promise<{ training: Task[]; heldOut: Task[] }> {
   if (settings.heldOutPrompts !== null) {
-    const heldOut = await readTasks(settings.heldOutPrompts);
+    const heldOut = await readTasks(settings.heldOutPrompts, settings, note);
     const apart = new Set(heldOut.map(({ id }) => id));
     const training = all.filter(({ id }) => !apart.has(id));
     if (training.length > 0) return { training, heldOut };
@@ -107,17 +113,21 @@ async function splitTasks(
   return { training: all.slice(0, -held), heldOut: all.slice(-held) };
 }
 
-async function readExamples(file: string): Promise<Example[]> {
-  const rows = await readAllRows(file);
+async function readExamples(file: string, note: (text: string) => void): Promise<Example[]> {
+  const rows = await readAllRows(file, { as: "completion", note });
   return rows.map((source) => {
     const parsed = completionRow(source, file);
-    if (!("prompt" in parsed)) throw noText(file, source.row, "prompt");
-    const { row, prompt, completion } = parsed;
-    return { prompt, completion, where: { file, row } };
+    if (!("prompt" in parsed)) throw noText(parsed, "prompt");
+    const { prompt, completion } = parsed;
+    return { prompt, completion, where: placeOf(parsed) };
   });
 }
 
-function noText(file: string, row: number, field: string): TemporaError {
+function placeOf({ file, row }: RowPlace): RowPlace {
+  return { file, row };
+}
+
+function noText({ file, row }: RowPlace, field: string): TemporaError {
   return new TemporaError("The row holds token ids; the loop needs text, which the judge can read", {
     where: { file, row, field },
     remedy: "Give the row as a string or as a list of {role, content}.",
