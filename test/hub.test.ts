@@ -1,8 +1,9 @@
-import { lstatSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { oracle, readLines, scratch, startHub } from "@tempora/testing";
 import { expect, test } from "vitest";
-import { tempora } from "./support/cli.ts";
+import { startTempora, tempora } from "./support/cli.ts";
 
 const commit = "c".repeat(40);
 
@@ -50,4 +51,24 @@ test("a name that is neither a path nor on the hub is told with both readings", 
   const { code, stderr } = await tempora(args, { env });
   expect(code).toBe(1);
   expect(stderr).toContain("error: models/M0 is neither a path here nor a model that the hub shows to this account");
+});
+
+test("Ctrl-C ends a download at once and keeps what came of it", async () => {
+  const { hub, folder, data, env } = await site();
+  hub.faults["model.safetensors"] = { cut: { after: 200_000, times: 1, stall: true } };
+  const args = ["logprobs", "--model", "org/tiny", "--data", data, "--out", join(folder, "out.jsonl")];
+  const running = startTempora(args, { env });
+  const blobs = join(folder, "hf", "hub", "models--org--tiny", "blobs");
+  const kept = () => {
+    const name = existsSync(blobs) ? readdirSync(blobs).find((one) => one.endsWith(".incomplete")) : undefined;
+    return name === undefined ? 0 : statSync(join(blobs, name)).size;
+  };
+  while (kept() < 150_000) await sleep(10);
+  running.child.kill("SIGINT");
+  const stopped = await running.done;
+  expect(stopped.code).toBe(130);
+  expect(stopped.stderr).toContain("Stopped. Nothing was written: run the same command again.");
+  expect(kept()).toBeGreaterThan(150_000);
+  expect((await tempora(args, { env })).code).toBe(0);
+  expect(hub.requests.at(-1)?.range).toMatch(/^bytes=[12]\d{5}-$/);
 });

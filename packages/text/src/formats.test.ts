@@ -66,7 +66,12 @@ describe("preferences of other tools", () => {
       { chosen: [user("q"), ...chosen], rejected: [user("q"), ...rejected] },
       { chosen: "Q: a A: yes", rejected: "Q: a A: no" },
       { prompt_ids: [1], chosen_ids: [2], rejected_ids: [3] },
-      { prompt: "q", system: "s", chosen: [user("q"), ...chosen], rejected: [user("q"), ...rejected] },
+      {
+        prompt: "q",
+        system: "s",
+        chosen: [system("s"), user("q"), ...chosen],
+        rejected: [system("s"), user("q"), ...rejected],
+      },
     ]) {
       expect(translated(value, "preference")).toEqual({ row: { row: 3, value }, format: null });
     }
@@ -207,6 +212,13 @@ describe("what cannot be told", () => {
     expect(read?.value.prompt).toEqual([system("s"), user("p")]);
     expect(translated({ ...value, system: "" }, kind).format).toBeNull();
   });
+});
+
+test("a system beside conversations that lack it is not dropped either", async () => {
+  const chosen = [user("q"), assistant("c")];
+  const error = await fault({ system: "s", prompt: "q", chosen, rejected: chosen }, "preference");
+  expect(error.where).toEqual({ ...place, field: "system" });
+  expect(error.remedy).toBe("Leave it out by --columns system=, or make it the first turn of chosen and rejected.");
 });
 
 describe("malformed rows are named by the field of their own format", () => {

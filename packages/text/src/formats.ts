@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { isObject, TemporaError } from "@tempora/errors";
 import { z } from "zod";
 import {
   alpacaTurns,
@@ -309,12 +309,15 @@ const both = {
 
 /** TRL drops a column system, Axolotl makes a turn of it. */
 function refuseSystem(value: Readonly<Record<string, unknown>>, kind: keyof typeof both, place: RowPlace): void {
-  const { system } = value;
-  // With conversations the prompt is theirs, system message and all.
-  if (typeof system !== "string" || system === "" || typeof value.prompt !== "string" || isList(value.chosen)) return;
+  const { system, prompt, chosen } = value;
+  if (typeof system !== "string" || system === "" || typeof prompt !== "string") return;
+  const first = isList(chosen) ? (chosen as unknown[])[0] : null;
+  if (isObject(first) && first.role === "system") return;
+  const read =
+    first === null ? `read both by --columns ${both[kind]}` : "make it the first turn of chosen and rejected";
   throw new TemporaError("The row has a prompt and a system: TRL reads the prompt alone, Axolotl both, as two turns", {
     where: { ...place, field: "system" },
-    remedy: `Leave it out by --columns system=, or read both by --columns ${both[kind]}.`,
+    remedy: `Leave it out by --columns system=, or ${read}.`,
   });
 }
 
