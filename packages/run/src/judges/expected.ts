@@ -1,20 +1,13 @@
 import { type Forest, ForestBuilder } from "@tempora/engine";
-import {
-  type AnswerPath,
-  answersOf,
-  expectedScore,
-  type JudgeAnswer,
-  type JudgeTemplate,
-  judgePrompt,
-} from "@tempora/preferences";
+import { type AnswerPath, answersOf, expectedScore, type JudgeAnswer, type JudgeTemplate } from "@tempora/preferences";
 import { addPrefixes } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import { Meter } from "../results/ledger.ts";
 import { templateJson } from "../settings/judge-template.ts";
-import { ownPromptIds } from "../sources/conversation.ts";
 import { RowLog } from "../store/row-log.ts";
 import { answerPaths } from "./answer-paths.ts";
 import { type Judge, type JudgedRows, type Judgement, type JudgeWork, judgementLog, type Response } from "./judge.ts";
+import { questionIds } from "./question-ids.ts";
 import type { JudgeModel } from "./sampled.ts";
 import { noRoom } from "./spoken.ts";
 
@@ -96,16 +89,15 @@ async function judgeByExpectation(
 
 /** Token ids up to the answer; null where the context has no room for it. */
 function sequencesOf(
-  { tokenizer, checkpoint }: LoadedModel,
+  loaded: LoadedModel,
   template: JudgeTemplate,
   responses: readonly Response[],
   prefix: readonly number[],
   paths: readonly AnswerPath[],
 ): (number[] | null)[] {
-  const room = Math.max(...paths.map(({ ids }) => ids.length));
-  const limit = checkpoint.config.maxPositions - prefix.length - room + 1;
-  return responses.map(({ promptText, text }) => {
-    const ids = ownPromptIds(judgePrompt(template, promptText, text), tokenizer, limit);
+  const room = prefix.length + Math.max(...paths.map(({ ids }) => ids.length));
+  return responses.map((response) => {
+    const ids = questionIds(template, response, loaded, room);
     return ids === null ? null : [...ids, ...prefix];
   });
 }

@@ -4,8 +4,8 @@ import { Meter } from "../results/ledger.ts";
 import { meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
 import { templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
-import { ownPromptIds } from "../sources/conversation.ts";
 import { type Judge, type JudgedRows, type JudgeWork, type Response, readJudgements } from "./judge.ts";
+import { questionIds } from "./question-ids.ts";
 import { type Asked, type Speaker, type Spoken, SpokenJudging } from "./spoken.ts";
 
 /** The model whose weights judge. */
@@ -79,11 +79,8 @@ class ModelSpeaker implements Speaker {
     readonly responses: readonly Response[],
     readonly signal: AbortSignal | undefined,
   ) {
-    const { tokenizer, checkpoint } = loaded;
-    this.meter = new Meter(checkpoint.config);
-    this.#prompts = responses.map(({ promptText, text }) =>
-      ownPromptIds(judgePrompt(options.template, promptText, text), tokenizer, checkpoint.config.maxPositions),
-    );
+    this.meter = new Meter(loaded.checkpoint.config);
+    this.#prompts = responses.map((response) => questionIds(options.template, response, loaded));
   }
 
   fits(response: number): boolean {

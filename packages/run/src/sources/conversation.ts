@@ -24,13 +24,6 @@ export function promptIds(task: Task, tokenizer: Tokenizer, maxLength: number): 
   return tokenizePrompt(row, tokenizer, { maxLength }).promptIds;
 }
 
-/** Token ids of a prompt that the run made itself, or null where the context has no room for it and one more token. */
-export function ownPromptIds(prompt: string, tokenizer: Tokenizer, maxLength: number): number[] | null {
-  const row = { file: ownFile, row: 0, prompt: asConversation(prompt, tokenizer) };
-  const ids = tokenizePrompt(row, tokenizer).promptIds;
-  return ids.length < maxLength ? ids : null;
-}
-
 function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
   const place = { file: example.where?.file ?? ownFile, row: example.where?.row ?? 0 };
   const prompt = asConversation(example.prompt, tokenizer);
