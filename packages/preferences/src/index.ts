@@ -52,12 +52,17 @@ export {
   winRate,
 } from "./statistics.ts";
 export {
+  type Past,
   type PhaseRule,
+  pastIndex,
   type Role,
   rolesOf,
   type SideRule,
   type Strategy,
   type StrategyName,
+  type StrategyVariant,
   strategies,
   strategyNames,
+  strategyVariant,
+  trainsFuture,
 } from "./strategies.ts";

@@ -7,7 +7,7 @@ import {
   selectPairs,
   truncationWarning,
 } from "./select-pair.ts";
-import { rolesOf, strategies } from "./strategies.ts";
+import { pastIndex, rolesOf, strategies, strategyVariant } from "./strategies.ts";
 
 interface Answer extends Judged {
   id: string;
@@ -130,6 +130,23 @@ describe("the ablations", () => {
 
   it("end every strategy with the next model", () => {
     for (const { phases } of Object.values(strategies)) expect(phases.at(-1)!.trains).toBe("next");
+  });
+});
+
+describe("a strategy's variants", () => {
+  it("take the first model, the previous one or one k before for the past", () => {
+    expect([0, 1, 3].map((current) => pastIndex("first", current))).toEqual([0, 0, 0]);
+    expect([0, 1, 3].map((current) => pastIndex("previous", current))).toEqual([0, 0, 2]);
+    expect([0, 1, 3].map((current) => pastIndex({ lag: 2 }, current))).toEqual([0, 0, 1]);
+  });
+
+  it("let the next model go on from the future one, where there is one", () => {
+    const starts = (name: "temporal" | "self-rewarding", nextStartsFrom: "current" | "future") =>
+      strategyVariant(name, { past: "previous", nextStartsFrom }).phases.map(({ startsFrom }) => startsFrom);
+    expect(starts("temporal", "current")).toEqual(["current", "current"]);
+    expect(starts("temporal", "future")).toEqual(["current", "future"]);
+    expect(starts("self-rewarding", "future")).toEqual(["current"]);
+    expect(strategyVariant("temporal", { past: "previous", nextStartsFrom: "future" }).past).toBe("previous");
   });
 });
 

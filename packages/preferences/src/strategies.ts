@@ -1,4 +1,4 @@
-/** Whose answers a pool holds: M_0's (or another past model's), M_i's, or those of the temporary model M_f. */
+/** Whose answers a pool holds: a past model's (`Past` says which), M_i's, or those of the temporary model M_f. */
 export type Role = "past" | "current" | "future";
 
 /**
@@ -14,9 +14,14 @@ export interface PhaseRule {
   name: string;
   chosen: SideRule;
   rejected: SideRule;
-  /** What becomes of the model trained on these pairs: M_f, which only answers, or M_{i+1}. It starts from M_i. */
+  /** What becomes of the model trained on these pairs: M_f, or M_{i+1}. */
   trains: "future" | "next";
+  /** The model that the training starts from, which is its reference as well: M_i, or M_f of an earlier phase. */
+  startsFrom: "current" | "future";
 }
+
+/** Which model is the past one of M_i: M_0, as in the paper; M_{i−1}; or M_{i−lag}, M_0 where there is none so early. */
+export type Past = "first" | "previous" | { lag: number };
 
 export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
 
@@ -26,7 +31,15 @@ export type StrategyName = (typeof strategyNames)[number];
 export interface Strategy {
   name: StrategyName;
   description: string;
+  past: Past;
   phases: readonly PhaseRule[];
+}
+
+/** What of a strategy may be chosen otherwise. */
+export interface StrategyVariant {
+  past: Past;
+  /** From M_f the next model goes on with what the temporary one has learned; a strategy without M_f starts from M_i. */
+  nextStartsFrom: "current" | "future";
 }
 
 const current: SideRule = { preferred: "current", otherwise: "current" };
@@ -37,30 +50,56 @@ export const strategies: Readonly<Record<StrategyName, Strategy>> = {
   temporal: {
     name: "temporal",
     description: "Rejected from the past model, chosen from the future one (arXiv:2508.06026)",
+    past: "first",
     phases: [
-      { name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "future" },
-      { name: "future-guided-chosen", chosen: futureBest, rejected: pastWorst, trains: "next" },
+      { name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "future", startsFrom: "current" },
+      { name: "future-guided-chosen", chosen: futureBest, rejected: pastWorst, trains: "next", startsFrom: "current" },
     ],
   },
   "self-rewarding": {
     name: "self-rewarding",
     description: "Best and worst of the current model's own answers (arXiv:2401.10020)",
-    phases: [{ name: "self-rewarding", chosen: current, rejected: current, trains: "next" }],
+    past: "first",
+    phases: [{ name: "self-rewarding", chosen: current, rejected: current, trains: "next", startsFrom: "current" }],
   },
   "past-only": {
     name: "past-only",
     description: "Ablation: rejected from the past model, chosen from the current one",
-    phases: [{ name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "next" }],
+    past: "first",
+    phases: [
+      { name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "next", startsFrom: "current" },
+    ],
   },
   "future-only": {
     name: "future-only",
     description: "Ablation: chosen from the future model, rejected from the current one",
+    past: "first",
     phases: [
-      { name: "self-rewarding", chosen: current, rejected: current, trains: "future" },
-      { name: "future-guided-chosen", chosen: futureBest, rejected: current, trains: "next" },
+      { name: "self-rewarding", chosen: current, rejected: current, trains: "future", startsFrom: "current" },
+      { name: "future-guided-chosen", chosen: futureBest, rejected: current, trains: "next", startsFrom: "current" },
     ],
   },
 };
+
+/** A strategy in one of its variants. */
+export function strategyVariant(name: StrategyName, { past, nextStartsFrom }: StrategyVariant): Strategy {
+  const strategy = strategies[name];
+  if (nextStartsFrom === "current" || !trainsFuture(strategy)) return { ...strategy, past };
+  const phases = strategy.phases.map((phase) =>
+    phase.trains === "next" ? { ...phase, startsFrom: nextStartsFrom } : phase,
+  );
+  return { ...strategy, past, phases };
+}
+
+export function trainsFuture({ phases }: Strategy): boolean {
+  return phases.some(({ trains }) => trains === "future");
+}
+
+/** The index of the past model of M_current. */
+export function pastIndex(past: Past, current: number): number {
+  if (past === "first") return 0;
+  return Math.max(0, current - (past === "previous" ? 1 : past.lag));
+}
 
 /** The pools that a phase reads, in the order past, current, future. */
 export function rolesOf(phase: PhaseRule): Role[] {

@@ -26,7 +26,7 @@ export interface EvaluationPlan {
 /** A model on the held-out prompts: its answers, against M0's, and its judgement of M0's answers and of its own. */
 export async function evaluateModel(context: RunContext, plan: EvaluationPlan): Promise<ModelResult> {
   const { model, first } = plan;
-  const tasks = context.source.heldOut(context.settings.evaluation.prompts);
+  const tasks = context.source.heldOut();
   const own = await heldOutAnswers(context, model, tasks, plan.position);
   const base = model.hash === first.hash ? own : await heldOutAnswers(context, first, tasks, plan.position);
   const judge = await judgeQuality(context, plan, tasks, { base, own });

@@ -16,9 +16,9 @@ export interface IterationPlan {
   strategy: Strategy;
   /** 0-based. */
   index: number;
-  /** M_i: answers, is trained, and is the reference. */
+  /** M_i. */
   current: ModelRef;
-  /** M_0. */
+  /** The strategy's past model: M_0, or a later one before M_i. */
   past: ModelRef;
   judge: ModelRef;
   /** The run folder, and the strategy's folder in it ("" or "<strategy>/"). */
@@ -109,7 +109,7 @@ class Iteration {
   #modelOf(role: PoolRole): ModelRef {
     if (role === "current") return this.plan.current;
     if (role === "past") return this.plan.past;
-    if (this.#future === null) throw new TypeError("a phase reads the future model's answers before one trains it");
+    if (this.#future === null) throw new TypeError("a phase needs the future model before one trains it");
     return this.#future;
   }
 
@@ -134,13 +134,14 @@ class Iteration {
     const gap = { judge, tasks: this.#tasks, pairs: texts, picked, position: this.#position };
     const measured = await measuredGap(context, gap);
     const name = `${rule.trains === "future" ? "F" : "M"}${this.#number}`;
-    const trained = await this.#train(pairs, name, phase);
+    const start = this.#modelOf(rule.startsFrom);
+    const trained = await this.#train(start, pairs, name, phase);
     if (rule.trains === "future") this.#future = trained.model;
     else this.#next = trained.model;
     return {
       phase,
       name: rule.name,
-      start: plan.current.name,
+      start: start.name,
       trained: name,
       pairsFile,
       pairs: pairs.list.length,
@@ -151,10 +152,10 @@ class Iteration {
     };
   }
 
-  async #train(pairs: FormedPairs["pairs"], name: string, phase: number) {
-    const { context, plan } = this;
+  /** The model that the training starts from is its reference. */
+  async #train(model: ModelRef, pairs: FormedPairs["pairs"], name: string, phase: number) {
+    const { context } = this;
     const position = this.#position;
-    const model = plan.current;
     const cosine = await pairCosinesStage(context, { model, pairs, position });
     const reference = await referenceStage(context, { model, pairs, position });
     this.#charge("reference", `pairs of phase ${phase}`, reference.totals);

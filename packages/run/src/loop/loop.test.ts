@@ -175,6 +175,30 @@ describe("runLoop in the embedded world", () => {
     }
   });
 
+  it("goes on from the future model and rejects from the previous one, when told to", async () => {
+    const settings: Settings = { ...tinySettings(), past: "previous", nextStartsFrom: "future", iterations: 3 };
+    const one = config(join(scratch, "first"), { ...settings, baselines: [] }, "variant");
+    const variant = await runLoop({ config: one });
+    // Until the future model is there, it is the run that was.
+    expect(variant.stages.reused).toBeGreaterThan(6);
+    const iterations = variant.result.strategies[0]?.iterations ?? [];
+    expect(iterations.map(({ phases }) => phases.map(({ start, trained }) => `${start} ${trained}`))).toEqual([
+      ["M0 F1", "F1 M1"],
+      ["M1 F2", "F2 M2"],
+      ["M2 F3", "F3 M3"],
+    ]);
+    const pools = iterations.map(({ audits }) => audits.map(({ role, model }) => `${role} ${model}`));
+    expect(pools).toEqual([
+      ["current M0", "future F1"],
+      ["current M1", "past M0", "future F2"],
+      ["current M2", "past M1", "future F3"],
+    ]);
+    // The reference is the model that the training starts from: at first every reward is zero.
+    for (const { phases } of iterations) {
+      for (const { training } of phases) expect(training.first["rewards/margins"]).toBe(0);
+    }
+  }, 300_000);
+
   it("logs one event for every step of every model in training", async () => {
     const events = (await readAllRows(join(folder, "events.jsonl"))).map(({ value }) => value as unknown as EventRow);
     const steps = events.filter((row) => row.event === "step" && row.strategy === "temporal" && row.model === "M2");
@@ -268,7 +292,9 @@ describe("runLoop from a checkpoint", () => {
     const tiny = tinySettings();
     const world = worldSource(tiny);
     const prompts = join(scratch, "own.jsonl");
-    const texts = [...world.training(5, 40), ...world.heldOut(10)].map(({ text }) => JSON.stringify({ prompt: text }));
+    const texts = [...world.training(5, 40), ...world.heldOut().slice(0, 10)].map(({ text }) =>
+      JSON.stringify({ prompt: text }),
+    );
     await writeFile(prompts, texts.join("\n"));
     const settings: Settings = {
       ...tiny,

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Json } from "@tempora/errors";
 import { checkpointHash } from "@tempora/models";
-import { type StrategyName, strategies } from "@tempora/preferences";
+import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferences";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
@@ -157,10 +157,10 @@ class Run {
   }
 
   async #strategy(context: RunContext, plan: StrategyPlan): Promise<void> {
-    let current = plan.first;
+    const models = [plan.first];
     while (this.#goesOn(plan.strategy, plan.target)) {
       try {
-        current = await this.#iteration(context, plan, current);
+        models.push(await this.#iteration(context, plan, models));
       } catch (error) {
         // The run is about its first strategy. That a baseline cannot go on is a finding of the comparison.
         if (!(error instanceof StrategyEnded) || plan.target === null) throw error;
@@ -175,14 +175,17 @@ class Run {
     }
   }
 
-  /** One iteration with its evaluation; returns the next model. */
-  async #iteration(context: RunContext, plan: StrategyPlan, current: ModelRef): Promise<ModelRef> {
+  /** One iteration of the last of the models, with its evaluation; returns the next model. */
+  async #iteration(context: RunContext, plan: StrategyPlan, models: readonly ModelRef[]): Promise<ModelRef> {
     const { first, external, strategy } = plan;
+    const index = models.length - 1;
+    const current = models[index] as ModelRef;
+    const rules = strategyVariant(plan.name, context.settings);
     const { next, result } = await runIteration(context, {
-      strategy: strategies[plan.name],
-      index: strategy.iterations.length,
+      strategy: rules,
+      index,
       current,
-      past: first,
+      past: models[pastIndex(rules.past, index)] as ModelRef,
       judge: external ?? (this.settings.judge.role === "frozen" ? first : current),
       runFolder: this.folder,
       strategyFolder: strategy.folder,

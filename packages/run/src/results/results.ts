@@ -21,7 +21,7 @@ import type { PairColumns } from "./pair-columns.ts";
 /** A mean with its 95 % interval over `count` values; the ends are null below two values. */
 export type Estimate = Interval;
 
-/** past: M0; current: the model of this iteration; future: trained from it in phase 1. */
+/** past: M0, or the settings' other past model; current: the model of this iteration; future: trained from it in phase 1. */
 export type PoolRole = Role;
 
 /** One sampled answer. `id` is unique within its iteration. */

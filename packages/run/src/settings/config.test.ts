@@ -28,6 +28,10 @@ describe("parseConfig", () => {
     expect(() => parse({ model: "m" })).toThrow(/without prompts/);
     expect(() => parse({ judge: { role: "external" } })).toThrow(/no model is named/);
     expect(() => parse({ baselines: ["temporal"] })).toThrow(/its own baseline/);
+    expect(() => parse({ strategy: "past-only", nextStartsFrom: "future" })).toThrow(
+      /No model of past-only is a future/,
+    );
+    expect(() => parse({ past: { lag: 0 } })).toThrow(/field past/);
     expect(() => parse({ run: "../x" })).toThrow(/field run/);
   });
 

@@ -1,5 +1,6 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { JudgeTemplate } from "@tempora/preferences";
+import { strategies, trainsFuture } from "@tempora/preferences";
 import { checkJudge } from "./judge-checks.ts";
 import type { ConfiguredFunction } from "./judge-settings.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
@@ -94,6 +95,14 @@ function checkTogether(settings: Settings, where: { file?: string }): void {
   }
   if (new Set(settings.baselines).size < settings.baselines.length) {
     fail("A baseline is named twice", "baselines", "Name each baseline once.");
+  }
+  const names = [settings.strategy, ...settings.baselines];
+  if (settings.nextStartsFrom === "future" && !names.some((name) => trainsFuture(strategies[name]))) {
+    fail(
+      `No model of ${names.join(" and ")} is a future one`,
+      "nextStartsFrom",
+      'Set it to "current", or take temporal.',
+    );
   }
   const smooth = settings.loss.labelSmoothing;
   for (const { type } of settings.loss.terms) {

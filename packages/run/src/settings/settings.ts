@@ -34,7 +34,7 @@ export const settingsSchema = z.strictObject({
   model: z.string().min(1).nullable(),
   /** File, folder or pattern of prompts (JSONL, JSON, CSV, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
   prompts: z.string().min(1).nullable(),
-  /** File of held-out prompts; null: the last rows of `prompts` are held out. */
+  /** File of held-out prompts, used whole; null: a share of `prompts` that the prompts alone decide is held out. */
   heldOutPrompts: z.string().min(1).nullable(),
   /** For fields of the prompts' rows, the columns that hold them, as { prompt: "instruction" }; null: as recognised. */
   columns: z.record(z.string(), z.string()).nullable(),
@@ -42,6 +42,10 @@ export const settingsSchema = z.strictObject({
   strategy: z.enum(strategyNames),
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
   baselines: z.array(z.enum(strategyNames)),
+  /** Which model's answers `past` stands for: M0's, those of the model before the current one, or of k models before. */
+  past: z.union([z.enum(["first", "previous"]), z.strictObject({ lag: count })]),
+  /** What the next model is trained from: the current model, or the future one where the strategy trains one. */
+  nextStartsFrom: z.enum(["current", "future"]),
   iterations: count,
   /** Ends a strategy when so many models in a row score below the best before them on the held-out prompts; 0: never. */
   stopWhenWorse: z.int().min(0),
@@ -86,7 +90,7 @@ export const settingsSchema = z.strictObject({
     training,
   }),
   evaluation: z.strictObject({
-    /** Held-out prompts. */
+    /** Held-out prompts at most, of `prompts` or of the world. */
     prompts: count,
     sampling,
     /** Held-out prompts whose answers by M0 every model judges, to see what its judgement is worth. */
@@ -137,6 +141,8 @@ export const paperSettings: Settings = {
   seed: 0,
   strategy: "temporal",
   baselines: [],
+  past: "first",
+  nextStartsFrom: "current",
   iterations: 2,
   stopWhenWorse: 0,
   maxBaselineIterations: 12,

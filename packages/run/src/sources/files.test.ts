@@ -24,15 +24,29 @@ async function source(rows: readonly unknown[], over: Partial<Settings> = {}) {
 const numbered = (count: number) => Array.from({ length: count }, (_, k) => ({ prompt: `Question ${k}?` }));
 
 describe("fileSource", () => {
-  it("holds the last fifth out and gives each iteration prompts of its own", async () => {
+  it("holds a fifth out and gives each iteration prompts of its own", async () => {
     const tasks = await source(numbered(50));
-    expect(tasks.heldOut(200).map(({ text }) => text)).toEqual(
-      Array.from({ length: 10 }, (_, k) => `Question ${40 + k}?`),
-    );
+    expect(tasks.heldOut().length).toBe(10);
     const [first, second] = [tasks.training(0, 4000), tasks.training(1, 4000)];
     expect([first.length, second.length]).toEqual([20, 20]);
-    expect(new Set([...first, ...second].map(({ id }) => id)).size).toBe(40);
+    expect(new Set([...first, ...second, ...tasks.heldOut()].map(({ id }) => id)).size).toBe(50);
     expect(notes).toEqual([]);
+  });
+
+  it("holds out what no seed and no order of the file changes, and shuffles the rest by the seed", async () => {
+    const [one, same, other] = [
+      await source(numbered(50)),
+      await source(numbered(50).reverse()),
+      await source(numbered(50), { seed: 7 }),
+    ];
+    const ids = (tasks: readonly { id: string }[]) => tasks.map(({ id }) => id);
+    expect(ids(same.heldOut())).toEqual(ids(one.heldOut()));
+    expect(ids(other.heldOut())).toEqual(ids(one.heldOut()));
+    const texts = one.heldOut().map(({ text }) => text);
+    expect(texts).not.toEqual(Array.from({ length: 10 }, (_, k) => `Question ${40 + k}?`));
+    const order = (tasks: typeof one) => ids(tasks.training(0, 20));
+    expect(order(other)).not.toEqual(order(one));
+    expect(order(await source(numbered(50), { seed: 7 }))).toEqual(order(other));
   });
 
   it("says so when a further iteration must use prompts again", async () => {
@@ -46,11 +60,25 @@ describe("fileSource", () => {
     expect(tasks.training(0, 4).length + tasks.training(1, 4).length).toBe(8);
   });
 
+  it("uses a file of held-out prompts whole", async () => {
+    const heldOutPrompts = join(folder, "held.jsonl");
+    await writeFile(
+      heldOutPrompts,
+      numbered(30)
+        .map((row) => `${JSON.stringify(row)}\n`)
+        .join(""),
+    );
+    const evaluation = { ...paperSettings.evaluation, prompts: 10 };
+    const tasks = await source(numbered(40), { heldOutPrompts, iterations: 1, evaluation });
+    expect(tasks.heldOut().length).toBe(30);
+    expect(tasks.training(0, 4000).length).toBe(10);
+  });
+
   it("takes held-out prompts from their own file and never trains on them", async () => {
     const heldOutPrompts = join(folder, "held.jsonl");
     await writeFile(heldOutPrompts, `${JSON.stringify({ prompt: "Question 3?" })}\n`);
     const tasks = await source(numbered(5), { heldOutPrompts, iterations: 1 });
-    expect(tasks.heldOut(9).map(({ text }) => text)).toEqual(["Question 3?"]);
+    expect(tasks.heldOut().map(({ text }) => text)).toEqual(["Question 3?"]);
     expect(tasks.training(0, 9).map(({ text }) => text)).not.toContain("Question 3?");
   });
 
@@ -74,7 +102,7 @@ describe("fileSource", () => {
     expect(named.training(0, 9).map(({ text }) => text)).toEqual(["One?"]);
     expect(notes).toEqual([]);
     const recognised = await fileSource(settings, (text) => notes.push(text));
-    expect(recognised.heldOut(9)[0]?.prompt).toEqual([{ role: "user", content: "y" }]);
+    expect(recognised.heldOut()[0]?.prompt).toEqual([{ role: "user", content: "y" }]);
     expect(notes).toEqual([`${prompts} is read as OpenRLHF's input.`]);
   });
 

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { hashJson, type Json, TemporaError } from "@tempora/errors";
 import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
+import { deriveSeed, permutation } from "@tempora/training";
 import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
@@ -48,7 +49,7 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
       }
       return Array.from({ length: chunk }, (_, k) => training[(iteration * chunk + k) % training.length] as Task);
     },
-    heldOut: (count) => heldOut.slice(0, count),
+    heldOut: () => heldOut,
     trueScore: null,
   };
 }
@@ -87,6 +88,11 @@ export function shownText(prompt: string | Message[]): string {
   return prompt.map(({ role, content }) => `${role}: ${content}`).join("\n\n");
 }
 
+/**
+ * The prompts to train on, in an order that the seed decides, and those to hold out. What is held out of one file of
+ * prompts depends on the prompts alone, so that runs of different seeds are measured on the same ones; a held-out file is
+ * used whole.
+ */
 async function splitTasks(
   all: Task[],
   settings: Settings,
@@ -97,7 +103,7 @@ async function splitTasks(
     const heldOut = await readTasks(settings.heldOutPrompts, settings, note);
     const apart = new Set(heldOut.map(({ id }) => id));
     const training = all.filter(({ id }) => !apart.has(id));
-    if (training.length > 0) return { training, heldOut };
+    if (training.length > 0) return { training: shuffled(training, settings.seed), heldOut };
     throw new TemporaError("Every prompt is held out", {
       where: { file },
       remedy: "Give prompts for training that are not in the held-out file.",
@@ -110,7 +116,15 @@ async function splitTasks(
     });
   }
   const held = Math.min(settings.evaluation.prompts, Math.max(1, Math.floor(all.length / 5)));
-  return { training: all.slice(0, -held), heldOut: all.slice(-held) };
+  // An id is a hash of its prompt: the smallest are a sample that has nothing to do with the file's order.
+  const heldOut = [...all].sort((a, b) => (a.id < b.id ? -1 : 1)).slice(0, held);
+  const apart = new Set(heldOut);
+  const training = all.filter((task) => !apart.has(task));
+  return { training: shuffled(training, settings.seed), heldOut };
+}
+
+function shuffled(tasks: readonly Task[], seed: number): Task[] {
+  return permutation(tasks.length, deriveSeed(seed, "prompts")).map((index) => tasks[index] as Task);
 }
 
 async function readExamples(file: string, note: (text: string) => void): Promise<Example[]> {

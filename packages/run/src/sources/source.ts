@@ -54,7 +54,8 @@ export interface TaskSource {
   readonly replay: readonly Example[];
   /** Prompts of iteration `iteration` (0-based), disjoint from the others as far as there are enough. */
   training(iteration: number, count: number): readonly Task[];
-  heldOut(count: number): readonly Task[];
+  /** The same in every iteration, and never among those of training. */
+  heldOut(): readonly Task[];
   /** True score in 0..5 by a program, only for reports; null where answers cannot be graded so. */
   readonly trueScore: ((task: Task, answer: string) => number) | null;
 }

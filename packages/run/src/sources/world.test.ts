@@ -9,8 +9,9 @@ describe("the embedded world", () => {
   });
 
   it("gives each iteration prompts of its own, none of them held out", () => {
-    const source = worldSource(worldSettings());
-    const tasks = [...source.training(0, 100), ...source.training(1, 100), ...source.heldOut(100)];
+    const settings = worldSettings();
+    const source = worldSource({ ...settings, evaluation: { ...settings.evaluation, prompts: 100 } });
+    const tasks = [...source.training(0, 100), ...source.training(1, 100), ...source.heldOut()];
     expect(new Set(tasks.map(({ id }) => id)).size).toBe(300);
   });
 

@@ -88,7 +88,7 @@ export function worldSource(settings: Settings): TaskSource {
     judgeTemplate: settingsTemplate(settings) ?? world.judgeTemplate,
     replay: settings.replay.weight > 0 ? world.gradedExamples(replayExamples).map(example) : [],
     training: (iteration, count) => world.prompts("train", count, iteration * count).map(task),
-    heldOut: (count) => world.prompts("heldout", count).map(task),
+    heldOut: () => world.prompts("heldout", settings.evaluation.prompts).map(task),
     trueScore: ({ id }, answer) => {
       const prompt = prompts.get(id);
       if (prompt === undefined) {
