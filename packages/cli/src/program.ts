@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { doctorCommand } from "./commands/doctor.ts";
 import { dpoCommand } from "./commands/dpo.ts";
+import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { judgeCommand } from "./commands/judge.ts";
 import { logProbsCommand } from "./commands/logprobs.ts";
@@ -23,6 +24,7 @@ export function createProgram(context: Context): Command {
     generateCommand,
     judgeCommand,
     pairsCommand,
+    exportCommand,
     reportCommand,
     doctorCommand,
   ];

@@ -36,7 +36,7 @@ export async function readRun(folder: string): Promise<Run> {
   return { folder, result, events, pairs };
 }
 
-async function readResult(file: string): Promise<RunResult> {
+export async function readResult(file: string): Promise<RunResult> {
   let text: string;
   try {
     text = await readFile(file, "utf8");

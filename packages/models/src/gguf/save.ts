@@ -12,7 +12,7 @@ import { tokenizerMetadata } from "./tokenizer-metadata.ts";
 import { type GgufLayout, GgufWriter, type MetadataValue } from "./writer.ts";
 
 /** Types of a written model's matrices. Vectors are always F32, as llama.cpp wants them. */
-export type GgufType = Exclude<WrittenType, "F32">;
+export type GgufType = WrittenType;
 
 export interface SaveGgufOptions {
   type: GgufType;
@@ -25,7 +25,7 @@ export interface SaveGgufOptions {
 
 const ropeDivisorsName = "rope_freqs.weight";
 /** llama.h: llama_ftype. */
-const fileTypes: Readonly<Record<GgufType, number>> = { F16: 1, Q8_0: 7, BF16: 32 };
+const fileTypes: Readonly<Record<GgufType, number>> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
 
 /**
  * Writes a checkpoint as a GGUF file that llama.cpp opens; whole or not at all, a tensor in memory at a time.
