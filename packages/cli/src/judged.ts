@@ -1,7 +1,6 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { Judged, Role } from "@tempora/preferences";
-import { shownText } from "@tempora/run";
-import { type Columns, type Conversation, promptRow, readAllRows, type SourceRow } from "@tempora/text";
+import { type Columns, type Conversation, promptRow, readAllRows, type SourceRow, shownText } from "@tempora/text";
 
 /** A completion as `generate` writes it, with what `judge` adds. */
 export interface JudgedCompletion {
@@ -89,7 +88,7 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
   });
   const ids = tokenIds(promptIds, { file, row: source.row, field: "prompt_ids" });
   const { prompt: _, completions: __, ...columns } = texts;
-  const text = shownText(row.prompt);
+  const text = shownText(row.prompt, row.variables);
   return { row: source.row, source, prompt: row.prompt, promptText: text, columns, promptIds: ids, completions };
 }
 

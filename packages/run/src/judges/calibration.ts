@@ -1,12 +1,13 @@
 import { type Json, type Place, TemporaError } from "@tempora/errors";
 import { type WinRate, winRate } from "@tempora/preferences";
-import { type Message, promptRow, type SourceRow } from "@tempora/text";
-import { shownText } from "../sources/files.ts";
+import { type Message, promptRow, type SourceRow, shownText } from "@tempora/text";
 import type { Response } from "./judge.ts";
 
 /** Two answers to one prompt whose order is known. */
 export interface KnownPair {
   prompt: string | Message[];
+  /** As a judge that reads text is shown it. */
+  promptText: string;
   better: string;
   worse: string;
   where: Place;
@@ -35,7 +36,8 @@ export function knownPairs(source: SourceRow, file: string): KnownPair[] {
   const { better, worse, completions } = source.value;
   if (!("prompt" in parsed)) throw unknownOrder(where);
   const { prompt } = parsed;
-  if (typeof better === "string" && typeof worse === "string") return [{ prompt, better, worse, where }];
+  const known = { prompt, promptText: shownText(prompt, parsed.variables), where };
+  if (typeof better === "string" && typeof worse === "string") return [{ ...known, better, worse }];
   if (!Array.isArray(completions)) throw unknownOrder(where);
   const scored = completions.map((value: unknown) => {
     const { text, score } = (value ?? {}) as { text?: unknown; score?: unknown };
@@ -43,7 +45,7 @@ export function knownPairs(source: SourceRow, file: string): KnownPair[] {
     return { text, score };
   });
   return scored.flatMap((a) =>
-    scored.filter((b) => a.score > b.score).map((b) => ({ prompt, better: a.text, worse: b.text, where })),
+    scored.filter((b) => a.score > b.score).map((b) => ({ ...known, better: a.text, worse: b.text })),
   );
 }
 
@@ -93,8 +95,7 @@ export class CalibrationRows {
     };
   }
 
-  #response({ prompt, where }: KnownPair, text: string): number {
-    const promptText = shownText(prompt);
+  #response({ prompt, promptText, where }: KnownPair, text: string): number {
     const key = JSON.stringify([promptText, text] satisfies Json);
     const known = this.#indices.get(key);
     if (known !== undefined) return known;
@@ -106,10 +107,10 @@ export class CalibrationRows {
 
 /** The next pair of another prompt. */
 function anotherPrompt(pairs: readonly KnownPair[], index: number): KnownPair {
-  const own = shownText((pairs[index] as KnownPair).prompt);
+  const own = (pairs[index] as KnownPair).promptText;
   for (let step = 1; step < pairs.length; step++) {
     const other = pairs[(index + step) % pairs.length] as KnownPair;
-    if (shownText(other.prompt) !== own) return other;
+    if (other.promptText !== own) return other;
   }
   throw new TemporaError("All rows have the same prompt", {
     remedy: "Give rows of at least two prompts: a judge is also asked about the answer to another one.",

@@ -56,7 +56,7 @@ function judgeAt(baseUrl: string, over: Partial<EndpointJudgeOptions["endpoint"]
   return endpointJudge({
     endpoint: {
       ...{ baseUrl, model: "judge-1", apiKeyVariable: "TEMPORA_TEST_KEY", concurrency: 3, retries: 2 },
-      timeoutSeconds: 5,
+      ...{ timeoutSeconds: 5, maxTokensName: "max_tokens" as const },
       ...over,
     },
     template: defaultJudgeTemplate,

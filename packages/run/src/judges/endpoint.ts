@@ -115,7 +115,7 @@ class EndpointSpeaker implements Speaker {
           messages: [{ role: "user", content: judgePrompt(template, promptText, text) }],
           temperature: sampling.temperature,
           top_p: sampling.topP,
-          max_tokens: sampling.maxNewTokens,
+          [endpoint.maxTokensName]: sampling.maxNewTokens,
           seed: seedOf(seed, promptText, text, question),
         },
         this.signal === undefined ? {} : { signal: this.signal },

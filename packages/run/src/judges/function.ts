@@ -113,10 +113,11 @@ async function scoresOf(
   return checkedScores(name, scores, responses);
 }
 
-function checkedScores(name: string, scores: unknown, responses: readonly Response[]): (number | null)[] {
+function checkedScores(name: string, given: unknown, responses: readonly Response[]): (number | null)[] {
+  const scores: unknown = ArrayBuffer.isView(given) ? Array.from(given as Float64Array) : given;
   if (!Array.isArray(scores) || scores.length !== responses.length) {
-    const given = Array.isArray(scores) ? `${scores.length} scores` : typeof scores;
-    throw new TemporaError(`The judge ${name} was given ${responses.length} answers and returned ${given}`, {
+    const returned = Array.isArray(scores) ? `${scores.length} scores` : typeof scores;
+    throw new TemporaError(`The judge ${name} was given ${responses.length} answers and returned ${returned}`, {
       where: { field: "judge.functions" },
       remedy: "Return a list with one number an answer, in their order (null where there is no score).",
     });

@@ -51,6 +51,8 @@ const endpoint = z.strictObject({
   model: name,
   /** Environment variable that holds the key; a server that asks for none needs none. */
   apiKeyVariable: name.default("OPENAI_API_KEY"),
+  /** What the server calls the most tokens of an answer: newer models of OpenAI take only the second. */
+  maxTokensName: z.enum(["max_tokens", "max_completion_tokens"]).default("max_tokens"),
   /** Requests under way at once. */
   concurrency: count.default(8),
   /** Of one request that failed for a passing reason, with growing pauses. */
