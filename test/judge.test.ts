@@ -147,7 +147,7 @@ describe("tempora judge", () => {
   test("measures templates on answers whose order is known", async () => {
     const data = rowsFile(
       "known.jsonl",
-      Array.from({ length: 5 }, (_, k) => ({ prompt: `Count to ${k}.`, better: `It is ${k}.`, worse: "No." })),
+      Array.from({ length: 5 }, (_, k) => ({ prompt: `Count to ${k}.`, better: `It is ${k}.`, bad: "No." })),
     );
     const config = join(folder, "known.config.ts");
     writeFileSync(
@@ -156,7 +156,7 @@ describe("tempora judge", () => {
         answers.map((answer, k) => (answer.includes(prompts[k].match(/\\d/)[0]) ? 1 : 0)) }] } };\n`,
     );
     const known = await temporaJson<{ templates: Record<string, Calibration> }>([
-      ...["judge", "--judge", "function", "--config", config, "--data", data, "--calibrate"],
+      ...["judge", "--judge", "function", "--config", config, "--data", data, "--columns", "worse=bad", "--calibrate"],
     ]);
     expect(known.templates.own).toMatchObject({
       rows: 5,
@@ -165,7 +165,18 @@ describe("tempora judge", () => {
       worseAboveOther: { rate: 0.5, ties: 5 },
     });
     const model = await temporaJson<{ templates: Record<string, Calibration> }>([
-      ...["judge", "--model", oracle("llama", "policy"), "--judge", "expected", "--data", data, "--calibrate"],
+      ...[
+        "judge",
+        "--model",
+        oracle("llama", "policy"),
+        "--judge",
+        "expected",
+        "--data",
+        data,
+        "--columns",
+        "worse=bad",
+        "--calibrate",
+      ],
     ]);
     expect(Object.keys(model.templates)).toContain("yes-no");
     expect(Object.values(model.templates).every(({ ranked }) => ranked.count === 5)).toBe(true);

@@ -18,9 +18,8 @@ interface Measured extends Calibration {
 /** Measures a judge on rows whose order is known, one template after the other. */
 export async function calibrate(flags: JudgeCommandFlags, context: Context): Promise<void> {
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, [flags.data]);
-  const rows = new CalibrationRows(
-    (await readAllRows(flags.data, { columns: flags.columns })).flatMap((source) => knownPairs(source, flags.data)),
-  );
+  const sources = await readAllRows(flags.data, { columns: flags.columns });
+  const rows = new CalibrationRows(sources.flatMap((source) => knownPairs(source, source.file ?? flags.data)));
   using model = new JudgingModel(flags, context);
   const measured: Record<string, Measured> = {};
   for (const template of templatesOf(flags)) {

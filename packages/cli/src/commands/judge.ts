@@ -46,7 +46,7 @@ export function judgeCommand(context: Context): Command {
     "judge --model models/M1 --data candidates.jsonl --out judged.jsonl --judge expected",
     "judge --judge function --config tempora.config.ts --data candidates.jsonl --out judged.jsonl",
     "judge --judge endpoint --endpoint http://localhost:8000/v1 --endpoint-model qwen --data c.jsonl --out judged.jsonl",
-    "judge --model models/M1 --judge expected --calibrate --data known.jsonl",
+    "judge --model models/M1 --judge expected --calibrate --data alpaca_eval.jsonl --columns better=gpt4,worse=davinci",
   ])
     .option("--model <model>", modelHelp)
     .requiredOption("--data <file>", "completions, as `tempora generate` writes them")
