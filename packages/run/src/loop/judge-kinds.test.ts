@@ -109,4 +109,35 @@ describe("a run's judge", () => {
     const [answer] = await rows<AnswerRow>("weighed/evaluation/M1.jsonl");
     expect(answer?.judged_parts).toEqual({ words: expect.any(Number), quality: expect.any(Number) });
   }, 300_000);
+
+  it("ends a loop whose models fall, where that is asked for", async () => {
+    const prompts = join(folder, "falling.jsonl");
+    const world = worldSource(base);
+    const texts = [...world.training(9, 30), ...world.heldOut().slice(0, 8)].map(({ text }) =>
+      JSON.stringify({ prompt: text }),
+    );
+    await writeFile(prompts, texts.join("\n"));
+    // Whatever is judged later scores less: M1 falls below M0.
+    let score = 1000;
+    const falling = { name: "falling", version: "1", weight: 1, range: [0, 1000] as [number, number] };
+    const settings: Settings = {
+      ...base,
+      model: join(folder, "sampled/models/M0"),
+      prompts,
+      replay: { ...base.replay, weight: 0 },
+      iterations: 3,
+      stopWhenWorse: 1,
+      judge: {
+        ...base.judge,
+        kind: "function",
+        functions: [{ ...falling, score: ({ answers }) => answers.map(() => score--) }],
+      },
+    };
+    const { result } = await run("falling", settings);
+    const [strategy] = result.strategies;
+    expect(result.status).toBe("finished");
+    expect(strategy?.iterations).toHaveLength(1);
+    expect(strategy?.best).toBe("M0");
+    expect(strategy?.stopped).toMatch(/its held-out score fell: M1 .* after M0/);
+  }, 300_000);
 });
