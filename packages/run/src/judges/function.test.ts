@@ -1,5 +1,6 @@
 import { readFile, truncate } from "node:fs/promises";
 import { join } from "node:path";
+import { defaultCollapseLimits } from "@tempora/preferences";
 import { scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
 import type { JudgeBatch, JudgeFunction } from "../settings/judge-settings.ts";
@@ -7,6 +8,7 @@ import { functionJudge } from "./function.ts";
 import { type Judge, type Judgement, type Response, readJudgements } from "./judge.ts";
 import { mixedJudge } from "./mixed.ts";
 import { responsesTo } from "./testing/tiny-judge.ts";
+import { refuseCollapsed } from "./verdicts.ts";
 
 const responses = responsesTo(["One?", "Seven?"], ["a", "bb", "ccc"]);
 
@@ -137,5 +139,16 @@ describe("a weighted sum of judges", () => {
       JSON.stringify(mixedJudge([{ name: "a", weight, judge: judgeOf(lengths, { version }) }], "mean").identity);
     expect(of("1", 1)).toBe(of("1", 1));
     expect(new Set([of("1", 1), of("2", 1), of("1", 2)]).size).toBe(3);
+  });
+});
+
+describe("a judge that has collapsed", () => {
+  it("is told what helps its kind", () => {
+    const audited = Array.from({ length: 40 }, (_, k) => ({ prompt: `${k >> 1}`, response: `${k}`, score: 0 }));
+    const refused = (kind: "sampled" | "expected" | "function") => () =>
+      refuseCollapsed({ kind, name: "J", origin: "o", scale: { min: 0, max: 1 } }, audited, defaultCollapseLimits);
+    expect(refused("function")).toThrow(/J is of no use here: of 40 scores 100\.0 % are the same.*judge\.quality/s);
+    expect(refused("expected")).toThrow(/judge\.template/);
+    expect(refused("sampled")).toThrow(/graded examples/);
   });
 });

@@ -56,7 +56,7 @@ export class SpokenJudging {
   #log: RowLog<Judgement> | null = null;
 
   constructor(
-    readonly judge: Pick<Judge, "name" | "origin" | "scale">,
+    readonly judge: Pick<Judge, "kind" | "name" | "origin" | "scale">,
     readonly speaker: Speaker,
     readonly responses: readonly Response[],
     readonly options: SpokenOptions,

@@ -3,11 +3,13 @@ import {
   type AuditedJudgement,
   aggregate,
   auditJudgements,
+  type Collapse,
   type CollapseLimits,
   collapsed,
   mean,
 } from "@tempora/preferences";
 import type { JudgeAudit } from "../results/results.ts";
+import type { JudgeKind } from "../settings/judge-settings.ts";
 import type { SealedRows } from "../store/row-log.ts";
 import { type Judge, JudgeCollapsed, type Judgement, type Response, readJudgements } from "./judge.ts";
 
@@ -61,9 +63,23 @@ export function auditedRow(
   return { prompt: promptId, response: String(response), score, ...(failure === null ? {} : { failure }) };
 }
 
+/** What helps a judge that does not speak: the audit's own remedies are for one that does. */
+const remedies: Partial<Record<JudgeKind, Record<Collapse["reason"], string>>> = {
+  expected: {
+    unparsed: "Shorten prompts or answers so that the judge's question fits its context, or name another judge.",
+    constant: "Ask it another question (judge.template); `tempora judge --calibrate` measures them.",
+    ties: "Ask it another question (judge.template); `tempora judge --calibrate` measures them.",
+  },
+  function: {
+    unparsed: "Let the functions return numbers; null says that there is no score.",
+    constant: "Try the functions on some answers (`tempora judge --judge function`), or weigh them with judge.quality.",
+    ties: "Let the functions tell better from worse by degrees, or weigh them with judge.quality: ties make no pairs.",
+  },
+};
+
 /** @throws JudgeCollapsed with the counts and a remedy where the judgements are of no use. */
 export function refuseCollapsed(
-  judge: Pick<Judge, "name" | "origin" | "scale">,
+  judge: Pick<Judge, "kind" | "name" | "origin" | "scale">,
   audited: readonly AuditedJudgement[] | JudgeAudit,
   limits: CollapseLimits,
 ): void {
@@ -72,6 +88,6 @@ export function refuseCollapsed(
   if (collapse === null) return;
   throw new JudgeCollapsed(`The judge ${judge.name} is of no use here: ${collapse.counts}`, {
     where: { file: judge.origin },
-    remedy: collapse.remedy,
+    remedy: remedies[judge.kind]?.[collapse.reason] ?? collapse.remedy,
   });
 }
