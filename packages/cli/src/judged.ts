@@ -21,6 +21,8 @@ export interface CompletionsRow {
   row: number;
   source: SourceRow;
   prompt: Conversation;
+  /** Of the chat template: tools, and those of chat_template_kwargs. */
+  variables: Record<string, unknown>;
   /** What a judge that reads text is shown of the prompt. */
   promptText: string;
   /** What the row holds beside prompt and completions. */
@@ -88,8 +90,9 @@ function parseRow(source: SourceRow, file: string): CompletionsRow {
   });
   const ids = tokenIds(promptIds, { file, row: source.row, field: "prompt_ids" });
   const { prompt: _, completions: __, ...columns } = texts;
-  const text = shownText(row.prompt, row.variables);
-  return { row: source.row, source, prompt: row.prompt, promptText: text, columns, promptIds: ids, completions };
+  const { variables = {} } = row;
+  const shared = { row: source.row, source, variables, promptText: shownText(row.prompt, variables), columns };
+  return { ...shared, prompt: row.prompt, promptIds: ids, completions };
 }
 
 function parseCompletion(value: unknown, where: { file: string; row: number; field: string }): JudgedCompletion {

@@ -16,12 +16,14 @@ import {
   type TemporaConfig,
   templateOf,
 } from "@tempora/run";
+import { dayText } from "@tempora/text";
 import { loadConfigFile } from "./config-file.ts";
 import type { Context } from "./context.ts";
 import { loadEngine, type OpenModel, openModel } from "./model.ts";
 import type { CacheFlags, EngineFlags, SamplingFlags } from "./options.ts";
+import type { SkipFlags, TextFlags } from "./text-flags.ts";
 
-export interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags {
+export interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
   model?: string;
   judge: JudgeKind;
   template?: string;
@@ -38,11 +40,15 @@ export interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags {
 export class JudgingModel implements Disposable {
   #opened: Promise<OpenModel> | null = null;
   #engine: Engine | null = null;
+  /** What a chat template that asks for the date is told, also when the command runs past midnight. */
+  readonly now: Date;
 
   constructor(
     readonly flags: JudgeFlags,
     readonly context: Context,
-  ) {}
+  ) {
+    this.now = flags.date ?? new Date();
+  }
 
   /** @throws TemporaError where none is named. */
   open(): Promise<OpenModel> {
@@ -54,7 +60,15 @@ export class JudgingModel implements Disposable {
   async model(): Promise<JudgeModel> {
     const { name, checkpoint } = await this.open();
     const { path: folder } = checkpoint;
-    return { name, folder, hash: await checkpointHash(folder), load: () => this.#load() };
+    const { now } = this;
+    return { name, folder, hash: await checkpointHash(folder), now, load: () => this.#load() };
+  }
+
+  /** What the model's template is told of the date, where it asks for one: a part of the judgements' identity. */
+  async date(judge: Judge): Promise<string | null> {
+    if (judge.contextOf === undefined) return null;
+    const tokenizer = await (await this.open()).tokenizer();
+    return tokenizer.asksForDate ? dayText(this.now) : null;
   }
 
   async #load(): Promise<LoadedModel> {

@@ -22,15 +22,22 @@ export class PartialWork implements AsyncDisposable {
   }
 
   /** Judges the responses, going on with what the same judge made of the same responses before. */
-  async judge(judge: Judge, responses: readonly Response[], flags: EngineFlags): Promise<JudgedRows> {
+  async judge(
+    judge: Judge,
+    responses: readonly Response[],
+    flags: EngineFlags,
+    date: string | null,
+  ): Promise<JudgedRows> {
     const { device, dtype, threads } = flags;
     await this.#begin({
       judge: judge.identity,
       responses: hashJson(
         responses.map(
-          ({ prompt, text, columns }) => [prompt, text, judge.readsColumns ? columns : null] as unknown as Json,
+          ({ prompt, text, variables, columns }) =>
+            [prompt, text, variables, judge.readsColumns ? columns : null] as unknown as Json,
         ),
       ),
+      date,
       numerics: numericsOf({ device, dtype: dtype ?? null, threads }),
     });
     const stage = this.context.progress.stage("judge", responses.length * judge.perResponse, "judgements");

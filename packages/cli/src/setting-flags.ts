@@ -3,9 +3,13 @@ import { TemporaError } from "@tempora/errors";
 import { type JudgeKind, mergeConfigs, type TemporaConfig } from "@tempora/run";
 import { type Command, Option } from "commander";
 import { judgeOption, parseLossTerms, realNumber, wholeNumber } from "./options.ts";
+import { dateOption, kwargsOption, parseDayText, systemOption } from "./text-flags.ts";
 
 /** Flags of `train` that stand for one setting each, under the names that `generate`, `dpo` and `judge` use for them. */
 export interface SettingFlags {
+  system?: string;
+  chatTemplateKwargs?: Record<string, unknown>;
+  date?: string;
   loss?: PreferenceLoss["terms"];
   beta?: number;
   lr?: number;
@@ -31,6 +35,9 @@ export function addSettingFlags(command: Command): Command {
     .option("--epochs <count>", "passes over the pairs of a phase", wholeNumber(1))
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time")
     .option("--max-new-tokens <count>", "longest answer", wholeNumber(1))
+    .addOption(systemOption())
+    .addOption(kwargsOption())
+    .addOption(dateOption("the day of the first start", parseDayText))
     .option("--temperature <number>", "of the answers; 0 takes the most likely token", realNumber(0))
     .addOption(judgeOption())
     .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
@@ -49,10 +56,12 @@ export function addSettingFlags(command: Command): Command {
 
 /** The settings that the flags give; --set overrides the flags beside it. */
 export function settingsOf(flags: SettingFlags): TemporaConfig {
+  const { system, chatTemplateKwargs, date } = flags;
   const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature } = flags;
   const { judge: kind, judgements, stopWhenWorse } = flags;
   const sampling = { maxNewTokens, temperature };
   const config: TemporaConfig = {
+    ...given({ system, chatTemplateKwargs, date }),
     loss: { ...(loss === undefined ? {} : { terms: [...loss] }), ...given({ beta }) },
     training: given({ learningRate: lr, epochs, gradientCheckpointing }),
     sampling: given(sampling),

@@ -19,13 +19,7 @@ export function addTextOptions(command: Command): Command {
 
 /** The same without --system: a judge has an instruction of its own. */
 export function addTemplateOptions(command: Command): Command {
-  return command
-    .addOption(kwargsOption())
-    .addOption(
-      new Option("--date <day>", "what a chat template that asks for the date is told (default: today)").argParser(
-        parseDay,
-      ),
-    );
+  return command.addOption(kwargsOption()).addOption(dateOption("today", parseDay));
 }
 
 export function addSkipOption(command: Command, what: string): Command {
@@ -41,6 +35,11 @@ export function kwargsOption(): Option {
     "--chat-template-kwargs <json>",
     'variables of the chat template, as {"enable_thinking": false}; a row\'s own override them',
   ).argParser(parseKwargs);
+}
+
+export function dateOption(otherwise: string, parse: (text: string) => unknown): Option {
+  const what = `what a chat template that asks for the date is told, as 2026-01-31 (default: ${otherwise})`;
+  return new Option("--date <day>", what).argParser(parse);
 }
 
 /** A day as 2026-01-31, checked and as it was written. */

@@ -50,16 +50,13 @@ const yesOrNo = [
   { text: ["No", " No", "no", " no", "NO"], value: 0 },
 ];
 
-/**
- * What a judge of kind "expected" is asked where nothing else is named: p(yes). Of some forty wordings it ranked answers of
- * known order best by a model of 135M parameters (bench/RESULTS.md); `tempora judge --calibrate` measures others.
- */
+/** What a judge of kind "expected" is asked where nothing else is named: p(yes). */
 export const yesNoTemplate: JudgeTemplate = {
   name: "yes-no",
   maxScore: 1,
   text: `${quoted}
 
-Is the response helpful?`,
+Is this a good response to the user? Answer yes or no.`,
   answers: yesOrNo,
 };
 
@@ -69,7 +66,7 @@ export const secondYesNoTemplate: JudgeTemplate = {
   maxScore: 1,
   text: `${quoted}
 
-Does the response follow the instruction?`,
+Does this response answer what the user asked, and answer it well? Reply with yes or no.`,
   answers: yesOrNo,
 };
 

@@ -31,8 +31,7 @@ export {
 } from "./settings/judge-settings.ts";
 export { judgeTemplateFile, storedTemplate, templateOf } from "./settings/judge-template.ts";
 export { paperSettings, type Settings, settingsSchema } from "./settings/settings.ts";
-export { asConversation, type SampledText, textGivesIds } from "./sources/conversation.ts";
-export { shownText } from "./sources/files.ts";
+export { asConversation, judgePromptIds, type SampledText, textGivesIds } from "./sources/conversation.ts";
 export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
 export { worldSettings } from "./sources/world.ts";
 export { codeVersion } from "./store/code-version.ts";

@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { canonical, type Json, TemporaError } from "@tempora/errors";
 import { collapsed } from "@tempora/preferences";
 import {
   type Judge,
@@ -9,7 +9,7 @@ import {
   readJudgements,
   verdictsOf,
 } from "@tempora/run";
-import { writeJsonl } from "@tempora/text";
+import { ContextFit, TooLongError, writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { gradedRows } from "../graded-rows.ts";
@@ -30,6 +30,7 @@ import {
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { PartialWork } from "../partial-work.ts";
+import { addSkipOption, addTemplateOptions } from "../text-flags.ts";
 import { calibrate } from "./calibrate.ts";
 
 export interface JudgeCommandFlags extends JudgeFlags, ColumnFlags {
@@ -65,6 +66,7 @@ export function judgeCommand(context: Context): Command {
     .option("--graded <file>", "also the judgements as rows that teach a model to judge (EFT), for `tempora sft`")
     .option("--calibrate", "measure the judge on rows {prompt, better, worse} instead, template by template", false)
     .addOption(maxTokensOption());
+  addSkipOption(addTemplateOptions(command), "answers whose judgement has no room in the context");
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
   addColumnsOption(command);
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, judgeCompletions);
@@ -88,9 +90,13 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
       remedy: "Judge in words: --judge sampled, or --judge endpoint.",
     });
   }
-  const responses = new DistinctResponses(judge, rows, flags.data);
+  const responses = new DistinctResponses(judge, rows, flags);
+  const fit = new ContextFit(flags.skipTooLong);
+  await responses.leaveOutTooLong(judge, model, fit);
+  const summary = fit.summary("answers");
+  if (summary !== null) context.progress.note(`warning: ${summary}.`);
   await using partial = await PartialWork.open(`${out}.work`, context);
-  const judged = await partial.judge(judge, responses.list, flags);
+  const judged = await partial.judge(judge, responses.list, flags, await model.date(judge));
   const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
   const judgements: JudgementColumns[][] = responses.list.map(() => []);
   for await (const one of readJudgements(partial.folder, judged.rows)) {
@@ -102,6 +108,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
       const columns = row.source.value.completions as object[];
       const completions = row.completions.map(({ text }, index) => {
         const response = responses.indexOf(row, text);
+        if (response === null) return { ...columns[index], score: null, judgements: [] };
         return { ...columns[index], score: scores[response] ?? null, judgements: judgements[response] };
       });
       return { ...row.source.value, completions };
@@ -113,7 +120,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   if (collapse !== null) context.progress.note(`warning: ${collapse.counts}. ${collapse.remedy}`);
   const completions = rows.reduce((sum, row) => sum + row.completions.length, 0);
   context.result(
-    { out: file, rows: rows.length, completions, audit, cost: judged.totals },
+    { out: file, rows: rows.length, completions, skipped: fit.skipped, audit, cost: judged.totals },
     `${completions} completions judged, mean score ${audit.mean?.toFixed(2) ?? "–"}, ${audit.failures} of ${audit.judgements} judgements without a score: ${file}`,
   );
 }
@@ -121,27 +128,56 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
 /** Equal completions of equal prompts are judged once. */
 class DistinctResponses {
   readonly list: Response[] = [];
-  readonly #indices = new Map<string, number>();
+  readonly #indices = new Map<string, number | null>();
   readonly #readsColumns: boolean;
 
-  constructor(judge: Judge, rows: readonly CompletionsRow[], file: string) {
+  constructor(judge: Judge, rows: readonly CompletionsRow[], { data, chatTemplateKwargs }: JudgeCommandFlags) {
     this.#readsColumns = judge.readsColumns;
     for (const row of rows) {
-      for (const { text } of row.completions) {
+      for (const [index, { text }] of row.completions.entries()) {
         const key = this.#key(row, text);
         if (this.#indices.has(key)) continue;
         const { prompt, promptText, columns } = row;
-        const where = { file, row: row.row };
-        this.#indices.set(key, this.list.push({ promptId: promptText, prompt, promptText, text, columns, where }) - 1);
+        const variables = { ...chatTemplateKwargs, ...row.variables };
+        const where = { file: data, row: row.row, field: `completions[${index}]` };
+        const response = { promptId: promptText, prompt, promptText, text, variables, columns, where };
+        this.#indices.set(key, this.list.push(response) - 1);
       }
     }
   }
 
-  indexOf(row: CompletionsRow, text: string): number {
-    return this.#indices.get(this.#key(row, text)) as number;
+  /** Before anything is judged. @throws TooLongError for the first one, unless such are to be left out. */
+  async leaveOutTooLong(judge: Judge, model: JudgingModel, fit: ContextFit): Promise<void> {
+    if (judge.contextOf === undefined) return;
+    const { checkpoint, tokenizer: load } = await model.open();
+    const { maxPositions } = checkpoint.config;
+    const tokenizer = await load();
+    const kept = new Map<number, number>();
+    const list = this.list.filter((response, index) => {
+      const need = judge.contextOf?.(response, tokenizer) ?? 0;
+      const fits = fit.keep(() => requireRoom(need, maxPositions, response)) !== null;
+      if (fits) kept.set(index, kept.size);
+      return fits;
+    });
+    fit.requireSome(list.length);
+    this.list.splice(0, this.list.length, ...list);
+    for (const [key, index] of this.#indices) this.#indices.set(key, kept.get(index ?? -1) ?? null);
   }
 
-  #key({ promptText, columns }: CompletionsRow, text: string): string {
-    return JSON.stringify(this.#readsColumns ? [promptText, text, columns] : [promptText, text]);
+  /** null: the response was left out. */
+  indexOf(row: CompletionsRow, text: string): number | null {
+    return this.#indices.get(this.#key(row, text)) ?? null;
   }
+
+  #key({ promptText, variables, columns }: CompletionsRow, text: string): string {
+    return canonical([promptText, text, variables, this.#readsColumns ? columns : null] as Json);
+  }
+}
+
+function requireRoom(need: number, context: number, { where = {} }: Response): true {
+  if (need <= context) return true;
+  throw new TooLongError(`Question, answer and judgement take ${need} tokens, more than the context of ${context}`, {
+    where,
+    remedy: "Lower --max-new-tokens, leave such answers unscored (--skip-too-long), or take another judge.",
+  });
 }

@@ -132,7 +132,8 @@ function* promptPools(
 function samePrompt(row: JudgedRow, other: JudgedRow | undefined, file: string): JudgedRow {
   const same = (value: (one: JudgedRow) => unknown) =>
     JSON.stringify(other && value(other)) === JSON.stringify(value(row));
-  if (other === undefined || !same(({ prompt }) => prompt)) {
+  // With other tools or another setting of the template it is another prompt.
+  if (other === undefined || !same(({ prompt, variables }) => [prompt, variables])) {
     throw new TemporaError("The files do not hold the same prompts in the same order", {
       where: { file, row: row.row },
       remedy: "Generate and judge all of them from one file of prompts.",
@@ -147,7 +148,12 @@ function samePrompt(row: JudgedRow, other: JudgedRow | undefined, file: string):
 
 function columns({ prompt, chosen, rejected }: SelectedPair<Candidate> & { prompt: JudgedRow }, phase: number) {
   return {
-    ...pairColumns({ conversation: prompt.prompt, ids: prompt.promptIds }, chosen, rejected, phase),
+    ...pairColumns(
+      { conversation: prompt.prompt, variables: prompt.variables, ids: prompt.promptIds },
+      chosen,
+      rejected,
+      phase,
+    ),
     chosen_role: chosen.role,
     rejected_role: rejected.role,
   };

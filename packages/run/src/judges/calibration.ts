@@ -1,11 +1,12 @@
-import { type Json, type Place, TemporaError } from "@tempora/errors";
+import { canonical, type Json, type Place, TemporaError } from "@tempora/errors";
 import { type WinRate, winRate } from "@tempora/preferences";
-import { type Message, promptRow, type SourceRow, shownText } from "@tempora/text";
+import { type Conversation, promptRow, type SourceRow, shownText } from "@tempora/text";
 import type { Response } from "./judge.ts";
 
 /** Two answers to one prompt whose order is known. */
 export interface KnownPair {
-  prompt: string | Message[];
+  prompt: Conversation;
+  variables?: Record<string, unknown>;
   /** As a judge that reads text is shown it. */
   promptText: string;
   better: string;
@@ -36,7 +37,9 @@ export function knownPairs(source: SourceRow, file: string): KnownPair[] {
   const { better, worse, completions } = source.value;
   if (!("prompt" in parsed)) throw unknownOrder(where);
   const { prompt } = parsed;
-  const known = { prompt, promptText: shownText(prompt, parsed.variables), where };
+  const { variables } = parsed;
+  const shared = { prompt, promptText: shownText(prompt, variables), where };
+  const known = variables === undefined ? shared : { ...shared, variables };
   if (typeof better === "string" && typeof worse === "string") return [{ ...known, better, worse }];
   if (!Array.isArray(completions)) throw unknownOrder(where);
   const scored = completions.map((value: unknown) => {
@@ -95,11 +98,12 @@ export class CalibrationRows {
     };
   }
 
-  #response({ prompt, promptText, where }: KnownPair, text: string): number {
-    const key = JSON.stringify([promptText, text] satisfies Json);
+  #response({ prompt, variables, promptText, where }: KnownPair, text: string): number {
+    const key = canonical([promptText, text, variables] as Json);
     const known = this.#indices.get(key);
     if (known !== undefined) return known;
-    const index = this.responses.push({ promptId: promptText, prompt, promptText, text, columns: {}, where }) - 1;
+    const index =
+      this.responses.push({ promptId: promptText, prompt, promptText, text, variables, columns: {}, where }) - 1;
     this.#indices.set(key, index);
     return index;
   }

@@ -4,10 +4,10 @@ import { ForestBuilder } from "@tempora/engine";
 import { defaultJudgeTemplate, type JudgeTemplate, yesNoTemplate } from "@tempora/preferences";
 import { scratch } from "@tempora/testing";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { judgePromptIds } from "../sources/conversation.ts";
 import { answerPaths } from "./answer-paths.ts";
 import { expectedJudge } from "./expected.ts";
 import { type Judgement, type JudgeWork, type Response, readJudgements } from "./judge.ts";
-import { questionIds } from "./question-ids.ts";
 import { responsesTo, tinyJudge } from "./testing/tiny-judge.ts";
 
 let model: Awaited<ReturnType<typeof tinyJudge>>;
@@ -42,7 +42,7 @@ async function judged(list: readonly Response[], template: JudgeTemplate, maxTok
 /** p of each answer, its whole path in a forest of its own. */
 async function alone(response: Response, template: JudgeTemplate): Promise<number[]> {
   const { tokenizer, engine } = model.loaded;
-  const prompt = questionIds(template, response, model.loaded) as number[];
+  const prompt = judgePromptIds(template, response, tokenizer);
   const sums = (template.answers ?? []).map(() => 0);
   const { prefix, paths } = answerPaths(template, tokenizer);
   for (const { answer, ids } of paths) {
@@ -117,18 +117,6 @@ describe("a judge of kind expected", () => {
       [false, null],
       [true, "cut-off"],
     ]);
-  });
-});
-
-describe("a judge's question", () => {
-  it("holds no special token that prompt or response spell", () => {
-    const { tokenizer } = model.loaded;
-    const ended = (text: string) => {
-      const ids = questionIds(short, { promptText: `What? ${text}`, text }, model.loaded) ?? [];
-      return ids.filter((id) => id === tokenizer.eosId).length;
-    };
-    expect(tokenizer.encode(`${tokenizer.eosToken}`)).toEqual([tokenizer.eosId]);
-    expect(ended(`Fine. ${tokenizer.eosToken} Score: 5`)).toBe(ended("Fine. Score: 5"));
   });
 });
 

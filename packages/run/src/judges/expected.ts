@@ -4,10 +4,10 @@ import { addPrefixes } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import { Meter } from "../results/ledger.ts";
 import { templateJson } from "../settings/judge-template.ts";
+import { judgePromptIds } from "../sources/conversation.ts";
 import { RowLog } from "../store/row-log.ts";
 import { answerPaths } from "./answer-paths.ts";
 import { type Judge, type JudgedRows, type Judgement, type JudgeWork, judgementLog, type Response } from "./judge.ts";
-import { questionIds } from "./question-ids.ts";
 import type { JudgeModel } from "./sampled.ts";
 import { noRoom } from "./spoken.ts";
 
@@ -41,6 +41,10 @@ export function expectedJudge(options: ExpectedJudgeOptions): Judge {
     deterministic: true,
     readsColumns: false,
     question: null,
+    contextOf: (response, tokenizer) => {
+      const { prefix, paths } = answerPaths(template, tokenizer);
+      return judgePromptIds(template, response, tokenizer, model.now).length + answerLength(prefix, paths);
+    },
     judge: (responses, work) => judgeByExpectation(options, responses, work),
   };
 }
@@ -64,7 +68,7 @@ async function judgeByExpectation(
   const meter = new Meter(loaded.checkpoint.config);
   const log = await RowLog.open<Judgement>(work.folder, judgementLog.name, { place: judgementLog.place });
   try {
-    const sequences = sequencesOf(loaded, options.template, responses, prefix, paths);
+    const sequences = sequencesOf(loaded, options, responses, prefix, paths);
     for (const [response, ids] of sequences.entries()) if (ids === null) await log.add(noRoom(response));
     work.progress(log.count);
     for (const numbers of batches(sequences, paths, options.maxTokens)) {
@@ -89,17 +93,21 @@ async function judgeByExpectation(
 
 /** Token ids up to the answer; null where the context has no room for it. */
 function sequencesOf(
-  loaded: LoadedModel,
-  template: JudgeTemplate,
+  { tokenizer, checkpoint }: LoadedModel,
+  { model, template }: ExpectedJudgeOptions,
   responses: readonly Response[],
   prefix: readonly number[],
   paths: readonly AnswerPath[],
 ): (number[] | null)[] {
-  const room = prefix.length + Math.max(...paths.map(({ ids }) => ids.length));
+  const limit = checkpoint.config.maxPositions - answerLength(prefix, paths) + 1;
   return responses.map((response) => {
-    const ids = questionIds(template, response, loaded, room);
-    return ids === null ? null : [...ids, ...prefix];
+    const ids = judgePromptIds(template, response, tokenizer, model.now);
+    return ids.length < limit ? [...ids, ...prefix] : null;
   });
+}
+
+function answerLength(prefix: readonly number[], paths: readonly AnswerPath[]): number {
+  return prefix.length + Math.max(...paths.map(({ ids }) => ids.length));
 }
 
 /** Runs of responses whose forests hold at most maxTokens tokens; one that is longer has a forest of its own. */

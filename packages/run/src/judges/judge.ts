@@ -1,6 +1,6 @@
 import { type Json, type Place, TemporaError } from "@tempora/errors";
 import type { CollapseLimits, ScoreFailure, ScoreScale } from "@tempora/preferences";
-import type { Conversation } from "@tempora/text";
+import type { Conversation, Tokenizer } from "@tempora/text";
 import type { JudgementColumns, LedgerTotals } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
 import { type SealedRows, sealedRows } from "../store/row-log.ts";
@@ -12,6 +12,8 @@ export interface Response {
   /** What a judge that reads text is shown of the prompt. */
   promptText: string;
   text: string;
+  /** The prompt's variables of the chat template. */
+  variables?: Readonly<Record<string, unknown>> | undefined;
   /** All other columns of the prompt's row: ground truth, for a judge that can use it. */
   columns: Readonly<Record<string, unknown>>;
   /** The prompt's row, for messages. */
@@ -74,6 +76,11 @@ export interface Judge {
   readonly readsColumns: boolean;
   /** What a judge that speaks is asked about a response; null for one that does not speak. */
   readonly question: ((response: Response) => string) | null;
+  /**
+   * Tokens that judging a response takes of the context, the longest judgement included. Absent where no model of ours
+   * reads it.
+   */
+  contextOf?(response: Response, tokenizer: Tokenizer): number;
   /**
    * Judges every response; an interrupted call is gone on with by the same call again.
    * @throws JudgeCollapsed where the limits say that its judgements are of no use.

@@ -4,8 +4,8 @@ import { Meter } from "../results/ledger.ts";
 import { meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
 import { templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
+import { judgePromptIds } from "../sources/conversation.ts";
 import { type Judge, type JudgedRows, type JudgeWork, type Response, readJudgements } from "./judge.ts";
-import { questionIds } from "./question-ids.ts";
 import { type Asked, type Speaker, type Spoken, SpokenJudging } from "./spoken.ts";
 
 /** The model whose weights judge. */
@@ -13,6 +13,8 @@ export interface JudgeModel {
   name: string;
   folder: string;
   hash: string;
+  /** What its chat template is told when it asks for the date; default: this moment. */
+  now?: Date;
   /** Called when there is something to judge. */
   load(): Promise<LoadedModel>;
 }
@@ -48,6 +50,8 @@ export function sampledJudge(options: SampledJudgeOptions): Judge {
     deterministic: sampling.temperature === 0,
     readsColumns: false,
     question: ({ promptText, text }) => judgePrompt(template, promptText, text),
+    contextOf: (response, tokenizer) =>
+      judgePromptIds(template, response, tokenizer, model.now).length + sampling.maxNewTokens,
     judge: (responses, work) => judgeBySampling(judge, options, responses, work),
   };
   return judge;
@@ -79,8 +83,12 @@ class ModelSpeaker implements Speaker {
     readonly responses: readonly Response[],
     readonly signal: AbortSignal | undefined,
   ) {
-    this.meter = new Meter(loaded.checkpoint.config);
-    this.#prompts = responses.map((response) => questionIds(options.template, response, loaded));
+    const { tokenizer, checkpoint } = loaded;
+    this.meter = new Meter(checkpoint.config);
+    this.#prompts = responses.map((response) => {
+      const ids = judgePromptIds(options.template, response, tokenizer, options.model.now);
+      return ids.length < checkpoint.config.maxPositions ? ids : null;
+    });
   }
 
   fits(response: number): boolean {
@@ -112,9 +120,9 @@ class ModelSpeaker implements Speaker {
   }
 
   #request({ response, attempt, samples }: Asked): SamplingRequest {
-    const { promptText, text } = this.responses[response] as Response;
+    const { promptText, text, variables } = this.responses[response] as Response;
     return {
-      key: JSON.stringify([promptText, text, attempt]),
+      key: JSON.stringify([promptText, text, attempt, variables]),
       ids: this.#prompts[response] as number[],
       samples,
     };

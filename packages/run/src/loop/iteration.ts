@@ -126,6 +126,7 @@ class Iteration {
       phase,
       pools,
       tokenizer,
+      now: context.now,
       selection: context.settings.selection,
       file: join(plan.runFolder, pairsFile),
       note: (text) => context.observer.note(text),

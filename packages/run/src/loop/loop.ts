@@ -24,7 +24,7 @@ import { lockFolder } from "../store/locks.ts";
 import { Store } from "../store/store.ts";
 import { evaluateModel } from "./evaluate.ts";
 import { runIteration } from "./iteration.ts";
-import { placeModel, prepareRunFolder, writeRun } from "./run-folder.ts";
+import { placeModel, prepareRunFolder, startedOn, writeRun } from "./run-folder.ts";
 
 export interface LoopOptions {
   config: ParsedConfig;
@@ -106,6 +106,7 @@ class Run {
       events,
       signal: this.signal,
       numerics: numericsOf(settings.engine),
+      now: await startedOn(folder, settings.date),
     };
     const { model: first, result: start } = await startModel(context);
     const loaded = await host.use(first);

@@ -26,6 +26,8 @@ export interface PairsPlan {
   phase: number;
   pools: ReadonlyMap<PoolRole, Pool>;
   tokenizer: Tokenizer;
+  /** What a chat template that asks for the date was told. */
+  now: Date;
   selection: SelectionSettings;
   /** Where the pairs are written for people. */
   file: string;
@@ -108,13 +110,14 @@ async function* promptPools(
 }
 
 function pairRow(plan: PairsPlan, { chosen, rejected }: SelectedPair<Candidate>): PairRow {
-  const side = ({ promptIds, row, score, truncated }: SelectedPair<Candidate>["chosen"]) => ({
-    text: row.text,
-    ids: row.ids,
-    score,
-    textDiffers: !textGivesIds(row, { promptIds, ids: row.ids, text: row.text, ended: !truncated }, plan.tokenizer),
-  });
-  const prompt = { conversation: chosen.row.prompt, ids: chosen.promptIds };
+  const side = ({ promptIds, variables, row, score, truncated }: SelectedPair<Candidate>["chosen"]) => {
+    const { prompt, text, ids } = row;
+    const answer = { promptIds, ids, text, ended: !truncated };
+    const textDiffers = !textGivesIds({ prompt, variables }, answer, plan.tokenizer, plan.now);
+    return { text, ids, score, textDiffers };
+  };
+  const { promptIds: ids, variables } = chosen;
+  const prompt = { conversation: chosen.row.prompt, variables, ids };
   return {
     ...pairColumns(prompt, side(chosen), side(rejected), plan.phase),
     prompt_id: chosen.row.prompt_id,

@@ -1,5 +1,5 @@
 import type { Judged } from "@tempora/preferences";
-import type { Conversation, Tokenizer } from "@tempora/text";
+import { type Conversation, type Tokenizer, templateColumns } from "@tempora/text";
 import { judgementColumns, type Response } from "../judges/judge.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { CandidateRow, IterationResult, JudgementRow, LedgerEntry, PoolRole } from "../results/results.ts";
@@ -12,6 +12,8 @@ import { type JudgeOutcome, judgeStage } from "../stages/judge.ts";
 /** A judged answer, as the selection takes it and the files for people hold it. */
 export interface Candidate extends Judged {
   promptIds: readonly number[];
+  /** The prompt's variables of the chat template. */
+  variables: Readonly<Record<string, unknown>>;
   row: CandidateRow;
 }
 
@@ -93,11 +95,20 @@ async function* candidates(
       const { text, ids, finishReason } = answer;
       const row = {
         ...candidateRow(task.id, prompt, answer, model.name),
+        ...templateColumns(task.variables),
         role,
         score,
         true_score: context.source.trueScore?.(task, text) ?? null,
       };
-      return { promptIds, row, text, score, length: ids.length, truncated: finishReason === "length" };
+      return {
+        promptIds,
+        variables: task.variables ?? {},
+        row,
+        text,
+        score,
+        length: ids.length,
+        truncated: finishReason === "length",
+      };
     });
   }
 }
@@ -143,8 +154,8 @@ export async function distinctResponses(
   const first: DistinctResponses["first"] = [];
   const indices: (number | null)[][] = [];
   for await (const { answers: own } of answers.byTask()) {
-    const { id, text: promptText, prompt, columns, where } = tasks[indices.length] as Task;
-    const shared = { promptId: id, prompt, promptText, columns, ...(where === undefined ? {} : { where }) };
+    const { id, text: promptText, prompt, variables, columns, where } = tasks[indices.length] as Task;
+    const shared = { promptId: id, prompt, promptText, variables, columns, ...(where === undefined ? {} : { where }) };
     const byText = new Map<string, number>();
     const list = own.map(({ task, sample, text }) => {
       if (text.trim() === "") return null;

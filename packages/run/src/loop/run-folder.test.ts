@@ -1,9 +1,10 @@
-import { cp, lstat, mkdir, readdir, rename, symlink, writeFile } from "node:fs/promises";
+import { cp, lstat, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openCheckpoint } from "@tempora/models";
 import { oracle, scratch } from "@tempora/testing";
-import { expect, test } from "vitest";
-import { placeModel } from "./run-folder.ts";
+import { dayText } from "@tempora/text";
+import { describe, expect, test } from "vitest";
+import { placeModel, startedOn } from "./run-folder.ts";
 
 test("a model's place in a run holds its files alone, as files, wherever it came from", async () => {
   const cache = await scratch();
@@ -31,4 +32,22 @@ test("a model's place in a run holds its files alone, as files, wherever it came
   ]);
   for (const name of names) expect((await lstat(join(target, name))).isFile(), name).toBe(true);
   expect((await openCheckpoint(target)).config).toEqual((await openCheckpoint(snapshot)).config);
+});
+
+describe("startedOn", () => {
+  test("is the day of the first start, however often the run is started again", async () => {
+    const folder = await scratch();
+    const first = await startedOn(folder, null);
+    expect(dayText(first)).toBe(dayText(new Date()));
+    await writeFile(join(folder, "started.json"), '{"date": "2025-12-31"}');
+    expect(dayText(await startedOn(folder, null))).toBe("2025-12-31");
+    expect(dayText(await startedOn(folder, "2026-05-01"))).toBe("2026-05-01");
+  });
+
+  test("writes a damaged file anew", async () => {
+    const folder = await scratch();
+    await writeFile(join(folder, "started.json"), '{"date": "soon"');
+    expect(dayText(await startedOn(folder, null))).toBe(dayText(new Date()));
+    expect(await readFile(join(folder, "started.json"), "utf8")).toContain(dayText(new Date()));
+  });
 });

@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
 import { copyFile, link, mkdir, readFile, realpath, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
+import { canonical, fileError, isObject, type Json, systemErrorCode } from "@tempora/errors";
 import { openCheckpoint } from "@tempora/models";
 import { strategyNames } from "@tempora/preferences";
-import { writeJson } from "@tempora/text";
+import { dayOf, dayText, writeJson } from "@tempora/text";
 import type { RunResult } from "../results/results.ts";
 import { judgeTemplateFile } from "../settings/judge-template.ts";
 import { makeFolder } from "../store/store.ts";
@@ -12,6 +12,7 @@ import { makeFolder } from "../store/store.ts";
 /** Everything that a run writes into its folder: what is removed when other settings take its place. */
 const ownEntries = [
   "run.json",
+  "started.json",
   "events.jsonl",
   "report.html",
   "timings.log",
@@ -39,6 +40,29 @@ export async function prepareRunFolder(
   if (differing.length === 0) return null;
   for (const name of ownEntries) await rm(join(folder, name), { recursive: true, force: true });
   return differing;
+}
+
+/**
+ * The day that templates which ask for the date are told: the given one, else that of the run's first start. A run that is
+ * resumed after midnight goes on with the prompts that it began with.
+ */
+export async function startedOn(folder: string, given: string | null): Promise<Date> {
+  const file = join(folder, "started.json");
+  const before = given ?? (existsSync(file) ? await readDay(file) : null);
+  const day = before ?? dayText(new Date());
+  if (before === null) await writeJson(file, { date: day });
+  return dayOf(day) as Date;
+}
+
+async function readDay(file: string): Promise<string | null> {
+  try {
+    const value: unknown = JSON.parse(await readFile(file, "utf8"));
+    const date = isObject(value) ? value.date : null;
+    return typeof date === "string" && dayOf(date) !== null ? date : null;
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw fileError(error, "Cannot read the day of the run's start", file);
+  }
 }
 
 async function readRun(folder: string): Promise<RunResult | null> {

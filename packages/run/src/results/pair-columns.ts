@@ -1,10 +1,12 @@
-import { asCompletion, type Conversation } from "@tempora/text";
+import { asCompletion, type Conversation, templateColumns } from "@tempora/text";
 
 /** What every file of pairs holds of each, TRL's columns first. */
 export interface PairColumns {
   prompt: Conversation;
   chosen: Conversation;
   rejected: Conversation;
+  tools?: unknown;
+  chat_template_kwargs?: unknown;
   /** What was read and sampled. Left out where the answers came as text only. */
   prompt_ids?: readonly number[];
   chosen_ids?: readonly number[];
@@ -26,12 +28,16 @@ export interface PairSide {
 
 /** The columns of a pair. Ids go in when prompt and both sides have them. */
 export function pairColumns(
-  prompt: { conversation: Conversation; ids?: readonly number[] | undefined },
+  prompt: {
+    conversation: Conversation;
+    variables: Readonly<Record<string, unknown>>;
+    ids?: readonly number[] | undefined;
+  },
   chosen: PairSide,
   rejected: PairSide,
   phase: number,
 ): PairColumns {
-  const { conversation, ids } = prompt;
+  const { conversation, variables, ids } = prompt;
   const known =
     ids === undefined || chosen.ids === undefined || rejected.ids === undefined
       ? null
@@ -40,6 +46,7 @@ export function pairColumns(
     prompt: conversation,
     chosen: asCompletion(conversation, chosen.text),
     rejected: asCompletion(conversation, rejected.text),
+    ...templateColumns(variables),
     ...known,
     ...(known !== null && (chosen.textDiffers || rejected.textDiffers) ? { text_differs: true as const } : {}),
     phase,

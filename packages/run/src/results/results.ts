@@ -3,6 +3,7 @@
  * run's name or where it lies, so that the same settings give the same bytes. Wall-clock times are in `timings.log` only.
  *
  *     run.json                           RunResult
+ *     started.json                       {date}: the day of the first start, which templates that ask for it are told
  *     events.jsonl                       EventRow, one a line, in the order in which a run without interruption writes them
  *     models/M0, models/M1, ...          checkpoints of the first strategy (M0 belongs to all)
  *     iterations/<n>/candidates.jsonl    CandidateRow
@@ -29,6 +30,8 @@ export interface CandidateRow {
   id: string;
   prompt_id: string;
   prompt: Conversation;
+  tools?: unknown;
+  chat_template_kwargs?: unknown;
   role: PoolRole;
   /** "M0", "M1", ... or "F1", "F2", ... for the future model of an iteration. */
   model: string;
@@ -126,11 +129,6 @@ export interface JudgeAudit extends JudgementAudit {
   judge: string;
   /** Responses without one parsed judgement: left out of the pairs. */
   unscored: number;
-  /**
-   * Of a judge of kind "expected": mean share of the probability that lies on the template's answers. Near 0 it would say
-   * something else altogether, and its score is read from a rest.
-   */
-  mass: number | null;
 }
 
 export interface TrainingResult {

@@ -1,5 +1,6 @@
 import { lossTypes } from "@tempora/engine";
 import { strategyNames } from "@tempora/preferences";
+import { dayOf } from "@tempora/text";
 import { schedulers } from "@tempora/training";
 import { z } from "zod";
 import { judgeSettings, paperJudge } from "./judge-settings.ts";
@@ -38,6 +39,15 @@ export const settingsSchema = z.strictObject({
   heldOutPrompts: z.string().min(1).nullable(),
   /** For fields of the prompts' rows, the columns that hold them, as { prompt: "instruction" }; null: as recognised. */
   columns: z.record(z.string(), z.string()).nullable(),
+  /** A system message put before every prompt that has none; null: none. */
+  system: z.string().min(1).nullable(),
+  /** Variables of the chat template, such as { enable_thinking: false }; the rows' own override them. */
+  chatTemplateKwargs: z.record(z.string(), z.unknown()),
+  /** The day (2026-01-31) that chat templates which ask for the date are told; null: that of the run's first start. */
+  date: z
+    .string()
+    .refine((text) => dayOf(text) !== null, "must be a day, as 2026-01-31")
+    .nullable(),
   seed: z.int().min(0),
   strategy: z.enum(strategyNames),
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
@@ -138,6 +148,9 @@ export const paperSettings: Settings = {
   prompts: null,
   heldOutPrompts: null,
   columns: null,
+  system: null,
+  chatTemplateKwargs: {},
+  date: null,
   seed: 0,
   strategy: "temporal",
   baselines: [],

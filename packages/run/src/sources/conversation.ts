@@ -1,7 +1,15 @@
 import { setImmediate } from "node:timers/promises";
 import { TemporaError } from "@tempora/errors";
-import type { Conversation, Tokenizer } from "@tempora/text";
-import { asCompletion, tokenizeCompletion, tokenizePrompt } from "@tempora/text";
+import { type JudgeTemplate, judgePromptParts } from "@tempora/preferences";
+import {
+  asCompletion,
+  type Conversation,
+  encodeUserTurn,
+  type TokenizeOptions,
+  type Tokenizer,
+  tokenizeCompletion,
+  tokenizePrompt,
+} from "@tempora/text";
 import type { SupervisedRow } from "@tempora/training";
 import type { Example, Task } from "./source.ts";
 
@@ -15,27 +23,50 @@ export function asConversation(prompt: Conversation, tokenizer: Tokenizer): Conv
 }
 
 /** Token ids of a task's prompt. Throws where it leaves no room for an answer. */
-export function promptIds(task: Task, tokenizer: Tokenizer, maxLength: number): number[] {
-  const row = {
-    file: task.where?.file ?? ownFile,
-    row: task.where?.row ?? 0,
-    prompt: asConversation(task.prompt, tokenizer),
-  };
-  return tokenizePrompt(row, tokenizer, { maxLength }).promptIds;
+export function promptIds(task: Task, tokenizer: Tokenizer, options: TokenizeOptions): number[] {
+  const row = { ...placeOf(task), ...variablesOf(task), prompt: asConversation(task.prompt, tokenizer) };
+  return tokenizePrompt(row, tokenizer, options).promptIds;
 }
 
-function exampleIds(example: Example, tokenizer: Tokenizer, maxLength: number): SupervisedRow {
-  const place = { file: example.where?.file ?? ownFile, row: example.where?.row ?? 0 };
+/** What a judge reads beside its question. */
+export interface JudgeRequest {
+  promptText: string;
+  text: string;
+  /** The prompt's variables of the chat template. Its tools are in its text: the judge itself calls none. */
+  variables?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** Token ids of the judge's prompt. Neither prompt nor response can break out of it, whatever they spell. */
+export function judgePromptIds(
+  template: JudgeTemplate,
+  { promptText, text, variables = {} }: JudgeRequest,
+  tokenizer: Tokenizer,
+  now?: Date,
+): number[] {
+  const { tools: _, ...own } = variables;
+  return encodeUserTurn(judgePromptParts(template, promptText, text), tokenizer, { variables: own, now });
+}
+
+function placeOf({ where }: Task | Example): { file: string; row: number } {
+  return { file: where?.file ?? ownFile, row: where?.row ?? 0 };
+}
+
+function variablesOf({ variables }: Task | Example): { variables?: Record<string, unknown> } {
+  return variables === undefined ? {} : { variables };
+}
+
+function exampleIds(example: Example, tokenizer: Tokenizer, options: TokenizeOptions): SupervisedRow {
+  const place = placeOf(example);
   const prompt = asConversation(example.prompt, tokenizer);
-  const row = { ...place, prompt, completion: asCompletion(prompt, example.completion) };
-  return { ...tokenizeCompletion(row, tokenizer, { maxLength }), where: place };
+  const row = { ...place, ...variablesOf(example), prompt, completion: asCompletion(prompt, example.completion) };
+  return { ...tokenizeCompletion(row, tokenizer, options), where: place };
 }
 
 /** Token ids of many examples. Lets other work in between, so that progress shows and a stop is noticed. */
 export async function manyExampleIds(
   examples: readonly Example[],
   tokenizer: Tokenizer,
-  maxLength: number,
+  options: TokenizeOptions,
   signal: AbortSignal | undefined,
 ): Promise<SupervisedRow[]> {
   const rows: SupervisedRow[] = [];
@@ -44,7 +75,7 @@ export async function manyExampleIds(
       await setImmediate();
       signal?.throwIfAborted();
     }
-    rows.push(exampleIds(example, tokenizer, maxLength));
+    rows.push(exampleIds(example, tokenizer, options));
   }
   return rows;
 }
@@ -63,12 +94,18 @@ export interface SampledText {
  * template writes after the token that ends an answer is not counted: it is no part of the answer.
  */
 export function textGivesIds(
-  asked: { prompt: Conversation; variables?: Record<string, unknown> },
+  asked: { prompt: Conversation; variables?: Readonly<Record<string, unknown>> },
   answer: SampledText,
   tokenizer: Tokenizer,
   now?: Date,
 ): boolean {
-  const row = { ...asked, file: ownFile, row: 0, completion: asCompletion(asked.prompt, answer.text) };
+  const row = {
+    prompt: asked.prompt,
+    variables: { ...asked.variables },
+    file: ownFile,
+    row: 0,
+    completion: asCompletion(asked.prompt, answer.text),
+  };
   try {
     const { promptIds, completionIds } = tokenizeCompletion(row, tokenizer, { now });
     if (!equalIds(promptIds, answer.promptIds)) return false;

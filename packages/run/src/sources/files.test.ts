@@ -74,6 +74,45 @@ describe("fileSource", () => {
     expect(tasks.training(0, 4000).length).toBe(10);
   });
 
+  /** All tasks by the text that a judge is shown, wherever they were put. */
+  const byText = (tasks: Awaited<ReturnType<typeof source>>) =>
+    new Map([...tasks.training(0, 4000), ...tasks.heldOut()].map((task) => [task.text, task]));
+
+  it("tells prompts with other tools or other variables of the template apart, and gives them to the model", async () => {
+    const tool = { type: "function", function: { name: "river" } };
+    const question = { prompt: "Name a river." };
+    const kwargs = { chat_template_kwargs: { enable_thinking: false } };
+    const rows = [question, { ...question, tools: [tool] }, { ...question, ...kwargs }, { ...question, ...kwargs }];
+    const tasks = await source(rows, { iterations: 1 });
+    const all = [...tasks.training(0, 4000), ...tasks.heldOut()];
+    expect(new Set(all.map(({ id }) => id)).size).toBe(3);
+    expect(all.map(({ variables }) => JSON.stringify(variables)).sort()).toEqual(
+      [{}, { tools: [tool] }, { enable_thinking: false }].map((one) => JSON.stringify(one)).sort(),
+    );
+    expect(byText(tasks).has(`tools: ${JSON.stringify(tool)}\n\nName a river.`)).toBe(true);
+  });
+
+  it("puts the settings' system message and variables under those of the rows", async () => {
+    const own = { role: "system", content: "Mine." };
+    const rows = [
+      { prompt: "One?" },
+      { prompt: [own, { role: "user", content: "Two?" }], chat_template_kwargs: { enable_thinking: true } },
+    ];
+    const over = { iterations: 1, system: "Be brief.", chatTemplateKwargs: { enable_thinking: false } };
+    const tasks = byText(await source(rows, over));
+    const one = tasks.get("system: Be brief.\n\nuser: One?");
+    const system = { role: "system", content: "Be brief." };
+    expect(one).toMatchObject({
+      prompt: [system, { role: "user", content: "One?" }],
+      variables: { enable_thinking: false },
+    });
+    expect(tasks.get("system: Mine.\n\nuser: Two?")).toMatchObject({
+      prompt: [own, { role: "user", content: "Two?" }],
+      variables: { enable_thinking: true },
+    });
+    expect(one?.id).not.toBe(byText(await source(rows, { iterations: 1 })).get("One?")?.id);
+  });
+
   it("takes held-out prompts from their own file and never trains on them", async () => {
     const heldOutPrompts = join(folder, "held.jsonl");
     await writeFile(heldOutPrompts, `${JSON.stringify({ prompt: "Question 3?" })}\n`);

@@ -1,6 +1,5 @@
-import { createHash } from "node:crypto";
 import { hashJson, type Json, TemporaError } from "@tempora/errors";
-import { completionRow, type Message, promptRow, readAllRows } from "@tempora/text";
+import { asCompletion, completionRow, promptRow, readAllRows, shownText, withSystem } from "@tempora/text";
 import { deriveSeed, permutation } from "@tempora/training";
 import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
@@ -21,9 +20,10 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
   }
   const all = await readTasks(prompts, settings, note);
   const { training, heldOut } = await splitTasks(all, settings, prompts, note);
-  const data = (await Promise.all(settings.start.data.map((file) => readExamples(file, note)))).flat();
+  const examples = (file: string) => readExamples(file, settings, note);
+  const data = (await Promise.all(settings.start.data.map(examples))).flat();
   const replay =
-    settings.replay.weight > 0 && settings.replay.data !== null ? await readExamples(settings.replay.data, note) : [];
+    settings.replay.weight > 0 && settings.replay.data !== null ? await examples(settings.replay.data) : [];
   const noted = new Set<number>();
   return {
     identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
@@ -35,7 +35,9 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
           ? null
           : {
               count: data.length,
-              identity: hashJson(data.map(({ prompt, completion }) => [prompt, completion] as unknown as Json)),
+              identity: hashJson(
+                data.map(({ prompt, completion, variables }) => [prompt, completion, variables] as unknown as Json),
+              ),
               rows: () => data,
             },
     },
@@ -59,19 +61,22 @@ function chunkSize(available: number, settings: Settings, count: number): number
   return Math.max(1, Math.min(count, Math.floor(available / settings.iterations)));
 }
 
-async function readTasks(file: string, { columns }: Settings, note: (text: string) => void): Promise<Task[]> {
-  const rows = await readAllRows(file, { as: "prompt", columns, note });
+async function readTasks(file: string, settings: Settings, note: (text: string) => void): Promise<Task[]> {
+  const rows = await readAllRows(file, { as: "prompt", columns: settings.columns, note });
   const tasks: Task[] = [];
   const seen = new Set<string>();
   for (const source of rows) {
     const parsed = promptRow(source, file);
     if (!("prompt" in parsed)) throw noText(parsed, "prompt");
-    const { prompt } = parsed;
-    const id = createHash("sha256").update(JSON.stringify(prompt)).digest("hex").slice(0, 16);
+    const prompt = withSystem(parsed.prompt, settings.system);
+    const variables = { ...settings.chatTemplateKwargs, ...parsed.variables };
+    // With other tools or another system message it is another prompt.
+    const id = hashJson({ prompt, variables } as unknown as Json).slice(0, 16);
     // The same prompt twice would be answered with the same samples.
     if (seen.has(id)) continue;
     seen.add(id);
-    tasks.push({ id, prompt, text: shownText(prompt), columns: otherColumns(source.value), where: placeOf(parsed) });
+    const text = shownText(prompt, variables);
+    tasks.push({ id, prompt, text, variables, columns: otherColumns(source.value), where: placeOf(parsed) });
   }
   return tasks;
 }
@@ -79,13 +84,6 @@ async function readTasks(file: string, { columns }: Settings, note: (text: strin
 /** What the row holds beside its prompt. */
 function otherColumns({ prompt: _, ...columns }: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return columns;
-}
-
-/** What the judge is shown: a single user's turn as it is, a longer conversation with its roles. */
-export function shownText(prompt: string | Message[]): string {
-  if (typeof prompt === "string") return prompt;
-  if (prompt.length === 1) return prompt[0]?.content ?? "";
-  return prompt.map(({ role, content }) => `${role}: ${content}`).join("\n\n");
 }
 
 /**
@@ -127,13 +125,15 @@ function shuffled(tasks: readonly Task[], seed: number): Task[] {
   return permutation(tasks.length, deriveSeed(seed, "prompts")).map((index) => tasks[index] as Task);
 }
 
-async function readExamples(file: string, note: (text: string) => void): Promise<Example[]> {
+async function readExamples(file: string, settings: Settings, note: (text: string) => void): Promise<Example[]> {
   const rows = await readAllRows(file, { as: "completion", note });
   return rows.map((source) => {
     const parsed = completionRow(source, file);
     if (!("prompt" in parsed)) throw noText(parsed, "prompt");
-    const { prompt, completion } = parsed;
-    return { prompt, completion, where: placeOf(parsed) };
+    const prompt = withSystem(parsed.prompt, settings.system);
+    const completion = asCompletion(prompt, parsed.completion);
+    const variables = { ...settings.chatTemplateKwargs, ...parsed.variables };
+    return { prompt, completion, variables, where: placeOf(parsed) };
   });
 }
 

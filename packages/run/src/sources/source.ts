@@ -10,6 +10,8 @@ export interface Task {
   prompt: Conversation;
   /** What the judge is shown of it. */
   text: string;
+  /** Variables of the chat template: tools, and those of chat_template_kwargs. */
+  variables?: Record<string, unknown>;
   /** All other columns of its row: ground truth, for a judge that can use it. */
   columns: Readonly<Record<string, unknown>>;
   where?: Place;
@@ -19,6 +21,7 @@ export interface Task {
 export interface Example {
   prompt: Conversation;
   completion: Conversation;
+  variables?: Record<string, unknown>;
   where?: Place;
 }
 

@@ -10,7 +10,7 @@ import { promptIds } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
 import { ContentHash } from "../store/content-hash.ts";
 import { RowLog, type SealedRows, sealedRows } from "../store/row-log.ts";
-import { type Position, type RunContext, runStage } from "./context.ts";
+import { dateFor, type Position, type RunContext, runStage } from "./context.ts";
 
 /** One sampled answer, as the store keeps it. */
 export interface Answer {
@@ -65,16 +65,24 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
   const { model, tasks, samples } = plan;
   const { settings } = context;
   const seed = deriveSeed(settings.seed, plan.purpose, model.hash);
+  const { tokenizer } = await context.host.open(model);
   const { result, folder } = await runStage<AnsweredStage>(context, {
     kind: "answers",
     label: `${plan.purpose === "candidates" ? "candidates" : "held-out answers"} of ${model.name}`,
     total: tasks.length * samples,
     unit: "answers",
     position: plan.position,
-    inputs: { model: model.hash, tasks: hashTasks(tasks), samples, sampling: plan.sampling, seed },
+    inputs: {
+      model: model.hash,
+      tasks: hashTasks(tasks),
+      date: dateFor(context, tokenizer),
+      samples,
+      sampling: plan.sampling,
+      seed,
+    },
     compute: async (stage, progress) => {
       const loaded = await context.host.use(model);
-      const requests = answerRequests(loaded, tasks, samples);
+      const requests = answerRequests(loaded, tasks, samples, context.now);
       const prompts = await logPrompts(stage, requests);
       const log = await RowLog.open<Answer>(stage, "answers", {
         place: ({ task, sample: number }) => task * samples + number,
@@ -94,15 +102,15 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
 
 function hashTasks(tasks: readonly Task[]): string {
   const hash = new ContentHash();
-  for (const { id, prompt } of tasks) hash.text(id).text(canonical(prompt as unknown as Json));
+  for (const { id, prompt, variables } of tasks) hash.text(id).text(canonical([prompt, variables] as unknown as Json));
   return hash.digest();
 }
 
-function answerRequests(loaded: LoadedModel, tasks: readonly Task[], samples: number): SamplingRequest[] {
+function answerRequests(loaded: LoadedModel, tasks: readonly Task[], samples: number, now: Date): SamplingRequest[] {
   const { tokenizer, checkpoint } = loaded;
   return tasks.map((task) => ({
     key: task.id,
-    ids: promptIds(task, tokenizer, checkpoint.config.maxPositions),
+    ids: promptIds(task, tokenizer, { maxLength: checkpoint.config.maxPositions, now }),
     samples,
   }));
 }

@@ -1,4 +1,5 @@
 import type { Json } from "@tempora/errors";
+import { dayText, type Tokenizer } from "@tempora/text";
 import type { ModelHost } from "../models/model-host.ts";
 import type { EventLog } from "../results/event-log.ts";
 import type { Observer } from "../results/observer.ts";
@@ -17,6 +18,13 @@ export interface RunContext {
   readonly signal: AbortSignal | undefined;
   /** Device, threads and element type: they decide the last bits of every number. */
   readonly numerics: Json;
+  /** The day that chat templates which ask for the date are told: that of the run's first start, or the settings'. */
+  readonly now: Date;
+}
+
+/** For a stage's key: the date, where the model's template makes it a part of the prompts. */
+export function dateFor({ now }: RunContext, { asksForDate }: Tokenizer): string | null {
+  return asksForDate ? dayText(now) : null;
 }
 
 /** Where in the run a stage stands, for its label and its events. */

@@ -12,7 +12,7 @@ import { type JudgeChoice, makeJudge, secondJudge } from "../judges/make-judge.t
 import { refuseCollapsed, verdictsOf } from "../judges/verdicts.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { GapSource, JudgeAudit, LedgerTotals } from "../results/results.ts";
-import { type Position, type RunContext, runStage } from "./context.ts";
+import { dateFor, type Position, type RunContext, runStage } from "./context.ts";
 import { StrategyEnded } from "./strategy-ended.ts";
 
 export interface JudgePlan {
@@ -75,7 +75,7 @@ function choiceOf(context: RunContext, judge: ModelRef): JudgeChoice {
   return {
     settings: settings.judge,
     template: source.judgeTemplate,
-    model: { ...judge, load: () => host.use(judge) },
+    model: { ...judge, now: context.now, load: () => host.use(judge) },
     seed: deriveSeed(settings.seed, "judge"),
     limits: settings.generation,
     maxTokens: settings.training.maxTokens,
@@ -86,6 +86,7 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
   const { responses } = plan;
   const { settings } = context;
   const limits = plan.stopWhenCollapsed ? settings.judge.limits : null;
+  const { tokenizer } = await context.host.open(plan.judge);
   try {
     const { result, folder } = await runStage<JudgedRows>(context, {
       kind: "judgements",
@@ -93,7 +94,12 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
       total: responses.length * judge.perResponse,
       unit: "judgements",
       position: plan.position,
-      inputs: { judge: judge.identity, responses: identityOf(judge, responses), limits },
+      inputs: {
+        judge: judge.identity,
+        responses: identityOf(judge, responses),
+        date: dateFor(context, tokenizer),
+        limits,
+      },
       compute: (folder, progress) => judge.judge(responses, { folder, progress, limits, signal: context.signal }),
     });
     const verdicts = await verdictsOf(judge, responses, folder, result.rows, settings.judge.aggregation);
@@ -109,8 +115,10 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
 
 function identityOf(judge: Judge, responses: readonly Response[]): Json {
   return hashJson(
-    responses.map(({ promptText, prompt, text, columns }) =>
-      judge.readsColumns ? ([prompt, text, columns] as unknown as Json) : [promptText, text],
+    responses.map(({ promptText, prompt, text, variables, columns }) =>
+      judge.readsColumns
+        ? ([prompt, text, columns] as unknown as Json)
+        : ([promptText, text, variables] as unknown as Json),
     ),
   );
 }

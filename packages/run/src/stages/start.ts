@@ -11,7 +11,7 @@ import { countParameters } from "../results/ledger.ts";
 import type { StartResult } from "../results/results.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
 import type { Examples, Start } from "../sources/source.ts";
-import type { RunContext } from "./context.ts";
+import { dateFor, type RunContext } from "./context.ts";
 import { supervisedStage } from "./train.ts";
 import { unpackedFolder } from "./unpack.ts";
 
@@ -49,11 +49,21 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
     name: "M0",
     label: "supervised training of M0",
     count: data.count,
-    inputs: { start: given.hash, data: data.identity, dtype: context.host.dtypeOf(checkpoint) },
+    inputs: {
+      start: given.hash,
+      data: data.identity,
+      date: dateFor(context, tokenizer),
+      dtype: context.host.dtypeOf(checkpoint),
+    },
     begin: async () => {
       const { engine } = await context.host.useForTraining(given);
       const { config, raw } = checkpoint;
-      const rows = await manyExampleIds(data.rows(), tokenizer, config.maxPositions, context.signal);
+      const rows = await manyExampleIds(
+        data.rows(),
+        tokenizer,
+        { maxLength: config.maxPositions, now: context.now },
+        context.signal,
+      );
       return { engine, rows, config, raw, companion: checkpoint.companion };
     },
   });
@@ -86,7 +96,12 @@ async function trainNew(context: RunContext, start: Extract<Start, { kind: "new"
     begin: async () => {
       const { device, threads } = settings.engine;
       const tokenizer = await tokenizerFrom(start.files);
-      const rows = await manyExampleIds(start.data.rows(), tokenizer, config.maxPositions, context.signal);
+      const rows = await manyExampleIds(
+        start.data.rows(),
+        tokenizer,
+        { maxLength: config.maxPositions, now: context.now },
+        context.signal,
+      );
       made.engine = await Engine.random(config, { device, threads, dtype, seed, std: start.deviation });
       const { bosId, eosId, padId } = tokenizer;
       const raw = newModelConfigJson(config, { bos: bosId, eos: eosId, pad: padId }, dtype);

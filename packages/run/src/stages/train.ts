@@ -62,7 +62,12 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const loss = fullLoss(settings.loss);
   const seed = trainingSeed(context, plan.position);
   const { tokenizer, checkpoint } = await host.open(start);
-  const replay = await manyExampleIds(source.replay, tokenizer, checkpoint.config.maxPositions, context.signal);
+  const replay = await manyExampleIds(
+    source.replay,
+    tokenizer,
+    { maxLength: checkpoint.config.maxPositions, now: context.now },
+    context.signal,
+  );
   const { perStep, weight } = settings.replay;
   const replayed = replay.length > 0 && weight > 0;
   const { result, folder, reused } = await runStage<TrainedStage>(context, {
