@@ -10,6 +10,7 @@ export interface SettingFlags {
   system?: string;
   chatTemplateKwargs?: Record<string, unknown>;
   date?: string;
+  skipTooLong?: boolean;
   loss?: PreferenceLoss["terms"];
   beta?: number;
   lr?: number;
@@ -38,6 +39,7 @@ export function addSettingFlags(command: Command): Command {
     .addOption(systemOption())
     .addOption(kwargsOption())
     .addOption(dateOption("the day of the first start", parseDayText))
+    .option("--skip-too-long", "leave out and count prompts whose answer has no room in the context, instead of ending")
     .option("--temperature <number>", "of the answers; 0 takes the most likely token", realNumber(0))
     .addOption(judgeOption())
     .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
@@ -56,12 +58,12 @@ export function addSettingFlags(command: Command): Command {
 
 /** The settings that the flags give; --set overrides the flags beside it. */
 export function settingsOf(flags: SettingFlags): TemporaConfig {
-  const { system, chatTemplateKwargs, date } = flags;
+  const { system, chatTemplateKwargs, date, skipTooLong } = flags;
   const { loss, beta, lr, epochs, gradientCheckpointing, maxNewTokens, temperature } = flags;
   const { judge: kind, judgements, stopWhenWorse } = flags;
   const sampling = { maxNewTokens, temperature };
   const config: TemporaConfig = {
-    ...given({ system, chatTemplateKwargs, date }),
+    ...given({ system, chatTemplateKwargs, date, skipTooLong }),
     loss: { ...(loss === undefined ? {} : { terms: [...loss] }), ...given({ beta }) },
     training: given({ learningRate: lr, epochs, gradientCheckpointing }),
     sampling: given(sampling),

@@ -23,6 +23,7 @@ import { codeVersion } from "../store/code-version.ts";
 import { lockFolder } from "../store/locks.ts";
 import { Store } from "../store/store.ts";
 import { evaluateModel } from "./evaluate.ts";
+import { fittingSource } from "./fitting-source.ts";
 import { runIteration } from "./iteration.ts";
 import { placeModel, prepareRunFolder, startedOn, writeRun } from "./run-folder.ts";
 
@@ -121,7 +122,7 @@ class Run {
       strategies: [],
     };
     await placeModel(first.folder, join(folder, "models", first.name));
-    await this.#strategies(context, first, result);
+    await this.#strategies({ ...context, source: await fittingSource(context, first) }, first, result);
     result.status = "finished";
     await writeRun(folder, result);
     return { folder, result, stages: { computed: this.#computed, reused: this.#reused } };

@@ -48,6 +48,8 @@ export const settingsSchema = z.strictObject({
     .string()
     .refine((text) => dayOf(text) !== null, "must be a day, as 2026-01-31")
     .nullable(),
+  /** Leave out and count prompts whose answer has no room in the context, instead of ending the run at its start. */
+  skipTooLong: z.boolean(),
   seed: z.int().min(0),
   strategy: z.enum(strategyNames),
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
@@ -151,6 +153,7 @@ export const paperSettings: Settings = {
   system: null,
   chatTemplateKwargs: {},
   date: null,
+  skipTooLong: false,
   seed: 0,
   strategy: "temporal",
   baselines: [],
