@@ -53,6 +53,18 @@ export const preTokenizers: readonly PreTokenizer[] = [
   { names: ["gpt-2"], normalizer: null, split: null, digits: false, ignoreMerges: false, addBos: false },
 ];
 
+/**
+ * SmolLM's own tokenizer.json splits digits off before the byte level. A GGUF file does not carry that step, and transformers,
+ * whose reading of the file is what ours is held to, goes without it: no merge joins digits, so the ids differ only where
+ * several white spaces stand before a digit (llama.cpp, and SmolLM's own folder, merge them all). In a folder both are told apart.
+ */
+const readAs: Readonly<Record<string, string>> = { smollm: "gpt-2" };
+
+/** The pre-tokenizer that a file's tokenizer.ggml.pre names, or undefined. */
+export function preTokenizerNamed(name: string): PreTokenizer | undefined {
+  return preTokenizers.find(({ names }) => names.includes(readAs[name] ?? name));
+}
+
 /** The `pre_tokenizer` of a tokenizer.json. */
 export function preTokenizerJson({ split, digits }: PreTokenizer): Record<string, unknown> {
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: split === null };

@@ -1,5 +1,5 @@
 import type { GgufMetadata } from "./metadata.ts";
-import { type PreTokenizer, preTokenizerJson, preTokenizers } from "./pre-tokenizers.ts";
+import { type PreTokenizer, preTokenizerJson, preTokenizerNamed, preTokenizers } from "./pre-tokenizers.ts";
 import { mergesOfScores } from "./sentencepiece.ts";
 
 type Json = Record<string, unknown>;
@@ -93,7 +93,7 @@ function byteLevel(vocabulary: Vocabulary): Json {
 
 function preTokenizerOf(metadata: GgufMetadata): PreTokenizer {
   const name = metadata.optionalString("tokenizer.ggml.pre") ?? "default";
-  const known = preTokenizers.find(({ names }) => names.includes(name));
+  const known = preTokenizerNamed(name);
   if (known !== undefined) return known;
   const list = preTokenizers.flatMap(({ names }) => names).join(", ");
   return metadata.fail(
