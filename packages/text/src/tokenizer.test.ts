@@ -39,6 +39,20 @@ describe("encoding and decoding", () => {
     expect(ids.every((id) => id >= 0 && id < vocabularySize)).toBe(true);
   });
 
+  test("spaces are Unicode's, not JavaScript's, where GPT-2's pattern is implied", async () => {
+    const tokenizer = await oracleTokenizer();
+    const pieces = (text: string) => tokenizer.encode(text).map((id) => tokenizer.decode([id]));
+    // U+FEFF is none: of two spaces before it the second goes with it, as before a letter.
+    expect(pieces("x  \uFEFF").slice(0, 3)).toEqual(["x", " ", " "]);
+    // U+0085 is one: of the space and it, both spaces, only the last is left for the letter.
+    expect(tokenizer.encode("x \u0085y")).toEqual([
+      ...tokenizer.encode("x"),
+      ...tokenizer.encode(" "),
+      ...tokenizer.encode("\u0085"),
+      ...tokenizer.encode("y"),
+    ]);
+  });
+
   test("special tokens are one id in a text, and skipped or kept when decoding", async () => {
     const tokenizer = await oracleTokenizer();
     const ids = tokenizer.encode("<|im_start|>hi<|im_end|>");

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { type FileReader, folderReader, isObject, TemporaError } from "@tempora/errors";
+import { withWrittenPattern } from "./byte-level.ts";
 import { type ChatTemplate, loadChatTemplate } from "./chat-template.ts";
 import type { Message } from "./types.ts";
 
@@ -256,7 +257,7 @@ function cleansUpSpaces(json: JsonObject, config: JsonObject): boolean {
 
 function build(json: JsonObject, config: JsonObject, file: string, added: readonly JsonObject[]): HuggingFaceTokenizer {
   try {
-    return new HuggingFaceTokenizer({ ...json, added_tokens: [...added] }, config);
+    return new HuggingFaceTokenizer({ ...withWrittenPattern(json), added_tokens: [...added] }, config);
   } catch (error) {
     throw new TemporaError(`Cannot build the tokenizer: ${error instanceof Error ? error.message : String(error)}`, {
       where: { file },
