@@ -162,6 +162,7 @@ function judgeTable(result: RunResult): string {
     "variance",
     "most frequent",
     "ties",
+    "on its answers",
     "Spearman with truth",
     "on own answers",
   ];
@@ -175,6 +176,7 @@ function judgeTable(result: RunResult): string {
       numberText(judge.variance),
       percentText(judge.equalShare),
       percentText(judge.tieRate),
+      percentText(judge.mass),
       numberText(judge.spearman),
       numberText(judge.spearmanOwn),
     ]),

@@ -10,20 +10,25 @@ import { claimFile } from "../output.ts";
 import { PartialWork } from "../partial-work.ts";
 import type { JudgeCommandFlags } from "./judge.ts";
 
+interface Measured extends Calibration {
+  /** Share of the probability that lies on the template's answers; null for a judge that speaks. */
+  mass: number | null;
+}
+
 /** Measures a judge on rows whose order is known, one template after the other. */
 export async function calibrate(flags: JudgeCommandFlags, context: Context): Promise<void> {
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, [flags.data]);
   const sources = await readAllRows(flags.data, { columns: flags.columns });
   const rows = new CalibrationRows(sources.flatMap((source) => knownPairs(source, source.file ?? flags.data)));
   using model = new JudgingModel(flags, context);
-  const measured: Record<string, Calibration> = {};
+  const measured: Record<string, Measured> = {};
   for (const template of templatesOf(flags)) {
     const judge = await judgeOf(flags, model, template);
     const folder = await mkdtemp(join(tmpdir(), "tempora-calibrate-"));
     await using partial = await PartialWork.open(folder, context);
     const judged = await partial.judge(judge, rows.responses, flags, await model.date(judge));
-    const { scores } = await verdictsOf(judge, rows.responses, partial.folder, judged.rows, flags.aggregation);
-    measured[template ?? judge.name] = rows.measure(scores);
+    const { scores, audit } = await verdictsOf(judge, rows.responses, partial.folder, judged.rows, flags.aggregation);
+    measured[template ?? judge.name] = { ...rows.measure(scores), mass: audit.mass };
     await partial.done();
   }
   const result = { judge: flags.judge, model: flags.model ?? null, templates: measured };
@@ -41,7 +46,7 @@ function templatesOf(flags: JudgeCommandFlags): (string | undefined)[] {
     .map(({ name }) => name);
 }
 
-function calibrationTable(measured: Readonly<Record<string, Calibration>>): string {
+function calibrationTable(measured: Readonly<Record<string, Measured>>): string {
   const cells = Object.entries(measured).map(([name, calibration]) => [
     name,
     share(calibration.ranked),
@@ -49,8 +54,17 @@ function calibrationTable(measured: Readonly<Record<string, Calibration>>): stri
     share(calibration.worseAboveOther),
     `${calibration.rows}`,
     `${calibration.unscored}`,
+    calibration.mass === null ? "–" : calibration.mass.toFixed(2),
   ]);
-  const header = ["template", "better above worse", "better above other's", "worse above other's", "rows", "no score"];
+  const header = [
+    "template",
+    "better above worse",
+    "better above other's",
+    "worse above other's",
+    "rows",
+    "no score",
+    "mass",
+  ];
   const widths = header.map((title, column) => Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]) =>
     row
@@ -60,7 +74,7 @@ function calibrationTable(measured: Readonly<Record<string, Calibration>>): stri
     line(header),
     ...cells.map(line),
     "",
-    'Shares with their 95 % intervals; a tie counts half, 0.50 is chance. "Other\'s": the answer to another prompt.',
+    "Shares with their 95 % intervals; a tie counts half, 0.50 is chance. \"Other's\": the answer to another prompt.\nMass: the probability that lies on the template's answers.",
   ].join("\n");
 }
 

@@ -165,6 +165,7 @@ function judgeQuality(index: number): JudgeQuality {
     failureRate: 0.02,
     failuresByReason: { "no-score": 6 },
     unscored: 0,
+    mass: null,
     mean: 2.4,
     variance: 1.5,
     noise: 0.2,

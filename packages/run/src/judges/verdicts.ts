@@ -6,6 +6,7 @@ import {
   type Collapse,
   type CollapseLimits,
   collapsed,
+  mean,
 } from "@tempora/preferences";
 import type { JudgeAudit } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
@@ -31,9 +32,11 @@ export async function verdictsOf(
   const lists: (number | null)[][] = responses.map(() => []);
   const audited: AuditedJudgement[] = [];
   const parts: Record<string, (number | null)[]> = {};
+  const masses: number[] = [];
   for await (const judgement of readJudgements(folder, rows)) {
     lists[judgement.response]?.push(judgement.score);
     audited.push(auditedRow(responses, judgement));
+    if (judgement.mass !== undefined) masses.push(judgement.mass);
     for (const [name, score] of Object.entries(judgement.parts ?? {})) {
       parts[name] ??= responses.map(() => null);
       parts[name][judgement.response] = score;
@@ -41,7 +44,15 @@ export async function verdictsOf(
   }
   const scores = lists.map((list) => aggregate(list, how));
   const unscored = scores.filter((score) => score === null).length;
-  return { scores, audit: { ...auditJudgements(audited, judge.scale), judge: judge.name, unscored }, parts };
+  return {
+    scores,
+    audit: { ...auditJudgements(audited, judge.scale), judge: judge.name, unscored, mass: meanOf(masses) },
+    parts,
+  };
+}
+
+function meanOf(values: readonly number[]): number | null {
+  return values.length === 0 ? null : mean(values);
 }
 
 export function auditedRow(

@@ -129,6 +129,11 @@ export interface JudgeAudit extends JudgementAudit {
   judge: string;
   /** Responses without one parsed judgement: left out of the pairs. */
   unscored: number;
+  /**
+   * Of a judge of kind "expected": mean share of the probability that lies on the template's answers. Near 0 it would say
+   * something else altogether, and its score is read from a rest.
+   */
+  mass: number | null;
 }
 
 export interface TrainingResult {
