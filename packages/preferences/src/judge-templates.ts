@@ -50,13 +50,16 @@ const yesOrNo = [
   { text: ["No", " No", "no", " no", "NO"], value: 0 },
 ];
 
-/** What a judge of kind "expected" is asked where nothing else is named: p(yes). */
+/**
+ * What a judge of kind "expected" is asked where nothing else is named: p(yes). Of some forty wordings it ranked answers of
+ * known order best by a model of 135M parameters (bench/RESULTS.md); `tempora judge --calibrate` measures others.
+ */
 export const yesNoTemplate: JudgeTemplate = {
   name: "yes-no",
   maxScore: 1,
   text: `${quoted}
 
-Is this a good response to the user? Answer yes or no.`,
+Is the response helpful?`,
   answers: yesOrNo,
 };
 
@@ -66,7 +69,7 @@ export const secondYesNoTemplate: JudgeTemplate = {
   maxScore: 1,
   text: `${quoted}
 
-Does this response answer what the user asked, and answer it well? Reply with yes or no.`,
+Does the response follow the instruction?`,
   answers: yesOrNo,
 };
 
