@@ -161,7 +161,9 @@ describe("a run from a checkpoint", () => {
     const texts = createWorld({ seed: 5 }).prompts("train", 40);
     writeFileSync(prompts, texts.map(({ text }) => `${JSON.stringify({ prompt: text })}\n`).join(""));
     const { start, ...settings } = tinyConfig;
-    const config = configFile("own", { ...settings, baselines: [], replay: { weight: 0 } });
+    const sampling = { maxNewTokens: 14 };
+    const evaluation = { ...settings.evaluation, sampling };
+    const config = configFile("own", { ...settings, sampling, evaluation, baselines: [], replay: { weight: 0 } });
     expect(start.demonstrations).toBeGreaterThan(0);
     const command = ["train", config, "--model", m0(), "--prompts", prompts, "--runs", runs, "--run", "own"];
     const { run } = await temporaJson<TrainResult>(command);
@@ -257,6 +259,7 @@ describe("a run from a checkpoint", () => {
       training,
       strategy: "self-rewarding",
       sampling: { maxNewTokens: 12 },
+      evaluation: { ...settings.evaluation, sampling: { maxNewTokens: 12 } },
     });
     const command = ["train", config, "--model", m0(), "--prompts", prompts, "--runs", runs, "--run", "again"];
     const { run } = await temporaJson<TrainResult>(command);

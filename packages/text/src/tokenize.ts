@@ -211,7 +211,11 @@ class Checker {
     if (ids.length + reserve <= this.limit) return ids;
     const room = reserve === 1 ? "no room" : `no room for the ${reserve} new ones asked for`;
     const what = `The prompt has ${ids.length} tokens, which leaves ${room} in a context of ${this.limit}`;
-    throw this.tooLong("prompt", what, reserve === 1 ? "Shorten it" : "Shorten it, ask for fewer new tokens");
+    throw this.tooLong(
+      "prompt",
+      what,
+      reserve === 1 ? "Shorten it" : "Shorten it, ask for fewer new tokens (--max-new-tokens)",
+    );
   }
 
   completion(field: string, promptIds: readonly number[], ids: number[]): number[] {

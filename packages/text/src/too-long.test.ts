@@ -15,8 +15,8 @@ describe("rows that the context has no room for", () => {
     expect(error).toBeInstanceOf(TooLongError);
     expect(error.message).toBe(
       "The prompt has 7 tokens, which leaves no room for the 4 new ones asked for in a context of 10 " +
-        "(rows.jsonl, row 2, field prompt). Shorten it, ask for fewer new tokens, leave out such rows " +
-        "(--skip-too-long), or take a model with a longer context.",
+        "(rows.jsonl, row 2, field prompt). Shorten it, ask for fewer new tokens (--max-new-tokens), leave out such " +
+        "rows (--skip-too-long), or take a model with a longer context.",
     );
   });
 
