@@ -1,7 +1,15 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { canonical, fileError, hashJson, type Json, systemErrorCode } from "@tempora/errors";
-import { type Judge, type JudgedRows, lockFolder, numericsOf, paperSettings, type Response } from "@tempora/run";
+import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
+import {
+  hashResponses,
+  type Judge,
+  type JudgedRows,
+  lockFolder,
+  numericsOf,
+  paperSettings,
+  type Response,
+} from "@tempora/run";
 import { writeWhole } from "@tempora/text";
 import type { Context } from "./context.ts";
 import type { EngineFlags } from "./options.ts";
@@ -31,12 +39,7 @@ export class PartialWork implements AsyncDisposable {
     const { device, dtype, threads } = flags;
     await this.#begin({
       judge: judge.identity,
-      responses: hashJson(
-        responses.map(
-          ({ prompt, text, variables, columns }) =>
-            [prompt, text, variables, judge.readsColumns ? columns : null] as unknown as Json,
-        ),
-      ),
+      responses: hashResponses(judge, responses),
       date,
       numerics: numericsOf({ device, dtype: dtype ?? null, threads }),
     });

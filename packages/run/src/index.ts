@@ -1,5 +1,6 @@
 export { type Calibration, CalibrationRows, type KnownPair, knownPairs } from "./judges/calibration.ts";
 export {
+  hashResponses,
   type Judge,
   JudgeCollapsed,
   type JudgedRows,

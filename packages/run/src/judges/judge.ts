@@ -3,6 +3,7 @@ import type { CollapseLimits, ScoreFailure, ScoreScale } from "@tempora/preferen
 import type { Conversation, Tokenizer } from "@tempora/text";
 import type { JudgementColumns, LedgerTotals } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
+import { ContentHash } from "../store/content-hash.ts";
 import { type SealedRows, sealedRows } from "../store/row-log.ts";
 
 /** A response to judge. Responses must differ in prompt or text: equal ones are judged once, by the caller. */
@@ -86,6 +87,19 @@ export interface Judge {
    * @throws JudgeCollapsed where the limits say that its judgements are of no use.
    */
   judge(responses: readonly Response[], work: JudgeWork): Promise<JudgedRows>;
+}
+
+/** Of what decides the judgements of responses besides the judge. */
+export function hashResponses(judge: Judge, responses: readonly Response[]): string {
+  const hash = new ContentHash();
+  for (const { prompt, promptText, text, variables, columns } of responses) {
+    hash
+      .text(promptText)
+      .text(text)
+      .json((variables ?? null) as Json);
+    if (judge.readsColumns) hash.json(prompt as unknown as Json).json(columns as Json);
+  }
+  return hash.digest();
 }
 
 /** The judgements of a judge are of no use: it gives no scores, or the same to all. */

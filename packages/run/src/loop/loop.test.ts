@@ -165,14 +165,17 @@ describe("runLoop in the embedded world", () => {
     const store = join(scratch, "first/.store");
     const names = (await readdir(store, { recursive: true })).filter((name) => name.endsWith("result.json"));
     const kinds = new Set(names.map((name) => name.split("/")[0]));
-    for (const kind of ["answers", "reference", "representations", "preference-training", "supervised-training"]) {
+    for (const kind of [
+      "answers",
+      "judgements",
+      "reference",
+      "representations",
+      "preference-training",
+      "supervised-training",
+    ]) {
       expect(kinds).toContain(kind);
     }
-    for (const name of names) {
-      // What judges keep is theirs to say.
-      if (name.startsWith("judgements")) continue;
-      expect(await readFile(join(store, name), "utf8"), name).not.toContain("[");
-    }
+    for (const name of names) expect(await readFile(join(store, name), "utf8"), name).not.toContain("[");
   });
 
   it("goes on from the future model and rejects from the previous one, when told to", async () => {

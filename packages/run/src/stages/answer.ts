@@ -1,4 +1,4 @@
-import { canonical, type Json } from "@tempora/errors";
+import type { Json } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
@@ -102,7 +102,7 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
 
 function hashTasks(tasks: readonly Task[]): string {
   const hash = new ContentHash();
-  for (const { id, prompt, variables } of tasks) hash.text(id).text(canonical([prompt, variables] as unknown as Json));
+  for (const { id, prompt, variables } of tasks) hash.text(id).json([prompt, variables ?? null] as unknown as Json);
   return hash.digest();
 }
 

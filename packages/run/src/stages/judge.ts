@@ -1,6 +1,6 @@
-import { hashJson, type Json } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
 import {
+  hashResponses,
   type Judge,
   JudgeCollapsed,
   type JudgedRows,
@@ -96,7 +96,7 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
       position: plan.position,
       inputs: {
         judge: judge.identity,
-        responses: identityOf(judge, responses),
+        responses: hashResponses(judge, responses),
         date: dateFor(context, tokenizer),
         limits,
       },
@@ -111,14 +111,4 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
     const { where, remedy } = error;
     throw new StrategyEnded(`${error.what} (${plan.label})`, { where, remedy, cause: error });
   }
-}
-
-function identityOf(judge: Judge, responses: readonly Response[]): Json {
-  return hashJson(
-    responses.map(({ promptText, prompt, text, variables, columns }) =>
-      judge.readsColumns
-        ? ([prompt, text, columns] as unknown as Json)
-        : ([promptText, text, variables] as unknown as Json),
-    ),
-  );
 }

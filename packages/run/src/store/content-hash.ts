@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { canonical, type Json } from "@tempora/errors";
 
 /**
  * A SHA-256 that is fed piece by piece: the hash of a hundred thousand prompts needs no text that holds them all. Every
@@ -19,9 +20,9 @@ export class ContentHash {
     return this;
   }
 
-  numbers(...value: readonly number[]): this {
-    this.#hash.update(`n${value.length} `).update(new Uint8Array(Float64Array.from(value).buffer));
-    return this;
+  /** Anything that JSON can say; the order of an object's fields means nothing. */
+  json(value: Json): this {
+    return this.text(canonical(value));
   }
 
   digest(): string {
