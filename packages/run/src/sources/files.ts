@@ -26,7 +26,6 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
     settings.replay.weight > 0 && settings.replay.data !== null ? await examples(settings.replay.data) : [];
   const noted = new Set<number>();
   return {
-    identity: { tasks: hashJson(all.map(({ id }) => id)), heldOut: hashJson(heldOut.map(({ id }) => id)) },
     start: {
       kind: "given",
       folder: model,

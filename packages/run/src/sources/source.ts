@@ -48,8 +48,6 @@ export type Start =
 
 /** Where a run's prompts come from. The loop knows nothing else of them. */
 export interface TaskSource {
-  /** Everything that decides the tasks, for stage keys. */
-  readonly identity: Json;
   readonly start: Start;
   /** That the settings name or the checkpoint carries; null: the kind of judge has its own. */
   readonly judgeTemplate: JudgeTemplate | null;

@@ -73,7 +73,6 @@ export function worldSource(settings: Settings): TaskSource {
     return { id: prompt.id, prompt: [{ role: "user", content: prompt.text }], text: prompt.text, columns: {} };
   };
   return {
-    identity: { world: settings.seed },
     start: {
       kind: "new",
       deviation: worldDefaults.sft.initialDeviation,
