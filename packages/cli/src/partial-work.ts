@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
 import {
+  codeVersion,
   hashResponses,
   type Judge,
   type JudgedRows,
@@ -13,6 +14,13 @@ import {
 import { writeWhole } from "@tempora/text";
 import type { Context } from "./context.ts";
 import type { EngineFlags } from "./options.ts";
+
+export interface JudgingOptions extends EngineFlags {
+  /** Day that the chat template is told, where it asks for one. */
+  date: string | null;
+  /** For the progress. */
+  label?: string;
+}
 
 /** A folder beside an output that holds what was made of it so far: the same command goes on from there. */
 export class PartialWork implements AsyncDisposable {
@@ -30,20 +38,16 @@ export class PartialWork implements AsyncDisposable {
   }
 
   /** Judges the responses, going on with what the same judge made of the same responses before. */
-  async judge(
-    judge: Judge,
-    responses: readonly Response[],
-    flags: EngineFlags,
-    date: string | null,
-  ): Promise<JudgedRows> {
-    const { device, dtype, threads } = flags;
+  async judge(judge: Judge, responses: readonly Response[], options: JudgingOptions): Promise<JudgedRows> {
+    const { device, dtype, threads, date, label = "judge" } = options;
     await this.#begin({
+      code: await codeVersion(),
       judge: judge.identity,
       responses: hashResponses(judge, responses),
       date,
       numerics: numericsOf({ device, dtype: dtype ?? null, threads }),
     });
-    const stage = this.context.progress.stage("judge", responses.length * judge.perResponse, "judgements");
+    const stage = this.context.progress.stage(label, responses.length * judge.perResponse, "judgements");
     const judged = await judge.judge(responses, {
       folder: this.folder,
       signal: this.context.signal,

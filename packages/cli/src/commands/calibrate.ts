@@ -1,4 +1,5 @@
-import { mkdtemp } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { judgeTemplates, type WinRate } from "@tempora/preferences";
@@ -20,19 +21,27 @@ export async function calibrate(flags: JudgeCommandFlags, context: Context): Pro
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, [flags.data]);
   const sources = await readAllRows(flags.data, { columns: flags.columns });
   const rows = new CalibrationRows(sources.flatMap((source) => knownPairs(source, source.file ?? flags.data)));
+  const work = out === null ? await mkdtemp(join(tmpdir(), "tempora-calibrate-")) : `${out}.work`;
+  context.onStopped(
+    out === null
+      ? "Nothing was kept; with --out the same command goes on."
+      : "Judgements made so far are kept: run the same command again to go on.",
+  );
   using model = new JudgingModel(flags, context);
   const measured: Record<string, Measured> = {};
   for (const template of templatesOf(flags)) {
     const judge = await judgeOf(flags, model, template);
-    const folder = await mkdtemp(join(tmpdir(), "tempora-calibrate-"));
+    const name = template ?? judge.name;
+    const folder = join(work, createHash("sha256").update(name).digest("hex").slice(0, 16));
     await using partial = await PartialWork.open(folder, context);
-    const judged = await partial.judge(judge, rows.responses, flags, await model.date(judge));
+    const date = await model.date(judge);
+    const judged = await partial.judge(judge, rows.responses, { ...flags, date, label: name });
     const { scores, audit } = await verdictsOf(judge, rows.responses, partial.folder, judged.rows, flags.aggregation);
-    measured[template ?? judge.name] = { ...rows.measure(scores), mass: audit.mass };
-    await partial.done();
+    measured[name] = { ...rows.measure(scores), mass: audit.mass };
   }
   const result = { judge: flags.judge, model: flags.model ?? null, templates: measured };
   if (out !== null) await writeJson(out, result);
+  await rm(work, { recursive: true, force: true });
   context.result(result, calibrationTable(measured));
 }
 

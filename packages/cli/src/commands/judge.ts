@@ -96,7 +96,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   const summary = fit.summary("answers");
   if (summary !== null) context.progress.note(`warning: ${summary}.`);
   await using partial = await PartialWork.open(`${out}.work`, context);
-  const judged = await partial.judge(judge, responses.list, flags, await model.date(judge));
+  const judged = await partial.judge(judge, responses.list, { ...flags, date: await model.date(judge) });
   const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
   const judgements: JudgementColumns[][] = responses.list.map(() => []);
   for await (const one of readJudgements(partial.folder, judged.rows)) {
