@@ -60,6 +60,14 @@ describe("fileSource", () => {
     expect(tasks.training(0, 4).length + tasks.training(1, 4).length).toBe(8);
   });
 
+  it("keeps a row's other columns for the judge, and says where a repeated prompt brings others", async () => {
+    const rows = [...numbered(10), ...numbered(3)].map((row, k) => ({ ...row, truth: k % 10 }));
+    const judge = { ...paperSettings.judge, kind: "function" as const };
+    const { training } = await source([...rows, { prompt: "Question 5?", truth: 99 }], { judge });
+    for (const { text, columns } of training(0, 4)) expect(columns).toEqual({ truth: Number(/\d/.exec(text)?.[0]) });
+    expect(notes).toEqual([expect.stringContaining("1 rows repeat a prompt with other columns")]);
+  });
+
   it("uses a file of held-out prompts whole", async () => {
     const heldOutPrompts = join(folder, "held.jsonl");
     await writeFile(

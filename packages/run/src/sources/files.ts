@@ -1,4 +1,4 @@
-import { hashJson, type Json, TemporaError } from "@tempora/errors";
+import { canonical, hashJson, type Json, TemporaError } from "@tempora/errors";
 import { asCompletion, completionRow, promptRow, readAllRows, shownText, withSystem } from "@tempora/text";
 import { deriveSeed, permutation } from "@tempora/training";
 import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
@@ -63,7 +63,8 @@ function chunkSize(available: number, settings: Settings, count: number): number
 async function readTasks(file: string, settings: Settings, note: (text: string) => void): Promise<Task[]> {
   const rows = await readAllRows(file, { as: "prompt", columns: settings.columns, note });
   const tasks: Task[] = [];
-  const seen = new Set<string>();
+  const seen = new Map<string, Json>();
+  let differing = 0;
   for (const source of rows) {
     const parsed = promptRow(source, file);
     if (!("prompt" in parsed)) throw noText(parsed, "prompt");
@@ -72,10 +73,17 @@ async function readTasks(file: string, settings: Settings, note: (text: string) 
     // With other tools or another system message it is another prompt.
     const id = hashJson({ prompt, variables } as unknown as Json).slice(0, 16);
     // The same prompt twice would be answered with the same samples.
-    if (seen.has(id)) continue;
-    seen.add(id);
-    const text = shownText(prompt, variables);
-    tasks.push({ id, prompt, text, variables, columns: otherColumns(source.value), where: placeOf(parsed) });
+    const columns = otherColumns(source.value);
+    const first = seen.get(id);
+    if (first !== undefined) {
+      if (canonical(first) !== canonical(columns as Json)) differing++;
+      continue;
+    }
+    seen.set(id, columns as Json);
+    tasks.push({ id, prompt, text: shownText(prompt, variables), variables, columns, where: placeOf(parsed) });
+  }
+  if (differing > 0 && settings.judge.kind === "function") {
+    note(`${file}: ${differing} rows repeat a prompt with other columns; the judge is given those of its first row.`);
   }
   return tasks;
 }
