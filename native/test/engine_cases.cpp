@@ -45,11 +45,11 @@ void expect_same_gradients(const std::vector<std::vector<double>>& got, const st
 void check_forest_is_its_paths(const TinyModel& model) {
   const auto engine = random_engine(model, DType::f32, kSeed);
   const Forest forest = branching_forest(model.shape.vocab_size, 3);
-  const LogProbs together = engine->log_probs(forest, nullptr);
+  const LogProbs together = engine->log_probs(forest, 0, nullptr);
   const std::vector<float> coefficients = random_coefficients(forest);
   std::vector<std::uint8_t> taken(forest.tokens.size());
   for (const Path& path : paths_of(forest)) {
-    const LogProbs alone = engine->log_probs(path.forest, nullptr);
+    const LogProbs alone = engine->log_probs(path.forest, 0, nullptr);
     std::vector<float> own(path.token.size());
     std::vector<double> got, want;
     for (std::size_t i = 0; i < path.token.size(); ++i) {
@@ -71,7 +71,7 @@ void check_forest_is_its_paths(const TinyModel& model) {
 }
 
 double weighted_sum(Engine& engine, const Forest& forest, const std::vector<float>& coefficients) {
-  return dot(doubles(engine.log_probs(forest, nullptr).token), doubles(coefficients));
+  return dot(doubles(engine.log_probs(forest, 0, nullptr).token), doubles(coefficients));
 }
 
 // Along the gradient, where the derivative is its norm, and along a random direction, for each parameter.
@@ -190,14 +190,12 @@ void check_equals_cpu(const TinyModel& model) {
   }
 }
 
-std::vector<std::int32_t> generated(Engine& engine, const Forest& forest, const std::vector<std::int32_t>& leaves) {
-  GenerationRequest request;
-  request.forest = forest;
-  request.leaves = leaves;
+// Two samples of each leaf, one after the other.
+std::vector<std::int32_t> generated(Engine& engine, GenerationRequest request, int new_tokens) {
+  const std::vector<std::int32_t> leaves = request.leaves;
   request.samples.assign(leaves.size(), 2);
-  for (const std::int32_t leaf : leaves) request.prompt_keys.push_back(static_cast<std::uint64_t>(leaf));
   request.options.sampling.top_p = 0.9f;
-  request.options.max_new_tokens = 6;
+  request.options.max_new_tokens = new_tokens;
   request.options.seed = 4;
   request.options.max_rows = 16;
   request.options.max_cache_tokens = 4096;
@@ -213,6 +211,14 @@ std::vector<std::int32_t> generated(Engine& engine, const Forest& forest, const 
   return all;
 }
 
+std::vector<std::int32_t> generated(Engine& engine, const Forest& forest, const std::vector<std::int32_t>& leaves) {
+  GenerationRequest request;
+  request.forest = forest;
+  request.leaves = leaves;
+  for (const std::int32_t leaf : leaves) request.prompt_keys.push_back(static_cast<std::uint64_t>(leaf));
+  return generated(engine, std::move(request), 6);
+}
+
 void check_generation(const TinyModel& model, DType dtype) {
   const auto engine = random_engine(model, dtype, kSeed);
   const Forest forest = branching_forest(model.shape.vocab_size, 3);
@@ -221,6 +227,70 @@ void check_generation(const TinyModel& model, DType dtype) {
   const std::vector<std::int32_t> together = generated(*engine, forest, {2, 4, 12});
   expect(together.size() == 36, "six samples of six tokens are " + std::to_string(together.size()) + " tokens");
   expect(std::equal(first.begin(), first.end(), together.begin()), "samples depend on the rest of the batch");
+}
+
+// The tokens of requests that join a batch two steps after each other, in a cache of so many tokens.
+std::vector<std::int32_t> batched(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts,
+                                  std::int64_t cache_tokens) {
+  const auto batch = engine.start_batch({16, cache_tokens});
+  std::vector<std::vector<std::int32_t>> rows(2 * prompts.size());
+  std::size_t left = rows.size();
+  for (std::size_t step = 0; left > 0; ++step) {
+    expect(step < 1000, "the batch comes to no end");
+    if (step % 2 == 0 && step / 2 < prompts.size()) {
+      LiveRequest request;
+      request.number = static_cast<std::int64_t>(step / 2);
+      request.prompt = prompts[step / 2];
+      request.samples = 2;
+      request.prompt_key = step / 2;
+      request.seed = 4;
+      request.sampling.top_p = 0.9f;
+      request.max_new_tokens = 20;
+      batch->add(std::move(request));
+    }
+    const LiveStep made = batch->step(nullptr);
+    for (std::size_t i = 0; i < made.tokens.size(); ++i) {
+      rows.at(2 * static_cast<std::size_t>(made.requests[i]) + static_cast<std::size_t>(made.samples[i]))
+          .push_back(made.tokens[i]);
+      if (made.finished[i] != 0) --left;
+    }
+  }
+  std::vector<std::int32_t> all;
+  for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
+  return all;
+}
+
+// Prompts that begin alike, over more than a page, and one that does not.
+std::vector<std::vector<std::int32_t>> related_prompts(std::int32_t vocabulary) {
+  std::vector<std::vector<std::int32_t>> prompts(5);
+  for (std::size_t p = 0; p < prompts.size(); ++p) {
+    const std::size_t common = p == 4 ? 0 : 21;
+    for (std::size_t i = 0; i < 21 + 3 * p; ++i) {
+      const std::size_t token = i < common ? 7 * i + 3 : 11 * i + 5 * p;
+      prompts[p].push_back(static_cast<std::int32_t>(token) % vocabulary);
+    }
+  }
+  return prompts;
+}
+
+void check_live_batch(const TinyModel& model, DType dtype) {
+  const auto engine = random_engine(model, dtype, kSeed);
+  const auto prompts = related_prompts(model.shape.vocab_size);
+  GenerationRequest request;
+  for (std::size_t p = 0; p < prompts.size(); ++p) {
+    request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
+    request.forest.tokens.insert(request.forest.tokens.end(), prompts[p].begin(), prompts[p].end());
+    request.forest.node_parent.push_back(-1);
+    request.forest.node_scored.push_back(0);
+    request.leaves.push_back(static_cast<std::int32_t>(p));
+    request.prompt_keys.push_back(p);
+  }
+  request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
+  const std::vector<std::int32_t> apart = generated(*engine, std::move(request), 20);
+  expect(apart.size() == 200, "ten samples of 20 tokens are " + std::to_string(apart.size()) + " tokens");
+  expect(batched(*engine, prompts, 4096) == apart, "a batch gives others than a generation does");
+  // Rows give way to each other and are computed again.
+  expect(batched(*engine, prompts, 112) == apart, "a batch in a small cache gives others than a generation does");
 }
 
 }  // namespace
@@ -236,6 +306,7 @@ void run_engine_cases(TestRun& run, const EngineCases& cases) {
     run.run(model.name + ": checkpointing changes no bit in bf16", [&] { check_checkpointing(model, DType::bf16); });
     run.run(model.name + ": bf16 is near f32", [&] { check_bf16(model); });
     run.run(model.name + ": samples do not depend on the batch", [&] { check_generation(model, DType::bf16); });
+    run.run(model.name + ": nor on when they join it", [&] { check_live_batch(model, DType::bf16); });
   }
   run.run("a cancelled call leaves no gradients", [&] { check_cancelling(models[0]); });
   if (!cases.many_passes) return;

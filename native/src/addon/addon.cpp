@@ -65,6 +65,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   env.AddCleanupHook(end_environment, data);
   data->generation = Napi::Persistent(GenerationObject::define(env));
+  data->live_batch = Napi::Persistent(LiveBatchObject::define(env));
   data->snapshot = Napi::Persistent(SnapshotObject::define(env));
   exports.Set("Engine", EngineObject::define(env));
   exports.Set("Cancel", CancelObject::define(env));

@@ -14,6 +14,7 @@ class EngineObject;
 
 struct AddonData {
   Napi::FunctionReference generation;
+  Napi::FunctionReference live_batch;
   Napi::FunctionReference snapshot;
   std::unordered_set<EngineObject*> engines;
   std::shared_ptr<JobQueue> calls;  // noop's, made when it is first asked for

@@ -202,6 +202,52 @@ OptimizerOptions optimizer_options_from(const Napi::Value& value) {
   return options;
 }
 
+namespace {
+
+SamplingOptions sampling_from(const Napi::Object& options) {
+  SamplingOptions sampling;
+  sampling.temperature = static_cast<float>(number_from(options, "temperature"));
+  sampling.top_k = int_from(options, "topK");
+  sampling.top_p = static_cast<float>(number_from(options, "topP"));
+  return sampling;
+}
+
+std::int64_t cache_tokens_from(const Napi::Object& options) {
+  const double tokens = number_from(options, "maxCacheTokens");
+  if (!(tokens >= 1 && tokens <= 9007199254740991.0)) {
+    throw_invalid(options.Env(), "maxCacheTokens is out of range");
+  }
+  return static_cast<std::int64_t>(tokens);
+}
+
+}  // namespace
+
+LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size) {
+  const Napi::Env env = value.Env();
+  const Napi::Object object = object_from(value, "request");
+  LiveRequest request;
+  request.number = static_cast<std::int64_t>(key_from(env, number_from(object, "number"), "number"));
+  request.prompt = vector_from<std::int32_t>(object.Get("ids"), "ids");
+  for (const std::int32_t id : request.prompt) {
+    if (id < 0 || id >= vocab_size) throw_invalid(env, "a token id lies outside the vocabulary");
+  }
+  request.samples = int_from(object, "samples");
+  request.prompt_key = key_from(env, number_from(object, "key"), "key");
+  request.seed = key_from(env, number_from(object, "seed"), "seed");
+  request.sampling = sampling_from(object);
+  request.max_new_tokens = int_from(object, "maxNewTokens");
+  request.end_tokens = vector_from<std::int32_t>(object.Get("endTokens"), "endTokens");
+  request.likely = int_from(object, "top");
+  if (request.samples < 1) throw_invalid(env, "samples must be at least 1");
+  if (request.likely < 0 || request.likely > vocab_size) throw_invalid(env, "top is out of range");
+  return request;
+}
+
+LiveBatchOptions live_batch_options_from(const Napi::Value& value) {
+  const Napi::Object object = object_from(value, "options");
+  return {int_from(object, "maxRows"), cache_tokens_from(object)};
+}
+
 GenerationRequest generation_request_from(const Napi::Value& value, std::int32_t vocab_size) {
   const Napi::Env env = value.Env();
   const Napi::Object object = object_from(value, "request");
@@ -219,16 +265,12 @@ GenerationRequest generation_request_from(const Napi::Value& value, std::int32_t
   for (const double key : keys) request.prompt_keys.push_back(key_from(env, key, "promptKeys"));
 
   const Napi::Object options = object_from(object.Get("options"), "options");
-  request.options.sampling.temperature = static_cast<float>(number_from(options, "temperature"));
-  request.options.sampling.top_k = int_from(options, "topK");
-  request.options.sampling.top_p = static_cast<float>(number_from(options, "topP"));
+  request.options.sampling = sampling_from(options);
   request.options.max_new_tokens = int_from(options, "maxNewTokens");
   request.options.end_tokens = vector_from<std::int32_t>(options.Get("endTokens"), "endTokens");
   request.options.seed = key_from(env, number_from(options, "seed"), "seed");
   request.options.max_rows = int_from(options, "maxRows");
-  const double cache = number_from(options, "maxCacheTokens");
-  if (!(cache >= 1 && cache <= 9007199254740991.0)) throw_invalid(env, "maxCacheTokens is out of range");
-  request.options.max_cache_tokens = static_cast<std::int64_t>(cache);
+  request.options.max_cache_tokens = cache_tokens_from(options);
   return request;
 }
 
@@ -236,6 +278,8 @@ Napi::Value log_probs_to(Napi::Env env, const LogProbs& result) {
   const auto object = Napi::Object::New(env);
   object.Set("tokenLogProbs", typed_array_of(env, result.token));
   object.Set("nodeLogProbs", typed_array_of(env, result.node));
+  object.Set("topIds", typed_array_of(env, result.likely_ids));
+  object.Set("topLogProbs", typed_array_of(env, result.likely_log_probs));
   return object;
 }
 
@@ -254,6 +298,18 @@ Napi::Value loss_result_to(Napi::Env env, const LossResult& result) {
   object.Set("pairLosses", typed_array_of(env, result.pair_losses));
   object.Set("dChosen", typed_array_of(env, result.d_chosen));
   object.Set("dRejected", typed_array_of(env, result.d_rejected));
+  return object;
+}
+
+Napi::Value live_step_to(Napi::Env env, const LiveStep& step) {
+  const auto object = Napi::Object::New(env);
+  object.Set("requests", typed_array_of(env, step.requests));
+  object.Set("samples", typed_array_of(env, step.samples));
+  object.Set("tokens", typed_array_of(env, step.tokens));
+  object.Set("logProbs", typed_array_of(env, step.log_probs));
+  object.Set("finished", typed_array_of(env, step.finished));
+  object.Set("topIds", typed_array_of(env, step.likely_ids));
+  object.Set("topLogProbs", typed_array_of(env, step.likely_log_probs));
   return object;
 }
 

@@ -64,11 +64,14 @@ PreferenceLoss preference_loss_from(const Napi::Value& value);
 PreferenceSums preference_sums_from(const Napi::Value& value);
 PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab_size);
 OptimizerOptions optimizer_options_from(const Napi::Value& value);
+LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size);
+LiveBatchOptions live_batch_options_from(const Napi::Value& value);
 GenerationRequest generation_request_from(const Napi::Value& value, std::int32_t vocab_size);
 
 Napi::Value log_probs_to(Napi::Env env, const LogProbs& result);
 Napi::Value preference_result_to(Napi::Env env, const PreferenceResult& result);
 Napi::Value loss_result_to(Napi::Env env, const LossResult& result);
+Napi::Value live_step_to(Napi::Env env, const LiveStep& step);
 Napi::Value generation_step_to(Napi::Env env, const GenerationStep& step);
 Napi::Value memory_to(Napi::Env env, const MemoryReport& memory);
 

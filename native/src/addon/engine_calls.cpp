@@ -89,10 +89,13 @@ Napi::Value EngineObject::get_gradient(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::log_probs(const Napi::CallbackInfo& info) {
   Forest forest = forest_from(info[0], shape_.vocab_size);
+  if (!info[1].IsNumber()) throw_invalid(info.Env(), "top is not a number");
+  const std::int32_t likely = info[1].As<Napi::Number>().Int32Value();
+  if (likely < 0 || likely > shape_.vocab_size) throw_invalid(info.Env(), "top is out of range");
   return submit<LogProbs>(
-      info, "logProbs", info[1],
-      [forest = std::move(forest)](EngineState& state, const CancelFlag& cancel) {
-        return state.engine().log_probs(forest, &cancel);
+      info, "logProbs", info[2],
+      [forest = std::move(forest), likely](EngineState& state, const CancelFlag& cancel) {
+        return state.engine().log_probs(forest, likely, &cancel);
       },
       log_probs_to);
 }
@@ -245,6 +248,19 @@ Napi::Value EngineObject::start_generation(const Napi::CallbackInfo& info) {
       },
       [queue = queue_, state = state_](Napi::Env env, std::uint64_t id) {
         return wrap_owned(addon_data(env).generation, env, {queue, state, id, 0});
+      });
+}
+
+Napi::Value EngineObject::start_batch(const Napi::CallbackInfo& info) {
+  const LiveBatchOptions options = live_batch_options_from(info[0]);
+  return submit<std::uint64_t>(
+      info, "batch", info[1],
+      [options](EngineState& state, const CancelFlag&) { return state.add(state.engine().start_batch(options)); },
+      [queue = queue_, state = state_, vocabulary = shape_.vocab_size](Napi::Env env, std::uint64_t id) {
+        const Napi::Object batch =
+            wrap_owned(addon_data(env).live_batch, env, {queue, state, id, 0}).As<Napi::Object>();
+        LiveBatchObject::Unwrap(batch)->set_vocabulary(vocabulary);
+        return batch;
       });
 }
 

@@ -25,6 +25,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::snapshot>("snapshot"),
                          InstanceMethod<&EngineObject::restore>("restore"),
                          InstanceMethod<&EngineObject::start_generation>("startGeneration"),
+                         InstanceMethod<&EngineObject::start_batch>("startBatch"),
                          InstanceAccessor<&EngineObject::optimizer_steps>("optimizerSteps"),
                          InstanceMethod<&EngineObject::memory>("memory"),
                          InstanceMethod<&EngineObject::dispose>("dispose"),

@@ -41,6 +41,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value snapshot(const Napi::CallbackInfo& info);
   Napi::Value restore(const Napi::CallbackInfo& info);
   Napi::Value start_generation(const Napi::CallbackInfo& info);
+  Napi::Value start_batch(const Napi::CallbackInfo& info);
   Napi::Value optimizer_steps(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);

@@ -12,8 +12,8 @@
 
 namespace tempora::addon {
 
-// Generations and snapshots hold memory of the engine's backend: they go before it does. JavaScript handles know them
-// by number, so that a handle that outlives its engine finds nothing instead of freed memory.
+// Generations, batches and snapshots hold memory of the engine's backend: they go before it does. JavaScript handles
+// know them by number, so that a handle that outlives its engine finds nothing instead of freed memory.
 class EngineState {
  public:
   Engine& engine() const {
@@ -28,19 +28,26 @@ class EngineState {
     generations_.emplace(++last_id_, std::move(generation));
     return last_id_;
   }
+  std::uint64_t add(std::unique_ptr<LiveBatch> batch) {
+    batches_.emplace(++last_id_, std::move(batch));
+    return last_id_;
+  }
   std::uint64_t add(std::unique_ptr<Snapshot> snapshot) {
     snapshots_.emplace(++last_id_, std::move(snapshot));
     return last_id_;
   }
   Generation& generation(std::uint64_t id) const { return *find(generations_, id, "the generation is disposed"); }
+  LiveBatch& batch(std::uint64_t id) const { return *find(batches_, id, "the batch is disposed"); }
   Snapshot& snapshot(std::uint64_t id) const { return *find(snapshots_, id, "the snapshot is disposed"); }
   void drop(std::uint64_t id) {
     generations_.erase(id);
+    batches_.erase(id);
     snapshots_.erase(id);
   }
 
   void close() {
     generations_.clear();
+    batches_.clear();
     snapshots_.clear();
     engine_.reset();
     note_memory();
@@ -76,6 +83,7 @@ class EngineState {
 
   std::unique_ptr<Engine> engine_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Generation>> generations_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<LiveBatch>> batches_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Snapshot>> snapshots_;
   std::uint64_t last_id_ = 0;
   mutable std::mutex mutex_;

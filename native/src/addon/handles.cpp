@@ -126,4 +126,52 @@ void GenerationObject::dispose(const Napi::CallbackInfo& info) {
   owned_.drop_in_order(info.Env());
 }
 
+Napi::Function LiveBatchObject::define(Napi::Env env) {
+  return DefineClass(
+      env, "LiveBatch",
+      {InstanceMethod<&LiveBatchObject::add>("add"), InstanceMethod<&LiveBatchObject::end>("end"),
+       InstanceMethod<&LiveBatchObject::step>("step"), InstanceMethod<&LiveBatchObject::dispose>("dispose")});
+}
+
+LiveBatchObject::~LiveBatchObject() {
+  if (!disposed_) owned_.drop_now();
+}
+
+void LiveBatchObject::add(const Napi::CallbackInfo& info) {
+  LiveRequest request = live_request_from(info[0], vocabulary_);
+  changes_.emplace_back([request = std::move(request)](LiveBatch& batch) { batch.add(request); });
+}
+
+void LiveBatchObject::end(const Napi::CallbackInfo& info) {
+  if (!info[0].IsNumber() || !info[1].IsNumber()) throw_invalid(info.Env(), "request and sample are not numbers");
+  const std::int64_t number = info[0].As<Napi::Number>().Int64Value();
+  const std::int32_t sample = info[1].As<Napi::Number>().Int32Value();
+  changes_.emplace_back([number, sample](LiveBatch& batch) { batch.end(number, sample); });
+}
+
+Napi::Value LiveBatchObject::step(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::shared_ptr<CancelFlag> cancel = cancel_flag_from(info[0]);
+  if (cancel == nullptr) cancel = std::make_shared<CancelFlag>();
+  last_step_ = cancel;
+  auto job = std::make_unique<Job<LiveStep>>(
+      env, "batch", cancel,
+      [state = owned_.state, id = owned_.id, changes = std::exchange(changes_, {})](const CancelFlag& flag) {
+        LiveBatch& batch = state->batch(id);
+        for (const auto& change : changes) change(batch);
+        LiveStep step = batch.step(&flag);
+        state->note_memory();
+        return step;
+      },
+      [](Napi::Env to, LiveStep& step) { return live_step_to(to, step); });
+  job->keep(info.This().As<Napi::Object>());
+  return owned_.queue->submit(env, std::move(job));
+}
+
+void LiveBatchObject::dispose(const Napi::CallbackInfo& info) {
+  if (std::exchange(disposed_, true)) return;
+  if (const auto running = last_step_.lock()) running->cancel();
+  owned_.drop_in_order(info.Env());
+}
+
 }  // namespace tempora::addon

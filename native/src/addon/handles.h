@@ -1,9 +1,10 @@
-// The small objects beside the engine: Cancel, Snapshot, Generation.
+// The small objects beside the engine: Cancel, Snapshot, Generation, LiveBatch.
 #pragma once
 
 #include <napi.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -80,6 +81,29 @@ class GenerationObject : public Napi::ObjectWrap<GenerationObject> {
   OwnedByEngine owned_;
   std::weak_ptr<CancelFlag> last_step_;
   std::vector<std::int32_t> to_finish_;  // handed to the engine's thread by the next step
+  bool disposed_ = false;
+};
+
+class LiveBatchObject : public Napi::ObjectWrap<LiveBatchObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit LiveBatchObject(const Napi::CallbackInfo& info) : ObjectWrap(info), owned_(OwnedByEngine::from(info)) {}
+  ~LiveBatchObject() override;
+  LiveBatchObject(const LiveBatchObject&) = delete;
+  LiveBatchObject& operator=(const LiveBatchObject&) = delete;
+  // Of the engine's model; set once, when it is made.
+  void set_vocabulary(std::int32_t size) { vocabulary_ = size; }
+
+ private:
+  void add(const Napi::CallbackInfo& info);
+  void end(const Napi::CallbackInfo& info);
+  Napi::Value step(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+
+  OwnedByEngine owned_;
+  std::int32_t vocabulary_ = 0;
+  std::weak_ptr<CancelFlag> last_step_;
+  std::vector<std::function<void(LiveBatch&)>> changes_;  // handed to the engine's thread, in order, by the next step
   bool disposed_ = false;
 };
 

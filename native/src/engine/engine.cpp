@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "engine_impl.h"
@@ -89,9 +90,21 @@ std::vector<float> Engine::get_gradient(int index) const {
   return read_floats(*impl_->backend, parameter, parameter.gradient);
 }
 
-LogProbs Engine::log_probs(const Forest& forest, const CancelFlag* cancel) {
+LogProbs Engine::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
   impl_->parameters.require_loaded();
-  return spread(forest, impl_->scoring.log_probs(forest, cancel));
+  const ScoredEdges scored = impl_->scoring.log_probs(forest, likely, cancel);
+  LogProbs result = spread(forest, scored);
+  const auto k = static_cast<std::size_t>(likely);
+  result.likely_ids.resize(forest.tokens.size() * k);
+  result.likely_log_probs.resize(forest.tokens.size() * k);
+  for (std::size_t e = 0; e < scored.edges.size(); ++e) {
+    const std::size_t from = e * k, to = static_cast<std::size_t>(scored.edges.target[e]) * k;
+    std::copy_n(scored.likely.ids.begin() + static_cast<std::ptrdiff_t>(from), k,
+                result.likely_ids.begin() + static_cast<std::ptrdiff_t>(to));
+    std::copy_n(scored.likely.log_probs.begin() + static_cast<std::ptrdiff_t>(from), k,
+                result.likely_log_probs.begin() + static_cast<std::ptrdiff_t>(to));
+  }
+  return result;
 }
 
 LogProbs Engine::accumulate(const Forest& forest, const std::vector<float>& coefficients, bool checkpointing,

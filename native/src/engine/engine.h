@@ -42,6 +42,9 @@ struct EngineOptions {
 struct LogProbs {
   std::vector<float> token;  // [T] 0 where not scored
   std::vector<double> node;  // [N]
+  // [T k] the most likely tokens in the place of each scored one, where they were asked for.
+  std::vector<std::int32_t> likely_ids = {};
+  std::vector<float> likely_log_probs = {};
 };
 
 struct PreferenceStep {
@@ -98,6 +101,35 @@ struct GenerationStep {
   bool done = false;
 };
 
+// A prompt that joins a live batch.
+struct LiveRequest {
+  std::int64_t number = 0;  // by which steps name it
+  std::vector<std::int32_t> prompt;
+  std::int32_t samples = 1;
+  std::uint64_t prompt_key = 0;
+  std::uint64_t seed = 0;
+  SamplingOptions sampling;
+  std::int32_t max_new_tokens = 0;
+  std::vector<std::int32_t> end_tokens;
+  std::int32_t likely = 0;  // how many of the most likely tokens are told beside each
+};
+
+struct LiveBatchOptions {
+  std::int32_t max_rows = 0;
+  std::int64_t max_cache_tokens = 0;
+};
+
+// A token of each row that got one.
+struct LiveStep {
+  std::vector<double> requests;  // numbers, as JavaScript has them
+  std::vector<std::int32_t> samples;
+  std::vector<std::int32_t> tokens;
+  std::vector<float> log_probs;
+  std::vector<std::uint8_t> finished;    // 0 goes on, 1 end token, 2 length
+  std::vector<std::int32_t> likely_ids;  // those of a row that asks, row after row
+  std::vector<float> likely_log_probs;
+};
+
 struct MemoryReport {
   std::size_t weights = 0, gradients = 0, optimizer = 0, workspace = 0, cache = 0, peak = 0;
 };
@@ -110,6 +142,19 @@ class Generation {
   virtual ~Generation() = default;
   virtual GenerationStep step(int steps, const CancelFlag* cancel) = 0;
   virtual void finish_rows(const std::vector<std::int32_t>& rows) = 0;
+};
+
+// Completions that come and go while others run. It keeps what it needs of its engine alive, and what it has computed
+// of prompts and completions for those that begin alike. Changing the weights ends it: its next step throws.
+class LiveBatch {
+ public:
+  virtual ~LiveBatch() = default;
+  // Throws std::invalid_argument for a request that can never run.
+  virtual void add(LiveRequest request) = 0;
+  // Ends a sample, or all where `sample` is -1; nothing where they have ended.
+  virtual void end(std::int64_t number, std::int32_t sample) = 0;
+  // One pass: at most one token for each row; none for those whose prompts are not computed yet.
+  virtual LiveStep step(const CancelFlag* cancel) = 0;
 };
 
 class Snapshot {
@@ -131,7 +176,8 @@ class Engine {
   std::vector<std::uint8_t> get_parameter(int index) const;
   std::vector<float> get_gradient(int index) const;
 
-  LogProbs log_probs(const Forest& forest, const CancelFlag* cancel);
+  // `likely`: how many of the most likely tokens are told in the place of each scored one.
+  LogProbs log_probs(const Forest& forest, int likely, const CancelFlag* cancel);
   PreferenceResult preference_step(const PreferenceStep& step, const CancelFlag* cancel);
   LogProbs accumulate(const Forest& forest, const std::vector<float>& coefficients, bool checkpointing,
                       const CancelFlag* cancel);
@@ -149,10 +195,11 @@ class Engine {
   std::unique_ptr<Snapshot> snapshot();
   void restore(const Snapshot& snapshot);
   std::unique_ptr<Generation> start_generation(GenerationRequest request);
+  std::unique_ptr<LiveBatch> start_batch(LiveBatchOptions options);
   MemoryReport memory() const;
 
  private:
-  std::shared_ptr<Impl> impl_;  // shared with running generations
+  std::shared_ptr<Impl> impl_;  // shared with running generations and batches
 };
 
 }  // namespace tempora

@@ -26,7 +26,7 @@ class ForestGeneration : public Generation {
   void prefill(const std::vector<std::int32_t>& nodes, const CancelFlag* cancel);
   void decode(GenerationStep& result, const CancelFlag* cancel);
   CacheRows next_inputs() const;
-  std::vector<SampleKey> sample_keys() const;
+  std::vector<SampledRow> sampled_rows() const;
 
   std::shared_ptr<Engine::Impl> impl_;
   GenerationRequest request_;
@@ -91,20 +91,21 @@ CacheRows ForestGeneration::next_inputs() const {
   return inputs;
 }
 
-std::vector<SampleKey> ForestGeneration::sample_keys() const {
-  std::vector<SampleKey> keys;
+std::vector<SampledRow> ForestGeneration::sampled_rows() const {
+  std::vector<SampledRow> rows;
   for (const std::int32_t active : schedule_.active()) {
     const GenerationRow& row = schedule_.row(active);
-    keys.push_back({request_.prompt_keys[row.request], row.sample, row.generated});
+    const SampleKey key{request_.prompt_keys[row.request], row.sample, row.generated};
+    rows.push_back({request_.options.sampling, request_.options.seed, key});
   }
-  return keys;
+  return rows;
 }
 
 void ForestGeneration::decode(GenerationStep& result, const CancelFlag* cancel) {
   const ArenaScope scope(impl_->decoder.scratch());
   CacheRows inputs = next_inputs();
   const Matrix x = forward_cached(*impl_, cache_, inputs, cancel);
-  const SampledTokens sampled = sample_tokens(*impl_, x, request_.options, sample_keys());
+  const SampledTokens sampled = sample_tokens(*impl_, x, sampled_rows());
 
   const std::vector<std::int32_t>& ends = request_.options.end_tokens;
   const std::vector<std::int32_t>& active = schedule_.active();

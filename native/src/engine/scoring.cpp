@@ -68,13 +68,18 @@ Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& 
   return rows;
 }
 
-ScoredEdges Scoring::log_probs(const Forest& forest, const CancelFlag* cancel) {
+ScoredEdges Scoring::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
   const Batch batch = decoder_.prepare(forest);
-  ScoredEdges scored{edges_of(forest, batch.layout), {}};
+  ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
   if (scored.log_prob.empty()) return scored;
   const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
-  const Rows rows = gather(x, scored.edges.source);
+  Rows rows = gather(x, scored.edges.source);
+  if (likely > 0) {
+    rows.target_token = target_tokens(forest, scored.edges);
+    likely_step(rows, likely, scored, cancel);
+    return scored;
+  }
   Arena& arena = decoder_.arena();
   const Edges uploaded = upload_edges(arena, scored.edges, target_tokens(forest, scored.edges), {0, rows.normed.rows});
   float* result = arena.floats(uploaded.count);
@@ -82,6 +87,31 @@ ScoredEdges Scoring::log_probs(const Forest& forest, const CancelFlag* cancel) {
                         arena.floats(rows.normed.rows), Matrix{});
   backend_.copy_out(scored.log_prob.data(), result, scored.log_prob.size() * sizeof(float));
   return scored;
+}
+
+// Log-probs from whole logits on the host, some rows at a time, so that a token that is among the most likely ones has
+// one log-prob in both places.
+void Scoring::likely_step(const Rows& rows, int likely, ScoredEdges& scored, const CancelFlag* cancel) {
+  const EdgeList& edges = scored.edges;
+  const Weight& weight = parameters_.weight(parameters_.head());
+  const std::int64_t vocabulary = weight.rows, row_bytes = vocabulary * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t at_once = std::max<std::int64_t>(1, kKeptLogitsBytes / row_bytes);
+  for (std::int64_t begin = 0; begin < rows.normed.rows; begin += at_once) {
+    if (cancel != nullptr) cancel->check();
+    const ArenaScope scope(decoder_.scratch());
+    const std::int64_t count = std::min(at_once, rows.normed.rows - begin);
+    const Matrix logits = decoder_.scratch().matrix(count, vocabulary, DType::f32);
+    backend_.product(rows.normed.row_range(begin, count), weight, logits, false);
+    const std::vector<float> host = logits_on_host(backend_, logits);
+    for (std::int64_t r = 0; r < count; ++r) {
+      const float* row = host.data() + r * vocabulary;
+      const double lse = log_sum_exp(row, vocabulary);
+      for (std::int32_t e = edges.row_start[begin + r]; e < edges.row_start[begin + r + 1]; ++e) {
+        scored.log_prob[e] = static_cast<float>(static_cast<double>(row[rows.target_token[e]]) - lse);
+        append_likely(row, vocabulary, lse, likely, scored.likely);
+      }
+    }
+  }
 }
 
 void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_normed, ScoredEdges& scored,
@@ -134,7 +164,7 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
 
 ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, const CancelFlag* cancel) {
   const Batch batch = decoder_.prepare(forest);
-  ScoredEdges scored{edges_of(forest, batch.layout), {}};
+  ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
   if (scored.log_prob.empty()) return scored;
   parameters_.ensure_gradients();

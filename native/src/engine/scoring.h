@@ -2,6 +2,7 @@
 #pragma once
 
 #include "decoder.h"
+#include "likely_tokens.h"
 
 namespace tempora {
 
@@ -21,6 +22,7 @@ class ForestLoss {
 struct ScoredEdges {
   EdgeList edges;
   std::vector<float> log_prob;  // [E]
+  LikelyTokens likely;          // [E k] where they were asked for
 };
 
 class Scoring {
@@ -28,7 +30,8 @@ class Scoring {
   Scoring(Backend& backend, const ModelShape& shape, Parameters& parameters, Decoder& decoder)
       : backend_(backend), shape_(shape), parameters_(parameters), decoder_(decoder) {}
 
-  ScoredEdges log_probs(const Forest& forest, const CancelFlag* cancel);
+  // `likely`: how many of the most likely tokens are told for each edge.
+  ScoredEdges log_probs(const Forest& forest, int likely, const CancelFlag* cancel);
 
   // Forward and backward: adds to the parameters' gradients. Rows go through the head in chunks of whole trees. A loss
   // is asked for a chunk's coefficients as soon as its log-probs are known, and the chunk's logits are still there for
@@ -45,6 +48,7 @@ class Scoring {
 
   Rows gather(const Matrix& x, const std::vector<std::int32_t>& source);
   // Fills scored.log_prob, and d_normed f32 [R,D] with the loss's gradient.
+  void likely_step(const Rows& rows, int likely, ScoredEdges& scored, const CancelFlag* cancel);
   void head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_normed, ScoredEdges& scored,
                  const CancelFlag* cancel);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine_impl.h"
+#include "likely_tokens.h"
 
 namespace tempora {
 
@@ -18,13 +19,21 @@ struct SampleKey {
 // [0, 1)
 double uniform_of(std::uint64_t seed, const SampleKey& key);
 
+// What a row asks of the sampler.
+struct SampledRow {
+  SamplingOptions options;
+  std::uint64_t seed = 0;
+  SampleKey key;
+  int likely = 0;  // how many of the most likely tokens are told
+};
+
 struct SampledTokens {
   std::vector<std::int32_t> tokens;  // [M]
   std::vector<float> log_probs;      // [M] under the model itself: temperature 1, nothing cut off
+  LikelyTokens likely;               // those of a row that asks, row after row
 };
 
 // x f32 [M,D]. Logits exist for some rows at a time.
-SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const GenerationOptions& options,
-                            const std::vector<SampleKey>& keys);
+SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const std::vector<SampledRow>& rows);
 
 }  // namespace tempora

@@ -83,7 +83,7 @@ describe("an engine of the addon", () => {
     ["a parent that follows", { nodeParent: Int32Array.from([1, 0]) }],
     ["no nodes", { nodeParent: new Int32Array(0), nodeStart: new Int32Array(1), nodeScored: new Uint8Array(0) }],
   ])("refuses a forest with %s", async (_, change) => {
-    expect(await failure(() => engine.logProbs(forest(change), null))).toMatchObject(invalid);
+    expect(await failure(() => engine.logProbs(forest(change), 0, null))).toMatchObject(invalid);
     expect(await failure(() => engine.startGeneration({ ...request, forest: forest(change) }, null))).toMatchObject(
       invalid,
     );
@@ -103,12 +103,12 @@ describe("an engine of the addon", () => {
     ["an unknown loss", (e) => e.preferenceStep({ ...step, loss: { ...step.loss, types: ["dpo"] } }, null)],
     ["no samples", (e) => e.startGeneration({ ...request, samples: new Int32Array(1) }, null)],
     ["a key below zero", (e) => e.startGeneration({ ...request, promptKeys: Float64Array.from([-1]) }, null)],
-    ["something else as Cancel", (e) => e.logProbs(forest(), {} as never)],
+    ["something else as Cancel", (e) => e.logProbs(forest(), 0, {} as never)],
     ["something else as Snapshot", (e) => e.restore(new (addon().Cancel)() as never)],
     ["nothing at all", (e) => e.optimizerStep(undefined as never)],
   ])("refuses %s", async (_, call) => {
     expect(await failure(() => call(engine))).toMatchObject(invalid);
-    expect((await engine.logProbs(forest(), null)).nodeLogProbs.length).toBe(2);
+    expect((await engine.logProbs(forest(), 0, null)).nodeLogProbs.length).toBe(2);
   });
 
   test("ends a generation's handle once: dispose() twice, a step after it, rows that are not there", async () => {
@@ -126,9 +126,9 @@ describe("an engine of the addon", () => {
 
   test("lets handles outlive it", async () => {
     const other = new (addon().Engine)(shape, options);
-    expect(await failure(() => other.logProbs(forest(), null))).toMatchObject({ code: "failed" }); // before ready()
+    expect(await failure(() => other.logProbs(forest(), 0, null))).toMatchObject({ code: "failed" }); // before ready()
     await other.ready();
-    expect(await failure(() => other.logProbs(forest(), null))).toMatchObject(invalid); // before its weights
+    expect(await failure(() => other.logProbs(forest(), 0, null))).toMatchObject(invalid); // before its weights
     const snapshot = await other.snapshot();
     other.dispose();
     snapshot.dispose();

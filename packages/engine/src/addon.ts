@@ -38,6 +38,9 @@ export interface NativeLogProbs {
   tokenLogProbs: Float32Array;
   /** [N] sum over each node's scored tokens, added up in f64. */
   nodeLogProbs: Float64Array;
+  /** [T · top] the most likely tokens in the place of each scored one, best first; of logProbs only. */
+  topIds: Int32Array;
+  topLogProbs: Float32Array;
 }
 
 export interface NativePreferenceLoss {
@@ -149,6 +152,53 @@ export interface NativeGeneration {
   dispose(): void;
 }
 
+export interface NativeBatchOptions {
+  /** Rows decoded at once at most; further ones wait. */
+  maxRows: number;
+  /** Tokens of the KV cache, which is taken whole at the start. */
+  maxCacheTokens: number;
+}
+
+export interface NativeBatchRequest {
+  /** By which steps name it. */
+  number: number;
+  ids: Int32Array;
+  samples: number;
+  key: number;
+  seed: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  maxNewTokens: number;
+  endTokens: Int32Array;
+  /** How many of the most likely tokens are told beside each. */
+  top: number;
+}
+
+/** A token of each row that got one. */
+export interface NativeBatchStep {
+  /** [S] */
+  requests: Float64Array;
+  samples: Int32Array;
+  tokens: Int32Array;
+  logProbs: Float32Array;
+  /** [S] 0 goes on, 1 ended by an end token, 2 by maxNewTokens or the context length. */
+  finished: Uint8Array;
+  /** `top` of each row's request, row after row. */
+  topIds: Int32Array;
+  topLogProbs: Float32Array;
+}
+
+export interface NativeBatch {
+  /** At the beginning of the next step, which rejects where it can never run; so does `end`, in the order of the calls. */
+  add(request: NativeBatchRequest): void;
+  /** Ends a sample, or all of a request where it is -1. */
+  end(request: number, sample: number): void;
+  /** One pass. Not again after a rejection. */
+  step(cancel: NativeCancel | null): Promise<NativeBatchStep>;
+  dispose(): void;
+}
+
 /** For one call: a flag that was set stays set. */
 export interface NativeCancel {
   /** Running work stops at its next safe point (a block of a layer) and rejects with "cancelled". */
@@ -176,7 +226,8 @@ export interface NativeEngine {
   /** One parameter's bytes, in the engine's dtype. */
   getParameter(index: number): Promise<Uint8Array>;
   getGradient(index: number): Promise<Float32Array>;
-  logProbs(forest: NativeForest, cancel: NativeCancel | null): Promise<NativeLogProbs>;
+  /** `top`: how many of the most likely tokens are told in the place of each scored one. */
+  logProbs(forest: NativeForest, top: number, cancel: NativeCancel | null): Promise<NativeLogProbs>;
   preferenceStep(step: NativePreferenceStep, cancel: NativeCancel | null): Promise<NativePreferenceResult>;
   /** Adds the gradient of Σ coefficients · log-probs. coefficients: [T]. */
   accumulate(
@@ -202,6 +253,7 @@ export interface NativeEngine {
   snapshot(): Promise<NativeSnapshot>;
   restore(snapshot: NativeSnapshot): Promise<void>;
   startGeneration(request: NativeGenerationRequest, cancel: NativeCancel | null): Promise<NativeGeneration>;
+  startBatch(options: NativeBatchOptions, cancel: NativeCancel | null): Promise<NativeBatch>;
   /** As of the last call that ended. */
   memory(): NativeMemory;
   dispose(): void;

@@ -21,6 +21,11 @@ export interface CallOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface LogProbOptions extends CallOptions {
+  /** Tell the k most likely tokens in the place of each scored one; default 0. */
+  top?: number | undefined;
+}
+
 export interface TrainingCallOptions extends CallOptions {
   /** Recompute activations in the backward pass instead of keeping them: less memory, a third more work. */
   checkpointing?: boolean | undefined;
@@ -33,11 +38,21 @@ export interface PreferenceStepOptions extends TrainingCallOptions {
   totalChosenTokens?: number | undefined;
 }
 
+/** The most likely tokens in some places, k each, best first. */
+export interface TopLogProbs {
+  /** [places × k] */
+  ids: Int32Array;
+  /** [places × k] */
+  logProbs: Float32Array;
+}
+
 export interface LogProbs {
   /** [T] log-prob of each token of a scored node; 0 elsewhere and for the first token of a scored root. */
   token: Float32Array;
   /** [N] sum over each node. */
   node: Float64Array;
+  /** In [T] places, where it was asked for: meaningful where a token is scored. */
+  top?: TopLogProbs;
 }
 
 export interface PairResult {

@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import type { NativeEngine } from "./addon.ts";
+import type { NativeBatchOptions, NativeEngine } from "./addon.ts";
 import {
   checkCoefficients,
   checkConfig,
@@ -18,6 +18,7 @@ import type {
   EngineMemory,
   EngineOptions,
   LoadOptions,
+  LogProbOptions,
   LogProbs,
   OptimizerState,
   OptimizerStepOptions,
@@ -37,6 +38,7 @@ import {
   generationRequest,
   promptForest,
 } from "./generate.ts";
+import { type BatchOptions, GenerationBatch, weightsChanged } from "./generation-batch.ts";
 import { checkSameModel, collectTensors, loadParameters } from "./loading.ts";
 import type { PreferenceLoss } from "./losses.ts";
 import {
@@ -123,12 +125,14 @@ export class Engine implements Disposable {
     return Engine.load(randomModel(config, options.dtype ?? "f32", seed, std), options);
   }
 
-  /** Log-probs of the scored nodes' tokens. Changes nothing. */
-  async logProbs(forest: Forest, options: CallOptions = {}): Promise<LogProbs> {
+  /** Log-probs of the scored nodes' tokens, and of the most likely ones [T × top] in their places. Changes nothing. */
+  async logProbs(forest: Forest, options: LogProbOptions = {}): Promise<LogProbs> {
     await this.#turn();
     checkForest(forest, this.config);
-    const result = await cancellable(options.signal, (cancel) => this.#native.logProbs(forest, cancel));
-    return { token: result.tokenLogProbs, node: result.nodeLogProbs };
+    const top = checkNumber(options.top ?? 0, "top", { least: 0, most: this.config.vocabSize, integer: true });
+    const result = await cancellable(options.signal, (cancel) => this.#native.logProbs(forest, top, cancel));
+    const likely = { ids: result.topIds, logProbs: result.topLogProbs };
+    return { token: result.tokenLogProbs, node: result.nodeLogProbs, ...(top === 0 ? {} : { top: likely }) };
   }
 
   /**
@@ -276,11 +280,7 @@ export class Engine implements Disposable {
     try {
       for (;;) {
         await this.#turn();
-        if (changes !== this.#weightChanges) {
-          throw new TemporaError("The weights changed while a generation was running", {
-            remedy: "Take all completions, or leave the loop, before training or loading goes on.",
-          });
-        }
+        if (changes !== this.#weightChanges) throw weightsChanged();
         const step = await cancellable(options.signal, (cancel) => generation.step(collector.stepsAtOnce, cancel));
         const { completions, stopped } = collector.take(step);
         if (stopped.length > 0) generation.finishRows(stopped);
@@ -290,6 +290,19 @@ export class Engine implements Disposable {
     } finally {
       generation.dispose();
     }
+  }
+
+  /** Completions that come and go while others run. Changing the weights meanwhile ends its steps with an error. */
+  batch(options: BatchOptions = {}): GenerationBatch {
+    this.#requireOpen();
+    const changes = this.#weightChanges;
+    const turn = async () => {
+      await this.#turn();
+      if (changes !== this.#weightChanges) throw weightsChanged();
+    };
+    const open = (native: NativeBatchOptions) =>
+      cancellable(undefined, (cancel) => this.#native.startBatch(native, cancel));
+    return new GenerationBatch({ config: this.config, turn, open }, options);
   }
 
   /** One parameter's little-endian bytes in the engine's dtype. */

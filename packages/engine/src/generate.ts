@@ -62,7 +62,7 @@ export interface Completion {
 }
 
 /** The cache keeps tokens in pages; native/src/backend/backend.h, kCachePage. */
-const cachePage = 16;
+export const cachePage = 16;
 const defaultRows = 64;
 /** Decoding steps of one native call: few where a stop string may make the rest of them wasted work. */
 const stepsAtOnce = { plain: 16, withStop: 4 };
@@ -86,7 +86,8 @@ export function promptForest(
   return { forest: builder.build(), leaves };
 }
 
-function pages(tokens: number): number {
+/** Cache tokens of whole pages. */
+export function pages(tokens: number): number {
   return Math.ceil(tokens / cachePage) * cachePage;
 }
 

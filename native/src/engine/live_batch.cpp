@@ -1,0 +1,256 @@
+// Engine::start_batch. Rows hold their prompts' path in a tree of computed tokens and pages of their own for what
+// follows; pages are taken when they are needed. A row for which there is none goes back to waiting with what it has
+// generated, and is computed again from where the tree leaves off: to the same bits, since a row's follow from its path
+// alone.
+#include <algorithm>
+#include <deque>
+#include <stdexcept>
+
+#include "cached_decoder.h"
+#include "prefix_cache.h"
+#include "token_sampler.h"
+
+namespace tempora {
+namespace {
+
+// Prompt tokens in one pass, at most: others wait for their next token as long as that takes.
+constexpr std::size_t kPrefillRows = 512;
+
+// One sample. Its input is the last of its tokens; the pass that computes it predicts the next.
+struct LiveRow {
+  std::shared_ptr<const LiveRequest> request;
+  std::int32_t sample = 0;
+  std::vector<std::int32_t> tokens;        // prompt and what was generated
+  std::int32_t leaf = PrefixCache::kRoot;  // where its path in the tree ends
+  std::int32_t held = 0;                   // tokens of that path
+  CachedTokens own;                        // the tokens after it, but for the last, which is the input
+
+  std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size() - request->prompt.size()); }
+};
+
+}  // namespace
+
+class PagedBatch : public LiveBatch {
+ public:
+  PagedBatch(std::shared_ptr<Engine::Impl> impl, LiveBatchOptions options);
+  void add(LiveRequest request) override;
+  void end(std::int64_t number, std::int32_t sample) override;
+  LiveStep step(const CancelFlag* cancel) override;
+
+ private:
+  bool admit(LiveRow& row);
+  void admit_waiting();
+  void leave(LiveRow& row);
+  void make_own_pages();
+  void add_prompts(CacheRows& rows);
+  bool is_computed(const LiveRow& row) const;
+  void add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const;
+  void take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result);
+
+  std::shared_ptr<Engine::Impl> impl_;
+  LiveBatchOptions options_;
+  std::uint64_t weights_version_;
+  KvCache cache_;
+  PrefixCache tree_;
+  std::deque<LiveRow> waiting_;
+  std::vector<LiveRow> active_;  // in the order of their admission
+  bool broken_ = false;
+};
+
+PagedBatch::PagedBatch(std::shared_ptr<Engine::Impl> impl, LiveBatchOptions options)
+    : impl_(std::move(impl)),
+      options_(options),
+      weights_version_(impl_->weights_version()),
+      cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
+             static_cast<std::int32_t>(options.max_cache_tokens / kCachePage)),
+      tree_(cache_.pool()) {
+  if (options.max_rows < 1) throw std::invalid_argument("max_rows must be at least 1");
+}
+
+void PagedBatch::add(LiveRequest request) {
+  const auto prompt = static_cast<std::int64_t>(request.prompt.size());
+  const std::int64_t most = impl_->shape.max_positions - prompt;
+  if (prompt < 1 || most < 1 || request.max_new_tokens < 1) throw std::invalid_argument("nothing can be generated");
+  request.max_new_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(most, request.max_new_tokens));
+  // Alone in the cache, with its path in one run and its own pages after it, a row must fit.
+  if (pages_for(prompt + request.max_new_tokens) + 1 > options_.max_cache_tokens / kCachePage) {
+    throw std::invalid_argument("the cache is too small for this request");
+  }
+  const auto shared = std::make_shared<const LiveRequest>(std::move(request));
+  for (std::int32_t sample = 0; sample < shared->samples; ++sample) {
+    LiveRow& row = waiting_.emplace_back();
+    row.request = shared;
+    row.sample = sample;
+    row.tokens = shared->prompt;
+  }
+}
+
+void PagedBatch::end(std::int64_t number, std::int32_t sample) {
+  const auto meant = [&](const LiveRow& row) {
+    return row.request->number == number && (sample < 0 || row.sample == sample);
+  };
+  std::erase_if(waiting_, meant);
+  for (LiveRow& row : active_) {
+    if (meant(row)) leave(row);
+  }
+  std::erase_if(active_, meant);
+}
+
+// False where there is no room beside the rows that run.
+bool PagedBatch::admit(LiveRow& row) {
+  const std::vector<std::int32_t> path(row.tokens.begin(), row.tokens.end() - 1);
+  row.leaf = tree_.hold(path, 1);
+  if (row.leaf < 0 && active_.empty()) {
+    // The tree's runs, which end within pages, leave no room: begin again, with the path in one run.
+    tree_.make_room(options_.max_cache_tokens / kCachePage);
+    row.leaf = tree_.hold(path, 1);
+  }
+  if (row.leaf < 0) return false;
+  row.held = static_cast<std::int32_t>(path.size());
+  row.own.pages = cache_.pool().take(1);
+  return true;
+}
+
+void PagedBatch::admit_waiting() {
+  while (!waiting_.empty() && active_.size() < static_cast<std::size_t>(options_.max_rows)) {
+    if (!admit(waiting_.front())) {
+      if (active_.empty()) throw OutOfMemory("a row does not fit into the empty KV cache");
+      return;
+    }
+    active_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// What the row has computed stays in the tree until its pages are wanted.
+void PagedBatch::leave(LiveRow& row) {
+  std::vector<std::int32_t> computed(row.tokens.begin() + row.held, row.tokens.begin() + row.held + row.own.length);
+  tree_.adopt(row.leaf, std::move(computed), std::move(row.own));
+  tree_.release(row.leaf);
+  row.own = {};
+  row.leaf = PrefixCache::kRoot;
+  row.held = 0;
+}
+
+// A page for each row whose next token needs one; the youngest rows give way.
+void PagedBatch::make_own_pages() {
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    const auto full = [&] {
+      return active_[i].own.length == static_cast<std::int32_t>(active_[i].own.pages.size()) * kCachePage;
+    };
+    while (i < active_.size() && full()) {
+      if (tree_.make_room(1)) {
+        active_[i].own.pages.push_back(cache_.pool().take(1).front());
+        continue;
+      }
+      leave(active_.back());
+      waiting_.push_front(std::move(active_.back()));
+      active_.pop_back();
+    }
+  }
+}
+
+// Tokens of paths that are not computed yet, parents first, as many as one pass takes.
+void PagedBatch::add_prompts(CacheRows& rows) {
+  for (const LiveRow& row : active_) {
+    const std::vector<std::int32_t> path = tree_.path(row.leaf);
+    std::int32_t position = 0;
+    for (std::size_t depth = 0; depth < path.size(); ++depth) {
+      PrefixNode& node = tree_.node(path[depth]);
+      const auto group = static_cast<std::int32_t>(rows.tokens.size());
+      for (; node.computed < node.cache.length; ++node.computed) {
+        if (rows.tokens.size() == kPrefillRows) return;
+        const std::int32_t at = node.computed;
+        rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group);
+        for (std::size_t above = 0; above < depth; ++above) {
+          const CachedTokens& whole = tree_.node(path[above]).cache;
+          rows.paths.add_segment(whole, whole.length);
+        }
+        rows.paths.add_segment(node.cache, at + 1);
+      }
+      position += node.cache.length;
+    }
+  }
+}
+
+bool PagedBatch::is_computed(const LiveRow& row) const {
+  const std::vector<std::int32_t> path = tree_.path(row.leaf);
+  return std::all_of(path.begin(), path.end(),
+                     [&](std::int32_t index) { return tree_.node(index).computed == tree_.node(index).cache.length; });
+}
+
+void PagedBatch::add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const {
+  const auto position = static_cast<std::int32_t>(row.tokens.size()) - 1;
+  rows.begin(row.tokens.back(), position, row.own.slot(row.own.length), group);
+  for (const std::int32_t index : tree_.path(row.leaf)) {
+    const CachedTokens& whole = tree_.node(index).cache;
+    rows.paths.add_segment(whole, whole.length);
+  }
+  rows.paths.add_segment(row.own, row.own.length + 1);
+}
+
+void PagedBatch::take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result) {
+  std::vector<std::pair<std::int64_t, std::int32_t>> ended;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    LiveRow& row = *rows[i];
+    const LiveRequest& request = *row.request;
+    const std::int32_t token = sampled.tokens[i];
+    ++row.own.length;
+    row.tokens.push_back(token);
+    const bool stop =
+        std::find(request.end_tokens.begin(), request.end_tokens.end(), token) != request.end_tokens.end();
+    const bool full = row.generated() == request.max_new_tokens;
+    result.requests.push_back(static_cast<double>(request.number));
+    result.samples.push_back(row.sample);
+    result.tokens.push_back(token);
+    result.log_probs.push_back(sampled.log_probs[i]);
+    result.finished.push_back(stop ? 1 : full ? 2 : 0);
+    if (stop || full) ended.emplace_back(request.number, row.sample);
+  }
+  result.likely_ids = sampled.likely.ids;
+  result.likely_log_probs = sampled.likely.log_probs;
+  for (const auto& [number, sample] : ended) end(number, sample);
+}
+
+LiveStep PagedBatch::step(const CancelFlag* cancel) {
+  if (broken_) throw std::logic_error("a batch cannot go on after a failed or cancelled step");
+  if (weights_version_ != impl_->weights_version()) {
+    throw std::logic_error("the weights changed while a batch was running");
+  }
+  broken_ = true;
+  LiveStep result;
+  admit_waiting();
+  make_own_pages();
+  CacheRows inputs;
+  add_prompts(inputs);
+  const auto prompts = static_cast<std::int64_t>(inputs.tokens.size());
+  std::vector<LiveRow*> rows;
+  std::vector<SampledRow> sampled;
+  auto group = static_cast<std::int32_t>(prompts);  // above those of the prompts, which are row numbers
+  for (LiveRow& row : active_) {
+    if (!is_computed(row)) continue;
+    if (!rows.empty() && rows.back()->leaf != row.leaf) ++group;
+    add_input(inputs, row, group);
+    rows.push_back(&row);
+    const LiveRequest& request = *row.request;
+    const SampleKey key{request.prompt_key, row.sample, row.generated()};
+    sampled.push_back({request.sampling, request.seed, key, request.likely});
+  }
+  if (!inputs.tokens.empty()) {
+    const ArenaScope scope(impl_->decoder.scratch());
+    const Matrix x = forward_cached(*impl_, cache_, inputs, cancel);
+    if (!rows.empty()) {
+      const Matrix last = x.row_range(prompts, static_cast<std::int64_t>(rows.size()));
+      take_tokens(rows, sample_tokens(*impl_, last, sampled), result);
+    }
+  }
+  broken_ = false;
+  return result;
+}
+
+std::unique_ptr<LiveBatch> Engine::start_batch(LiveBatchOptions options) {
+  impl_->parameters.require_loaded();
+  return std::make_unique<PagedBatch>(impl_, options);
+}
+
+}  // namespace tempora
