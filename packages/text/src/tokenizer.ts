@@ -174,6 +174,19 @@ export class Tokenizer {
     });
   }
 
+  /**
+   * What one token adds to a text, inside of it: with its leading space, special tokens by their names, U+FFFD for a part of
+   * a character. "" for an id that no token has.
+   */
+  tokenText(id: number): string {
+    const text = (ids: number[]) =>
+      this.tokenizer.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    if (this.tokenizer.id_to_token(id) === undefined) return "";
+    // Decoders treat the first token of a text differently; the letter in front of it is cut off again.
+    const first = this.encode("a").slice(0, 1);
+    return first.length === 0 ? text([id]) : text([...first, id]).slice(text(first).length);
+  }
+
   get hasChatTemplate(): boolean {
     return this.template !== null;
   }
