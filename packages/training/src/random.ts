@@ -5,6 +5,11 @@ export function deriveSeed(...parts: readonly (string | number)[]): number {
   return createHash("sha256").update(JSON.stringify(parts)).digest().readUIntBE(0, 6);
 }
 
+/** The number by which a generation keys the random numbers of what `text` names: 48 bits of its hash. */
+export function keyOf(text: string): number {
+  return createHash("sha256").update(text).digest().readUIntBE(0, 6);
+}
+
 /** A generator of numbers in [0, 1): splitmix64 (Steele, Lea and Flood 2014), upper 53 bits. */
 export function uniforms(seed: number): () => number {
   const mask = (1n << 64n) - 1n;

@@ -1,7 +1,6 @@
-import { createHash } from "node:crypto";
 import type { GenerationProgress } from "@tempora/engine";
 import { withoutEnd } from "@tempora/text";
-import { prefixForest } from "@tempora/training";
+import { keyOf, prefixForest } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
 import type { Meter } from "../results/ledger.ts";
 import type { Settings } from "../settings/settings.ts";
@@ -57,7 +56,7 @@ export async function* sample(
   const { forest, leaves } = prefixForest(requests.map(({ ids }) => ids));
   const ends = wanted.map((index) => {
     const { key, samples } = requests[index] as SamplingRequest;
-    return { node: leaves[index] as number, samples, key: numberOf(key) };
+    return { node: leaves[index] as number, samples, key: keyOf(key) };
   });
   const { sampling, limits, stop = [], seed, onProgress, signal } = options;
   const completions = engine.generateForest(forest, ends, {
@@ -88,9 +87,4 @@ export async function* sample(
 /** Charges the prompts of a generation, each shared prefix once. */
 export function meterPrompts(meter: Meter, requests: readonly SamplingRequest[]): void {
   if (requests.length > 0) meter.prompts(prefixForest(requests.map(({ ids }) => ids)).forest);
-}
-
-/** 48 bits of a hash: exact in a double. */
-function numberOf(key: string): number {
-  return createHash("sha256").update(key).digest().readUIntBE(0, 6);
 }
