@@ -13,6 +13,7 @@ const order = [
   "training",
   "run",
   "report",
+  "server",
   "cli",
 ];
 
@@ -25,6 +26,7 @@ const only: Record<string, readonly string[]> = {
   preferences: ["errors"],
   world: ["errors", "text", "preferences"],
   training: ["errors", "engine"],
+  server: ["errors", "testing", "engine", "text", "training"],
 };
 
 /** Folders within a package, lowest first: one may import those before it. Files beside them may import all of them. */
