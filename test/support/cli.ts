@@ -15,49 +15,56 @@ export interface Running {
   child: ChildProcess;
   /** Resolves when standard error holds the text; rejects when the process ends before. */
   says(text: string): Promise<void>;
+  /** Resolves when standard output holds the text, with all of it so far; rejects when the process ends before. */
+  prints(text: string): Promise<string>;
   done: Promise<Outcome>;
 }
 
 /** Starts `tempora ...` as a user would, in a process of its own. */
 export function startTempora(
   args: readonly string[],
-  options: { cwd?: string; env?: Record<string, string> } = {},
+  options: {
+    cwd?: string;
+    env?: Record<string, string>;
+    /** All of standard input; "open" leaves it to the test. */
+    input?: string;
+  } = {},
 ): Running {
   const child = spawn(process.execPath, [main, ...args], {
     cwd: options.cwd,
     env: { ...process.env, TEMPORA_DEBUG: "", ...options.env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
+  if (options.input !== "open") child.stdin?.end(options.input);
   // A test that fails early leaves no process behind.
   onTestFinished(() => {
     child.kill("SIGKILL");
   });
-  let stdout = "";
-  let stderr = "";
+  const output = { stdout: "", stderr: "" };
   const listeners = new Set<() => void>();
-  child.stdout.on("data", (chunk: Buffer) => {
-    stdout += chunk.toString();
-  });
-  child.stderr.on("data", (chunk: Buffer) => {
-    stderr += chunk.toString();
-    for (const listener of listeners) listener();
-  });
+  for (const name of ["stdout", "stderr"] as const) {
+    child[name]?.on("data", (chunk: Buffer) => {
+      output[name] += chunk.toString();
+      for (const listener of listeners) listener();
+    });
+  }
   const done = new Promise<Outcome>((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.on("close", (code) => resolve({ code, ...output }));
   });
-  const says = (text: string) =>
-    new Promise<void>((resolve, reject) => {
+  const holds = (name: keyof typeof output, text: string) =>
+    new Promise<string>((resolve, reject) => {
       const check = () => {
-        if (!stderr.includes(text)) return;
+        if (!output[name].includes(text)) return;
         listeners.delete(check);
-        resolve();
+        resolve(output[name]);
       };
       listeners.add(check);
       check();
-      void done.then(() => reject(new Error(`ended without saying "${text}":\n${stderr}`)));
+      void done.then(() => reject(new Error(`ended without saying "${text}":\n${output.stderr}`)));
     });
-  return { child, says, done };
+  const says = async (text: string) => void (await holds("stderr", text));
+  return { child, says, prints: (text) => holds("stdout", text), done };
 }
 
 export function tempora(args: readonly string[], options: Parameters<typeof startTempora>[1] = {}): Promise<Outcome> {

@@ -10,6 +10,8 @@ export interface Context {
   readonly progress: Progress;
   /** Prints the result: the value with --json, else the text. Called once, when the work is done. */
   result(value: object, text: string): void;
+  /** Takes Ctrl-C for as long as a piece of work runs, which it stops instead of the command; null gives it back. */
+  takeInterrupts(handler: (() => void) | null): void;
   /** How to go on after Ctrl-C; printed when the command was stopped. */
   onStopped(hint: string): void;
 }

@@ -127,8 +127,8 @@ export interface CacheFlags {
   maxCacheTokens: number;
 }
 
-export function addCacheOptions(command: Command): Command {
-  const { maxRows, maxCacheTokens } = paperSettings.generation;
+export function addCacheOptions(command: Command, defaults: CacheFlags = paperSettings.generation): Command {
+  const { maxRows, maxCacheTokens } = defaults;
   return command
     .option("--max-rows <count>", "completions decoded at once at most", wholeNumber(1), maxRows)
     .option(

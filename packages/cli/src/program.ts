@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { chatCommand } from "./commands/chat.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { dpoCommand } from "./commands/dpo.ts";
 import { exportCommand } from "./commands/export.ts";
@@ -7,6 +8,7 @@ import { judgeCommand } from "./commands/judge.ts";
 import { logProbsCommand } from "./commands/logprobs.ts";
 import { pairsCommand } from "./commands/pairs.ts";
 import { reportCommand } from "./commands/report.ts";
+import { serveCommand } from "./commands/serve.ts";
 import { sftCommand } from "./commands/sft.ts";
 import { trainCommand } from "./commands/train.ts";
 import type { Context } from "./context.ts";
@@ -22,6 +24,8 @@ export function createProgram(context: Context): Command {
     dpoCommand,
     logProbsCommand,
     generateCommand,
+    chatCommand,
+    serveCommand,
     judgeCommand,
     pairsCommand,
     exportCommand,

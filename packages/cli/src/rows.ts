@@ -105,12 +105,27 @@ export class RowReader {
   }
 
   prompts(file: string): Promise<PromptIds[]> {
-    return this.#all(file, "prompt", async (source) => {
-      const row = promptRow(source, file);
-      const tokenizer = await this.#tokenizerFor(row);
-      const ids = this.#fit.keep(() => tokenizePrompt(row, tokenizer, this.#options));
-      return ids === null ? null : { source, asked: this.#asked(row), ...ids };
-    });
+    return this.#all(file, "prompt", (source) => this.#prompt(source, file));
+  }
+
+  /** Prompts that were given as texts: a user's turns where the model has a chat template, else texts to continue. */
+  async texts(texts: readonly string[], option: string): Promise<PromptIds[]> {
+    const { hasChatTemplate } = await this.#model.tokenizer();
+    const rows: PromptIds[] = [];
+    for (const [index, content] of texts.entries()) {
+      const prompt = hasChatTemplate ? [{ role: "user", content }] : content;
+      const row = await this.#prompt({ row: index + 1, value: { prompt } }, option);
+      if (row !== null) rows.push(row);
+    }
+    this.#fit.requireSome(rows.length);
+    return rows;
+  }
+
+  async #prompt(source: SourceRow, file: string): Promise<PromptIds | null> {
+    const row = promptRow(source, file);
+    const tokenizer = await this.#tokenizerFor(row);
+    const ids = this.#fit.keep(() => tokenizePrompt(row, tokenizer, this.#options));
+    return ids === null ? null : { source, asked: this.#asked(row), ...ids };
   }
 
   /** Preference rows and completion rows, told apart by their fields. */

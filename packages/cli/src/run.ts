@@ -15,6 +15,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const controller = new AbortController();
   const progress = new Progress(process.stderr);
   let hint = "";
+  let taken: (() => void) | null = null;
   const context: Context = {
     signal: controller.signal,
     json,
@@ -23,11 +24,14 @@ export async function main(argv: readonly string[]): Promise<number> {
       progress.clear();
       process.stdout.write(json ? `${JSON.stringify(value, null, 2)}\n` : `${text}\n`);
     },
+    takeInterrupts: (handler) => {
+      taken = handler;
+    },
     onStopped: (text) => {
       hint = text;
     },
   };
-  const interrupt = listenForInterrupts(controller, progress);
+  const interrupt = listenForInterrupts(controller, progress, () => taken);
   const program = createProgram(context);
   try {
     if (argv.length === 0) {
@@ -54,8 +58,17 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 /** First Ctrl-C asks the work to stop, the second one leaves at once. */
-function listenForInterrupts(controller: AbortController, progress: Progress): { dispose(): void } {
-  const onSignal = () => {
+function listenForInterrupts(
+  controller: AbortController,
+  progress: Progress,
+  taken: () => (() => void) | null,
+): { dispose(): void } {
+  const onSignal = (signal: NodeJS.Signals) => {
+    const handler = taken();
+    if (signal === "SIGINT" && handler !== null) {
+      handler();
+      return;
+    }
     if (controller.signal.aborted) process.exit(interruptedCode);
     progress.note("Stopping at the next safe point; Ctrl-C again leaves at once.");
     controller.abort(new Stopped("stopped by Ctrl-C"));

@@ -1,3 +1,4 @@
+import { TemporaError } from "@tempora/errors";
 import { type LoadedModel, paperSettings, type Sampled, sample, textGivesIds } from "@tempora/run";
 import { type RenderOptions, templateColumns, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
@@ -23,8 +24,9 @@ import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type Text
 
 interface GenerateFlags extends ColumnFlags, EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
   model: string;
-  data: string;
-  out: string;
+  data?: string;
+  prompt: string[];
+  out?: string;
   n: number;
   stop: string[];
 }
@@ -44,12 +46,18 @@ export function generateCommand(context: Context): Command {
   const command = newCommand("generate", "Sample completions to prompts", [
     "generate --model models/M1 --data prompts.jsonl --out candidates.jsonl --n 7",
     "generate --model models/M1 --data prompts.jsonl --out greedy.jsonl --temperature 0",
+    'generate --model models/M1 --prompt "Spell the word moon."',
   ])
     .requiredOption("--model <model>", modelHelp)
-    .requiredOption("--data <file>", "rows with a prompt (text or messages) or prompt_ids")
-    .requiredOption(
+    .option("--data <file>", "rows with a prompt (text or messages) or prompt_ids")
+    .option(
+      "--prompt <text...>",
+      "a prompt instead of a file, may be repeated: a user's turn where the model has a chat template",
+      [],
+    )
+    .option(
       "--out <file>",
-      "the rows with prompt_ids and completions: [{text, ids, logprobs, finish_reason}] added",
+      "the rows with prompt_ids and completions: [{text, ids, logprobs, finish_reason}] added; without it, which --prompt may do, the answers are printed",
     )
     .option("--n <count>", "completions per prompt", wholeNumber(1), 1)
     .option("--stop <text...>", "texts that end a completion", []);
@@ -60,38 +68,55 @@ export function generateCommand(context: Context): Command {
 
 async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
-  const out = await claimFile("--out", flags.out, [flags.data]);
+  checkSource(flags);
+  const out = flags.out === undefined ? null : await claimFile("--out", flags.out, flags.data ? [flags.data] : []);
   const model = await openModel(flags.model, context);
   const { skipTooLong, maxNewTokens, columns } = flags;
   const render = renderOptions(flags);
   const reader = new RowReader(model, context, { render, skipTooLong, reserve: maxNewTokens, columns });
-  const rows = await reader.prompts(flags.data);
+  const rows = await (flags.data === undefined ? reader.texts(flags.prompt, "--prompt") : reader.prompts(flags.data));
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();
   using engine = await loadEngine(model, flags, context);
   const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
   const { completions, tokens } = await sampleAll(loaded, rows, flags, context);
-  await writeJsonl(
-    out,
-    rows.map((row, index) => ({
-      ...row.source.value,
-      ...promptColumns(row, render),
-      prompt_ids: row.promptIds,
-      completions: completions[index]!.map((completion) => column(completion, row, loaded, render)),
-    })),
-  );
-  context.result(
-    {
-      out,
-      rows: rows.length,
-      skipped: reader.skipped,
-      completions: rows.length * flags.n,
-      tokens,
-      dtype: engine.dtype,
-      device: engine.device,
-    },
-    `${rows.length * flags.n} completions of ${rows.length} prompts, ${formatCount(tokens)} tokens: ${flags.out}`,
-  );
+  const results = rows.map((row, index) => ({
+    ...row.source.value,
+    ...promptColumns(row, render),
+    prompt_ids: row.promptIds,
+    completions: completions[index]!.map((completion) => column(completion, row, loaded, render)),
+  }));
+  const counts = { rows: rows.length, skipped: reader.skipped, completions: rows.length * flags.n, tokens };
+  const machine = { dtype: engine.dtype, device: engine.device };
+  if (out === null) {
+    context.result({ ...counts, ...machine, results }, printed(rows, completions));
+    return;
+  }
+  await writeJsonl(out, results);
+  const summary = `${counts.completions} completions of ${rows.length} prompts, ${formatCount(tokens)} tokens: ${flags.out}`;
+  context.result({ out, ...counts, ...machine }, summary);
+}
+
+/** @throws TemporaError unless there is one source of prompts, and a place for the answers. */
+function checkSource({ data, prompt, out }: GenerateFlags): void {
+  const remedy = "Give --data and --out for files, or --prompt for answers on the terminal.";
+  if (data === undefined && prompt.length === 0) throw new TemporaError("There is no prompt", { remedy });
+  if (data !== undefined && prompt.length > 0)
+    throw new TemporaError("--data and --prompt exclude each other", { remedy });
+  if (data !== undefined && out === undefined) throw new TemporaError("The option --out <file> is missing", { remedy });
+}
+
+/** The answers as text; where there are several, under their prompts. */
+function printed(rows: readonly PromptIds[], completions: readonly Sampled[][]): string {
+  const answers = completions.map((list) => list.map(({ text }) => text).join("\n---\n"));
+  if (rows.length === 1) return answers[0] as string;
+  return rows.map(({ source }, i) => `> ${shownPrompt(source.value.prompt)}\n${answers[i]}`).join("\n\n");
+}
+
+function shownPrompt(prompt: unknown): string {
+  return typeof prompt === "string"
+    ? prompt
+    : (prompt as { content: string }[]).map(({ content }) => content).join("\n");
 }
 
 /** Samples [prompts][n], whatever order they end in. */
