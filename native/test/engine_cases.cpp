@@ -231,7 +231,7 @@ void check_generation(const TinyModel& model, DType dtype) {
 
 // The tokens of requests that join a batch two steps after each other, in a cache of so many tokens.
 std::vector<std::int32_t> batched(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts,
-                                  std::int64_t cache_tokens) {
+                                  std::int32_t new_tokens, std::int64_t cache_tokens) {
   const auto batch = engine.start_batch({16, cache_tokens});
   std::vector<std::vector<std::int32_t>> rows(2 * prompts.size());
   std::size_t left = rows.size();
@@ -245,7 +245,7 @@ std::vector<std::int32_t> batched(Engine& engine, const std::vector<std::vector<
       request.prompt_key = step / 2;
       request.seed = 4;
       request.sampling.top_p = 0.9f;
-      request.max_new_tokens = 20;
+      request.max_new_tokens = new_tokens;
       batch->add(std::move(request));
     }
     const LiveStep made = batch->step(nullptr);
@@ -260,9 +260,9 @@ std::vector<std::int32_t> batched(Engine& engine, const std::vector<std::vector<
   return all;
 }
 
-// Prompts that begin alike, over more than a page, and one that does not.
-std::vector<std::vector<std::int32_t>> related_prompts(std::int32_t vocabulary) {
-  std::vector<std::vector<std::int32_t>> prompts(5);
+// Prompts that begin alike, over more than a page, and after four of them one that does not.
+std::vector<std::vector<std::int32_t>> related_prompts(std::int32_t vocabulary, std::size_t count) {
+  std::vector<std::vector<std::int32_t>> prompts(count);
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     const std::size_t common = p == 4 ? 0 : 21;
     for (std::size_t i = 0; i < 21 + 3 * p; ++i) {
@@ -273,9 +273,9 @@ std::vector<std::vector<std::int32_t>> related_prompts(std::int32_t vocabulary) 
   return prompts;
 }
 
-void check_live_batch(const TinyModel& model, DType dtype) {
+void check_live_batch(const TinyModel& model, DType dtype, std::size_t count, std::int32_t new_tokens) {
   const auto engine = random_engine(model, dtype, kSeed);
-  const auto prompts = related_prompts(model.shape.vocab_size);
+  const auto prompts = related_prompts(model.shape.vocab_size, count);
   GenerationRequest request;
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
@@ -286,11 +286,11 @@ void check_live_batch(const TinyModel& model, DType dtype) {
     request.prompt_keys.push_back(p);
   }
   request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
-  const std::vector<std::int32_t> apart = generated(*engine, std::move(request), 20);
-  expect(apart.size() == 200, "ten samples of 20 tokens are " + std::to_string(apart.size()) + " tokens");
-  expect(batched(*engine, prompts, 4096) == apart, "a batch gives others than a generation does");
+  const std::vector<std::int32_t> apart = generated(*engine, std::move(request), new_tokens);
+  expect(apart.size() == 2 * count * static_cast<std::size_t>(new_tokens), "the generation lacks tokens");
+  expect(batched(*engine, prompts, new_tokens, 4096) == apart, "a batch gives others than a generation does");
   // Rows give way to each other and are computed again.
-  expect(batched(*engine, prompts, 112) == apart, "a batch in a small cache gives others than a generation does");
+  expect(batched(*engine, prompts, new_tokens, 112) == apart, "a batch in a small cache gives others");
 }
 
 }  // namespace
@@ -306,7 +306,9 @@ void run_engine_cases(TestRun& run, const EngineCases& cases) {
     run.run(model.name + ": checkpointing changes no bit in bf16", [&] { check_checkpointing(model, DType::bf16); });
     run.run(model.name + ": bf16 is near f32", [&] { check_bf16(model); });
     run.run(model.name + ": samples do not depend on the batch", [&] { check_generation(model, DType::bf16); });
-    run.run(model.name + ": nor on when they join it", [&] { check_live_batch(model, DType::bf16); });
+    run.run(model.name + ": nor on when they join it", [&] {
+      cases.many_passes ? check_live_batch(model, DType::bf16, 5, 20) : check_live_batch(model, DType::bf16, 2, 2);
+    });
   }
   run.run("a cancelled call leaves no gradients", [&] { check_cancelling(models[0]); });
   if (!cases.many_passes) return;

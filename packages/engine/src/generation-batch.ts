@@ -83,6 +83,7 @@ export class GenerationBatch implements Disposable {
       maxRows: checkNumber(maxRows ?? defaults.maxRows, "maxRows", { least: 1, most: 0x7fffffff, integer: true }),
       maxCacheTokens: checkNumber(maxCacheTokens ?? defaults.maxCacheTokens, "maxCacheTokens", {
         least: 1,
+        most: 0x7fffffff,
         integer: true,
       }),
     };

@@ -1,6 +1,6 @@
 import { TemporaError } from "@tempora/errors";
 
-type Status = 400 | 401 | 404 | 405 | 413 | 415 | 429 | 500 | 503;
+type Status = 400 | 401 | 403 | 404 | 413 | 415 | 429 | 500 | 503;
 
 interface Details {
   /** The field of the request that is at fault. */

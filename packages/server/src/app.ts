@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto";
+import { isIP } from "node:net";
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
@@ -21,6 +22,8 @@ export interface AppState {
   /** By name; adapters would be further names of a model's engine. */
   services: ReadonlyMap<string, ModelService>;
   apiKey: string | null;
+  /** It listens on this machine's own address only. */
+  local: boolean;
   limits: ServerLimits;
   admission: Admission;
   metrics: Metrics;
@@ -53,6 +56,7 @@ export function createApp(state: AppState): Hono {
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.use(async (c, next) => {
     authorize(c, state.apiKey);
+    if (state.local && state.apiKey === null) refuseForeignName(c);
     await next();
   });
   app.use(bodyLimit({ maxSize: state.limits.bodyBytes, onError: () => tooLarge(state.limits) }));
@@ -134,6 +138,18 @@ function authorize(c: Context, apiKey: string | null): void {
   const digest = (text: string) => createHash("sha256").update(text).digest();
   if (timingSafeEqual(digest(given), digest(apiKey))) return;
   throw new ApiError(401, "Give the server's key as `Authorization: Bearer KEY`.", { code: "invalid_api_key" });
+}
+
+/**
+ * A page in a browser can make a name of its own stand for 127.0.0.1, and then ask as if it came from here. It cannot hide
+ * the name.
+ * @throws ApiError 403
+ */
+function refuseForeignName(c: Context): void {
+  const name = (c.req.header("host") ?? "").replace(/:\d+$/, "").toLowerCase();
+  if (/^(.+\.)?localhost$/.test(name) || isIP(name.replace(/^\[(.*)\]$/, "$1")) !== 0) return;
+  const message = `This server listens on its own machine and does not answer to the name ${JSON.stringify(name)}; give it a key.`;
+  throw new ApiError(403, message, { code: "foreign_host" });
 }
 
 function tooLarge({ bodyBytes }: ServerLimits): Response {

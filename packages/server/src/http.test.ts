@@ -136,6 +136,33 @@ test("nothing but /health answers without the key", async () => {
   expect((await fetch(`${server.url}/v1/models`, { headers: { authorization: "Bearer secret" } })).status).toBe(200);
 });
 
+test("a name that is not this machine's own is answered only with a key", async () => {
+  const open = await byteServer();
+  const keyed = await byteServer({ apiKey: "secret" });
+  const ask = async ({ url }: { url: string }, host: string) => {
+    const headers = { host, authorization: "Bearer secret" };
+    return (await fetch(`${url}/v1/models`, { headers })).status;
+  };
+  for (const host of [
+    "evil.example",
+    "evil.example:80",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "abc.de",
+  ]) {
+    expect([host, await ask(open.server, host), await ask(keyed.server, host)]).toEqual([host, 403, 200]);
+  }
+  for (const host of ["localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "app.localhost"]) {
+    expect([host, await ask(open.server, host)]).toEqual([host, 200]);
+  }
+});
+
+test("a cache that memory does not hold is told at the start", async () => {
+  await expect(byteServer({ batch: { maxRows: 2 ** 30, maxCacheTokens: 2 ** 31 - 1 } })).rejects.toThrow(
+    /maxCacheTokens/,
+  );
+});
+
 /** Waits until it is so; the suite's limit of time ends what never is. */
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));

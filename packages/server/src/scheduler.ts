@@ -27,6 +27,12 @@ export class Scheduler {
     return this.#batch?.rows ?? 0;
   }
 
+  /** Takes the batch's memory. @throws TemporaError where there is not enough. */
+  async start(): Promise<void> {
+    this.#batch ??= this.#open();
+    await this.#batch.step();
+  }
+
   /** Adds a request; its tokens come from the next step on. Returns how to end it early, which may be called again. */
   add(request: BatchRequest, sink: TokenSink): () => void {
     this.#batch ??= this.#open();

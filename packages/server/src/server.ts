@@ -39,7 +39,7 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-/** Serves models by OpenAI's interface. @throws TemporaError when the address cannot be taken. */
+/** Serves models by OpenAI's interface. @throws TemporaError when the address or the cache's memory cannot be taken. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const limits = { ...defaultLimits, ...options.limits };
   const admission = new Admission(limits.concurrency, limits.queue);
@@ -48,8 +48,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const metrics = new Metrics(() => readings(services, admission));
   const batch = options.batch ?? {};
   for (const model of options.models) services.set(model.name, new ModelService(model, { limits, batch, metrics }));
+  const host = options.host ?? "127.0.0.1";
   const app = createApp({
     services,
+    local: isLoopback(host),
     apiKey: options.apiKey ?? null,
     limits,
     admission,
@@ -68,7 +70,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }) as Server;
   server.maxConnections = limits.connections;
   server.on("request", (request, response) => watch(request, response, metrics, limits));
-  const host = options.host ?? "127.0.0.1";
+  for (const { scheduler } of services.values()) await scheduler.start();
   await listen(server, host, options.port);
   return {
     url: `http://${isIP(host) === 6 ? `[${host}]` : host}:${portOf(server)}`,
@@ -77,6 +79,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
     close: () => close(server, { services, admission, stop, limits }),
   };
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
 }
 
 function loadOf(services: ReadonlyMap<string, ModelService>, admission: Admission): RunningServer["load"] {
