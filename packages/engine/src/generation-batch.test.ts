@@ -92,6 +92,41 @@ describe("a batch", () => {
     expect(await made({ maxRows: 1 })).toEqual(await made({}));
   });
 
+  test("computes a long prompt some hundred tokens a step, while others get theirs", async () => {
+    using engine = await random({ ...richConfig, maxPositions: 2048 });
+    using batch = engine.batch();
+    const long: BatchRequest = { ids: someIds(1300, 61, 1), maxNewTokens: 4, seed: 5 };
+    const short: BatchRequest = { ids: [7], maxNewTokens: 8, seed: 6 };
+    const steps: number[][] = [];
+    const made: BatchToken[] = [];
+    for (const request of [short, long]) batch.add(request);
+    while (batch.rows > 0) {
+      const tokens = await batch.step();
+      steps.push(tokens.map(({ request }) => request));
+      made.push(...tokens);
+    }
+    expect(steps.slice(0, 4)).toEqual([[0], [0], [0, 1], [0, 1]]);
+    for (const [number, { ids, maxNewTokens, seed }] of [short, long].entries()) {
+      const [alone] = await collect(engine.generate([{ ids, key: 0 }], { maxNewTokens, seed }));
+      expect(made.filter(({ request }) => request === number).map(({ id }) => id)).toEqual(alone?.ids);
+    }
+  });
+
+  test("holds what prompts share once: two fit where one with its own copy would", async () => {
+    using engine = await random(tinyConfig);
+    const together = async (first: number[], second: number[]) => {
+      // Six pages for prompts of three: with a page of new tokens each, five pages together or eight.
+      using batch = engine.batch({ maxCacheTokens: 96 });
+      for (const ids of [first, second]) batch.add({ ids, maxNewTokens: 15 });
+      const widths: number[] = [];
+      while (batch.rows > 0) widths.push((await batch.step()).length);
+      return Math.max(...widths);
+    };
+    const [one, other] = [someIds(49, 61, 1), someIds(49, 61, 2)];
+    expect(await together(one, [...one.slice(0, 48), 5])).toBe(2);
+    expect(await together(one, other)).toBe(1);
+  });
+
   test("computes what a later prompt shares with an earlier answer once", async () => {
     using engine = await random(richConfig);
     using batch = engine.batch();
