@@ -194,13 +194,12 @@ void Bench::attention(std::int64_t tokens, const AttentionShape& shape, int sibl
 
 void Bench::adamw(std::int64_t size) {
   const Matrix weight = matrix(1, size, DType::bf16), gradient = matrix(1, size, DType::f32);
-  float *first = floats(size), *second = floats(size);
-  backend_.zero(second, static_cast<std::size_t>(size) * 4);
+  Moments moments = backend_.make_moments(MomentsFormat::f32, size);
   AdamWOptions options;
   options.learning_rate = 1e-6;
   // Weight and moments are read and written, the gradient is read.
   report("adamw of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * (2 * 2 + 2 * 4 + 2 * 4 + 4),
-         [&] { backend_.adamw(weight, gradient, first, second, options); });
+         [&] { backend_.adamw(weight, gradient, moments, options); });
   report("sum of squares of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * 4,
          [&] { backend_.sum_of_squares(gradient); });
   buffers_.clear();

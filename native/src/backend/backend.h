@@ -110,6 +110,21 @@ struct MatmulOptions {
   bool accumulate = false;  // c += instead of c =
 };
 
+// How AdamW's moments are stored.
+enum class MomentsFormat : std::uint8_t { f32 };
+
+// AdamW's m and v of one weight: n numbers each, in a layout of their backend's own. f32 at get_moments and
+// set_moments.
+struct Moments {
+  MomentsFormat format = MomentsFormat::f32;
+  std::int64_t size = 0;  // n
+  Buffer data;            // all of m, then all of v
+  Buffer scales;          // where a format has them
+
+  explicit operator bool() const { return static_cast<bool>(data); }
+  std::size_t bytes() const { return data.bytes() + scales.bytes(); }
+};
+
 // What tree attention precomputes for a forest, once for all layers. Made by plan_attention of the same backend.
 class AttentionPlan {
  public:
@@ -268,10 +283,15 @@ class Backend {
   virtual void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                              const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
 
-  // ---- optimizer. Σ x² in f64, in a fixed order. AdamW (decoupled decay) over n elements; weight is f32 or bf16.
+  // ---- optimizer. Σ x² in f64, in a fixed order.
   virtual double sum_of_squares(const Matrix& x) = 0;
-  virtual void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
-                     const AdamWOptions& options) = 0;
+  // Moments of n elements, all 0.
+  virtual Moments make_moments(MomentsFormat format, std::int64_t size) = 0;
+  // first, second f32 [n] on the host. What get_moments gave, set_moments restores bit for bit.
+  virtual void get_moments(const Moments& moments, float* first, float* second) = 0;
+  virtual void set_moments(Moments& moments, const float* first, const float* second) = 0;
+  // AdamW (decoupled decay) over n elements; weight is f32 or bf16, the gradient f32.
+  virtual void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) = 0;
 
   // ---- generation, row-stable as row_product is.
   // Bytes of one layer's cache of keys (values the same): `pages` pages of kCachePage tokens of G·C elements A.

@@ -52,12 +52,6 @@ std::vector<std::uint8_t> Engine::get_parameter(int index) const {
 
 namespace {
 
-std::vector<float> read_floats(Backend& backend, const Parameter& parameter, const Buffer& buffer) {
-  std::vector<float> values(static_cast<std::size_t>(parameter.size()), 0.0f);
-  if (buffer) backend.copy_out(values.data(), buffer.data(), values.size() * sizeof(float));
-  return values;
-}
-
 LogProbs spread(const Forest& forest, const ScoredEdges& scored) {
   LogProbs result{std::vector<float>(forest.tokens.size()), std::vector<double>(forest.node_parent.size())};
   for (std::size_t e = 0; e < scored.log_prob.size(); ++e) result.token[scored.edges.target[e]] = scored.log_prob[e];
@@ -87,7 +81,10 @@ class GivenLoss : public ForestLoss {
 
 std::vector<float> Engine::get_gradient(int index) const {
   const Parameter& parameter = impl_->parameters.at(index);
-  return read_floats(*impl_->backend, parameter, parameter.gradient);
+  std::vector<float> values(static_cast<std::size_t>(parameter.size()), 0.0f);
+  if (parameter.gradient)
+    impl_->backend->copy_out(values.data(), parameter.gradient.data(), parameter.gradient.bytes());
+  return values;
 }
 
 LogProbs Engine::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
@@ -125,8 +122,9 @@ void Engine::zero_gradients() { impl_->parameters.zero_gradients(); }
 
 void Engine::get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const {
   const Parameter& parameter = impl_->parameters.at(index);
-  first = read_floats(*impl_->backend, parameter, parameter.first);
-  second = read_floats(*impl_->backend, parameter, parameter.second);
+  first.assign(static_cast<std::size_t>(parameter.size()), 0.0f);
+  second = first;
+  if (parameter.moments) impl_->backend->get_moments(parameter.moments, first.data(), second.data());
 }
 
 void Engine::set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second) {
@@ -136,8 +134,7 @@ void Engine::set_optimizer_state(int index, const std::vector<float>& first, con
     throw std::invalid_argument("optimizer state of parameter " + std::to_string(index) + " has the wrong size");
   }
   impl_->parameters.ensure_moments();
-  impl_->backend->copy_in(parameter.first.data(), first.data(), size * sizeof(float));
-  impl_->backend->copy_in(parameter.second.data(), second.data(), size * sizeof(float));
+  impl_->backend->set_moments(parameter.moments, first.data(), second.data());
 }
 
 std::int64_t Engine::optimizer_steps() const { return impl_->optimizer_steps; }

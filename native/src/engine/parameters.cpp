@@ -71,20 +71,14 @@ void Parameters::zero_gradients() {
 
 void Parameters::ensure_moments() {
   for (Parameter& p : list_) {
-    for (Buffer* moment : {&p.first, &p.second}) {
-      if (*moment) continue;
-      const std::size_t bytes = static_cast<std::size_t>(p.size()) * 4;
-      *moment = backend_.allocate(bytes, MemoryUse::optimizer);
-      backend_.zero(moment->data(), bytes);
-    }
+    if (!p.moments) p.moments = backend_.make_moments(MomentsFormat::f32, p.size());
   }
 }
 
 void Parameters::drop_training_state() {
   for (Parameter& p : list_) {
     p.gradient = Buffer();
-    p.first = Buffer();
-    p.second = Buffer();
+    p.moments = {};
   }
 }
 

@@ -15,8 +15,7 @@ struct Parameter {
   bool loaded = false;
   std::unique_ptr<Weight> weight;
   Buffer gradient;  // f32
-  Buffer first;     // f32, AdamW's m
-  Buffer second;    // f32, AdamW's v
+  Moments moments;
 
   std::int64_t size() const { return weight->size(); }
 };

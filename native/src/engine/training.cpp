@@ -158,8 +158,7 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
     Parameter& parameter = parameters.at(i);
     adamw.weight_decay = parameter.decays || options.decay_all ? options.weight_decay : 0;
     adamw.rounding_key = combine_key(key, static_cast<std::uint64_t>(i));
-    backend.adamw(parameter.weight->values(), parameters.gradient(i), static_cast<float*>(parameter.first.data()),
-                  static_cast<float*>(parameter.second.data()), adamw);
+    backend.adamw(parameter.weight->values(), parameters.gradient(i), parameter.moments, adamw);
     parameter.weight->changed();
   }
   parameters.zero_gradients();

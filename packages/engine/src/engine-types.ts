@@ -101,10 +101,11 @@ export interface OptimizerStepOptions {
   seed?: number | undefined;
 }
 
-/** What an exact resume needs beside the weights. */
-export interface OptimizerState {
-  steps: number;
-  parameters: { name: string; first: Float32Array; second: Float32Array }[];
+/** AdamW's moments of one parameter: as many numbers as it has. */
+export interface ParameterMoments {
+  name: string;
+  first: Float32Array;
+  second: Float32Array;
 }
 
 export interface TensorBytes {

@@ -20,8 +20,8 @@ import type {
   LoadOptions,
   LogProbOptions,
   LogProbs,
-  OptimizerState,
   OptimizerStepOptions,
+  ParameterMoments,
   PreferenceStepOptions,
   PreferenceStepResult,
   SupervisedStepResult,
@@ -39,7 +39,7 @@ import {
   promptForest,
 } from "./generate.ts";
 import { type BatchOptions, GenerationBatch, weightsChanged } from "./generation-batch.ts";
-import { checkSameModel, collectTensors, loadParameters } from "./loading.ts";
+import { checkSameModel, collectTensors, loadMoments, loadParameters } from "./loading.ts";
 import type { PreferenceLoss } from "./losses.ts";
 import {
   type DType,
@@ -347,40 +347,41 @@ export class Engine implements Disposable {
     await cancellable(undefined, () => this.#native.restore(Snapshot.native(snapshot)));
   }
 
-  /** AdamW's moments and step count; with the weights, all that an exact resume needs. */
-  optimizerState(): Promise<OptimizerState> {
-    return this.#alone(async () => {
-      const parameters: OptimizerState["parameters"] = [];
-      for (const [index, { name }] of this.parameters.entries()) {
-        parameters.push({ name, ...(await cancellable(undefined, () => this.#native.getOptimizerState(index))) });
-      }
-      return { steps: this.#native.optimizerSteps, parameters };
-    });
+  /** AdamW steps taken, as of the last call that ended. */
+  get optimizerSteps(): number {
+    this.#requireOpen();
+    return this.#native.optimizerSteps;
   }
 
-  setOptimizerState(state: OptimizerState): Promise<void> {
-    return this.#alone(async () => {
-      checkNumber(state.steps, "steps", { least: 0, integer: true });
-      const moments = this.#collectMoments(state);
-      for (const [index, { first, second }] of moments.entries()) {
-        await cancellable(undefined, () => this.#native.setOptimizerState(index, first, second));
-      }
-      await cancellable(undefined, () => this.#native.setOptimizerSteps(state.steps));
-    });
+  /**
+   * AdamW's moments of every parameter in turn, zeros before the first step; one parameter's are in memory at a time. With
+   * the weights and optimizerSteps they are all that an exact resume needs.
+   */
+  async *moments(): AsyncGenerator<ParameterMoments, void, undefined> {
+    for (const { name } of this.parameters) {
+      await this.#turn();
+      const index = this.#parameter(name);
+      yield { name, ...(await cancellable(undefined, () => this.#native.getOptimizerState(index))) };
+    }
   }
 
-  #collectMoments(state: OptimizerState): OptimizerState["parameters"] {
-    const byName = new Map(state.parameters.map((parameter) => [parameter.name, parameter]));
-    return this.parameters.map(({ name, shape }) => {
-      const size = shape.reduce((product, length) => product * length, 1);
-      const found = byName.get(name);
-      if (found?.first.length === size && found.second.length === size) return found;
-      throw new TemporaError(
-        `The optimizer state ${found === undefined ? "lacks" : "has the wrong size for"} ${name}`,
-        {
-          remedy: "Use the state that was saved with this model.",
-        },
-      );
+  /**
+   * Takes the moments of every parameter, in any order and one at a time, and the number of steps taken with them.
+   * @throws TemporaError where moments are missing, unknown or of another size; the optimizer is then as new.
+   */
+  setOptimizerState(
+    steps: number,
+    moments: Iterable<ParameterMoments> | AsyncIterable<ParameterMoments>,
+  ): Promise<void> {
+    return this.#alone(async () => {
+      checkNumber(steps, "steps", { least: 0, integer: true });
+      try {
+        await loadMoments(this.#native, this.parameters, moments);
+      } catch (error) {
+        await cancellable(undefined, () => this.#native.resetOptimizer());
+        throw error;
+      }
+      await cancellable(undefined, () => this.#native.setOptimizerSteps(steps));
     });
   }
 

@@ -1,5 +1,6 @@
 import { TemporaError } from "@tempora/errors";
 import type { NativeEngine } from "./addon.ts";
+import type { ParameterMoments } from "./engine-types.ts";
 import type { DType, ModelConfig, ModelSource, ParameterShape, TensorSource } from "./model.ts";
 import { abortError, nativeFailure } from "./native.ts";
 
@@ -130,5 +131,38 @@ export async function loadParameters(
     for (const copied of pending) await copied;
   } finally {
     await Promise.allSettled(pending);
+  }
+}
+
+const momentsRemedy = "Use the state that was saved with this model.";
+
+/** Copies AdamW's moments in as they come: every parameter's once. */
+export async function loadMoments(
+  engine: NativeEngine,
+  parameters: readonly ParameterShape[],
+  moments: Iterable<ParameterMoments> | AsyncIterable<ParameterMoments>,
+): Promise<void> {
+  const missing = new Map(parameters.map((parameter, index) => [parameter.name, { index, shape: parameter.shape }]));
+  for await (const { name, first, second } of moments) {
+    const parameter = missing.get(name);
+    if (parameter === undefined) {
+      throw new TemporaError(`The optimizer state has ${name}, which is there twice or no parameter`, {
+        remedy: momentsRemedy,
+      });
+    }
+    const size = elements(parameter.shape);
+    if (first.length !== size || second.length !== size) {
+      throw new TemporaError(`The optimizer state has the wrong size for ${name}`, { remedy: momentsRemedy });
+    }
+    try {
+      await engine.setOptimizerState(parameter.index, first, second);
+    } catch (error) {
+      throw nativeFailure(error);
+    }
+    missing.delete(name);
+  }
+  const [name] = missing.keys();
+  if (name !== undefined) {
+    throw new TemporaError(`The optimizer state lacks ${name}`, { remedy: momentsRemedy });
   }
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Engine } from "./engine.ts";
+import type { ParameterMoments } from "./engine-types.ts";
 import { ForestBuilder } from "./forest.ts";
 import { modelOf, pairForest, random, sigmoid, weights } from "./testing/engines.ts";
 import { richConfig, tinyConfig } from "./testing/models.ts";
@@ -67,16 +68,34 @@ describe("training", () => {
     using straight = await random(tinyConfig);
     await step(straight);
     const model = await modelOf(straight);
-    const state = await straight.optimizerState();
-    expect(state.steps).toBe(1);
+    const moments = await Array.fromAsync(straight.moments());
+    expect(straight.optimizerSteps).toBe(1);
     await step(straight);
     using resumed = await Engine.load(model, { device: "cpu" });
-    await resumed.setOptimizerState(state);
+    await resumed.setOptimizerState(1, moments);
     await step(resumed);
     expect((await weights(resumed)).equals(await weights(straight))).toBe(true);
-    await expect(resumed.setOptimizerState({ steps: 1, parameters: [] })).rejects.toThrow(
-      "The optimizer state lacks model.embed_tokens.weight",
-    );
+  });
+
+  test("takes no part of an optimizer state that is not whole", async () => {
+    using engine = await random(tinyConfig);
+    const { forest } = pairForest(tinyConfig, 2, 6);
+    await engine.supervisedStep(forest);
+    await engine.optimizerStep({ learningRate: 1e-2 });
+    const moments = await Array.fromAsync(engine.moments());
+    const [first, ...others] = moments as [ParameterMoments, ...ParameterMoments[]];
+    const bad: [string, ParameterMoments[]][] = [
+      ["The optimizer state lacks model.embed_tokens.weight", others],
+      ["has model.embed_tokens.weight, which is there twice", [first, ...moments]],
+      ["the wrong size for model.embed_tokens.weight", [{ ...first, second: new Float32Array(3) }, ...others]],
+    ];
+    for (const [message, state] of bad) {
+      await expect(engine.setOptimizerState(1, state)).rejects.toThrow(message);
+      expect(engine.optimizerSteps).toBe(0);
+      for await (const { first, second } of engine.moments()) {
+        expect(first.every((value) => value === 0) && second.every((value) => value === 0)).toBe(true);
+      }
+    }
   });
 
   test("restores a snapshot's bits, and says when it is gone or another engine's", async () => {

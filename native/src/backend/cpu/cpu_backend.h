@@ -84,8 +84,10 @@ class CpuBackend : public Backend {
                      const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
 
   double sum_of_squares(const Matrix& x) override;
-  void adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
-             const AdamWOptions& options) override;
+  Moments make_moments(MomentsFormat format, std::int64_t size) override;
+  void get_moments(const Moments& moments, float* first, float* second) override;
+  void set_moments(Moments& moments, const float* first, const float* second) override;
+  void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) override;
 
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
   void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,

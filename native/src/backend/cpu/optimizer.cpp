@@ -24,10 +24,29 @@ double CpuBackend::sum_of_squares(const Matrix& x) {
   return total;
 }
 
-void CpuBackend::adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
-                       const AdamWOptions& options) {
-  require(gradient.dtype == DType::f32 && gradient.size() == weight.size(),
-          "adamw: the gradient is f32 and as large as the weight");
+Moments CpuBackend::make_moments(MomentsFormat format, std::int64_t size) {
+  Moments moments{format, size, allocate(static_cast<std::size_t>(size) * 2 * sizeof(float), MemoryUse::optimizer), {}};
+  zero(moments.data.data(), moments.data.bytes());
+  return moments;
+}
+
+void CpuBackend::get_moments(const Moments& moments, float* first, float* second) {
+  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
+  copy_out(first, moments.data.data(), bytes);
+  copy_out(second, static_cast<const float*>(moments.data.data()) + moments.size, bytes);
+}
+
+void CpuBackend::set_moments(Moments& moments, const float* first, const float* second) {
+  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
+  copy_in(moments.data.data(), first, bytes);
+  copy_in(static_cast<float*>(moments.data.data()) + moments.size, second, bytes);
+}
+
+void CpuBackend::adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) {
+  require(gradient.dtype == DType::f32 && gradient.size() == weight.size() && moments.size == weight.size(),
+          "adamw: the gradient is f32, and all are as large as the weight");
+  float* first = static_cast<float*>(moments.data.data());
+  float* second = first + moments.size;
   const AdamWScalars scalars = adamw_scalars(options);
   const AdamWKernels& kernels = adamw_kernels_for(isa_);
   parallel_ranges(threads_, weight.size(), kParallelGrain, 64, [&](std::int64_t begin, std::int64_t end) {

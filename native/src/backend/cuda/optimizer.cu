@@ -70,9 +70,28 @@ double CudaBackend::sum_of_squares(const Matrix& x) {
   return std::accumulate(host.begin(), host.end(), 0.0);
 }
 
-void CudaBackend::adamw(const Matrix& weight, const Matrix& gradient, float* first, float* second,
-                        const AdamWOptions& options) {
+Moments CudaBackend::make_moments(MomentsFormat format, std::int64_t size) {
+  Moments moments{format, size, allocate(static_cast<std::size_t>(size) * 2 * sizeof(float), MemoryUse::optimizer), {}};
+  zero(moments.data.data(), moments.data.bytes());
+  return moments;
+}
+
+void CudaBackend::get_moments(const Moments& moments, float* first, float* second) {
+  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
+  copy_out(first, moments.data.data(), bytes);
+  copy_out(second, static_cast<const float*>(moments.data.data()) + moments.size, bytes);
+}
+
+void CudaBackend::set_moments(Moments& moments, const float* first, const float* second) {
+  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
+  copy_in(moments.data.data(), first, bytes);
+  copy_in(static_cast<float*>(moments.data.data()) + moments.size, second, bytes);
+}
+
+void CudaBackend::adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) {
   if (weight.size() == 0) return;
+  float* first = static_cast<float*>(moments.data.data());
+  float* second = first + moments.size;
   const AdamWScalars scalars = adamw_scalars(options);
   with_type(weight.dtype, [&]<typename T>() {
     launch("adamw", adamw_kernel<T>, blocks_for(weight.size(), kBlock), kBlock, stream_, static_cast<T*>(weight.data),

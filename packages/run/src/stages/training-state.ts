@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { DType, Engine, ModelSource, OptimizerState, TensorSource } from "@tempora/engine";
+import type { DType, Engine, ModelSource, ParameterMoments, TensorSource } from "@tempora/engine";
 import { fileError, TemporaError } from "@tempora/errors";
 import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
 import { writeJson } from "@tempora/text";
@@ -74,9 +74,9 @@ export class TrainingState implements AsyncDisposable {
     await this.log.flush();
     const before = this.#saved;
     const weights = `state-${progress.step}.safetensors`;
-    const { steps, parameters } = await engine.optimizerState();
-    await writeState(join(this.folder, weights), engine, parameters);
-    this.#saved = { progress: { ...progress }, totals: { ...totals }, optimizerSteps: steps, weights };
+    await writeState(join(this.folder, weights), engine);
+    const { optimizerSteps } = engine;
+    this.#saved = { progress: { ...progress }, totals: { ...totals }, optimizerSteps, weights };
     await writeJson(this.#file, this.#saved);
     if (before !== null && before.weights !== weights) await rm(join(this.folder, before.weights), { force: true });
     this.#savedAt = performance.now();
@@ -96,12 +96,7 @@ export class TrainingState implements AsyncDisposable {
   async #restore(engine: Engine, saved: Saved): Promise<void> {
     const file = await readSafetensors(join(this.folder, saved.weights));
     await engine.setParameters(sourceOf(engine, file));
-    const parameters: OptimizerState["parameters"] = [];
-    for (const { name } of engine.parameters) {
-      const first = await moments(file, `${firstMoment}${name}`);
-      parameters.push({ name, first, second: await moments(file, `${secondMoment}${name}`) });
-    }
-    await engine.setOptimizerState({ steps: saved.optimizerSteps, parameters });
+    await engine.setOptimizerState(saved.optimizerSteps, savedMoments(engine, file));
   }
 }
 
@@ -114,7 +109,7 @@ async function readState(file: string): Promise<Saved | null> {
   }
 }
 
-async function writeState(file: string, engine: Engine, moments: OptimizerState["parameters"]): Promise<void> {
+async function writeState(file: string, engine: Engine): Promise<void> {
   const partial = `${file}.partial`;
   const layout = engine.parameters.flatMap(({ name, shape }) => [
     { name, shape, dtype: engine.dtype },
@@ -123,8 +118,9 @@ async function writeState(file: string, engine: Engine, moments: OptimizerState[
   ]);
   const writer = await SafetensorsWriter.create(partial, layout);
   for await (const tensor of engine.tensors()) await writer.write(tensor);
-  for (const [index, { name, first, second }] of moments.entries()) {
-    const shape = engine.parameters[index]?.shape ?? [];
+  const shapes = new Map(engine.parameters.map(({ name, shape }) => [name, shape]));
+  for await (const { name, first, second } of engine.moments()) {
+    const shape = shapes.get(name) ?? [];
     await writer.write({ name: `${firstMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(first) });
     await writer.write({ name: `${secondMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(second) });
   }
@@ -138,6 +134,14 @@ async function writeState(file: string, engine: Engine, moments: OptimizerState[
 
 function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+/** One parameter's after the other, so that all of them are never in memory together. */
+async function* savedMoments(engine: Engine, file: SafetensorsFile): AsyncGenerator<ParameterMoments, void, undefined> {
+  for (const { name } of engine.parameters) {
+    const first = await moments(file, `${firstMoment}${name}`);
+    yield { name, first, second: await moments(file, `${secondMoment}${name}`) };
+  }
 }
 
 async function moments(file: SafetensorsFile, name: string): Promise<Float32Array> {
