@@ -50,7 +50,7 @@ void check_out_of_memory() {
 std::vector<std::uint8_t> results(int threads) {
   const auto backend = make_cpu_backend(threads);
   std::vector<std::uint8_t> bits;
-  for (const auto part : {element_cases, optimizer_cases, generation_cases}) {
+  for (const auto part : {adapter_cases, element_cases, optimizer_cases, generation_cases}) {
     for (const OpCase& op_case : part()) {
       for (const DType dtype : {DType::f32, DType::bf16}) {
         Device device(*backend);

@@ -20,6 +20,7 @@ std::vector<OpCase> matmul_cases();   // and weights
 std::vector<OpCase> element_cases();  // memory, embedding, norms, biases, rope, SwiGLU, rows
 std::vector<OpCase> head_cases();
 std::vector<OpCase> optimizer_cases();
+std::vector<OpCase> adapter_cases();     // dropout, narrow products
 std::vector<OpCase> generation_cases();  // row products, sampling
 std::vector<OpCase> sampling_cases(std::int64_t draws);
 

@@ -170,6 +170,17 @@ struct Edges {
   const std::int32_t* row_start = nullptr;  // [R + 1] device: edges of row r are [row_start[r], row_start[r+1])
 };
 
+// Which elements of a matrix [T,K] are dropped: (t, k) by the 16 bits number k % 4 of the word that `key`, first_row +
+// t and k / 4 make, so that a part of the rows loses the elements that the whole does. Rates count in parts of 65536.
+struct Dropout {
+  float rate = 0;  // [0, 1); 0: nothing is dropped
+  std::uint64_t key = 0;
+  std::int64_t first_row = 0;
+
+  std::uint32_t threshold() const { return static_cast<std::uint32_t>(rate * 65536.0f + 0.5f); }
+  float scale() const { return 65536.0f / static_cast<float>(65536 - threshold()); }  // of what is kept
+};
+
 struct AdamWOptions {
   double learning_rate = 0;
   double beta1 = 0.9;
@@ -223,8 +234,16 @@ class Backend {
   virtual void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) = 0;
   // d_weight f32 [N,K] += d_outᵀ · x
   virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) = 0;
-  // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them.
+  // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
+  // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
+
+  // ---- beside the products of adapters, whose narrow side is f32. Rows may lie apart, but for scale.
+  // out f32 [T,K] = x (A or f32) after dropout.
+  virtual void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) = 0;
+  // d_x (A or f32) += d_out f32 after the same dropout.
+  virtual void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) = 0;
+  virtual void scale(const Matrix& x, float factor) = 0;  // x f32 *= factor
 
   // ---- embedding: out f32 [T,D] = table[token]; backward adds into d_table f32 [V,D] in token order.
   virtual void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) = 0;
@@ -232,14 +251,14 @@ class Backend {
 
   // ---- RMSNorm: y A [T,D] = x · rstd · weight, rstd f32 [T] = 1/sqrt(mean(x²) + eps). x f32.
   virtual void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) = 0;
-  // d_x f32 [T,D] += ..., d_weight f32 [D] += ...; d_y f32. weight has dtype `weight_dtype`.
+  // d_x f32 [T,D] += ..., d_weight f32 [D] += ... unless it is null; d_y f32. weight has dtype `weight_dtype`.
   virtual void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
                                  const Matrix& d_y, const Matrix& d_x, float* d_weight) = 0;
 
   // ---- RMSNorm of each head, for q and k of Qwen3: y A [T, heads·C] from x A of that shape; rstd f32 [T·heads].
   virtual void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y,
                          float* rstd) = 0;
-  // d_x A (overwritten) may be d_y; d_weight f32 [C] += ...
+  // d_x A (overwritten) may be d_y; d_weight f32 [C] += ... unless it is null.
   virtual void head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd,
                                   const Matrix& d_y, const Matrix& d_x, float* d_weight) = 0;
 
@@ -278,8 +297,8 @@ class Backend {
   // pass.
   virtual void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                             const Matrix& keep) = 0;
-  // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += .... `kept` is
-  // what head_forward kept (and is destroyed), or has null data: then logits are computed again.
+  // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += ... unless its data
+  // is null. `kept` is what head_forward kept (and is destroyed), or has null data: then logits are computed again.
   virtual void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                              const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
 

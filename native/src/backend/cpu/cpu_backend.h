@@ -1,8 +1,8 @@
 // The backend on CPUs: oneDNN for large matrix products, own kernels for the rest, OpenMP threads.
 //
-// Each group of operations has a file: memory, matmul, embedding, norm, bias, rope, swiglu, attention, rows, head,
-// optimizer, weights, row_product, cached_attention, sampling. Inner loops are in kernels/, once per instruction set.
-// "Device" memory is host memory; every operation is done when it returns.
+// Each group of operations has a file: memory, matmul, dropout, embedding, norm, bias, rope, swiglu, attention, rows,
+// head, optimizer, weights, row_product, cached_attention, sampling. Inner loops are in kernels/, once per instruction
+// set. "Device" memory is host memory; every operation is done when it returns.
 #pragma once
 
 #include "../backend.h"
@@ -47,6 +47,10 @@ class CpuBackend : public Backend {
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
+
+  void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
+  void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) override;
+  void scale(const Matrix& x, float factor) override;
 
   void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) override;
   void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;

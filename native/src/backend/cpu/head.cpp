@@ -170,7 +170,8 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
   const Matrix weight = head.values();
   require_head(hidden, weight, kept);
-  require(d_hidden.dtype == DType::f32 && d_weight.dtype == DType::f32, "head_backward: the gradients are f32");
+  require(d_hidden.dtype == DType::f32 && (d_weight.data == nullptr || d_weight.dtype == DType::f32),
+          "head_backward: the gradients are f32");
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
   const bool again = kept.data == nullptr;
@@ -204,6 +205,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
     to_hidden.in = hidden.dtype;
     to_hidden.accumulate = tile.column_begin > 0;
     multiply(to_hidden, gradient_buffer.data(), weight_rows, d_hidden.f32() + tile.row_begin * cols);
+    if (d_weight.data == nullptr) return;
     Product to_weight = to_hidden;
     to_weight.m = tile.columns();
     to_weight.k = tile.rows();

@@ -12,6 +12,8 @@ namespace {
 
 // Multiply-adds that are worth waking threads for.
 constexpr std::int64_t kProductGrain = 1 << 17;
+// Rows that are worth a thread of their own where there are few panels: some of the kernel's blocks.
+constexpr std::int64_t kRowGrain = 48;
 
 // x as the kernel reads it: f32 for widened weights, rows padded to an even number of elements for pairs.
 struct Input {
@@ -19,6 +21,30 @@ struct Input {
   std::int64_t row = 0;
   Buffer buffer;
 };
+
+Input input_of(CpuBackend& backend, const Matrix& x, bool widen, std::int64_t padded_k) {
+  const bool pad = padded_k != x.cols;
+  if (!widen && !pad) return {x.data, x.row_stride(), Buffer()};
+  const std::size_t size = widen ? sizeof(float) : size_of(x.dtype);
+  Input input{nullptr, padded_k, backend.workspace(static_cast<std::size_t>(x.rows * padded_k) * size)};
+  input.data = input.buffer.data();
+  const ElementKernels& elements = element_kernels_for(backend.isa());
+  parallel_ranges(backend.threads(), x.rows, row_grain(x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      char* row = static_cast<char*>(input.buffer.data()) + static_cast<std::size_t>(r * padded_k) * size;
+      const void* from = element(x, r * x.row_stride());
+      if (widen) {
+        elements.widen(static_cast<const std::uint16_t*>(from), reinterpret_cast<float*>(row), x.cols);
+      } else {
+        std::memcpy(row, from, static_cast<std::size_t>(x.cols) * size);
+      }
+      if (pad)
+        std::memset(row + static_cast<std::size_t>(x.cols) * size, 0,
+                    static_cast<std::size_t>(padded_k - x.cols) * size);
+    }
+  });
+  return input;
+}
 
 // The panels of a weight, made where they are not there. Used by one thread at a time.
 const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
@@ -52,26 +78,7 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   const PackedKernels& kernels = packed_kernels_for(isa_);
   const WeightPanels& packed = panels_of(*this, static_cast<const CpuWeight&>(weight));
   const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
-  const bool pad = packed.padded_k != weight.cols;
-
-  Input input{x.data, x.row_stride(), Buffer()};
-  if (widen || pad) {
-    const std::size_t size = widen ? sizeof(float) : size_of(x.dtype);
-    input.buffer = workspace(static_cast<std::size_t>(x.rows * packed.padded_k) * size);
-    input.data = input.buffer.data();
-    input.row = packed.padded_k;
-    if (pad) std::memset(input.buffer.data(), 0, input.buffer.bytes());
-    const ElementKernels& elements = element_kernels_for(isa_);
-    for (std::int64_t r = 0; r < x.rows; ++r) {
-      char* row = static_cast<char*>(input.buffer.data()) + static_cast<std::size_t>(r * input.row) * size;
-      const void* from = element(x, r * x.row_stride());
-      if (widen) {
-        elements.widen(static_cast<const std::uint16_t*>(from), reinterpret_cast<float*>(row), x.cols);
-      } else {
-        std::memcpy(row, from, static_cast<std::size_t>(x.cols) * size);
-      }
-    }
-  }
+  const Input input = input_of(*this, x, widen, packed.padded_k);
   PackedProduct product;
   product.x = input.data;
   product.row_x = input.row;
@@ -84,10 +91,23 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   product.out_bf16 = out.dtype == DType::bf16;
   product.accumulate = accumulate;
   const std::int64_t panels = (weight.rows + kernels.panel_columns - 1) / kernels.panel_columns;
-  const std::int64_t grain = x.rows * weight.size() < kProductGrain ? panels + 1 : 2;
-  parallel_ranges(threads_, panels, grain, 1, [&](std::int64_t begin, std::int64_t end) {
-    kernels.multiply[index_of(x.dtype)](product, begin, end);
-  });
+  const auto multiply = kernels.multiply[index_of(x.dtype)];
+  const bool small = x.rows * weight.size() < kProductGrain;
+  if (panels >= 2 * threads_ || x.rows < 2 * kRowGrain) {
+    parallel_ranges(threads_, panels, small ? panels + 1 : 2, 1,
+                    [&](std::int64_t begin, std::int64_t end) { multiply(product, begin, end); });
+    return;
+  }
+  // Few panels, many rows: the rows are split.
+  const std::size_t row_bytes = static_cast<std::size_t>(input.row) * (widen ? sizeof(float) : size_of(x.dtype));
+  parallel_ranges(threads_, x.rows, small ? x.rows + 1 : kRowGrain, kRowGrain,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    PackedProduct part = product;
+                    part.x = static_cast<const char*>(product.x) + static_cast<std::size_t>(begin) * row_bytes;
+                    part.out = out.row_range(begin, end - begin).data;
+                    part.rows = end - begin;
+                    multiply(part, 0, panels);
+                  });
 }
 
 }  // namespace tempora

@@ -9,7 +9,8 @@
 namespace tempora {
 
 // target f32 [cols] += the sum of what body(begin, end, partial) adds into its zeroed partial f32 [cols], over fixed
-// blocks of rows, block after block. Also body's place to do whatever else is to be done once for each row.
+// blocks of rows, block after block; nothing where target is null. Also body's place to do whatever else is to be done
+// once for each row.
 template <typename Body>
 void sum_over_rows(CpuBackend& backend, std::int64_t rows, std::int64_t cols, float* target, const Body& body) {
   if (rows == 0) return;
@@ -27,6 +28,7 @@ void sum_over_rows(CpuBackend& backend, std::int64_t rows, std::int64_t cols, fl
       body(block * block_rows, std::min(rows, (block + 1) * block_rows), partial);
     }
   });
+  if (target == nullptr) return;
   parallel_ranges(backend.threads(), cols, kParallelGrain / blocks + 1, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = 0; block < blocks; ++block) {
       const float* partial = partials + block * stride;

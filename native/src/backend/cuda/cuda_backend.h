@@ -47,6 +47,10 @@ class CudaBackend : public Backend {
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
 
+  void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
+  void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) override;
+  void scale(const Matrix& x, float factor) override;
+
   void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) override;
   void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;
 

@@ -160,6 +160,7 @@ void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const 
       });
     });
     matmul(d_logits, part, d_hidden, {.accumulate = begin > 0});
+    if (d_weight.data == nullptr) continue;
     matmul(d_logits, hidden, d_weight.row_range(begin, columns), {.transpose_a = true, .accumulate = true});
   }
 }

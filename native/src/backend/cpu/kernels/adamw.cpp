@@ -1,7 +1,6 @@
 #include "adamw.h"
 
-#include "../../../forest/random.h"
-#include "simd.h"
+#include "noise.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {
@@ -18,15 +17,6 @@ inline VecF square_root(VecF x) {
   return x;
 }
 #endif
-
-// noise[e - begin] for kWidth elements from a multiple of 4 on.
-inline VecU rounding_noise(std::uint64_t key, std::int64_t element) {
-  std::uint64_t words[kWidth / 4];
-  for (int i = 0; i < kWidth / 4; ++i) words[i] = combine_key(key, static_cast<std::uint64_t>(element / 4 + i));
-  VecH noise;
-  __builtin_memcpy(&noise, words, sizeof noise);
-  return __builtin_convertvector(noise, VecU);
-}
 
 inline VecF updated(VecF weight, VecF gradient, VecF& first, VecF& second, const AdamWScalars& s) {
   const VecF g = gradient * s.gradient_scale;
@@ -56,7 +46,7 @@ void update_bf16(std::uint16_t* weight, const float* gradient, float* first, flo
   for_vectors(end - begin, [=, &element](auto load, auto store) {
     VecF m = load(first), v = load(second);
     const VecF exact = updated(load(weight), load(gradient), m, v, s);
-    const VecU noisy = reinterpret_cast<VecU>(exact) + rounding_noise(s.rounding_key, element);
+    const VecU noisy = reinterpret_cast<VecU>(exact) + noise_bits(s.rounding_key, element);
     // What is not finite is kept as it is; the bits left after masking are a bf16, which the store keeps.
     const VecU bits = exact - exact == splat(0) ? noisy & 0xFFFF0000u : reinterpret_cast<VecU>(exact);
     store(weight, reinterpret_cast<VecF>(bits));

@@ -32,6 +32,10 @@ void add(void* x_data, const void* y_data, std::int64_t n) {
   for_vectors(n, [=](auto load, auto store) { store(x, load(x) + load(y)); });
 }
 
+void scale_all(float* x, float factor, std::int64_t n) {
+  for_vectors(n, [=](auto load, auto store) { store(x, load(x) * factor); });
+}
+
 template <typename T>
 void swiglu(const void* gate_data, const void* up_data, void* out_data, std::int64_t n) {
   const T* gate = static_cast<const T*>(gate_data);
@@ -82,6 +86,7 @@ const ElementKernels element_kernels = {
     narrow_all,
     {all_finite<float>, all_finite<Bf16>},
     {add<float>, add<Bf16>},
+    scale_all,
     {swiglu<float>, swiglu<Bf16>},
     {swiglu_backward<float>, swiglu_backward<Bf16>},
     {sum_of_squares<float>, sum_of_squares<Bf16>},
