@@ -28,7 +28,9 @@ int main(int argc, char** argv) {
   std::printf("on %s\n", info.devices.front().c_str());
   test::TestRun run(argc, argv);
   // On the emulated device the CPU is the judge of gradients and steps: finite differences would take it an hour.
-  test::run_engine_cases(run,
-                         {.cuda = true, .against_cpu = has_cpu_backend(), .many_passes = !test::device_is_emulated()});
+  const test::EngineCases cases{
+      .cuda = true, .against_cpu = has_cpu_backend(), .many_passes = !test::device_is_emulated()};
+  test::run_engine_cases(run, cases);
+  test::run_adapter_cases(run, cases);
   return run.finish();
 }

@@ -12,5 +12,6 @@ struct EngineCases {
 };
 
 void run_engine_cases(TestRun& run, const EngineCases& cases);
+void run_adapter_cases(TestRun& run, const EngineCases& cases);
 
 }  // namespace tempora::test

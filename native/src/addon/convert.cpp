@@ -103,6 +103,7 @@ Forest forest_from(const Napi::Value& value, std::int32_t vocab_size) {
   forest.node_start = vector_from<std::int32_t>(object.Get("nodeStart"), "nodeStart");
   forest.node_parent = vector_from<std::int32_t>(object.Get("nodeParent"), "nodeParent");
   forest.node_scored = vector_from<std::uint8_t>(object.Get("nodeScored"), "nodeScored");
+  forest.root_adapter = vector_from<std::int32_t>(object.Get("rootAdapter"), "rootAdapter");
   const std::size_t nodes = forest.node_parent.size();
   if (nodes == 0 || forest.node_start.size() != nodes + 1 || forest.node_scored.size() != nodes) {
     throw_invalid(env, "a forest of N > 0 nodes has N + 1 starts and N scored marks");
@@ -186,6 +187,22 @@ PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab
   step.total_chosen_tokens = number_from(object, "totalChosenTokens");
   step.checkpointing = bool_from(object, "checkpointing");
   return step;
+}
+
+AdapterSpec adapter_spec_from(const Napi::Value& value) {
+  const Napi::Object object = object_from(value, "adapter");
+  const auto parameters = vector_from<std::int32_t>(object.Get("parameters"), "parameters");
+  const auto ranks = vector_from<std::int32_t>(object.Get("ranks"), "ranks");
+  const auto scales = vector_from<float>(object.Get("scales"), "scales");
+  if (ranks.size() != parameters.size() || scales.size() != parameters.size()) {
+    throw_invalid(value.Env(), "parameters, ranks and scales differ in length");
+  }
+  AdapterSpec spec;
+  for (std::size_t i = 0; i < parameters.size(); ++i) spec.modules.push_back({parameters[i], ranks[i], scales[i]});
+  spec.dropout = static_cast<float>(number_from(object, "dropout"));
+  if (!(spec.dropout >= 0 && spec.dropout < 1)) throw_invalid(value.Env(), "dropout is out of range");
+  spec.seed = key_from(value.Env(), number_from(object, "seed"), "seed");
+  return spec;
 }
 
 OptimizerOptions optimizer_options_from(const Napi::Value& value) {

@@ -63,6 +63,7 @@ std::vector<std::int32_t> nodes_from(const Napi::Value& value, const Forest& for
 PreferenceLoss preference_loss_from(const Napi::Value& value);
 PreferenceSums preference_sums_from(const Napi::Value& value);
 PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab_size);
+AdapterSpec adapter_spec_from(const Napi::Value& value);
 OptimizerOptions optimizer_options_from(const Napi::Value& value);
 LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size);
 LiveBatchOptions live_batch_options_from(const Napi::Value& value);

@@ -15,6 +15,13 @@ int index_from(const Napi::Value& value) {
   return value.As<Napi::Number>().Int32Value();
 }
 
+// The adapter that a call is about; the base where it names none.
+int adapter_from(const Napi::Value& value) {
+  if (value.IsUndefined()) return Engine::kBase;
+  if (!value.IsNumber()) throw_invalid(value.Env(), "the adapter is not a number");
+  return value.As<Napi::Number>().Int32Value();
+}
+
 template <typename T>
 Napi::Value array_to(Napi::Env env, std::vector<T>& values) {
   return typed_array_of(env, values);
@@ -63,10 +70,11 @@ Napi::Value EngineObject::set_parameter(const Napi::CallbackInfo& info) {
   // Not copied: a parameter may be half a gigabyte. The job keeps the array alive, the caller leaves it alone.
   const std::uint8_t* bytes = array.Data();
   const std::size_t size = array.ElementLength();
+  const int adapter = adapter_from(info[3]);
   return submit<Nothing>(
       info, "setParameter", kNoCancel,
-      [index, dtype, bytes, size](EngineState& state, const CancelFlag&) {
-        state.engine().set_parameter(index, dtype, bytes, size);
+      [index, dtype, bytes, size, adapter](EngineState& state, const CancelFlag&) {
+        state.engine().set_parameter(index, dtype, bytes, size, adapter);
         return Nothing{};
       },
       no_value, array);
@@ -74,17 +82,56 @@ Napi::Value EngineObject::set_parameter(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::get_parameter(const Napi::CallbackInfo& info) {
   const int index = index_from(info[0]);
+  const int adapter = adapter_from(info[1]);
   return submit<std::vector<std::uint8_t>>(
       info, "getParameter", kNoCancel,
-      [index](EngineState& state, const CancelFlag&) { return state.engine().get_parameter(index); },
+      [index, adapter](EngineState& state, const CancelFlag&) { return state.engine().get_parameter(index, adapter); },
       array_to<std::uint8_t>);
 }
 
 Napi::Value EngineObject::get_gradient(const Napi::CallbackInfo& info) {
   const int index = index_from(info[0]);
+  const int adapter = adapter_from(info[1]);
   return submit<std::vector<float>>(
       info, "getGradient", kNoCancel,
-      [index](EngineState& state, const CancelFlag&) { return state.engine().get_gradient(index); }, array_to<float>);
+      [index, adapter](EngineState& state, const CancelFlag&) { return state.engine().get_gradient(index, adapter); },
+      array_to<float>);
+}
+
+Napi::Value EngineObject::add_adapter(const Napi::CallbackInfo& info) {
+  AdapterSpec spec = adapter_spec_from(info[0]);
+  return submit<int>(
+      info, "addAdapter", kNoCancel,
+      [spec = std::move(spec)](EngineState& state, const CancelFlag&) { return state.engine().add_adapter(spec); },
+      [](Napi::Env env, int adapter) { return Napi::Number::New(env, adapter); });
+}
+
+template <void (Engine::*change)(int)>
+Napi::Value EngineObject::change_adapter(const Napi::CallbackInfo& info, const char* call) {
+  const int adapter = adapter_from(info[0]);
+  return submit<Nothing>(
+      info, call, kNoCancel,
+      [adapter](EngineState& state, const CancelFlag&) {
+        (state.engine().*change)(adapter);
+        return Nothing{};
+      },
+      no_value);
+}
+
+Napi::Value EngineObject::remove_adapter(const Napi::CallbackInfo& info) {
+  return change_adapter<&Engine::remove_adapter>(info, "removeAdapter");
+}
+
+Napi::Value EngineObject::activate_adapter(const Napi::CallbackInfo& info) {
+  return change_adapter<&Engine::activate_adapter>(info, "activateAdapter");
+}
+
+Napi::Value EngineObject::merge_adapter(const Napi::CallbackInfo& info) {
+  return change_adapter<&Engine::merge_adapter>(info, "mergeAdapter");
+}
+
+Napi::Value EngineObject::unmerge_adapter(const Napi::CallbackInfo& info) {
+  return change_adapter<&Engine::unmerge_adapter>(info, "unmergeAdapter");
 }
 
 Napi::Value EngineObject::log_probs(const Napi::CallbackInfo& info) {

@@ -28,6 +28,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value set_parameter(const Napi::CallbackInfo& info);
   Napi::Value get_parameter(const Napi::CallbackInfo& info);
   Napi::Value get_gradient(const Napi::CallbackInfo& info);
+  Napi::Value add_adapter(const Napi::CallbackInfo& info);
+  Napi::Value remove_adapter(const Napi::CallbackInfo& info);
+  Napi::Value activate_adapter(const Napi::CallbackInfo& info);
+  Napi::Value merge_adapter(const Napi::CallbackInfo& info);
+  Napi::Value unmerge_adapter(const Napi::CallbackInfo& info);
   Napi::Value log_probs(const Napi::CallbackInfo& info);
   Napi::Value preference_step(const Napi::CallbackInfo& info);
   Napi::Value accumulate(const Napi::CallbackInfo& info);
@@ -50,6 +55,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   template <typename Result, typename Work, typename Convert>
   Napi::Value submit(const Napi::CallbackInfo& info, const char* call, const Napi::Value& cancel, Work work,
                      Convert convert, const Napi::Object& kept = {});
+  template <void (Engine::*change)(int)>
+  Napi::Value change_adapter(const Napi::CallbackInfo& info, const char* call);
   std::function<void()> closing() const;
   void report_external_memory(Napi::Env env);
 

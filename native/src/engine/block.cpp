@@ -69,14 +69,38 @@ Matrix as_activation(const BlockContext& c, Arena& scratch, const Matrix& x) {
   return cast;
 }
 
-// d_weight += d_outᵀ · x
-void weight_gradient(const BlockContext& c, const Matrix& d_out, const Matrix& x, int parameter) {
-  c.backend.gradient_product(d_out, x, c.parameters.gradient(parameter));
-}
+// The backward pass of a projection: its input's gradient, then, when the input is there, its weights'.
+class ProjectionBackward {
+ public:
+  ProjectionBackward(const BlockContext& c, Arena& scratch, const Matrix& d_out, int parameter)
+      : c_(c), d_out_(d_out), parameter_(parameter), adapters_(c.backend, scratch, c.adapters, d_out, parameter) {}
 
-// d_in (+)= d_out · weight
-void input_gradient(const BlockContext& c, const Matrix& d_out, int parameter, const Matrix& d_in, bool accumulate) {
-  c.backend.transposed_product(d_out, c.parameters.weight(parameter), d_in, accumulate);
+  // d_in (+)= d_out · weight
+  void to_input(const Matrix& d_in, bool accumulate) const {
+    c_.backend.transposed_product(d_out_, c_.parameters.weight(parameter_), d_in, accumulate);
+    adapters_.add_input_gradient(d_in);
+  }
+
+  // d_weight += d_outᵀ · x
+  void to_weights(const Matrix& x) const {
+    if (!c_.parameters.frozen()) c_.backend.gradient_product(d_out_, x, c_.parameters.gradient(parameter_));
+    adapters_.add_weight_gradients(x);
+  }
+
+ private:
+  const BlockContext& c_;
+  Matrix d_out_;
+  int parameter_;
+  AdapterBackward adapters_;
+};
+
+// Both at once.
+void project_backward(const BlockContext& c, Arena& scratch, const Matrix& d_out, const Matrix& x, int parameter,
+                      const Matrix& d_in, bool accumulate) {
+  const ArenaScope scope(scratch);
+  const ProjectionBackward backward(c, scratch, d_out, parameter);
+  backward.to_input(d_in, accumulate);
+  backward.to_weights(x);
 }
 
 Matrix normalise_again(const BlockContext& c, Arena& scratch, const Matrix& x, int norm) {
@@ -91,16 +115,15 @@ void mlp_backward(const BlockContext& c, const BlockParameters& p, Arena& scratc
   const DType a = c.parameters.dtype();
   const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
-  input_gradient(c, d_out, p.down, d_act, false);
+  const ProjectionBackward down(c, scratch, d_out, p.down);
+  down.to_input(d_act, false);
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
   c.backend.swiglu_backward(saved.gate, saved.up, d_act, saved.gate, saved.up, act);
-  weight_gradient(c, d_out, act, p.down);
+  down.to_weights(act);
   const Matrix normed = normalise_again(c, scratch, saved.x_mid, p.post_norm);
-  weight_gradient(c, saved.gate, normed, p.gate);
-  weight_gradient(c, saved.up, normed, p.up);
   const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  input_gradient(c, saved.gate, p.gate, d_normed, false);
-  input_gradient(c, saved.up, p.up, d_normed, true);
+  project_backward(c, scratch, saved.gate, normed, p.gate, d_normed, false);
+  project_backward(c, scratch, saved.up, normed, p.up, d_normed, true);
   c.backend.rms_norm_backward(saved.x_mid, c.parameters.data(p.post_norm), a, saved.rstd_post, d_normed, d_x,
                               c.parameters.gradient_data(p.post_norm));
 }
@@ -118,7 +141,7 @@ void queries_keys_backward(const BlockContext& c, const BlockParameters& p, cons
     backend.head_norm_backward(saved.k_raw, head_dim, c.parameters.data(p.k_norm), saved.rstd_k, d_k, d_k,
                                c.parameters.gradient_data(p.k_norm));
   }
-  if (p.q_bias >= 0) {
+  if (p.q_bias >= 0 && !c.parameters.frozen()) {
     backend.bias_backward(d_q, c.parameters.gradient_data(p.q_bias));
     backend.bias_backward(d_k, c.parameters.gradient_data(p.k_bias));
     backend.bias_backward(d_v, c.parameters.gradient_data(p.v_bias));
@@ -131,9 +154,9 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
   const DType a = c.parameters.dtype();
   const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_attention = scratch.matrix(c.tokens, c.shape.query_size(), a);
-  input_gradient(c, d_out, p.output, d_attention, false);
-  weight_gradient(c, d_out, saved.attention, p.output);
-  if (p.output_bias >= 0) c.backend.bias_backward(d_out, c.parameters.gradient_data(p.output_bias));
+  project_backward(c, scratch, d_out, saved.attention, p.output, d_attention, false);
+  if (p.output_bias >= 0 && !c.parameters.frozen())
+    c.backend.bias_backward(d_out, c.parameters.gradient_data(p.output_bias));
 
   const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
   const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
@@ -143,13 +166,10 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
   queries_keys_backward(c, p, saved, d_q, d_k, d_v);
 
   const Matrix normed = normalise_again(c, scratch, saved.x_in, p.input_norm);
-  weight_gradient(c, d_q, normed, p.q);
-  weight_gradient(c, d_k, normed, p.k);
-  weight_gradient(c, d_v, normed, p.v);
   const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  input_gradient(c, d_q, p.q, d_normed, false);
-  input_gradient(c, d_k, p.k, d_normed, true);
-  input_gradient(c, d_v, p.v, d_normed, true);
+  project_backward(c, scratch, d_q, normed, p.q, d_normed, false);
+  project_backward(c, scratch, d_k, normed, p.k, d_normed, true);
+  project_backward(c, scratch, d_v, normed, p.v, d_normed, true);
   c.backend.rms_norm_backward(saved.x_in, c.parameters.data(p.input_norm), a, saved.rstd_in, d_normed, d_x,
                               c.parameters.gradient_data(p.input_norm));
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../backend/backend.h"
+#include "adapters.h"
 #include "arena.h"
 #include "model_shape.h"
 #include "parameters.h"
@@ -41,6 +42,7 @@ struct BlockContext {
   const std::int32_t* positions;  // [T] device
   const float* frequencies;       // [C/2] device
   std::int64_t tokens;            // T
+  const AdapterPass& adapters;
 };
 
 AttentionShape attention_shape(const ModelShape& shape, int layer);

@@ -6,11 +6,12 @@ namespace {
 class CacheOperations : public BlockOperations {
  public:
   CacheOperations(const BlockContext& context, const KvCache& cache, const CachePlan& plan,
-                  const std::vector<std::int32_t>& slots)
-      : context_(context), cache_(cache), plan_(plan), slots_(slots) {}
+                  const std::vector<std::int32_t>& slots, Arena& scratch)
+      : context_(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
     context_.backend.row_product(x, context_.parameters.weight(parameter), out, accumulate);
+    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::by_rows);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
@@ -24,15 +25,18 @@ class CacheOperations : public BlockOperations {
   const KvCache& cache_;
   const CachePlan& plan_;
   const std::vector<std::int32_t>& slots_;
+  Arena& scratch_;
 };
 
 }  // namespace
 
-void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group) {
+void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group,
+                      const Adapter* adapter) {
   tokens.push_back(token);
   positions.push_back(position);
   slots.push_back(slot);
   paths.begin_row(position, group);
+  adapters.runs.add(1, adapter);
 }
 
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel) {
@@ -40,9 +44,10 @@ Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows,
   Arena& scratch = impl.decoder.scratch();
   const auto count = static_cast<std::int64_t>(rows.tokens.size());
   const BlockContext context{
-      backend, impl.shape, impl.parameters, scratch.upload(rows.positions), impl.decoder.frequencies(), count};
+      backend, impl.shape,   impl.parameters, scratch.upload(rows.positions), impl.decoder.frequencies(),
+      count,   rows.adapters};
   const std::unique_ptr<CachePlan> plan = backend.plan_cache(rows.paths.take());
-  CacheOperations operations(context, cache, *plan, rows.slots);
+  CacheOperations operations(context, cache, *plan, rows.slots, scratch);
   BlockActivations saved = allocate_activations(scratch, context);
   saved.x_in = saved.x_mid;
   backend.embed(scratch.upload(rows.tokens), impl.parameters.weight(impl.parameters.embedding()), saved.x_in);

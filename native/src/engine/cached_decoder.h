@@ -13,9 +13,10 @@ namespace tempora {
 struct CacheRows {
   std::vector<std::int32_t> tokens, positions, slots;
   PathBuilder paths;
+  AdapterPass adapters;
 
   // The path's segments are added to `paths` next. Rows of one `group` have all but their last segments in common.
-  void begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group);
+  void begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group, const Adapter* adapter);
 };
 
 // Writes the rows' keys and values to their slots. Returns the residual stream after the last block, f32 [M,D], in the

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "../forest/random.h"
+
 namespace tempora {
 namespace {
 
 class TreeOperations : public BlockOperations {
  public:
-  TreeOperations(const BlockContext& context, const AttentionPlan& plan) : context_(context), plan_(plan) {}
+  TreeOperations(const BlockContext& context, const AttentionPlan& plan, Arena& scratch)
+      : context_(context), plan_(plan), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
     context_.backend.product(x, context_.parameters.weight(parameter), out, accumulate);
+    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::batch);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) override {
@@ -21,6 +25,7 @@ class TreeOperations : public BlockOperations {
  private:
   const BlockContext& context_;
   const AttentionPlan& plan_;
+  Arena& scratch_;
 };
 
 void check(const CancelFlag* cancel) {
@@ -29,14 +34,19 @@ void check(const CancelFlag* cancel) {
 
 }  // namespace
 
-Decoder::Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters)
-    : backend_(backend), shape_(shape), parameters_(parameters), arena_(backend), scratch_(backend) {
+Decoder::Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters, Adapters& adapters)
+    : backend_(backend),
+      shape_(shape),
+      parameters_(parameters),
+      adapters_(adapters),
+      arena_(backend),
+      scratch_(backend) {
   const std::size_t bytes = shape.rotary_frequencies.size() * sizeof(float);
   frequencies_ = backend.allocate(bytes, MemoryUse::weights);
   backend.copy_in(frequencies_.data(), shape.rotary_frequencies.data(), bytes);
 }
 
-Batch Decoder::prepare(const Forest& forest) {
+Batch Decoder::prepare(const Forest& forest, Use use) {
   arena_.reset();
   scratch_.reset();
   blocks_.clear();
@@ -46,16 +56,31 @@ Batch Decoder::prepare(const Forest& forest) {
   batch.tokens = arena_.upload(forest.tokens);
   batch.positions = arena_.upload(batch.layout.position);
   batch.plan = backend_.plan_attention(batch.layout);
+  const std::vector<const Adapter*> of_tree = adapters_.of_trees(forest.root_adapter, batch.layout.trees);
+  for (std::int32_t node = 0; node < batch.layout.nodes; ++node) {
+    batch.adapters.runs.add(batch.layout.node_length(node), of_tree[batch.layout.node_tree[node]]);
+  }
+  if (use == Use::training) start_training_call(batch.adapters);
   return batch;
 }
 
+void Decoder::start_training_call(AdapterPass& pass) {
+  ParameterSet& trained = adapters_.trained();
+  trained.ensure_gradients();
+  pass.trained = adapters_.find(adapters_.active());
+  if (pass.trained == nullptr) return;
+  // Counted from the last step, so that a training that was resumed there drops out the same elements.
+  pass.dropout_key = combine_key(mix64(pass.trained->spec().seed), static_cast<std::uint64_t>(trained.optimizer_steps));
+  pass.dropout_key = combine_key(pass.dropout_key, static_cast<std::uint64_t>(trained.calls++));
+}
+
 BlockContext Decoder::context(const Batch& batch) const {
-  return {backend_, shape_, parameters_, batch.positions, frequencies(), batch.layout.tokens};
+  return {backend_, shape_, parameters_, batch.positions, frequencies(), batch.layout.tokens, batch.adapters};
 }
 
 Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel) {
   const BlockContext c = context(batch);
-  TreeOperations operations(c, *batch.plan);
+  TreeOperations operations(c, *batch.plan, scratch_);
   kept_ = keep;
   Matrix x = arena_.matrix(c.tokens, shape_.hidden_size, DType::f32);
   backend_.embed(batch.tokens, parameters_.weight(parameters_.embedding()), x);
@@ -86,7 +111,7 @@ Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel)
 void Decoder::backward(const Batch& batch, const Matrix& d_x, const CancelFlag* cancel) {
   if (kept_ == Keep::nothing) throw std::logic_error("backward without a forward pass that kept activations");
   const BlockContext c = context(batch);
-  TreeOperations operations(c, *batch.plan);
+  TreeOperations operations(c, *batch.plan, scratch_);
   for (int layer = shape_.layers - 1; layer >= 0; --layer) {
     check(cancel);
     const ArenaScope scope(scratch_);
@@ -99,7 +124,9 @@ void Decoder::backward(const Batch& batch, const Matrix& d_x, const CancelFlag* 
     }
     block_backward(c, layer, *batch.plan, scratch_, saved, d_x);
   }
-  backend_.embed_backward(batch.tokens, d_x, parameters_.gradient(parameters_.embedding()));
+  if (!parameters_.frozen()) {
+    backend_.embed_backward(batch.tokens, d_x, parameters_.gradient(parameters_.embedding()));
+  }
   kept_ = Keep::nothing;
   blocks_.clear();
 }

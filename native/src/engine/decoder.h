@@ -16,7 +16,10 @@ struct Batch {
   const std::int32_t* tokens = nullptr;     // [T] device
   const std::int32_t* positions = nullptr;  // [T] device
   std::unique_ptr<AttentionPlan> plan;
+  AdapterPass adapters;
 };
+
+enum class Use { scoring, training };
 
 enum class Keep {
   nothing,      // scoring: one block's activations at a time
@@ -28,10 +31,11 @@ constexpr Keep kept_for(bool checkpointing) { return checkpointing ? Keep::input
 
 class Decoder {
  public:
-  Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters);
+  Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters, Adapters& adapters);
 
-  // Forgets the batch before and everything computed for it.
-  Batch prepare(const Forest& forest);
+  // Forgets the batch before and everything computed for it. In training the active adapter's input is dropped out, and
+  // its gradients are wanted.
+  Batch prepare(const Forest& forest, Use use);
   // The residual stream after the last block, f32 [T,D].
   Matrix forward(const Batch& batch, Keep keep, const CancelFlag* cancel);
   // d_x f32 [T,D]: gradient of what forward returned; destroyed. Adds to the parameters' gradients. The forward pass
@@ -46,10 +50,12 @@ class Decoder {
 
  private:
   BlockContext context(const Batch& batch) const;
+  void start_training_call(AdapterPass& pass);
 
   Backend& backend_;
   const ModelShape& shape_;
   Parameters& parameters_;
+  Adapters& adapters_;
   Arena arena_;
   Arena scratch_;
   Buffer frequencies_;

@@ -11,18 +11,21 @@ Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
     : shape(std::move(model_shape)),
       backend(options.cuda ? make_cuda_backend() : make_cpu_backend(options.threads)),
       parameters(*backend, shape, options.dtype),
-      decoder(*backend, shape, parameters),
+      adapters(*backend, parameters),
+      decoder(*backend, shape, parameters, adapters),
       scoring(*backend, shape, parameters, decoder) {}
 
 Engine::Engine(ModelShape shape, EngineOptions options) : impl_(std::make_shared<Impl>(std::move(shape), options)) {}
 Engine::~Engine() = default;
 
-int Engine::parameter_count() const { return impl_->parameters.count(); }
+int Engine::parameter_count(int adapter) const { return impl_->set_of(adapter).count(); }
 
-std::size_t Engine::parameter_bytes(int index) const { return impl_->parameters.at(index).weight->storage.bytes(); }
+std::size_t Engine::parameter_bytes(int index, int adapter) const {
+  return impl_->set_of(adapter).weight(index).storage.bytes();
+}
 
-void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size) {
-  Parameter& parameter = impl_->parameters.at(index);
+void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size, int adapter) {
+  Parameter& parameter = impl_->set_of(adapter).at(index);
   Backend& backend = *impl_->backend;
   if (size != static_cast<std::size_t>(parameter.size()) * size_of(dtype)) {
     throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) + " bytes for " +
@@ -38,13 +41,14 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
   }
   parameter.weight->changed();
   impl_->weights_changed();
+  if (adapter == kBase) impl_->adapters.base_changed();
   parameter.loaded = false;
   if (!backend.all_finite(target)) throw std::domain_error("not finite");
   parameter.loaded = true;
 }
 
-std::vector<std::uint8_t> Engine::get_parameter(int index) const {
-  const Parameter& parameter = impl_->parameters.at(index);
+std::vector<std::uint8_t> Engine::get_parameter(int index, int adapter) const {
+  const Parameter& parameter = impl_->set_of(adapter).at(index);
   std::vector<std::uint8_t> bytes(parameter.weight->storage.bytes());
   impl_->backend->copy_out(bytes.data(), parameter.weight->storage.data(), bytes.size());
   return bytes;
@@ -79,8 +83,8 @@ class GivenLoss : public ForestLoss {
 
 }  // namespace
 
-std::vector<float> Engine::get_gradient(int index) const {
-  const Parameter& parameter = impl_->parameters.at(index);
+std::vector<float> Engine::get_gradient(int index, int adapter) const {
+  const Parameter& parameter = impl_->set_of(adapter).at(index);
   std::vector<float> values(static_cast<std::size_t>(parameter.size()), 0.0f);
   if (parameter.gradient)
     impl_->backend->copy_out(values.data(), parameter.gradient.data(), parameter.gradient.bytes());
@@ -118,32 +122,51 @@ std::vector<float> Engine::hidden_states(const Forest& forest, const std::vector
   return impl_->scoring.hidden_states(forest, nodes, cancel);
 }
 
-void Engine::zero_gradients() { impl_->parameters.zero_gradients(); }
+void Engine::zero_gradients() { impl_->adapters.trained().zero_gradients(); }
+
+int Engine::add_adapter(AdapterSpec spec) { return impl_->adapters.add(std::move(spec)); }
+
+void Engine::remove_adapter(int adapter) {
+  impl_->adapters.remove(adapter);
+  impl_->weights_changed();
+}
+
+void Engine::activate_adapter(int adapter) { impl_->adapters.activate(adapter); }
+
+void Engine::merge_adapter(int adapter) {
+  impl_->parameters.require_loaded();
+  impl_->adapters.merge(adapter);
+  impl_->weights_changed();
+}
+
+void Engine::unmerge_adapter(int adapter) {
+  impl_->adapters.unmerge(adapter);
+  impl_->weights_changed();
+}
 
 void Engine::get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const {
-  const Parameter& parameter = impl_->parameters.at(index);
+  const Parameter& parameter = impl_->adapters.trained().at(index);
   first.assign(static_cast<std::size_t>(parameter.size()), 0.0f);
   second = first;
   if (parameter.moments) impl_->backend->get_moments(parameter.moments, first.data(), second.data());
 }
 
 void Engine::set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second) {
-  Parameter& parameter = impl_->parameters.at(index);
+  Parameter& parameter = impl_->adapters.trained().at(index);
   const auto size = static_cast<std::size_t>(parameter.size());
   if (first.size() != size || second.size() != size) {
     throw std::invalid_argument("optimizer state of parameter " + std::to_string(index) + " has the wrong size");
   }
-  impl_->parameters.ensure_moments();
+  impl_->adapters.trained().ensure_moments();
   impl_->backend->set_moments(parameter.moments, first.data(), second.data());
 }
 
-std::int64_t Engine::optimizer_steps() const { return impl_->optimizer_steps; }
-void Engine::set_optimizer_steps(std::int64_t steps) { impl_->optimizer_steps = steps; }
+std::int64_t Engine::optimizer_steps() const { return impl_->adapters.trained().optimizer_steps; }
+void Engine::set_optimizer_steps(std::int64_t steps) { impl_->adapters.trained().optimizer_steps = steps; }
 
 void Engine::reset_optimizer() {
-  impl_->parameters.drop_training_state();
+  impl_->adapters.trained().drop_training_state();
   impl_->decoder.release_memory();
-  impl_->optimizer_steps = 0;
 }
 
 std::unique_ptr<Snapshot> Engine::snapshot() {
@@ -168,6 +191,7 @@ void Engine::restore(const Snapshot& snapshot) {
     parameter.weight->changed();
     parameter.loaded = true;
   }
+  impl_->adapters.base_changed();
   impl_->weights_changed();
 }
 

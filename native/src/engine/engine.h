@@ -11,6 +11,7 @@
 
 #include "../backend/backend.h"
 #include "../forest/forest.h"
+#include "adapter_spec.h"
 #include "model_shape.h"
 #include "preference_loss.h"
 
@@ -170,11 +171,21 @@ class Engine {
   Engine(ModelShape shape, EngineOptions options);
   ~Engine();
 
-  int parameter_count() const;
-  std::size_t parameter_bytes(int index) const;
-  void set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size);
-  std::vector<std::uint8_t> get_parameter(int index) const;
-  std::vector<float> get_gradient(int index) const;
+  // The parameters of the model, or of an adapter: A and B of each of its modules in turn.
+  static constexpr int kBase = -1;
+  int parameter_count(int adapter = kBase) const;
+  std::size_t parameter_bytes(int index, int adapter = kBase) const;
+  void set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size, int adapter = kBase);
+  std::vector<std::uint8_t> get_parameter(int index, int adapter = kBase) const;
+  std::vector<float> get_gradient(int index, int adapter = kBase) const;
+
+  // LoRA. An adapter's tensors are to be set before it is used. While one is active, training calls and optimizer steps
+  // are its own and the base is frozen; kBase activates none.
+  int add_adapter(AdapterSpec spec);
+  void remove_adapter(int adapter);
+  void activate_adapter(int adapter);
+  void merge_adapter(int adapter);
+  void unmerge_adapter(int adapter);
 
   // `likely`: how many of the most likely tokens are told in the place of each scored one.
   LogProbs log_probs(const Forest& forest, int likely, const CancelFlag* cancel);
@@ -186,6 +197,7 @@ class Engine {
   void zero_gradients();
   double optimizer_step(const OptimizerOptions& options);  // the gradient norm before clipping
 
+  // Of what is trained: the active adapter, or the base.
   void get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const;
   void set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second);
   std::int64_t optimizer_steps() const;

@@ -1,6 +1,7 @@
 // What an Engine is made of. Only engine/*.cpp include this.
 #pragma once
 
+#include "adapters.h"
 #include "decoder.h"
 #include "engine.h"
 #include "parameters.h"
@@ -15,6 +16,7 @@ class Engine::Impl {
   // Called after any change of the weights: generations that run end with an error.
   void weights_changed() { ++weights_version_; }
   std::uint64_t weights_version() const { return weights_version_; }
+  ParameterSet& set_of(int adapter) { return adapter == kBase ? parameters : adapters.at(adapter).tensors; }
   // Runs a training call; what it throws leaves zero gradients behind.
   template <typename Work>
   auto train(Work work);
@@ -22,9 +24,9 @@ class Engine::Impl {
   ModelShape shape;
   std::unique_ptr<Backend> backend;
   Parameters parameters;
+  Adapters adapters;
   Decoder decoder;
   Scoring scoring;
-  std::int64_t optimizer_steps = 0;
 
  private:
   std::uint64_t weights_version_ = 0;
@@ -33,10 +35,11 @@ class Engine::Impl {
 template <typename Work>
 auto Engine::Impl::train(Work work) {
   parameters.require_loaded();
+  adapters.trained().require_loaded();
   try {
     return work();
   } catch (...) {
-    parameters.zero_gradients();
+    adapters.trained().zero_gradients();
     throw;
   }
 }

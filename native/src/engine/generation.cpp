@@ -27,11 +27,14 @@ class ForestGeneration : public Generation {
   void decode(GenerationStep& result, const CancelFlag* cancel);
   CacheRows next_inputs() const;
   std::vector<SampledRow> sampled_rows() const;
+  // That of the node's tree.
+  const Adapter* adapter_of(std::int32_t node) const { return adapters_[schedule_.layout().node_tree[node]]; }
 
   std::shared_ptr<Engine::Impl> impl_;
   GenerationRequest request_;
   std::uint64_t weights_version_;
   RowSchedule schedule_;
+  std::vector<const Adapter*> adapters_;  // of each tree; they are there as long as the weights' version is the same
   KvCache cache_;
   bool broken_ = false;
 };
@@ -41,6 +44,7 @@ ForestGeneration::ForestGeneration(std::shared_ptr<Engine::Impl> impl, Generatio
       request_(std::move(request)),
       weights_version_(impl_->weights_version()),
       schedule_(request_, impl_->shape.max_positions),
+      adapters_(impl_->adapters.of_trees(request_.forest.root_adapter, schedule_.layout().trees)),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
              static_cast<std::int32_t>(schedule_.cache_pages())) {
   schedule_.use(cache_.pool());
@@ -65,7 +69,7 @@ void ForestGeneration::prefill(const std::vector<std::int32_t>& nodes, const Can
     const std::vector<std::int32_t> path = layout.path(node);
     for (std::int32_t i = 0; i < schedule_.node(node).length; ++i) {
       rows.begin(request_.forest.tokens[layout.node_start[node] + i], layout.node_position[node] + i,
-                 schedule_.node(node).cache.slot(i), static_cast<std::int32_t>(n));
+                 schedule_.node(node).cache.slot(i), static_cast<std::int32_t>(n), adapter_of(node));
       for (const std::int32_t above : path) {
         rows.paths.add_segment(schedule_.node(above).cache, above == node ? i + 1 : layout.node_length(above));
       }
@@ -81,7 +85,7 @@ CacheRows ForestGeneration::next_inputs() const {
   for (const std::int32_t active : schedule_.active()) {
     const GenerationRow& row = schedule_.row(active);
     inputs.begin(row.input, schedule_.prompt_length(row.request) - 1 + row.generated, row.cache.slot(row.generated),
-                 row.request);
+                 row.request, adapter_of(request_.leaves[row.request]));
     for (const std::int32_t node : schedule_.path(row.request)) {
       const std::int32_t whole = layout.node_length(node);
       inputs.paths.add_segment(schedule_.node(node).cache, node == request_.leaves[row.request] ? whole - 1 : whole);

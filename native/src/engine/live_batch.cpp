@@ -50,6 +50,7 @@ class PagedBatch : public LiveBatch {
   std::shared_ptr<Engine::Impl> impl_;
   LiveBatchOptions options_;
   std::uint64_t weights_version_;
+  const Adapter* adapter_;  // the one that was active; it is there as long as the weights' version is the same
   KvCache cache_;
   PrefixCache tree_;
   std::deque<LiveRow> waiting_;
@@ -61,6 +62,7 @@ PagedBatch::PagedBatch(std::shared_ptr<Engine::Impl> impl, LiveBatchOptions opti
     : impl_(std::move(impl)),
       options_(options),
       weights_version_(impl_->weights_version()),
+      adapter_(impl_->adapters.find(impl_->adapters.active())),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
              static_cast<std::int32_t>(options.max_cache_tokens / kCachePage)),
       tree_(cache_.pool()) {
@@ -161,7 +163,7 @@ void PagedBatch::add_prompts(CacheRows& rows) {
       for (; node.computed < node.cache.length; ++node.computed) {
         if (rows.tokens.size() == kPrefillRows) return;
         const std::int32_t at = node.computed;
-        rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group);
+        rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group, adapter_);
         for (std::size_t above = 0; above < depth; ++above) {
           const CachedTokens& whole = tree_.node(path[above]).cache;
           rows.paths.add_segment(whole, whole.length);
@@ -181,7 +183,7 @@ bool PagedBatch::is_computed(const LiveRow& row) const {
 
 void PagedBatch::add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const {
   const auto position = static_cast<std::int32_t>(row.tokens.size()) - 1;
-  rows.begin(row.tokens.back(), position, row.own.slot(row.own.length), group);
+  rows.begin(row.tokens.back(), position, row.own.slot(row.own.length), group, adapter_);
   for (const std::int32_t index : tree_.path(row.leaf)) {
     const CachedTokens& whole = tree_.node(index).cache;
     rows.paths.add_segment(whole, whole.length);

@@ -1,4 +1,4 @@
-// The parameters of one model on one device: weights always, gradients and moments once training asks for them.
+// Weights that are trained together, and those of one model: weights always, gradients and moments once training asks.
 #pragma once
 
 #include <memory>
@@ -20,6 +20,41 @@ struct Parameter {
   std::int64_t size() const { return weight->size(); }
 };
 
+class ParameterSet {
+ public:
+  explicit ParameterSet(Backend& backend) : backend_(backend) {}
+
+  // Returns the parameter's index. A vector has one row.
+  int add(WeightFormat format, std::int64_t rows, std::int64_t cols, bool decays);
+
+  int count() const { return static_cast<int>(list_.size()); }
+  Parameter& at(int index) { return list_.at(static_cast<std::size_t>(index)); }
+  const Parameter& at(int index) const { return list_.at(static_cast<std::size_t>(index)); }
+  Weight& weight(int index) const { return *at(index).weight; }
+  const void* data(int index) const { return at(index).weight->storage.data(); }
+
+  // Null where the set is frozen: then nobody computes gradients.
+  Matrix gradient(int index) const;
+  float* gradient_data(int index) const { return gradient(index).f32(); }
+  bool frozen() const { return frozen_; }
+  void freeze(bool frozen) { frozen_ = frozen; }
+
+  void require_loaded() const;
+  void ensure_gradients();  // zero when they are new; none where the set is frozen
+  void zero_gradients();
+  void ensure_moments();
+  void drop_training_state();
+
+  std::int64_t optimizer_steps = 0;
+  // Training calls since the last step: with the steps, what random numbers of training are counted by.
+  std::int64_t calls = 0;
+
+ private:
+  Backend& backend_;
+  std::vector<Parameter> list_;
+  bool frozen_ = false;
+};
+
 // Indices of one block's parameters; -1 where the family has none.
 struct BlockParameters {
   int input_norm = -1;
@@ -32,37 +67,24 @@ struct BlockParameters {
 };
 
 // The order is that of parameterShapes in packages/engine/src/model.ts.
-class Parameters {
+class Parameters : public ParameterSet {
  public:
   Parameters(Backend& backend, const ModelShape& shape, DType dtype);
 
-  int count() const { return static_cast<int>(list_.size()); }
-  Parameter& at(int index) { return list_.at(static_cast<std::size_t>(index)); }
-  const Parameter& at(int index) const { return list_.at(static_cast<std::size_t>(index)); }
-
-  Weight& weight(int index) const { return *at(index).weight; }
-  Matrix gradient(int index) const;
-  const void* data(int index) const { return at(index).weight->storage.data(); }
-  float* gradient_data(int index) const { return static_cast<float*>(at(index).gradient.data()); }
-
   const BlockParameters& block(int layer) const { return blocks_[static_cast<std::size_t>(layer)]; }
+  // Whether a parameter is one of the matrices of the blocks, which adapters may adapt.
+  bool adaptable(int index) const;
   int embedding() const { return embedding_; }
   int final_norm() const { return final_norm_; }
   int head() const { return head_; }  // the embedding when tied
   DType dtype() const { return dtype_; }
 
-  void require_loaded() const;
-  void ensure_gradients();  // zero when they are new
-  void zero_gradients();
-  void ensure_moments();
-  void drop_training_state();
-
  private:
-  int add(std::int64_t rows, std::int64_t cols, bool decays);
+  int add_plain(std::int64_t rows, std::int64_t cols, bool decays) {
+    return add(format_of(dtype_), rows, cols, decays);
+  }
 
-  Backend& backend_;
   DType dtype_;
-  std::vector<Parameter> list_;
   std::vector<BlockParameters> blocks_;
   int embedding_ = -1, final_norm_ = -1, head_ = -1;
 };

@@ -69,7 +69,7 @@ Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& 
 }
 
 ScoredEdges Scoring::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest);
+  const Batch batch = decoder_.prepare(forest, Use::scoring);
   ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
   if (scored.log_prob.empty()) return scored;
@@ -163,11 +163,10 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
 }
 
 ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest);
+  const Batch batch = decoder_.prepare(forest, Use::training);
   ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
   if (scored.log_prob.empty()) return scored;
-  parameters_.ensure_gradients();
   const Matrix x = decoder_.forward(batch, keep, cancel);
   Rows rows = gather(x, scored.edges.source);
   rows.target_token = target_tokens(forest, scored.edges);
@@ -190,7 +189,7 @@ ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, con
 
 std::vector<float> Scoring::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
                                           const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest);
+  const Batch batch = decoder_.prepare(forest, Use::scoring);
   const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
   std::vector<std::int32_t> source;
   for (const std::int32_t node : nodes) source.push_back(batch.layout.node_start[node + 1] - 1);

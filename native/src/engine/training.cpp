@@ -132,7 +132,7 @@ PreferenceResult Engine::preference_step(const PreferenceStep& step, const Cance
 }
 
 double Engine::optimizer_step(const OptimizerOptions& options) {
-  Parameters& parameters = impl_->parameters;
+  ParameterSet& parameters = impl_->adapters.trained();
   Backend& backend = *impl_->backend;
   parameters.require_loaded();
   parameters.ensure_gradients();
@@ -144,13 +144,13 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
     throw std::domain_error("the gradient norm is not finite");
   }
   parameters.ensure_moments();
-  impl_->optimizer_steps += 1;
+  parameters.optimizer_steps += 1;
   AdamWOptions adamw;
   adamw.learning_rate = options.learning_rate;
   adamw.beta1 = options.beta1;
   adamw.beta2 = options.beta2;
   adamw.epsilon = options.epsilon;
-  adamw.step = impl_->optimizer_steps;
+  adamw.step = parameters.optimizer_steps;
   // As torch.nn.utils.clip_grad_norm_.
   if (options.max_grad_norm > 0) adamw.gradient_scale = std::min(1.0, options.max_grad_norm / (norm + 1e-6));
   const std::uint64_t key = combine_key(mix64(options.seed), static_cast<std::uint64_t>(adamw.step));
@@ -162,6 +162,7 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
     parameter.weight->changed();
   }
   parameters.zero_gradients();
+  if (&parameters == &impl_->parameters) impl_->adapters.base_changed();
   impl_->weights_changed();
   return norm;
 }

@@ -21,11 +21,10 @@ ForestLayout layout_of(const Forest& forest) {
   layout.node_position.resize(layout.nodes);
   layout.node_tree.resize(layout.nodes);
   layout.position.resize(layout.tokens);
-  std::int32_t trees = 0;
   for (std::int32_t node = 0; node < layout.nodes; ++node) {
     const std::int32_t parent = layout.node_parent[node];
     layout.node_position[node] = parent < 0 ? 0 : layout.node_position[parent] + layout.node_length(parent);
-    layout.node_tree[node] = parent < 0 ? trees++ : layout.node_tree[parent];
+    layout.node_tree[node] = parent < 0 ? layout.trees++ : layout.node_tree[parent];
     for (std::int32_t i = layout.node_start[node]; i < layout.node_start[node + 1]; ++i) {
       layout.position[i] = layout.node_position[node] + i - layout.node_start[node];
     }

@@ -12,12 +12,16 @@ struct Forest {
   std::vector<std::int32_t> node_start;   // [N + 1]
   std::vector<std::int32_t> node_parent;  // [N] an earlier node, or -1
   std::vector<std::uint8_t> node_scored;  // [N] 1: log-probs of its tokens are wanted
+  // [trees] the number of the adapter that each tree goes through, -1 for the base alone, in order of the roots. Empty:
+  // all go through the active adapter, if there is one.
+  std::vector<std::int32_t> root_adapter;
 };
 
 // What the geometry of a forest says, worked out once. Host data.
 struct ForestLayout {
-  std::int32_t tokens = 0;                  // T
-  std::int32_t nodes = 0;                   // N
+  std::int32_t tokens = 0;  // T
+  std::int32_t nodes = 0;   // N
+  std::int32_t trees = 0;
   std::vector<std::int32_t> node_start;     // [N + 1]
   std::vector<std::int32_t> node_parent;    // [N]
   std::vector<std::int32_t> node_position;  // [N] position of a node's first token = length of its ancestors

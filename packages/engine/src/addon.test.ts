@@ -1,5 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { NativeEngine, NativeForest, NativeGenerationRequest, NativePreferenceStep } from "./addon.ts";
+import type {
+  NativeAdapterSpec,
+  NativeEngine,
+  NativeForest,
+  NativeGenerationRequest,
+  NativePreferenceStep,
+} from "./addon.ts";
 import { ForestBuilder } from "./forest.ts";
 import { parameterShapes, rotaryFrequencies } from "./model.ts";
 import { addon } from "./native.ts";
@@ -18,7 +24,7 @@ const invalid = { code: "invalid-argument" };
 function forest(change: Partial<NativeForest> = {}): NativeForest {
   const builder = new ForestBuilder();
   builder.add([4, 5], builder.add([1, 2, 3]));
-  return { ...builder.build(), ...change };
+  return { ...builder.build(), rootAdapter: new Int32Array(0), ...change };
 }
 
 const step: NativePreferenceStep = {
@@ -29,6 +35,14 @@ const step: NativePreferenceStep = {
   totalPairs: 1,
   totalChosenTokens: 2,
   checkpointing: false,
+};
+
+const adapter: NativeAdapterSpec = {
+  parameters: Int32Array.from([2]),
+  ranks: Int32Array.from([3]),
+  scales: Float32Array.from([1]),
+  dropout: 0,
+  seed: 0,
 };
 
 const request: NativeGenerationRequest = {
@@ -95,6 +109,12 @@ describe("an engine of the addon", () => {
     ["too few bytes", (e) => e.setParameter(0, "f32", new Uint8Array(3))],
     ["an unknown element type", (e) => e.setParameter(0, "f16" as "f32", new Uint8Array(3))],
     ["moments of another size", (e) => e.setOptimizerState(0, new Float32Array(1), new Float32Array(1))],
+    ["a parameter of an adapter that is not there", (e) => e.getParameter(0, 3)],
+    ["an adapter that is not there", (e) => e.activateAdapter(3)],
+    ["an adapter of a norm", (e) => e.addAdapter({ ...adapter, parameters: Int32Array.from([1]) })],
+    ["an adapter of two ranks", (e) => e.addAdapter({ ...adapter, ranks: new Int32Array(2) })],
+    ["too many adapters", (e) => e.logProbs(forest({ rootAdapter: Int32Array.from([-1, -1]) }), 0, null)],
+    ["trees of an unknown adapter", (e) => e.logProbs(forest({ rootAdapter: Int32Array.from([2]) }), 0, null)],
     ["too few coefficients", (e) => e.accumulate(forest(), new Float32Array(4), false, null)],
     ["a node that is not there", (e) => e.hiddenStates(forest(), Int32Array.from([2]), null)],
     ["a pair that is not there", (e) => e.preferenceStep({ ...step, pairs: Int32Array.from([1, 2]) }, null)],

@@ -31,6 +31,20 @@ export interface NativeForest {
   nodeStart: Int32Array;
   nodeParent: Int32Array;
   nodeScored: Uint8Array;
+  /** [trees] the number of the adapter that each tree goes through, -1 for the base; empty: all as the active one says. */
+  rootAdapter: Int32Array;
+}
+
+/** Beside a matrix W [N, K] of a block: A [rank, K] and B [N, rank], f32. Each array has an entry a module. */
+export interface NativeAdapterSpec {
+  /** Numbers of the matrices. */
+  parameters: Int32Array;
+  ranks: Int32Array;
+  /** What B · A is multiplied by. */
+  scales: Float32Array;
+  /** Of A's input, in training; by random numbers of the seed, the step, the call, the module and the element. */
+  dropout: number;
+  seed: number;
 }
 
 export interface NativeLogProbs {
@@ -222,10 +236,21 @@ export interface NativeEngine {
    * Copies one parameter in, converting between f32 and bf16. Rejects on NaN or infinity. `bytes` is read while the
    * promise is pending: leave it alone until then.
    */
-  setParameter(index: number, dtype: "f32" | "bf16", bytes: Uint8Array): Promise<void>;
-  /** One parameter's bytes, in the engine's dtype. */
-  getParameter(index: number): Promise<Uint8Array>;
-  getGradient(index: number): Promise<Float32Array>;
+  setParameter(index: number, dtype: "f32" | "bf16", bytes: Uint8Array, adapter?: number): Promise<void>;
+  /** One parameter's bytes, in the engine's dtype; an adapter's in f32. */
+  getParameter(index: number, adapter?: number): Promise<Uint8Array>;
+  getGradient(index: number, adapter?: number): Promise<Float32Array>;
+  /**
+   * A new adapter's number. Its tensors, A and B of each module in turn, are to be set before it is used. Calls that take
+   * an adapter are about the base where they are given none or -1.
+   */
+  addAdapter(spec: NativeAdapterSpec): Promise<number>;
+  removeAdapter(adapter: number): Promise<void>;
+  /** Trains this adapter instead of the base from now on; -1: the base again. */
+  activateAdapter(adapter: number): Promise<void>;
+  /** Adds the adapter to the base's weights, and takes it out again, bit for bit. One at a time, not the active one. */
+  mergeAdapter(adapter: number): Promise<void>;
+  unmergeAdapter(adapter: number): Promise<void>;
   /** `top`: how many of the most likely tokens are told in the place of each scored one. */
   logProbs(forest: NativeForest, top: number, cancel: NativeCancel | null): Promise<NativeLogProbs>;
   preferenceStep(step: NativePreferenceStep, cancel: NativeCancel | null): Promise<NativePreferenceResult>;
@@ -241,7 +266,7 @@ export interface NativeEngine {
   zeroGradients(): Promise<void>;
   /** Returns the gradient norm before clipping. Gradients are zero afterwards. */
   optimizerStep(options: NativeOptimizerOptions): Promise<{ gradNorm: number }>;
-  /** AdamW's moments of one parameter and the number of steps taken: what an exact resume needs. */
+  /** AdamW's moments of one parameter and the number of steps taken, of what is trained: what an exact resume needs. */
   getOptimizerState(index: number): Promise<{ first: Float32Array; second: Float32Array }>;
   setOptimizerState(index: number, first: Float32Array, second: Float32Array): Promise<void>;
   setOptimizerSteps(steps: number): Promise<void>;

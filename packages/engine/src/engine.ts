@@ -1,4 +1,5 @@
 import { TemporaError } from "@tempora/errors";
+import { Adapters } from "./adapters.ts";
 import type { NativeBatchOptions, NativeEngine } from "./addon.ts";
 import {
   checkCoefficients,
@@ -13,6 +14,7 @@ import {
   type PreferencePair,
   scoredTokens,
 } from "./check.ts";
+import { chooseDevice } from "./device.ts";
 import type {
   CallOptions,
   EngineMemory,
@@ -49,21 +51,10 @@ import {
   parameterShapes,
   rotaryFrequencies,
 } from "./model.ts";
-import { abortError, addon, cancellable, deviceInfo } from "./native.ts";
+import { abortError, addon, cancellable } from "./native.ts";
 import { nativeLoss } from "./preference-loss.ts";
 import { randomModel } from "./random-weights.ts";
 import { Snapshot } from "./snapshot.ts";
-
-function chooseDevice(wanted: EngineOptions["device"] = "auto"): { device: "cpu" | "cuda"; name: string } {
-  const info = deviceInfo();
-  const [first] = info.cuda.devices;
-  if (wanted !== "cpu" && first !== undefined) return { device: "cuda", name: first };
-  if (wanted !== "cuda") return { device: "cpu", name: info.cpuName };
-  throw new TemporaError(`There is no CUDA device: ${info.cuda.problem ?? "none was found"}`, {
-    where: { field: "device" },
-    remedy: 'Use device "cpu", or "auto" to take whatever there is.',
-  });
-}
 
 /**
  * One model on one device. Calls run on another thread, one at a time and in the order they were made. What a call throws
@@ -76,6 +67,8 @@ export class Engine implements Disposable {
   readonly deviceName: string;
   /** Every parameter by its Hugging Face name, in the order of their numbers. */
   readonly parameters: readonly ParameterShape[];
+  /** LoRA adapters over this model's weights. */
+  readonly adapters: Adapters;
   readonly #native: NativeEngine;
   readonly #index: ReadonlyMap<string, number>;
   #disposed = false;
@@ -98,6 +91,14 @@ export class Engine implements Disposable {
       { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
       { device, dtype, threads },
     );
+    this.adapters = new Adapters({
+      config,
+      native: this.#native,
+      alone: (operation) => this.#alone(operation),
+      changed: () => {
+        this.#weightChanges++;
+      },
+    });
   }
 
   /**
@@ -109,7 +110,7 @@ export class Engine implements Disposable {
     try {
       const tensors = await collectTensors(model, engine.parameters);
       await cancellable(undefined, () => engine.#native.ready());
-      await loadParameters(engine.#native, tensors, options.signal, options.onProgress);
+      await loadParameters(engine.#native, tensors, options);
     } catch (error) {
       engine.dispose();
       throw error;
@@ -130,7 +131,8 @@ export class Engine implements Disposable {
     await this.#turn();
     checkForest(forest, this.config);
     const top = checkNumber(options.top ?? 0, "top", { least: 0, most: this.config.vocabSize, integer: true });
-    const result = await cancellable(options.signal, (cancel) => this.#native.logProbs(forest, top, cancel));
+    const native = this.adapters.native(forest);
+    const result = await cancellable(options.signal, (cancel) => this.#native.logProbs(native, top, cancel));
     const likely = { ids: result.topIds, logProbs: result.topLogProbs };
     return { token: result.tokenLogProbs, node: result.nodeLogProbs, ...(top === 0 ? {} : { top: likely }) };
   }
@@ -154,7 +156,7 @@ export class Engine implements Disposable {
       options.totalChosenTokens ?? pairs.reduce((sum, pair) => sum + completionLength(forest, pair.chosen), 0);
     checkTotals(loss, pairs.length, totalPairs, totalChosenTokens);
     const step = {
-      forest,
+      forest: this.adapters.native(forest),
       pairs: Int32Array.from(pairs.flatMap((pair) => [pair.chosen, pair.rejected])),
       reference: Float64Array.from(pairs.flatMap((pair) => [pair.referenceChosen, pair.referenceRejected])),
       loss: nativeLoss(loss),
@@ -211,8 +213,9 @@ export class Engine implements Disposable {
   }
 
   async #accumulate(forest: Forest, coefficients: Float32Array, options: TrainingCallOptions): Promise<LogProbs> {
+    const native = this.adapters.native(forest);
     const result = await cancellable(options.signal, (cancel) =>
-      this.#native.accumulate(forest, coefficients, options.checkpointing ?? false, cancel),
+      this.#native.accumulate(native, coefficients, options.checkpointing ?? false, cancel),
     );
     return { token: result.tokenLogProbs, node: result.nodeLogProbs };
   }
@@ -224,7 +227,8 @@ export class Engine implements Disposable {
     const list = Array.from(nodes);
     for (const [i, node] of list.entries()) checkNode(node, forest, `nodes[${i}]`);
     if (list.length === 0) return new Float32Array(0);
-    return cancellable(options.signal, (cancel) => this.#native.hiddenStates(forest, Int32Array.from(list), cancel));
+    const native = this.adapters.native(forest);
+    return cancellable(options.signal, (cancel) => this.#native.hiddenStates(native, Int32Array.from(list), cancel));
   }
 
   async zeroGradients(): Promise<void> {
@@ -273,7 +277,7 @@ export class Engine implements Disposable {
     options: GenerationOptions,
   ): AsyncGenerator<Completion, void, undefined> {
     await this.#turn();
-    const request = generationRequest(forest, leaves, options, this.config);
+    const request = generationRequest(forest, leaves, options, this.config, this.adapters.native(forest));
     const collector = new CompletionCollector(request, options);
     const changes = this.#weightChanges;
     const generation = await cancellable(options.signal, (cancel) => this.#native.startGeneration(request, cancel));
@@ -292,7 +296,7 @@ export class Engine implements Disposable {
     }
   }
 
-  /** Completions that come and go while others run. Changing the weights meanwhile ends its steps with an error. */
+  /** Completions that come and go while others run, all through the adapter that is active at the first step. Changing the weights meanwhile ends its steps with an error. */
   batch(options: BatchOptions = {}): GenerationBatch {
     this.#requireOpen();
     const changes = this.#weightChanges;
@@ -312,11 +316,11 @@ export class Engine implements Disposable {
     return cancellable(undefined, () => this.#native.getParameter(index));
   }
 
-  /** One parameter's accumulated gradient. */
+  /** The accumulated gradient of a parameter or of a tensor of the active adapter; zeros for what is frozen. */
   async getGradient(name: string): Promise<Float32Array> {
     await this.#turn();
-    const index = this.#parameter(name);
-    return cancellable(undefined, () => this.#native.getGradient(index));
+    const { index, adapter } = this.adapters.activeTensor(name) ?? { index: this.#parameter(name), adapter: undefined };
+    return cancellable(undefined, () => this.#native.getGradient(index, adapter));
   }
 
   /** Replaces all weights by those of a model of the same shape. The optimizer's state stays as it is. */
@@ -347,26 +351,31 @@ export class Engine implements Disposable {
     await cancellable(undefined, () => this.#native.restore(Snapshot.native(snapshot)));
   }
 
-  /** AdamW steps taken, as of the last call that ended. */
+  /** What is trained: the tensors of the active adapter, or the model's parameters. */
+  get trainable(): readonly ParameterShape[] {
+    const { active } = this.adapters;
+    return active === null ? this.parameters : this.adapters.parameters(active);
+  }
+
+  /** AdamW steps taken on what is trained, as of the last call that ended. */
   get optimizerSteps(): number {
     this.#requireOpen();
     return this.#native.optimizerSteps;
   }
 
   /**
-   * AdamW's moments of every parameter in turn, zeros before the first step; one parameter's are in memory at a time. With
-   * the weights and optimizerSteps they are all that an exact resume needs.
+   * AdamW's moments of every trainable tensor in turn, zeros before the first step; one tensor's are in memory at a time.
+   * With the weights and optimizerSteps they are all that an exact resume needs.
    */
   async *moments(): AsyncGenerator<ParameterMoments, void, undefined> {
-    for (const { name } of this.parameters) {
+    for (const [index, { name }] of this.trainable.entries()) {
       await this.#turn();
-      const index = this.#parameter(name);
       yield { name, ...(await cancellable(undefined, () => this.#native.getOptimizerState(index))) };
     }
   }
 
   /**
-   * Takes the moments of every parameter, in any order and one at a time, and the number of steps taken with them.
+   * Takes the moments of every trainable tensor, in any order and one at a time, and the number of steps taken with them.
    * @throws TemporaError where moments are missing, unknown or of another size; the optimizer is then as new.
    */
   setOptimizerState(
@@ -376,7 +385,7 @@ export class Engine implements Disposable {
     return this.#alone(async () => {
       checkNumber(steps, "steps", { least: 0, integer: true });
       try {
-        await loadMoments(this.#native, this.parameters, moments);
+        await loadMoments(this.#native, this.trainable, moments);
       } catch (error) {
         await cancellable(undefined, () => this.#native.resetOptimizer());
         throw error;

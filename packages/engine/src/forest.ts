@@ -13,11 +13,21 @@ export interface Forest {
   readonly nodeParent: Int32Array;
   /** [N] 1 where the node's tokens have log-probs computed (responses), 0 where they are only context (prompts). */
   readonly nodeScored: Uint8Array;
+  /**
+   * [trees] the adapter that each tree goes through, in order of the roots: its name, null for the base alone, undefined for
+   * the active one. Left out where all are undefined.
+   */
+  readonly rootAdapters?: readonly (string | null | undefined)[] | undefined;
 }
 
 /** Number of nodes. */
 export function nodeCount(forest: Forest): number {
   return forest.nodeParent.length;
+}
+
+/** Number of trees. */
+export function rootCount(forest: Forest): number {
+  return forest.nodeParent.reduce((count, parent) => count + (parent < 0 ? 1 : 0), 0);
 }
 
 /** Builds a forest node by node. A node with the same tokens, parent and scoring as an earlier one is that node. */
@@ -27,6 +37,7 @@ export class ForestBuilder {
   #parents: number[] = [];
   #scored: number[] = [];
   #ends: number[] = [];
+  #rootAdapters: (string | null | undefined)[] = [];
   #known = new Map<string, number>();
 
   get tokens(): number {
@@ -42,8 +53,11 @@ export class ForestBuilder {
     return this.#ends[node] as number;
   }
 
-  /** A node of its own, even when an equal one exists. Returns its index. */
-  add(tokens: ArrayLike<number>, parent = -1, scored = parent !== -1): number {
+  /**
+   * A node of its own, even when an equal one exists. Returns its index. `adapter`, of roots only: what the tree goes
+   * through (Forest.rootAdapters).
+   */
+  add(tokens: ArrayLike<number>, parent = -1, scored = parent !== -1, adapter?: string | null): number {
     if (tokens.length === 0) {
       throw new TemporaError(`Node ${this.nodes} of a forest has no tokens`, {
         remedy: "Give every node at least one token; an empty prompt or completion cannot be scored.",
@@ -54,6 +68,12 @@ export class ForestBuilder {
         remedy: "Add parents before their children; -1 makes a root.",
       });
     }
+    if (parent !== -1 && adapter !== undefined) {
+      throw new TemporaError(`Node ${this.nodes} of a forest names an adapter below a root`, {
+        remedy: "Name it at the root: a tree goes through one adapter.",
+      });
+    }
+    if (parent === -1) this.#rootAdapters.push(adapter);
     this.#chunks.push(Int32Array.from(tokens));
     this.#starts.push(this.tokens + tokens.length);
     this.#parents.push(parent);
@@ -63,11 +83,12 @@ export class ForestBuilder {
   }
 
   /** The node with these tokens below `parent`: an existing one where there is one. Prompts are shared this way. */
-  share(tokens: ArrayLike<number>, parent = -1, scored = parent !== -1): number {
-    const key = `${parent}:${scored ? 1 : 0}:${Array.prototype.join.call(tokens, ",")}`;
+  share(tokens: ArrayLike<number>, parent = -1, scored = parent !== -1, adapter?: string | null): number {
+    const through = adapter === undefined ? "" : JSON.stringify(adapter);
+    const key = `${parent}:${scored ? 1 : 0}:${through}:${Array.prototype.join.call(tokens, ",")}`;
     const known = this.#known.get(key);
     if (known !== undefined) return known;
-    const node = this.add(tokens, parent, scored);
+    const node = this.add(tokens, parent, scored, adapter);
     this.#known.set(key, node);
     return node;
   }
@@ -77,11 +98,13 @@ export class ForestBuilder {
     this.#chunks.forEach((chunk, node) => {
       tokens.set(chunk, this.#starts[node]);
     });
+    const named = this.#rootAdapters.some((adapter) => adapter !== undefined);
     return {
       tokens,
       nodeStart: Int32Array.from(this.#starts),
       nodeParent: Int32Array.from(this.#parents),
       nodeScored: Uint8Array.from(this.#scored),
+      ...(named ? { rootAdapters: [...this.#rootAdapters] } : {}),
     };
   }
 }

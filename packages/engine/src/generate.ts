@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import type { NativeGenerationRequest, NativeGenerationStep } from "./addon.ts";
+import type { NativeForest, NativeGenerationRequest, NativeGenerationStep } from "./addon.ts";
 import { checkForest, checkIds, checkNode, checkNumber } from "./check.ts";
 import { type Forest, ForestBuilder } from "./forest.ts";
 import type { ModelConfig } from "./model.ts";
@@ -11,6 +11,8 @@ export interface GenerationPrompt {
   key?: number | undefined;
   /** Completions of this prompt; default: `n` of the options. */
   samples?: number | undefined;
+  /** The adapter that it goes through: a name, null for the base; default: the active one. */
+  adapter?: string | null | undefined;
 }
 
 /** A node of a forest to continue: everything on its path is the prompt. */
@@ -81,7 +83,7 @@ export function promptForest(
       });
     }
     checkIds(prompt.ids, config.vocabSize, (position) => `position ${position} of prompt ${index}`);
-    return { node: builder.share(prompt.ids, -1, false), key: prompt.key, samples: prompt.samples };
+    return { node: builder.share(prompt.ids, -1, false, prompt.adapter), key: prompt.key, samples: prompt.samples };
   });
   return { forest: builder.build(), leaves };
 }
@@ -122,6 +124,7 @@ export function generationRequest(
   leaves: readonly GenerationLeaf[],
   options: GenerationOptions,
   config: ModelConfig,
+  native: NativeForest = { ...forest, rootAdapter: new Int32Array(0) },
 ): NativeGenerationRequest {
   if (leaves.length === 0)
     throw new TemporaError("There are no leaves to continue", { remedy: "Name at least one node." });
@@ -151,7 +154,7 @@ export function generationRequest(
     samples.reduce((sum, count) => sum + count, 0),
   );
   return {
-    forest,
+    forest: native,
     leaves: Int32Array.from(leaves, (leaf) => leaf.node),
     samples,
     promptKeys: Float64Array.from(leaves, (leaf, index) => leaf.key ?? index),

@@ -1,8 +1,16 @@
+export {
+  type AdapterConfig,
+  type AdapterModule,
+  type AdapterSource,
+  adapterModules,
+  adapterTensors,
+} from "./adapter-config.ts";
+export type { Adapters } from "./adapters.ts";
 export type { NativeDeviceInfo as DeviceInfo } from "./addon.ts";
 export type { PreferencePair } from "./check.ts";
 export { Engine } from "./engine.ts";
 export * from "./engine-types.ts";
-export { type Forest, ForestBuilder, nodeCount } from "./forest.ts";
+export { type Forest, ForestBuilder, nodeCount, rootCount } from "./forest.ts";
 export type {
   Completion,
   GenerationLeaf,

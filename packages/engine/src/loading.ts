@@ -82,7 +82,13 @@ export function checkSameModel(mine: ModelConfig, other: ModelConfig, file: stri
   }
 }
 
-async function copyIn(engine: NativeEngine, index: number, tensor: TensorSource, bytes: Uint8Array): Promise<void> {
+async function copyIn(
+  engine: NativeEngine,
+  index: number,
+  tensor: TensorSource,
+  bytes: Uint8Array,
+  adapter: number | undefined,
+): Promise<void> {
   const where = { file: tensor.file, field: tensor.name };
   const wanted = elements(tensor.shape) * bytesOf[tensor.dtype];
   if (bytes.length !== wanted) {
@@ -92,7 +98,7 @@ async function copyIn(engine: NativeEngine, index: number, tensor: TensorSource,
     });
   }
   try {
-    await engine.setParameter(index, tensor.dtype, bytes);
+    await engine.setParameter(index, tensor.dtype, bytes, adapter);
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "not-finite") {
       throw new TemporaError("The tensor holds NaN or infinity", {
@@ -105,12 +111,19 @@ async function copyIn(engine: NativeEngine, index: number, tensor: TensorSource,
   }
 }
 
-/** Copies a model's tensors into an engine. `onProgress` counts bytes of the checkpoint. */
+export interface CopyOptions {
+  signal?: AbortSignal | undefined;
+  /** Bytes of the checkpoint that are in. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Number of the adapter whose tensors these are; default: the model's. */
+  adapter?: number | undefined;
+}
+
+/** Copies a model's or an adapter's tensors into an engine. */
 export async function loadParameters(
   engine: NativeEngine,
   tensors: readonly TensorSource[],
-  signal?: AbortSignal,
-  onProgress?: (done: number, total: number) => void,
+  { signal, onProgress, adapter }: CopyOptions = {},
 ): Promise<void> {
   const sizes = tensors.map((tensor) => elements(tensor.shape) * bytesOf[tensor.dtype]);
   const total = sizes.reduce((sum, size) => sum + size, 0);
@@ -120,7 +133,7 @@ export async function loadParameters(
     for (const [index, tensor] of tensors.entries()) {
       if (signal?.aborted) throw abortError(signal);
       const bytes = await tensor.read();
-      const copied = copyIn(engine, index, tensor, bytes).then(() => {
+      const copied = copyIn(engine, index, tensor, bytes, adapter).then(() => {
         done += sizes[index] as number;
         onProgress?.(done, total);
       });

@@ -15,7 +15,7 @@ function mix(value: number): number {
 /** Normal numbers, each a function of the seed, the parameter and its index alone (Box and Muller's transformation). */
 async function normals(count: number, std: number, seed: number, parameter: number): Promise<Float32Array> {
   const values = new Float32Array(count);
-  const key = mix(mix(seed % 2 ** 32) ^ mix(Math.floor(seed / 2 ** 32) + 0x5bd1e995) ^ mix(parameter + 0x1b873593));
+  const key = keyOf(seed, parameter);
   const radiusKey = mix(key ^ 0x3c6ef372);
   const angleKey = mix(key ^ 0x78dde6e4);
   for (let begin = 0; begin < count; begin += chunk) {
@@ -28,6 +28,22 @@ async function normals(count: number, std: number, seed: number, parameter: numb
       values[i] = radius * Math.cos(angle);
       if (i + 1 < end) values[i + 1] = radius * Math.sin(angle);
     }
+    await new Promise<void>((resolve) => setImmediate(resolve));
+  }
+  return values;
+}
+
+function keyOf(seed: number, tensor: number): number {
+  return mix(mix(seed % 2 ** 32) ^ mix(Math.floor(seed / 2 ** 32) + 0x5bd1e995) ^ mix(tensor + 0x1b873593));
+}
+
+/** Uniform numbers in [-bound, bound), each a function of the seed, the tensor and its index alone. */
+export async function uniforms(count: number, bound: number, seed: number, tensor: number): Promise<Float32Array> {
+  const values = new Float32Array(count);
+  const key = keyOf(seed, tensor);
+  for (let begin = 0; begin < count; begin += chunk) {
+    const end = Math.min(count, begin + chunk);
+    for (let i = begin; i < end; i++) values[i] = bound * (2 * ((mix(key ^ mix(i)) >>> 0) / 2 ** 32) - 1);
     await new Promise<void>((resolve) => setImmediate(resolve));
   }
   return values;
