@@ -87,7 +87,7 @@ function expectTensor(
 }
 
 /** F16 is read as f32, which holds it exactly; bf16 would not. */
-function readAs(tensor: SafetensorsTensor): Pick<TensorSource, "dtype" | "read"> {
+export function readAs(tensor: SafetensorsTensor): Pick<TensorSource, "dtype" | "read"> {
   if (tensor.dtype === "F32") return { dtype: "f32", read: () => tensor.read() };
   if (tensor.dtype === "BF16") return { dtype: "bf16", read: () => tensor.read() };
   if (tensor.dtype === "F16") return { dtype: "f32", read: async () => widenHalf(await tensor.read()) };

@@ -3,6 +3,16 @@ export { newModelConfigJson, parseModelConfig, readModelConfig, type SpecialToke
 export { type FolderLock, folderLockOwner, tryLockFolder } from "./folder-lock.ts";
 export { type GgufType, type SaveGgufOptions, saveGguf } from "./gguf/save.ts";
 export { type LocateOptions, locateModel } from "./hub.ts";
+export { newAdapterConfigJson } from "./peft/config.ts";
+export {
+  type AdapterFolder,
+  adapterHash,
+  isAdapterFolder,
+  openAdapter,
+  type SaveAdapterOptions,
+  saveAdapter,
+} from "./peft/folder.ts";
+export { saveGgufAdapter } from "./peft/gguf.ts";
 export { readSafetensors, type SafetensorsFile, type SafetensorsTensor } from "./safetensors.ts";
 export { type NamedTensor, SafetensorsWriter, type TensorLayout, writeSafetensors } from "./safetensors-writer.ts";
 export { type SaveOptions, saveCheckpoint } from "./save.ts";

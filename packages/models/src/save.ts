@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine/model";
-import { type FileReader, fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { type FileReader, TemporaError } from "@tempora/errors";
 import { dtypeName, parseModelConfig } from "./config.ts";
 import { statedEndTokens } from "./end-tokens.ts";
+import { writeFolder, writeSynced } from "./folder-swap.ts";
 import { readJsonObject } from "./json-file.ts";
-import { companionFiles, partialFolder, replacedFolder } from "./layout.ts";
+import { companionFiles } from "./layout.ts";
 import { type NamedTensor, SafetensorsWriter, type TensorLayout, tensorBytes } from "./safetensors-writer.ts";
 import { indexFile } from "./weights.ts";
 
@@ -34,25 +34,18 @@ const defaultShardBytes = 5e9;
  * is flushed to the disk and then renamed. An existing folder is replaced only when it is empty or a checkpoint.
  */
 export async function saveCheckpoint(folder: string, options: SaveOptions): Promise<void> {
-  const target = resolve(folder);
-  const partial = partialFolder(target);
   const raw = correctedConfig(options);
-  try {
-    await refuseForeignFolder(target);
-    await recoverReplaced(target);
-    await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
-    await writeWeights(partial, options);
-    await writeCompanions(partial, options);
-    await stateEndTokens(partial, raw, options);
-    await writeSynced(join(partial, "config.json"), `${JSON.stringify(raw, null, 2)}\n`);
-    for (const [name, text] of Object.entries(options.files ?? {})) await writeSynced(join(partial, name), text);
-    await syncFolder(partial);
-    await takePlace(partial, target);
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true }).catch(() => undefined);
-    throw systemErrorCode(error) === undefined ? error : fileError(error, "Cannot save the checkpoint", folder);
-  }
+  await writeFolder(folder, {
+    what: "checkpoint",
+    isOne: (names) => names.includes("config.json") && names.some((name) => name.endsWith(".safetensors")),
+    write: async (partial) => {
+      await writeWeights(partial, options);
+      await writeCompanions(partial, options);
+      await stateEndTokens(partial, raw, options);
+      await writeSynced(join(partial, "config.json"), `${JSON.stringify(raw, null, 2)}\n`);
+      for (const [name, text] of Object.entries(options.files ?? {})) await writeSynced(join(partial, name), text);
+    },
+  });
 }
 
 /** config.json with the element type of the weights, checked to describe the very model that is saved. */
@@ -72,34 +65,6 @@ function correctedConfig({ config, raw, dtype }: SaveOptions): Record<string, un
     }
   }
   return corrected;
-}
-
-async function refuseForeignFolder(target: string): Promise<void> {
-  if (!existsSync(target)) return;
-  const names = await readdir(target);
-  const checkpoint = names.includes("config.json") && names.some((name) => name.endsWith(".safetensors"));
-  if (names.length > 0 && !checkpoint) {
-    throw new TemporaError("The folder holds something else than a checkpoint, so it is not replaced", {
-      where: { file: target },
-      remedy: "Name an empty or a new folder.",
-    });
-  }
-}
-
-/** After a crash between the two renames the previous checkpoint comes back; after one behind them it goes. */
-async function recoverReplaced(target: string): Promise<void> {
-  const replaced = replacedFolder(target);
-  if (!existsSync(replaced)) return;
-  if (existsSync(target)) await rm(replaced, { recursive: true, force: true });
-  else await rename(replaced, target);
-}
-
-async function takePlace(partial: string, target: string): Promise<void> {
-  const replaced = replacedFolder(target);
-  if (existsSync(target)) await rename(target, replaced);
-  await rename(partial, target);
-  await syncFolder(dirname(target));
-  await rm(replaced, { recursive: true, force: true });
 }
 
 async function writeWeights(folder: string, options: SaveOptions): Promise<void> {
@@ -177,23 +142,4 @@ async function stateEndTokens(
   if (endTokens.every((id) => stated.includes(id))) return;
   const ids = [...new Set([...stated, ...endTokens])].sort((a, b) => a - b);
   await writeSynced(file, `${JSON.stringify({ ...generation, eos_token_id: ids }, null, 2)}\n`);
-}
-
-async function writeSynced(file: string, content: string | Uint8Array): Promise<void> {
-  const handle = await open(file, "w");
-  try {
-    await handle.writeFile(content);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

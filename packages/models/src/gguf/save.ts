@@ -81,7 +81,8 @@ function refuseInexpressible(config: ModelConfig, path: string): void {
   if (architecture === "qwen3" && config.qkvBias) refuse("biases on q, k and v");
 }
 
-function architectureOf({ family }: ModelConfig): string {
+/** What GGUF calls the family. */
+export function architectureOf({ family }: ModelConfig): string {
   return family === "mistral" ? "llama" : family;
 }
 
