@@ -1,6 +1,6 @@
 import type { Engine } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { checkpointHash } from "@tempora/models";
+import { adapterHash, checkpointHash } from "@tempora/models";
 import type { Aggregation } from "@tempora/preferences";
 import {
   type Judge,
@@ -17,13 +17,14 @@ import {
   templateOf,
 } from "@tempora/run";
 import { dayText } from "@tempora/text";
+import type { AdapterFlags } from "./adapter.ts";
 import { loadConfigFile } from "./config-file.ts";
 import type { Context } from "./context.ts";
 import { loadEngine, type OpenModel, openModel } from "./model.ts";
 import type { CacheFlags, EngineFlags, SamplingFlags } from "./options.ts";
 import type { SkipFlags, TextFlags } from "./text-flags.ts";
 
-export interface JudgeFlags extends EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
+export interface JudgeFlags extends AdapterFlags, EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
   model?: string;
   judge: JudgeKind;
   template?: string;
@@ -61,7 +62,7 @@ export class JudgingModel implements Disposable {
     const { name, checkpoint } = await this.open();
     const { path: folder } = checkpoint;
     const { now } = this;
-    return { name, folder, hash: await checkpointHash(folder), now, load: () => this.#load() };
+    return { name, folder, hash: await this.#hash(folder), now, load: () => this.#load() };
   }
 
   /** What the model's template is told of the date, where it asks for one: a part of the judgements' identity. */
@@ -69,6 +70,13 @@ export class JudgingModel implements Disposable {
     if (judge.contextOf === undefined) return null;
     const tokenizer = await (await this.open()).tokenizer();
     return tokenizer.asksForDate ? dayText(this.now) : null;
+  }
+
+  /** Of the model, and of the adapter that it judges through. */
+  async #hash(folder: string): Promise<string> {
+    const base = await checkpointHash(folder);
+    const { adapter } = this.flags;
+    return adapter === undefined ? base : `${base} ${await adapterHash(adapter)}`;
   }
 
   async #load(): Promise<LoadedModel> {

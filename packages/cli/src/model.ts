@@ -1,6 +1,7 @@
 import { Engine } from "@tempora/engine";
 import { type Checkpoint, locateModel, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
+import { type AdapterFlags, namedAdapter, useAdapter } from "./adapter.ts";
 import type { Context } from "./context.ts";
 import { formatBytes } from "./format.ts";
 import type { EngineFlags } from "./options.ts";
@@ -53,9 +54,14 @@ async function locate(name: string, context: Context): Promise<string> {
   return folder;
 }
 
-/** Reads the weights. Dispose of the engine. */
-export async function loadEngine(model: OpenModel, flags: EngineFlags, context: Context): Promise<Engine> {
+/** Reads the weights, and the adapter that the flags name. Dispose of the engine. */
+export async function loadEngine(
+  model: OpenModel,
+  flags: EngineFlags & AdapterFlags,
+  context: Context,
+): Promise<Engine> {
   const { name, checkpoint } = model;
+  const adapter = await namedAdapter(flags);
   const stage = context.progress.stage(`load ${name}`, 1, "model");
   const engine = await Engine.load(checkpoint, {
     device: flags.device,
@@ -64,6 +70,12 @@ export async function loadEngine(model: OpenModel, flags: EngineFlags, context: 
     signal: context.signal,
     onProgress: (done, total) => stage.update(done / total),
   });
+  try {
+    if (adapter !== null) await useAdapter(engine, adapter);
+  } catch (error) {
+    engine.dispose();
+    throw error;
+  }
   const weights = formatBytes(engine.memory().weights);
   stage.finish(`${weights} of ${engine.dtype} weights on ${engine.deviceName}`);
   return engine;

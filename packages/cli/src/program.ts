@@ -6,6 +6,7 @@ import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { judgeCommand } from "./commands/judge.ts";
 import { logProbsCommand } from "./commands/logprobs.ts";
+import { mergeCommand } from "./commands/merge.ts";
 import { pairsCommand } from "./commands/pairs.ts";
 import { reportCommand } from "./commands/report.ts";
 import { serveCommand } from "./commands/serve.ts";
@@ -27,6 +28,7 @@ export function createProgram(context: Context): Command {
     chatCommand,
     serveCommand,
     judgeCommand,
+    mergeCommand,
     pairsCommand,
     exportCommand,
     reportCommand,

@@ -3,6 +3,7 @@ import { TemporaError } from "@tempora/errors";
 import { paperSettings } from "@tempora/run";
 import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/training";
 import { type Command, Option } from "commander";
+import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
@@ -23,7 +24,7 @@ import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface DpoFlags extends ColumnFlags, EngineFlags, TrainingFlags, TextFlags, SkipFlags {
+interface DpoFlags extends ColumnFlags, EngineFlags, LoraFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   reference?: string;
   data: string;
@@ -42,9 +43,9 @@ export function dpoCommand(context: Context): Command {
     "dpo --model models/M0 --data pairs.jsonl --out models/M1 --loss sigmoid,sft:0.3",
   ])
     .requiredOption("--model <model>", modelHelp)
-    .option("--reference <model>", "reference model (default: --model as it is before training)")
+    .option("--reference <model>", "reference model (default: what is trained, as it is before training)")
     .requiredOption("--data <file>", "rows with prompt, chosen and rejected, or their _ids")
-    .requiredOption("--out <folder>", "where the trained checkpoint goes")
+    .requiredOption("--out <folder>", "where the trained checkpoint, or the adapter, goes")
     .addOption(
       new Option("--loss <terms>", "loss_type, or a weighted sum as sigmoid,sft:0.3")
         .argParser(parseLossTerms)
@@ -71,12 +72,13 @@ export function dpoCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
+  addLoraOptions(command);
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, dpo);
 }
 
 async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   context.onStopped("No checkpoint was written: run the same command again.");
-  const inputs = flags.reference === undefined ? [flags.model] : [flags.model, flags.reference];
+  const inputs = [flags.model, flags.reference, flags.adapter].filter((input) => input !== undefined);
   const loss = checkedLoss(flags);
   const out = await claimFolder("--out", flags.out, inputs);
   const metricsFile =
@@ -90,7 +92,9 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const pairs = await reader.preferences(flags.data);
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
-  using engine = await loadEngine(model, flags, context);
+  const adapter = await trainedAdapter(flags, model.name);
+  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  await adapter?.begin(engine);
   const rows = pairs.map((pair, index) => ({
     ...pair,
     ...(references === null ? {} : { reference: references[index]! }),
@@ -112,7 +116,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, engine, summary, { out, skipped: reader.skipped });
+    await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
   } finally {
     await run.close();
   }
@@ -156,7 +160,7 @@ async function scoreReference(
       remedy: "Name a reference that reads the same token ids.",
     });
   }
-  using engine = await loadEngine(model, flags, context);
+  using engine = await loadEngine(model, withoutAdapter(flags), context);
   const stage = context.progress.stage("reference", pairs.length, "pairs");
   const items = pairs.map(({ promptIds, chosenIds, rejectedIds, where }) => ({
     promptIds,

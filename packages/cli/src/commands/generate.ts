@@ -2,6 +2,7 @@ import { TemporaError } from "@tempora/errors";
 import { type LoadedModel, paperSettings, type Sampled, sample, textGivesIds } from "@tempora/run";
 import { type RenderOptions, templateColumns, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
+import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
@@ -22,7 +23,14 @@ import { claimFile } from "../output.ts";
 import { type PromptIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface GenerateFlags extends ColumnFlags, EngineFlags, SamplingFlags, CacheFlags, TextFlags, SkipFlags {
+interface GenerateFlags
+  extends AdapterFlags,
+    ColumnFlags,
+    EngineFlags,
+    SamplingFlags,
+    CacheFlags,
+    TextFlags,
+    SkipFlags {
   model: string;
   data?: string;
   prompt: string[];
@@ -63,6 +71,7 @@ export function generateCommand(context: Context): Command {
     .option("--stop <text...>", "texts that end a completion", []);
   addSkipOption(addTextOptions(command), "prompts whose answer has no room in the context");
   addSamplingOptions(command, { ...sampling, seed: 0 });
+  addAdapterOption(command);
   return whenCalled(addColumnsOption(addCacheOptions(addEngineOptions(command))), context, generate);
 }
 

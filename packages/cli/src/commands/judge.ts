@@ -11,6 +11,7 @@ import {
 } from "@tempora/run";
 import { ContextFit, TooLongError, writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
+import { addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { gradedRows } from "../graded-rows.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
@@ -68,7 +69,7 @@ export function judgeCommand(context: Context): Command {
     .addOption(maxTokensOption());
   addSkipOption(addTemplateOptions(command), "answers whose judgement has no room in the context");
   addSamplingOptions(command, { ...judge.sampling, seed: 0 });
-  addColumnsOption(command);
+  addAdapterOption(addColumnsOption(command));
   return whenCalled(addCacheOptions(addEngineOptions(command)), context, judgeCompletions);
 }
 

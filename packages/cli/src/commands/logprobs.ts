@@ -2,6 +2,7 @@ import type { Engine } from "@tempora/engine";
 import { writeJsonl } from "@tempora/text";
 import { type ScoredCompletion, scoreRows } from "@tempora/training";
 import type { Command } from "commander";
+import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
@@ -17,7 +18,7 @@ import { claimFile } from "../output.ts";
 import { RowReader, type TokenizedRow } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
-interface LogProbsFlags extends ColumnFlags, EngineFlags, TextFlags, SkipFlags {
+interface LogProbsFlags extends AdapterFlags, ColumnFlags, EngineFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -36,6 +37,7 @@ export function logProbsCommand(context: Context): Command {
     .requiredOption("--out <file>", "the rows with <side>_logprobs and <side>_sum added")
     .addOption(maxTokensOption());
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
+  addAdapterOption(command);
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, logProbs);
 }
 

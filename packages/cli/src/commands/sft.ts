@@ -1,6 +1,7 @@
 import { paperSettings } from "@tempora/run";
 import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
+import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
@@ -19,7 +20,7 @@ import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface SftFlags extends ColumnFlags, EngineFlags, TrainingFlags, TextFlags, SkipFlags {
+interface SftFlags extends ColumnFlags, EngineFlags, LoraFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -32,16 +33,21 @@ export function sftCommand(context: Context): Command {
   ])
     .requiredOption("--model <model>", modelHelp)
     .requiredOption("--data <file>", "rows with prompt and completion, or prompt_ids and completion_ids")
-    .requiredOption("--out <folder>", "where the trained checkpoint goes")
+    .requiredOption("--out <folder>", "where the trained checkpoint, or the adapter, goes")
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
+  addLoraOptions(command);
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, sft);
 }
 
 async function sft(flags: SftFlags, context: Context): Promise<void> {
   context.onStopped("No checkpoint was written: run the same command again.");
-  const out = await claimFolder("--out", flags.out, [flags.model]);
+  const out = await claimFolder(
+    "--out",
+    flags.out,
+    flags.adapter === undefined ? [flags.model] : [flags.model, flags.adapter],
+  );
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);
@@ -51,7 +57,9 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
     columns: flags.columns,
   });
   const rows = await reader.completions(flags.data);
-  using engine = await loadEngine(model, flags, context);
+  const adapter = await trainedAdapter(flags, model.name);
+  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  await adapter?.begin(engine);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
   try {
     const summary = await trainSupervised({
@@ -61,7 +69,7 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
       onMetrics: run.onMetrics,
       signal: context.signal,
     });
-    await run.finish(model, engine, summary, { out, skipped: reader.skipped });
+    await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
   } finally {
     await run.close();
   }

@@ -3,6 +3,7 @@ import type { Engine } from "@tempora/engine";
 import { saveCheckpoint } from "@tempora/models";
 import { JsonlLog } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
+import type { TrainedAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
 import type { OpenModel } from "../model.ts";
@@ -46,23 +47,25 @@ export class TrainingRun {
     await this.metrics?.append([row]);
   };
 
-  /** Saves the trained model and reports. */
+  /** Saves the trained model, or the adapter that was trained over it, and reports. */
   async finish(
     model: OpenModel,
     engine: Engine,
     summary: TrainingSummary,
-    { out, skipped }: { out: string; skipped: number },
+    { out, skipped, adapter }: { out: string; skipped: number; adapter: TrainedAdapter | null },
   ): Promise<void> {
     this.#stage?.finish();
     const { checkpoint } = model;
-    await saveCheckpoint(out, {
-      config: checkpoint.config,
-      raw: checkpoint.raw,
-      dtype: engine.dtype,
-      tensors: engine.tensors(),
-      companion: checkpoint.companion,
-      endTokens: await model.endTokens(),
-    });
+    if (adapter !== null) await adapter.save(engine, out);
+    else
+      await saveCheckpoint(out, {
+        config: checkpoint.config,
+        raw: checkpoint.raw,
+        dtype: engine.dtype,
+        tensors: engine.tensors(),
+        companion: checkpoint.companion,
+        endTokens: await model.endTokens(),
+      });
     const last = this.#last;
     const tokens = formatCount(summary.tokens);
     this.context.result(

@@ -1,0 +1,57 @@
+import { TemporaError } from "@tempora/errors";
+import { openAdapter, saveCheckpoint, saveGgufAdapter } from "@tempora/models";
+import type { Command } from "commander";
+import { mergeAdapter, withoutAdapter } from "../adapter.ts";
+import type { Context } from "../context.ts";
+import { loadEngine, modelHelp, openModel } from "../model.ts";
+import { addEngineOptions, type EngineFlags, newCommand, whenCalled } from "../options.ts";
+import { claimFile, claimFolder } from "../output.ts";
+
+interface MergeFlags extends EngineFlags {
+  model: string;
+  adapter: string;
+  out: string;
+}
+
+export function mergeCommand(context: Context): Command {
+  const command = newCommand("merge", "Add a LoRA adapter to its model's weights, or write it for llama.cpp", [
+    "merge --model models/base --adapter adapters/dpo --out models/dpo",
+    "merge --model models/base --adapter adapters/dpo --out dpo.gguf",
+  ])
+    .requiredOption("--model <model>", modelHelp)
+    .requiredOption("--adapter <folder>", "a LoRA adapter over the model, as PEFT saves it")
+    .requiredOption(
+      "--out <path>",
+      "where the merged checkpoint goes; a name that ends in .gguf: the adapter by itself, for llama.cpp's --lora",
+    );
+  return whenCalled(addEngineOptions(command), context, merge);
+}
+
+async function merge(flags: MergeFlags, context: Context): Promise<void> {
+  context.onStopped("Nothing was written: run the same command again.");
+  if (flags.out.endsWith(".gguf")) return writeGguf(flags, context);
+  const out = await claimFolder("--out", flags.out, [flags.model, flags.adapter]);
+  const model = await openModel(flags.model, context);
+  const adapter = await openAdapter(flags.adapter);
+  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  await mergeAdapter(engine, adapter);
+  const { config, raw, companion } = model.checkpoint;
+  await saveCheckpoint(out, { config, raw, dtype: engine.dtype, tensors: engine.tensors(), companion });
+  context.result(
+    { out, dtype: engine.dtype, device: engine.device },
+    `Merged ${flags.adapter} into ${flags.model}: ${flags.out}`,
+  );
+}
+
+async function writeGguf(flags: MergeFlags, context: Context): Promise<void> {
+  const out = await claimFile("--out", flags.out, [flags.model, flags.adapter]);
+  const { checkpoint } = await openModel(flags.model, context);
+  if (flags.dtype === "bf16") {
+    throw new TemporaError("A GGUF adapter is written in f32", {
+      where: { field: "--dtype" },
+      remedy: "Leave --dtype out.",
+    });
+  }
+  await saveGgufAdapter(await openAdapter(flags.adapter), checkpoint.config, out);
+  context.result({ out }, `Wrote ${flags.adapter} for llama.cpp's --lora: ${flags.out}`);
+}
