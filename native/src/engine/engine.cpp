@@ -84,10 +84,9 @@ class GivenLoss : public ForestLoss {
 }  // namespace
 
 std::vector<float> Engine::get_gradient(int index, int adapter) const {
-  const Parameter& parameter = impl_->set_of(adapter).at(index);
-  std::vector<float> values(static_cast<std::size_t>(parameter.size()), 0.0f);
-  if (parameter.gradient)
-    impl_->backend->copy_out(values.data(), parameter.gradient.data(), parameter.gradient.bytes());
+  const Matrix gradient = impl_->set_of(adapter).gradient(index);
+  std::vector<float> values(static_cast<std::size_t>(gradient.size()), 0.0f);
+  if (gradient.data != nullptr) impl_->backend->copy_out(values.data(), gradient.data, gradient.bytes());
   return values;
 }
 
