@@ -91,7 +91,7 @@ function exchange(url: string, bytes: string, pace: number): Promise<string> {
 
 async function readSlowly(url: string, running: () => boolean): Promise<void> {
   const body = JSON.stringify({ prompt: "one two three", max_tokens: 200, n: 8, stream: true, logprobs: 0 });
-  const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n`;
+  const head = `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n`;
   while (running()) {
     const text = await exchange(url, `${head}content-length: ${body.length}\r\n\r\n${body}`, 50);
     if (/^HTTP\/1\.1 (200|429)/.test(text)) counts.slow++;
@@ -102,11 +102,11 @@ async function readSlowly(url: string, running: () => boolean): Promise<void> {
 const nonsense = [
   "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
   "GET / HTTP/9.9\r\n\r\n",
-  "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-  `GET /health HTTP/1.1\r\nhost: x\r\nx: ${"a".repeat(100_000)}\r\n\r\n`,
-  'POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"prompt"',
-  'POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{"prompt":7}',
-  "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n{",
+  "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+  `GET /health HTTP/1.1\r\nhost: localhost\r\nx: ${"a".repeat(100_000)}\r\n\r\n`,
+  'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"prompt"',
+  'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{"prompt":7}',
+  "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n{",
 ];
 
 async function sendNonsense(url: string, running: () => boolean): Promise<void> {
