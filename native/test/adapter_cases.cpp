@@ -70,32 +70,32 @@ std::vector<std::vector<std::uint8_t>> weights_of(const Engine& engine, int adap
 void check_merging(const TinyModel& model, DType dtype) {
   const auto engine = random_engine(model, dtype, kSeed);
   Forest forest = branching_forest(model.shape.vocab_size, 3);
-  const auto base = engine->log_probs(forest, nullptr).token;
+  const auto base = engine->log_probs(forest, 0, nullptr).token;
   const auto base_weights = weights_of(*engine, Engine::kBase);
   const int empty = engine->add_adapter(spec_of(*engine, model.shape, true, 0));
   set_tensors(*engine, empty, 1, 0);
   const int adapter = add_random(*engine, model.shape, 2, 0, false);
   forest.root_adapter = {empty, empty};
-  expect(engine->log_probs(forest, nullptr).token == base, "an adapter whose B is zero changes log-probs");
+  expect(engine->log_probs(forest, 0, nullptr).token == base, "an adapter whose B is zero changes log-probs");
   forest.root_adapter = {adapter, adapter};
-  const auto with = engine->log_probs(forest, nullptr).token;
+  const auto with = engine->log_probs(forest, 0, nullptr).token;
   forest.root_adapter = {};
-  expect(engine->log_probs(forest, nullptr).token == base, "an adapter that is not active changes log-probs");
+  expect(engine->log_probs(forest, 0, nullptr).token == base, "an adapter that is not active changes log-probs");
   engine->activate_adapter(adapter);
-  expect(engine->log_probs(forest, nullptr).token == with, "the active adapter is not the one that rows go through");
+  expect(engine->log_probs(forest, 0, nullptr).token == with, "the active adapter is not the one that rows go through");
   engine->activate_adapter(Engine::kBase);
 
   engine->merge_adapter(adapter);
-  expect_close("log-probs", doubles(engine->log_probs(forest, nullptr).token), doubles(with),
+  expect_close("log-probs", doubles(engine->log_probs(forest, 0, nullptr).token), doubles(with),
                dtype == DType::f32 ? 1e-5 : 0.05);
-  expect(engine->log_probs(forest, nullptr).token != base, "the adapter was not merged");
+  expect(engine->log_probs(forest, 0, nullptr).token != base, "the adapter was not merged");
   engine->unmerge_adapter(adapter);
   expect(weights_of(*engine, Engine::kBase) == base_weights, "unmerging left other weights");
-  expect(engine->log_probs(forest, nullptr).token == base, "unmerging left something behind");
+  expect(engine->log_probs(forest, 0, nullptr).token == base, "unmerging left something behind");
 }
 
 double weighted_sum(Engine& engine, const Forest& forest, const std::vector<float>& coefficients) {
-  return dot(doubles(engine.log_probs(forest, nullptr).token), doubles(coefficients));
+  return dot(doubles(engine.log_probs(forest, 0, nullptr).token), doubles(coefficients));
 }
 
 void check_derivatives(const TinyModel& model) {
@@ -193,14 +193,14 @@ void check_mixed_forest(const TinyModel& model, DType dtype) {
   const int first = add_random(*engine, model.shape, 2), second = add_random(*engine, model.shape, 3, 0, false);
   const std::vector<std::int32_t> adapters = {first, second, Engine::kBase};
   const Forest together = three_trees(model.shape.vocab_size, adapters);
-  const auto log_probs = engine->log_probs(together, nullptr).token;
+  const auto log_probs = engine->log_probs(together, 0, nullptr).token;
   const auto generated = generate(*engine, together);
   const std::size_t length = together.tokens.size() / 3;
   for (std::size_t tree = 0; tree < 3; ++tree) {
     const Forest alone = three_trees(model.shape.vocab_size, {adapters[tree]});
     const std::vector<double> part(log_probs.begin() + static_cast<std::ptrdiff_t>(tree * length),
                                    log_probs.begin() + static_cast<std::ptrdiff_t>((tree + 1) * length));
-    expect_close("log-probs of tree " + std::to_string(tree), part, doubles(engine->log_probs(alone, nullptr).token),
+    expect_close("log-probs of tree " + std::to_string(tree), part, doubles(engine->log_probs(alone, 0, nullptr).token),
                  dtype == DType::f32 ? 1e-5 : 0.02);
     expect(generate(*engine, alone)[0] == generated[tree],
            "tree " + std::to_string(tree) + " alone gave other bits than among three");
@@ -233,7 +233,7 @@ void check_dropout(const TinyModel& model, DType dtype) {
   const std::vector<float> coefficients = coefficients_of(forest);
   const auto kept = engine->accumulate(forest, coefficients, false, nullptr).token;
   const auto gradients = gradients_of(*engine, adapter);
-  expect(kept != engine->log_probs(forest, nullptr).token, "nothing was dropped");
+  expect(kept != engine->log_probs(forest, 0, nullptr).token, "nothing was dropped");
   expect(kept != engine->accumulate(forest, coefficients, false, nullptr).token, "two calls drop the same elements");
   engine->zero_gradients();
   expect(engine->accumulate(forest, coefficients, true, nullptr).token == kept, "checkpointing drops other elements");
@@ -323,14 +323,14 @@ void check_refusals(const TinyModel& model) {
   refused("an unknown adapter", [&] { engine->activate_adapter(9); });
   Forest forest = branching_forest(model.shape.vocab_size, 3);
   forest.root_adapter = {adapter};
-  refused("one adapter for two trees", [&] { engine->log_probs(forest, nullptr); });
+  refused("one adapter for two trees", [&] { engine->log_probs(forest, 0, nullptr); });
   forest.root_adapter = {adapter, Engine::kBase};
   engine->merge_adapter(adapter);
-  refused("a merged adapter in a forest", [&] { engine->log_probs(forest, nullptr); });
+  refused("a merged adapter in a forest", [&] { engine->log_probs(forest, 0, nullptr); });
   engine->unmerge_adapter(adapter);
   refused("unmerging twice", [&] { engine->unmerge_adapter(adapter); });
   engine->remove_adapter(adapter);
-  refused("a removed adapter", [&] { engine->log_probs(forest, nullptr); });
+  refused("a removed adapter", [&] { engine->log_probs(forest, 0, nullptr); });
 }
 
 }  // namespace
