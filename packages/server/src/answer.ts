@@ -92,7 +92,9 @@ export async function generateAnswer(context: RequestContext, generation: Genera
       model: service.model.name,
       system_fingerprint: service.fingerprint,
     };
-    if (generation.stream) return eventStream(chunks(context, generation, job, wording, head), close);
+    if (generation.stream) {
+      return eventStream(chunks(context, generation, job, wording, head), close, context.onFailure);
+    }
     await job.done(signal);
     const choices = job.choices.map((choice) => wording.choice(choice.index, choice.read()));
     const body = { ...head, object: wording.object, choices, usage: usageOf(prompts, job) };

@@ -92,13 +92,13 @@ async function generating<T extends { model?: string | null | undefined }>(
   schema: z.ZodType<T>,
   answer: (body: T, context: RequestContext) => Promise<Response>,
 ): Promise<Response> {
-  const { limits, admission, metrics, stopped } = state;
+  const { limits, admission, metrics, stopped, onFailure } = state;
   const began = performance.now();
   const body = await readBody(c, schema, limits);
   const service = serviceFor(body.model, state);
   const { signal, release } = requestSignal([c.req.raw.signal, stopped], limits.requestTimeout);
   try {
-    return await answer(body, { service, limits, admission, metrics, signal, release, began });
+    return await answer(body, { service, limits, admission, metrics, signal, release, began, onFailure });
   } catch (error) {
     release();
     throw error;
@@ -159,7 +159,8 @@ function tooLarge({ bodyBytes }: ServerLimits): Response {
 
 function respondWithError(error: unknown, c: Context, state: AppState): Response {
   const known = apiErrorOf(error);
-  if (known.status === 500) state.onFailure(error);
+  // Who has left gets no answer, and broke off what was done for him: no failure of ours.
+  if (known.status === 500 && !c.req.raw.signal.aborted) state.onFailure(error);
   if (known.retryAfter !== undefined) c.header("retry-after", String(known.retryAfter));
   if (known.status === 401) c.header("www-authenticate", "Bearer");
   return c.json(known.body, known.status);

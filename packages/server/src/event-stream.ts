@@ -11,7 +11,11 @@ export function event(value: object): string {
  * A response of server-sent events, made only as fast as the client reads them. A failure after the beginning becomes an
  * event with an error. `close` is called once, whichever way it ends.
  */
-export function eventStream(events: AsyncGenerator<string>, close: () => void): Response {
+export function eventStream(
+  events: AsyncGenerator<string>,
+  close: () => void,
+  onFailure: (error: unknown) => void,
+): Response {
   const encoder = new TextEncoder();
   let open = true;
   const end = () => {
@@ -27,7 +31,9 @@ export function eventStream(events: AsyncGenerator<string>, close: () => void): 
           if (!done) return controller.enqueue(encoder.encode(value));
         } catch (error) {
           if (!open) return;
-          controller.enqueue(encoder.encode(event(apiErrorOf(error).body)));
+          const known = apiErrorOf(error);
+          if (known.status === 500) onFailure(error);
+          controller.enqueue(encoder.encode(event(known.body)));
         }
         end();
         controller.close();

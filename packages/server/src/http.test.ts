@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import type { Engine, ModelSource, TensorSource } from "@tempora/engine";
 import { describe, expect, test } from "vitest";
 import { byteServer, post } from "./testing.ts";
 
@@ -188,7 +189,9 @@ describe("clients that leave", () => {
   });
 
   test("while they wait for a whole answer, or for a place", async () => {
-    const { server } = await byteServer({ limits: { concurrency: 1 } });
+    const failures: unknown[] = [];
+    const onFailure = (error: unknown) => failures.push(error);
+    const { server } = await byteServer({ limits: { concurrency: 1 }, onFailure });
     const controllers = [new AbortController(), new AbortController()];
     const requests = controllers.map(({ signal }) =>
       fetch(`${server.url}/v1/completions`, {
@@ -203,8 +206,36 @@ describe("clients that leave", () => {
     expect(await Promise.all(requests)).toEqual(["AbortError", "AbortError"]);
     await until(() => server.load.rows === 0);
     expect((await post(`${server.url}/v1/completions`, { prompt: "a" })).status).toBe(200);
+    expect(failures).toEqual([]);
   });
 });
+
+test("a failing engine is told to whoever asked, and to the owner, not why; then it goes on", async () => {
+  const failures: unknown[] = [];
+  const { server, model } = await byteServer({ onFailure: (error) => failures.push(error) });
+  const request = { ...long, n: 40 };
+  const whole = post(`${server.url}/v1/completions`, request);
+  const stream = post(`${server.url}/v1/completions`, { ...request, stream: true });
+  await until(() => server.load.rows === 80);
+  // Weights that change under a running batch.
+  await model.engine.setParameters(await sameWeights(model.engine));
+  expect([(await whole).status, await errorOf(await whole)]).toEqual([
+    500,
+    { message: "The server failed at this request.", type: "server_error", param: null, code: "internal_error" },
+  ]);
+  expect(await (await stream).text()).toMatch(/"code":"internal_error"\}\}\n\n$/);
+  expect(failures.map(String)).toEqual(Array(2).fill(expect.stringContaining("The weights changed")));
+  expect((await post(`${server.url}/v1/completions`, { prompt: "a" })).status).toBe(200);
+});
+
+/** An engine's own weights, as a model to load. */
+async function sameWeights(engine: Engine): Promise<ModelSource> {
+  const tensors: TensorSource[] = [];
+  for await (const tensor of engine.tensors()) {
+    tensors.push({ ...tensor, file: "memory", read: () => Promise.resolve(tensor.bytes) });
+  }
+  return { config: engine.config, name: "memory", dtype: engine.dtype, tensors: () => tensors };
+}
 
 describe("limits", () => {
   test("requests beyond the queue are turned away with a time to come back", async () => {

@@ -14,6 +14,8 @@ export interface RequestContext {
   signal: AbortSignal;
   /** To be called when the request is answered: nothing holds the signal any more. May be called again. */
   release(): void;
+  /** Hears of failures that are no client's fault. */
+  onFailure(error: unknown): void;
   /** performance.now() when the request came. */
   began: number;
 }
