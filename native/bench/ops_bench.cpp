@@ -173,11 +173,15 @@ class Bench {
     buffers_.clear();
 
     const Matrix w = activation(4096, 1024), g = matrix(4096, 1024, DType::f32);
-    Moments moments = backend_.make_moments(MomentsFormat::f32, w.size());
     AdamWOptions options;
     options.learning_rate = 1e-4;
-    report("adamw", 0, bytes({w, w, g}) + 2.0 * static_cast<double>(moments.bytes()),
-           [&] { backend_.adamw(w, g, moments, options); });
+    for (const auto& [name, format] :
+         {std::pair{"adamw", MomentsFormat::f32}, std::pair{"adamw, moments in bf16", MomentsFormat::bf16},
+          std::pair{"adamw, moments in 8 bits", MomentsFormat::blocks8}}) {
+      Moments moments = backend_.make_moments(format, w.size());
+      report(name, 0, bytes({w, w, g}) + 2.0 * static_cast<double>(moments.bytes()),
+             [&] { backend_.adamw(w, g, moments, options); });
+    }
     report("sum_of_squares", 0, bytes({g}), [&] { backend_.sum_of_squares(g); });
     buffers_.clear();
 

@@ -303,6 +303,55 @@ void check_equals_cpu(const TinyModel& model) {
   }
 }
 
+// An engine over quantised weights computes what one over the numbers they stand for computes.
+void check_quantised(const TinyModel& model, DType dtype) {
+  const auto plain = random_engine(model, dtype, kSeed);
+  EngineOptions options;
+  options.cuda = model.cuda;
+  options.dtype = dtype;
+  options.threads = 2;
+  options.quantised = WeightFormat::nf4;
+  Engine engine(model.shape, options);
+  for (int i = 0; i < engine.parameter_count(); ++i) {
+    const std::vector<std::uint8_t> numbers = plain->get_parameter(i);
+    engine.set_parameter(i, dtype, numbers.data(), numbers.size());
+    const std::vector<std::uint8_t> stood_for = engine.get_parameter(i);
+    plain->set_parameter(i, dtype, stood_for.data(), stood_for.size());
+  }
+  Forest forest = branching_forest(model.shape.vocab_size, 3);
+  const std::vector<float> coefficients = coefficients_of(forest);
+  const double tolerance = dtype == DType::f32 ? 1e-5 : 0.02;
+  expect_close("log-probs", doubles(engine.log_probs(forest, nullptr).token),
+               doubles(plain->log_probs(forest, nullptr).token), tolerance);
+  for (Engine* each : {plain.get(), &engine}) {
+    each->activate_adapter(add_random(*each, model.shape, 2));
+    each->accumulate(forest, coefficients, false, nullptr);
+  }
+  const auto got = gradients_of(engine, 0), want = gradients_of(*plain, 0);
+  for (std::size_t t = 0; t < want.size(); ++t) {
+    std::vector<double> difference = got[t];
+    for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= want[t][i];
+    expect(norm(difference) <= (dtype == DType::f32 ? 1e-4 : 0.1) * norm(want[t]),
+           "the gradient of tensor " + std::to_string(t) + " is another");
+  }
+  const Forest trees = three_trees(model.shape.vocab_size, {0, Engine::kBase});
+  const auto quantised_samples = generate(engine, trees), samples = generate(*plain, trees);
+  for (std::size_t tree = 0; tree < samples.size(); ++tree) {
+    if (dtype == DType::f32) {
+      expect_close("sampled log-probs", doubles(quantised_samples[tree].log_probs), doubles(samples[tree].log_probs),
+                   1e-4);
+    }
+  }
+  engine.activate_adapter(Engine::kBase);
+  bool refused = false;
+  try {
+    engine.accumulate(forest, coefficients, false, nullptr);
+  } catch (const std::invalid_argument&) {
+    refused = true;
+  }
+  expect(refused, "quantised weights were trained");
+}
+
 void check_refusals(const TinyModel& model) {
   const auto engine = random_engine(model, DType::f32, kSeed);
   const auto refused = [&](const std::string& what, const std::function<void()>& call) {
@@ -352,6 +401,8 @@ void run_adapter_cases(TestRun& run, const EngineCases& cases) {
   }
   run.run("adapters: dropout is counted by steps and calls", [&] { check_dropout(models[0], DType::f32); });
   run.run("adapters: dropout in bf16", [&] { check_dropout(models[0], DType::bf16); });
+  run.run("adapters over quantised weights", [&] { check_quantised(models[0], DType::f32); });
+  run.run("adapters over quantised weights in bf16", [&] { check_quantised(models[3], DType::bf16); });
   run.run("adapters: what cannot be is refused", [&] { check_refusals(models[0]); });
   if (!cases.many_passes) return;
   run.run("adapters: training one lowers the loss", [&] { check_training(models[0], DType::f32); });

@@ -1,3 +1,6 @@
+#include <cmath>
+#include <cstring>
+
 #include "op_cases.h"
 #include "reference.h"
 
@@ -108,6 +111,44 @@ void check_changed_weight(Device& device, DType dtype) {
                tolerance_of(DType::f32));
 }
 
+// A quantised weight multiplies as the numbers that it stands for.
+void check_quantised(Device& device, DType dtype, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  Random random(21);
+  std::vector<float> numbers;
+  for (const double value : random.normals(n * k, 0.1)) numbers.push_back(static_cast<float>(value));
+  const auto weight = device.backend.make_weight(WeightFormat::nf4, n, k);
+  expect(device.backend.set_weight(*weight, DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
+         "finite numbers were refused");
+  const std::vector<std::uint8_t> bytes = device.backend.get_weight(*weight, DType::f32);
+  std::vector<float> stood_for(numbers.size());
+  std::memcpy(stood_for.data(), bytes.data(), bytes.size());
+  std::vector<double> values;
+  for (const float value : stood_for) values.push_back(round_to(dtype, value));
+  const Inside x(device, random, rows, k, dtype), d_out(device, random, rows, n, dtype);
+  const auto forward = reference::matmul(x.values, false, values, true, rows, n, k);
+  for (const DType result : {dtype, DType::f32}) {
+    const Inside out(device, random, rows, n, result), by_rows(device, random, rows, n, result);
+    const Inside d_x(device, random, rows, k, result);
+    device.backend.product(x.matrix, *weight, out.matrix, false);
+    device.backend.row_product(x.matrix, *weight, by_rows.matrix, false);
+    device.backend.transposed_product(d_out.matrix, *weight, d_x.matrix, false);
+    expect_close("product", device.read(out.matrix), forward, tolerance_of(result));
+    expect_close("row product", device.read(by_rows.matrix), forward, tolerance_of(result));
+    expect_close("transposed product", device.read(d_x.matrix),
+                 reference::matmul(d_out.values, false, values, false, rows, k, n), tolerance_of(result));
+    for (const Inside* written : {&out, &by_rows, &d_x}) written->expect_frame_untouched(device);
+  }
+  const Tensor together = device.output(rows, n, DType::f32), alone = device.output(1, n, DType::f32);
+  device.backend.row_product(x.matrix, *weight, together.matrix, false);
+  device.backend.row_product(x.matrix.row_range(rows - 1, 1), *weight, alone.matrix, false);
+  const std::vector<double> all = device.read(together);
+  const std::vector<double> last(all.end() - n, all.end());
+  expect(device.read(alone) == last, "a row alone differs from the same row among others");
+  numbers.back() = std::nanf("");
+  expect(!device.backend.set_weight(*weight, DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
+         "a number that is not finite was taken");
+}
+
 }  // namespace
 
 std::vector<OpCase> matmul_cases() {
@@ -135,6 +176,10 @@ std::vector<OpCase> matmul_cases() {
   for (const Shape s : {Shape{37, 51, 24}, Shape{1, 130, 33}}) {
     cases.push_back({"weight " + std::to_string(s.n) + "x" + std::to_string(s.k),
                      [s](Device& device, DType dtype) { check_weight(device, dtype, s.m, s.n, s.k); }});
+  }
+  for (const Shape s : {Shape{37, 130, 64}, Shape{5, 51, 33}, Shape{1, 1, 3}}) {
+    cases.push_back({"nf4 weight " + std::to_string(s.n) + "x" + std::to_string(s.k),
+                     [s](Device& device, DType dtype) { check_quantised(device, dtype, s.m, s.n, s.k); }});
   }
   cases.push_back({"a changed weight", check_changed_weight});
   cases.push_back({"matmul of nothing", [](Device& device, DType dtype) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "op_cases.h"
@@ -29,27 +30,21 @@ AdamWOptions options_of(const reference::AdamW& o, std::uint64_t key) {
   return options;
 }
 
-struct HostMoments {
-  std::vector<float> first, second;
-};
-
 HostMoments moments_of(Device& device, const Moments& moments) {
-  const auto size = static_cast<std::size_t>(moments.size);
-  HostMoments host{std::vector<float>(size), std::vector<float>(size)};
-  device.backend.get_moments(moments, host.first.data(), host.second.data());
-  device.note(host.first);
-  device.note(host.second);
+  HostMoments host = device.backend.get_moments(moments);
+  for (const auto* part : {&host.first, &host.second, &host.first_scales, &host.second_scales}) device.note(*part);
   return host;
 }
 
 std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
 
 // A step after moments were read and written elsewhere is the step that would have come.
-void check_moments(Device& device, DType dtype) {
+void check_moments(Device& device, DType dtype, MomentsFormat format) {
   Random random(23);
   const std::int64_t count = 9'001;
   const Tensor weight = device.random(random, 1, count, dtype), copy = device.output(1, count, dtype);
-  Moments moments = device.backend.make_moments(MomentsFormat::f32, count);
+  Moments moments = device.backend.make_moments(format, count);
+  expect(moments.format == format, "the moments have another format");
   const HostMoments none = moments_of(device, moments);
   expect_close("new moments", doubles(none.first), std::vector<double>(count), 0);
   expect_close("new moments", doubles(none.second), std::vector<double>(count), 0);
@@ -57,9 +52,8 @@ void check_moments(Device& device, DType dtype) {
   device.backend.adamw(weight.matrix, device.random(random, 1, count, DType::f32).matrix, moments, options_of(o, 5));
 
   device.backend.copy(copy.buffer.data(), weight.buffer.data(), weight.matrix.bytes());
-  Moments restored = device.backend.make_moments(MomentsFormat::f32, count);
-  const HostMoments saved = moments_of(device, moments);
-  device.backend.set_moments(restored, saved.first.data(), saved.second.data());
+  Moments restored = device.backend.make_moments(format, count);
+  device.backend.set_moments(restored, moments_of(device, moments));
   const Tensor gradient = device.random(random, 1, count, DType::f32);
   o.step = 2;
   device.backend.adamw(weight.matrix, gradient.matrix, moments, options_of(o, 6));
@@ -67,6 +61,56 @@ void check_moments(Device& device, DType dtype) {
   expect(device.read(weight) == device.read(copy), "a step from restored moments gave other weights");
   const HostMoments want = moments_of(device, moments), got = moments_of(device, restored);
   expect(got.first == want.first && got.second == want.second, "a step from restored moments gave other moments");
+  expect(got.first_scales == want.first_scales && got.second_scales == want.second_scales,
+         "a step from restored moments gave other scales");
+}
+
+// Numbers from elsewhere, without scales, come back as near as the format holds them.
+void check_foreign_moments(Device& device, DType, MomentsFormat format, double tolerance) {
+  Random random(24);
+  HostMoments host;
+  for (const double value : random.normals(5'000, 1e-3)) {
+    host.first.push_back(static_cast<float>(value));
+    host.second.push_back(static_cast<float>(value * value));
+  }
+  std::fill(host.first.begin() + 512, host.first.begin() + 768, 0.0f);  // a block of zeros
+  Moments moments = device.backend.make_moments(format, 5'000);
+  device.backend.set_moments(moments, host);
+  const HostMoments got = moments_of(device, moments);
+  expect_close("first", doubles(got.first), doubles(host.first), tolerance);
+  expect_close("second", doubles(got.second), doubles(host.second), tolerance);
+}
+
+// Steps of a few percent: those of f32 as far as the formats' resolution lets one see.
+void check_narrow_adamw(Device& device, DType dtype, MomentsFormat format) {
+  Random random(25);
+  const std::int64_t count = 20'011;
+  const Tensor weight = device.random(random, 1, count, dtype);
+  Moments moments = device.backend.make_moments(format, count);
+  std::vector<double> want = weight.values, want_first(count), want_second(count);
+  for (std::int64_t step = 1; step <= 6; ++step) {
+    const Tensor gradient = device.random(random, 1, count, DType::f32);
+    const reference::AdamW o{1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, step};
+    device.backend.adamw(weight.matrix, gradient.matrix, moments, options_of(o, static_cast<std::uint64_t>(step)));
+    reference::adamw(o, gradient.values, want, want_first, want_second);
+  }
+  std::vector<double> moved = device.read(weight), difference;
+  double distance = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    difference.push_back(moved[i] - want[i]);
+    distance += std::pow(want[i] - weight.values[i], 2);
+  }
+  // bf16 weights are off by their own resolution beside.
+  const double own = dtype == DType::bf16 ? 6e-3 * std::sqrt(static_cast<double>(count)) : 0;
+  const double off = std::sqrt(dot(difference, difference));
+  expect(off < 0.08 * std::sqrt(distance) + own, "the steps are off by " + std::to_string(off / std::sqrt(distance)));
+  const HostMoments got = moments_of(device, moments);
+  double bias = 0, size = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    bias += got.second[i] - want_second[i];
+    size += want_second[i];
+  }
+  expect(std::abs(bias) < 0.01 * size, "the second moments drift by " + std::to_string(bias / size));
 }
 
 void check_adamw(Device& device, DType dtype) {
@@ -110,7 +154,17 @@ std::vector<OpCase> optimizer_cases() {
   return {
       {"sum_of_squares", check_sum_of_squares},
       {"adamw", check_adamw},
-      {"moments", check_moments},
+      {"moments", [](Device& device, DType dtype) { check_moments(device, dtype, MomentsFormat::f32); }},
+      {"moments in bf16", [](Device& device, DType dtype) { check_moments(device, dtype, MomentsFormat::bf16); }},
+      {"moments in 8 bits", [](Device& device, DType dtype) { check_moments(device, dtype, MomentsFormat::blocks8); }},
+      {"foreign moments in bf16",
+       [](Device& device, DType dtype) { check_foreign_moments(device, dtype, MomentsFormat::bf16, 4e-3); }},
+      {"foreign moments in 8 bits",
+       [](Device& device, DType dtype) { check_foreign_moments(device, dtype, MomentsFormat::blocks8, 0.03); }},
+      {"adamw with moments in bf16",
+       [](Device& device, DType dtype) { check_narrow_adamw(device, dtype, MomentsFormat::bf16); }},
+      {"adamw with moments in 8 bits",
+       [](Device& device, DType dtype) { check_narrow_adamw(device, dtype, MomentsFormat::blocks8); }},
       {"stochastic rounding", check_stochastic_rounding},
   };
 }

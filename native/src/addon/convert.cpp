@@ -45,6 +45,14 @@ DType dtype_from(const Napi::Value& value) {
 
 namespace {
 
+MomentsFormat moments_format_from(const Napi::Value& value) {
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "f32") return MomentsFormat::f32;
+  if (name == "bf16") return MomentsFormat::bf16;
+  if (name != "8bit") throw_invalid(value.Env(), "moments must be f32, bf16 or 8bit");
+  return MomentsFormat::blocks8;
+}
+
 // Numbers that lie a whole number of bits above 2^53 or below 0 have no exact key; TypeScript sends none.
 std::uint64_t key_from(Napi::Env env, double value, const char* name) {
   if (!(value >= 0 && value <= 9007199254740991.0)) throw_invalid(env, std::string(name) + " is out of range");
@@ -92,7 +100,19 @@ EngineOptions engine_options_from(const Napi::Value& value) {
   const Napi::Value device = object.Get("device");
   const std::string name = device.IsString() ? device.As<Napi::String>().Utf8Value() : "";
   if (name != "cpu" && name != "cuda") throw_invalid(value.Env(), "device must be cpu or cuda");
-  return {name == "cuda", dtype_from(object.Get("dtype")), std::max(0, int_from(object, "threads"))};
+  EngineOptions options;
+  options.cuda = name == "cuda";
+  options.dtype = dtype_from(object.Get("dtype"));
+  options.threads = std::max(0, int_from(object, "threads"));
+  options.moments = moments_format_from(object.Get("moments"));
+  const Napi::Value quantised = object.Get("quantized");
+  if (!quantised.IsNull()) {
+    if (!quantised.IsString() || quantised.As<Napi::String>().Utf8Value() != "nf4") {
+      throw_invalid(value.Env(), "quantized must be null or nf4");
+    }
+    options.quantised = WeightFormat::nf4;
+  }
+  return options;
 }
 
 Forest forest_from(const Napi::Value& value, std::int32_t vocab_size) {
@@ -187,6 +207,22 @@ PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab
   step.total_chosen_tokens = number_from(object, "totalChosenTokens");
   step.checkpointing = bool_from(object, "checkpointing");
   return step;
+}
+
+HostMoments moments_from(const Napi::Value& value) {
+  const Napi::Object object = object_from(value, "moments");
+  return {vector_from<float>(object.Get("first"), "first"), vector_from<float>(object.Get("second"), "second"),
+          vector_from<float>(object.Get("firstScales"), "firstScales"),
+          vector_from<float>(object.Get("secondScales"), "secondScales")};
+}
+
+Napi::Value moments_to(Napi::Env env, const HostMoments& moments) {
+  const auto object = Napi::Object::New(env);
+  object.Set("first", typed_array_of(env, moments.first));
+  object.Set("second", typed_array_of(env, moments.second));
+  object.Set("firstScales", typed_array_of(env, moments.first_scales));
+  object.Set("secondScales", typed_array_of(env, moments.second_scales));
+  return object;
 }
 
 AdapterSpec adapter_spec_from(const Napi::Value& value) {

@@ -63,6 +63,8 @@ std::vector<std::int32_t> nodes_from(const Napi::Value& value, const Forest& for
 PreferenceLoss preference_loss_from(const Napi::Value& value);
 PreferenceSums preference_sums_from(const Napi::Value& value);
 PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab_size);
+HostMoments moments_from(const Napi::Value& value);
+Napi::Value moments_to(Napi::Env env, const HostMoments& moments);
 AdapterSpec adapter_spec_from(const Napi::Value& value);
 OptimizerOptions optimizer_options_from(const Napi::Value& value);
 LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size);

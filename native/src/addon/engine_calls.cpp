@@ -206,33 +206,18 @@ Napi::Value EngineObject::optimizer_step(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value EngineObject::get_optimizer_state(const Napi::CallbackInfo& info) {
-  struct Moments {
-    std::vector<float> first, second;
-  };
   const int index = index_from(info[0]);
-  return submit<Moments>(
+  return submit<HostMoments>(
       info, "getOptimizerState", kNoCancel,
-      [index](EngineState& state, const CancelFlag&) {
-        Moments moments;
-        state.engine().get_optimizer_state(index, moments.first, moments.second);
-        return moments;
-      },
-      [](Napi::Env env, const Moments& moments) {
-        const auto object = Napi::Object::New(env);
-        object.Set("first", typed_array_of(env, moments.first));
-        object.Set("second", typed_array_of(env, moments.second));
-        return object;
-      });
+      [index](EngineState& state, const CancelFlag&) { return state.engine().get_optimizer_state(index); }, moments_to);
 }
 
 Napi::Value EngineObject::set_optimizer_state(const Napi::CallbackInfo& info) {
   const int index = index_from(info[0]);
-  auto first = vector_from<float>(info[1], "first");
-  auto second = vector_from<float>(info[2], "second");
   return submit<Nothing>(
       info, "setOptimizerState", kNoCancel,
-      [index, first = std::move(first), second = std::move(second)](EngineState& state, const CancelFlag&) {
-        state.engine().set_optimizer_state(index, first, second);
+      [index, moments = moments_from(info[1])](EngineState& state, const CancelFlag&) {
+        state.engine().set_optimizer_state(index, moments);
         return Nothing{};
       },
       no_value);

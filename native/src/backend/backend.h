@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -77,8 +78,11 @@ struct Matrix {
   }
 };
 
-// How a weight's numbers are stored. Those of f32 and bf16 can be trained.
-enum class WeightFormat : std::uint8_t { f32, bf16 };
+// How a weight's numbers are stored. Those of f32 and bf16 can be trained; nf4 (nf4.h) is frozen.
+enum class WeightFormat : std::uint8_t { f32, bf16, nf4 };
+
+constexpr bool is_plain(WeightFormat format) { return format != WeightFormat::nf4; }
+std::size_t weight_bytes(WeightFormat format, std::int64_t size);
 
 constexpr WeightFormat format_of(DType dtype) { return dtype == DType::f32 ? WeightFormat::f32 : WeightFormat::bf16; }
 
@@ -95,7 +99,10 @@ class Weight {
 
   std::int64_t size() const { return rows * cols; }
   // The numbers of an f32 or bf16 weight. Whoever writes them calls changed() afterwards.
-  Matrix values() const { return {storage.data(), format == WeightFormat::f32 ? DType::f32 : DType::bf16, rows, cols}; }
+  Matrix values() const {
+    if (!is_plain(format)) throw std::logic_error("a quantised weight has no numbers to be read or written in place");
+    return {storage.data(), format == WeightFormat::f32 ? DType::f32 : DType::bf16, rows, cols};
+  }
   // Drops what was made from the storage.
   virtual void changed() {}
 
@@ -110,19 +117,30 @@ struct MatmulOptions {
   bool accumulate = false;  // c += instead of c =
 };
 
-// How AdamW's moments are stored.
-enum class MomentsFormat : std::uint8_t { f32 };
+// How AdamW's moments are stored: as they are, in bf16 (rounded stochastically, since most updates lie below its
+// resolution), or in 8 bits as bitsandbytes stores them: codes of a dynamic map, with a scale for each block of 256.
+enum class MomentsFormat : std::uint8_t { f32, bf16, blocks8 };
 
-// AdamW's m and v of one weight: n numbers each, in a layout of their backend's own. f32 at get_moments and
-// set_moments.
+constexpr std::size_t kMomentsBlock = 256;
+// Smaller ones are kept in f32 where 8 bits are asked for.
+constexpr std::int64_t kSmallestBlocks8 = 4096;
+
+// AdamW's m and v of one weight, n numbers each; moments.cpp says how they lie.
 struct Moments {
   MomentsFormat format = MomentsFormat::f32;
   std::int64_t size = 0;  // n
   Buffer data;            // all of m, then all of v
-  Buffer scales;          // where a format has them
+  Buffer scales;          // f32, those of m, then those of v, where the format has them
 
   explicit operator bool() const { return static_cast<bool>(data); }
   std::size_t bytes() const { return data.bytes() + scales.bytes(); }
+};
+
+std::int64_t moments_blocks(const Moments& moments);  // 0 where the format has none
+
+struct HostMoments {
+  std::vector<float> first, second;                // [n]
+  std::vector<float> first_scales, second_scales;  // [blocks]
 };
 
 // What tree attention precomputes for a forest, once for all layers. Made by plan_attention of the same backend.
@@ -225,9 +243,13 @@ class Backend {
   // may lie apart.
   virtual void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) = 0;
 
-  // ---- weights [N,K], their content undefined until written. Activations have the weight's dtype; rows of x, out and
-  // their gradients may lie apart.
+  // ---- weights [N,K], their content undefined until written. Activations have a plain weight's dtype; a quantised one
+  // is dequantised to theirs. Rows of x, out and their gradients may lie apart.
   virtual std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) = 0;
+  // numbers [N·K] on the host; rounded or quantised to the weight's format, and back. False where one is not finite:
+  // then the weight is of no use.
+  bool set_weight(Weight& weight, DType dtype, const std::uint8_t* numbers);
+  std::vector<std::uint8_t> get_weight(const Weight& weight, DType dtype);
   // out [T,N] (+)= x A [T,K] · weightᵀ; out is A or f32.
   virtual void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
   // d_x [T,K] (+)= d_out A [T,N] · weight; d_x is A or f32.
@@ -304,11 +326,11 @@ class Backend {
 
   // ---- optimizer. Σ x² in f64, in a fixed order.
   virtual double sum_of_squares(const Matrix& x) = 0;
-  // Moments of n elements, all 0.
-  virtual Moments make_moments(MomentsFormat format, std::int64_t size) = 0;
-  // first, second f32 [n] on the host. What get_moments gave, set_moments restores bit for bit.
-  virtual void get_moments(const Moments& moments, float* first, float* second) = 0;
-  virtual void set_moments(Moments& moments, const float* first, const float* second) = 0;
+  // Moments of n elements, all 0; small ones may get another format than was asked for.
+  Moments make_moments(MomentsFormat format, std::int64_t size);
+  HostMoments get_moments(const Moments& moments);
+  // What get_moments gave is restored bit for bit. Without scales, those that the numbers want.
+  void set_moments(Moments& moments, const HostMoments& host);
   // AdamW (decoupled decay) over n elements; weight is f32 or bf16, the gradient f32.
   virtual void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) = 0;
 

@@ -9,7 +9,9 @@
 namespace tempora {
 
 Adapter::Adapter(Backend& backend, const Parameters& base, AdapterSpec spec)
-    : tensors(backend), spec_(std::move(spec)), module_of_(static_cast<std::size_t>(base.count()), -1) {
+    : tensors(backend, base.moments_format()),
+      spec_(std::move(spec)),
+      module_of_(static_cast<std::size_t>(base.count()), -1) {
   tensors.freeze(true);
   for (std::size_t i = 0; i < spec_.modules.size(); ++i) {
     const AdapterModule& module = spec_.modules[i];
@@ -152,7 +154,7 @@ void Adapters::activate(int id) {
   }
   trained().freeze(true);
   active_ = id;
-  trained().freeze(false);
+  trained().freeze(active_ == kNone && base_.quantised());
 }
 
 std::vector<const Adapter*> Adapters::of_trees(const std::vector<std::int32_t>& root_adapter, std::int32_t trees) {
@@ -180,6 +182,7 @@ void Adapters::merge(int id) {
   adapter.tensors.require_loaded();
   if (merged_id_ != kNone) throw std::invalid_argument("another adapter is merged: unmerge it first");
   if (active_ == id) throw std::invalid_argument("an active adapter cannot be merged: activate none first");
+  if (base_.quantised()) throw std::invalid_argument("an adapter cannot be merged into quantised weights");
   for (std::size_t i = 0; i < adapter.spec().modules.size(); ++i) {
     const AdapterModule& module = adapter.spec().modules[i];
     Weight& weight = base_.weight(module.parameter);

@@ -94,7 +94,7 @@ class Adapters {
  public:
   static constexpr int kNone = -1;
 
-  Adapters(Backend& backend, Parameters& base) : backend_(backend), base_(base) {}
+  Adapters(Backend& backend, Parameters& base) : backend_(backend), base_(base) { base.freeze(base.quantised()); }
 
   int add(AdapterSpec spec);
   void remove(int id);  // an active one is active no more

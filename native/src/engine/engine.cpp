@@ -10,7 +10,7 @@ namespace tempora {
 Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
     : shape(std::move(model_shape)),
       backend(options.cuda ? make_cuda_backend() : make_cpu_backend(options.threads)),
-      parameters(*backend, shape, options.dtype),
+      parameters(*backend, shape, options.dtype, options.quantised, options.moments),
       adapters(*backend, parameters),
       decoder(*backend, shape, parameters, adapters),
       scoring(*backend, shape, parameters, decoder) {}
@@ -21,37 +21,26 @@ Engine::~Engine() = default;
 int Engine::parameter_count(int adapter) const { return impl_->set_of(adapter).count(); }
 
 std::size_t Engine::parameter_bytes(int index, int adapter) const {
-  return impl_->set_of(adapter).weight(index).storage.bytes();
+  const DType dtype = adapter == kBase ? impl_->parameters.dtype() : DType::f32;
+  return static_cast<std::size_t>(impl_->set_of(adapter).at(index).size()) * size_of(dtype);
 }
 
 void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size, int adapter) {
   Parameter& parameter = impl_->set_of(adapter).at(index);
-  Backend& backend = *impl_->backend;
   if (size != static_cast<std::size_t>(parameter.size()) * size_of(dtype)) {
     throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) + " bytes for " +
                                 std::to_string(parameter.size()) + " elements");
   }
-  const Matrix target = parameter.weight->values();
-  if (dtype == target.dtype) {
-    backend.copy_in(target.data, bytes, size);
-  } else {
-    const Buffer staging = backend.allocate(size, MemoryUse::workspace);
-    backend.copy_in(staging.data(), bytes, size);
-    backend.cast({staging.data(), dtype, target.rows, target.cols}, target);
-  }
-  parameter.weight->changed();
   impl_->weights_changed();
   if (adapter == kBase) impl_->adapters.base_changed();
   parameter.loaded = false;
-  if (!backend.all_finite(target)) throw std::domain_error("not finite");
+  if (!impl_->backend->set_weight(*parameter.weight, dtype, bytes)) throw std::domain_error("not finite");
   parameter.loaded = true;
 }
 
 std::vector<std::uint8_t> Engine::get_parameter(int index, int adapter) const {
   const Parameter& parameter = impl_->set_of(adapter).at(index);
-  std::vector<std::uint8_t> bytes(parameter.weight->storage.bytes());
-  impl_->backend->copy_out(bytes.data(), parameter.weight->storage.data(), bytes.size());
-  return bytes;
+  return impl_->backend->get_weight(*parameter.weight, adapter == kBase ? impl_->parameters.dtype() : DType::f32);
 }
 
 namespace {
@@ -143,21 +132,17 @@ void Engine::unmerge_adapter(int adapter) {
   impl_->weights_changed();
 }
 
-void Engine::get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const {
-  const Parameter& parameter = impl_->adapters.trained().at(index);
-  first.assign(static_cast<std::size_t>(parameter.size()), 0.0f);
-  second = first;
-  if (parameter.moments) impl_->backend->get_moments(parameter.moments, first.data(), second.data());
+HostMoments Engine::get_optimizer_state(int index) const {
+  ParameterSet& trained = impl_->adapters.trained();
+  if (trained.at(index).moments) return impl_->backend->get_moments(trained.at(index).moments);
+  const auto size = static_cast<std::size_t>(trained.at(index).size());
+  return {std::vector<float>(size), std::vector<float>(size), {}, {}};
 }
 
-void Engine::set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second) {
-  Parameter& parameter = impl_->adapters.trained().at(index);
-  const auto size = static_cast<std::size_t>(parameter.size());
-  if (first.size() != size || second.size() != size) {
-    throw std::invalid_argument("optimizer state of parameter " + std::to_string(index) + " has the wrong size");
-  }
-  impl_->adapters.trained().ensure_moments();
-  impl_->backend->set_moments(parameter.moments, first.data(), second.data());
+void Engine::set_optimizer_state(int index, const HostMoments& moments) {
+  ParameterSet& trained = impl_->adapters.trained();
+  trained.ensure_moments();
+  impl_->backend->set_moments(trained.at(index).moments, moments);
 }
 
 std::int64_t Engine::optimizer_steps() const { return impl_->adapters.trained().optimizer_steps; }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -38,6 +39,9 @@ struct EngineOptions {
   bool cuda = false;
   DType dtype = DType::f32;
   int threads = 0;
+  MomentsFormat moments = MomentsFormat::f32;
+  // The matrices of the blocks in this format instead of dtype's: they are frozen, and only adapters can be trained.
+  std::optional<WeightFormat> quantised;
 };
 
 struct LogProbs {
@@ -198,8 +202,8 @@ class Engine {
   double optimizer_step(const OptimizerOptions& options);  // the gradient norm before clipping
 
   // Of what is trained: the active adapter, or the base.
-  void get_optimizer_state(int index, std::vector<float>& first, std::vector<float>& second) const;
-  void set_optimizer_state(int index, const std::vector<float>& first, const std::vector<float>& second);
+  HostMoments get_optimizer_state(int index) const;
+  void set_optimizer_state(int index, const HostMoments& moments);
   std::int64_t optimizer_steps() const;
   void set_optimizer_steps(std::int64_t steps);
   void reset_optimizer();

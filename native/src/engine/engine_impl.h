@@ -36,6 +36,9 @@ template <typename Work>
 auto Engine::Impl::train(Work work) {
   parameters.require_loaded();
   adapters.trained().require_loaded();
+  if (adapters.trained().frozen()) {
+    throw std::invalid_argument("quantised weights cannot be trained: activate an adapter");
+  }
   try {
     return work();
   } catch (...) {

@@ -43,7 +43,7 @@ void ParameterSet::zero_gradients() {
 
 void ParameterSet::ensure_moments() {
   for (Parameter& p : list_) {
-    if (!p.moments) p.moments = backend_.make_moments(MomentsFormat::f32, p.size());
+    if (!p.moments) p.moments = backend_.make_moments(moments_, p.size());
   }
 }
 
@@ -56,16 +56,18 @@ void ParameterSet::drop_training_state() {
   }
 }
 
-Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype) : ParameterSet(backend), dtype_(dtype) {
+Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype, std::optional<WeightFormat> quantised,
+                       MomentsFormat moments)
+    : ParameterSet(backend, moments), dtype_(dtype), quantised_(quantised) {
   const std::int64_t hidden = shape.hidden_size, inner = shape.intermediate_size;
   const std::int64_t queries = shape.query_size(), keys = shape.key_size();
   embedding_ = add_plain(shape.vocab_size, hidden, true);
   for (int layer = 0; layer < shape.layers; ++layer) {
     BlockParameters block;
     block.input_norm = add_plain(1, hidden, false);
-    block.q = add_plain(queries, hidden, true);
-    block.k = add_plain(keys, hidden, true);
-    block.v = add_plain(keys, hidden, true);
+    block.q = add_block_matrix(queries, hidden);
+    block.k = add_block_matrix(keys, hidden);
+    block.v = add_block_matrix(keys, hidden);
     if (shape.qkv_bias) {
       block.q_bias = add_plain(1, queries, false);
       block.k_bias = add_plain(1, keys, false);
@@ -75,16 +77,24 @@ Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype) :
       block.q_norm = add_plain(1, shape.head_dim, false);
       block.k_norm = add_plain(1, shape.head_dim, false);
     }
-    block.output = add_plain(hidden, queries, true);
+    block.output = add_block_matrix(hidden, queries);
     if (shape.output_bias) block.output_bias = add_plain(1, hidden, false);
     block.post_norm = add_plain(1, hidden, false);
-    block.gate = add_plain(inner, hidden, true);
-    block.up = add_plain(inner, hidden, true);
-    block.down = add_plain(hidden, inner, true);
+    block.gate = add_block_matrix(inner, hidden);
+    block.up = add_block_matrix(inner, hidden);
+    block.down = add_block_matrix(hidden, inner);
     blocks_.push_back(block);
   }
   final_norm_ = add_plain(1, hidden, false);
   head_ = shape.tied_head ? embedding_ : add_plain(shape.vocab_size, hidden, true);
+}
+
+int Parameters::add_plain(std::int64_t rows, std::int64_t cols, bool decays) {
+  return add(format_of(dtype_), rows, cols, decays);
+}
+
+int Parameters::add_block_matrix(std::int64_t rows, std::int64_t cols) {
+  return add(quantised_.value_or(format_of(dtype_)), rows, cols, true);
 }
 
 bool Parameters::adaptable(int index) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct Parameter {
 
 class ParameterSet {
  public:
-  explicit ParameterSet(Backend& backend) : backend_(backend) {}
+  ParameterSet(Backend& backend, MomentsFormat moments) : backend_(backend), moments_(moments) {}
 
   // Returns the parameter's index. A vector has one row.
   int add(WeightFormat format, std::int64_t rows, std::int64_t cols, bool decays);
@@ -36,6 +37,7 @@ class ParameterSet {
   // Null where the set is frozen: then nobody computes gradients.
   Matrix gradient(int index) const;
   float* gradient_data(int index) const { return gradient(index).f32(); }
+  MomentsFormat moments_format() const { return moments_; }
   bool frozen() const { return frozen_; }
   void freeze(bool frozen) { frozen_ = frozen; }
 
@@ -51,6 +53,7 @@ class ParameterSet {
 
  private:
   Backend& backend_;
+  MomentsFormat moments_;
   std::vector<Parameter> list_;
   bool frozen_ = false;
 };
@@ -69,7 +72,8 @@ struct BlockParameters {
 // The order is that of parameterShapes in packages/engine/src/model.ts.
 class Parameters : public ParameterSet {
  public:
-  Parameters(Backend& backend, const ModelShape& shape, DType dtype);
+  Parameters(Backend& backend, const ModelShape& shape, DType dtype, std::optional<WeightFormat> quantised,
+             MomentsFormat moments);
 
   const BlockParameters& block(int layer) const { return blocks_[static_cast<std::size_t>(layer)]; }
   // Whether a parameter is one of the matrices of the blocks, which adapters may adapt.
@@ -78,13 +82,14 @@ class Parameters : public ParameterSet {
   int final_norm() const { return final_norm_; }
   int head() const { return head_; }  // the embedding when tied
   DType dtype() const { return dtype_; }
+  bool quantised() const { return quantised_.has_value(); }
 
  private:
-  int add_plain(std::int64_t rows, std::int64_t cols, bool decays) {
-    return add(format_of(dtype_), rows, cols, decays);
-  }
+  int add_plain(std::int64_t rows, std::int64_t cols, bool decays);
+  int add_block_matrix(std::int64_t rows, std::int64_t cols);
 
   DType dtype_;
+  std::optional<WeightFormat> quantised_;
   std::vector<BlockParameters> blocks_;
   int embedding_ = -1, final_norm_ = -1, head_ = -1;
 };

@@ -135,6 +135,7 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
   ParameterSet& parameters = impl_->adapters.trained();
   Backend& backend = *impl_->backend;
   parameters.require_loaded();
+  if (parameters.frozen()) throw std::invalid_argument("quantised weights cannot be trained: activate an adapter");
   parameters.ensure_gradients();
   double squares = 0;
   for (int i = 0; i < parameters.count(); ++i) squares += backend.sum_of_squares(parameters.gradient(i));

@@ -18,8 +18,9 @@ const shape = {
   windows: Int32Array.from(tinyConfig.windows),
   rotaryFrequencies: rotaryFrequencies(tinyConfig),
 };
-const options = { device: "cpu", dtype: "f32", threads: 1 } as const;
+const options = { device: "cpu", dtype: "f32", threads: 1, moments: "f32", quantized: null } as const;
 const invalid = { code: "invalid-argument" };
+const [one, none] = [new Float32Array(1), new Float32Array(0)];
 
 function forest(change: Partial<NativeForest> = {}): NativeForest {
   const builder = new ForestBuilder();
@@ -108,7 +109,10 @@ describe("an engine of the addon", () => {
     ["a negative parameter", (e) => e.getGradient(-1)],
     ["too few bytes", (e) => e.setParameter(0, "f32", new Uint8Array(3))],
     ["an unknown element type", (e) => e.setParameter(0, "f16" as "f32", new Uint8Array(3))],
-    ["moments of another size", (e) => e.setOptimizerState(0, new Float32Array(1), new Float32Array(1))],
+    [
+      "moments of another size",
+      (e) => e.setOptimizerState(0, { first: one, second: one, firstScales: none, secondScales: none }),
+    ],
     ["a parameter of an adapter that is not there", (e) => e.getParameter(0, 3)],
     ["an adapter that is not there", (e) => e.activateAdapter(3)],
     ["an adapter of a norm", (e) => e.addAdapter({ ...adapter, parameters: Int32Array.from([1]) })],

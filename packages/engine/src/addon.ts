@@ -24,6 +24,19 @@ export interface NativeEngineOptions {
   dtype: "f32" | "bf16";
   /** OpenMP threads; 0 for all cores. */
   threads: number;
+  /** How AdamW's moments are stored. */
+  moments: "f32" | "bf16" | "8bit";
+  /** The matrices of the blocks in 4 bits, frozen; null: as dtype says. */
+  quantized: "nf4" | null;
+}
+
+/** What setOptimizerState restores bit for bit where getOptimizerState gave it. */
+export interface NativeMoments {
+  first: Float32Array;
+  second: Float32Array;
+  /** Of moments in 8 bits, one for each 256 numbers; else empty. Left empty, those that the numbers want are taken. */
+  firstScales: Float32Array;
+  secondScales: Float32Array;
 }
 
 export interface NativeForest {
@@ -267,8 +280,8 @@ export interface NativeEngine {
   /** Returns the gradient norm before clipping. Gradients are zero afterwards. */
   optimizerStep(options: NativeOptimizerOptions): Promise<{ gradNorm: number }>;
   /** AdamW's moments of one parameter and the number of steps taken, of what is trained: what an exact resume needs. */
-  getOptimizerState(index: number): Promise<{ first: Float32Array; second: Float32Array }>;
-  setOptimizerState(index: number, first: Float32Array, second: Float32Array): Promise<void>;
+  getOptimizerState(index: number): Promise<NativeMoments>;
+  setOptimizerState(index: number, moments: NativeMoments): Promise<void>;
   setOptimizerSteps(steps: number): Promise<void>;
   /** As of the last call that ended. */
   readonly optimizerSteps: number;

@@ -1,4 +1,5 @@
 import { TemporaError } from "@tempora/errors";
+import type { MomentsFormat } from "./engine-types.ts";
 import { type Forest, nodeCount } from "./forest.ts";
 import { couplesPairs, lossTypes, type PreferenceLoss } from "./losses.ts";
 import type { ModelConfig } from "./model.ts";
@@ -174,6 +175,17 @@ export function checkLoss(loss: PreferenceLoss): void {
     refuse("exo_pair needs label smoothing", "Set labelSmoothing above 0, for example 0.001.", "labelSmoothing");
   }
   checkNumber(loss.discopopTau ?? 0.05, "discopopTau", { above: 0 });
+}
+
+export function checkMomentsFormat(format: MomentsFormat): MomentsFormat {
+  if (["f32", "bf16", "8bit"].includes(format)) return format;
+  return refuse(`There are no moments in ${String(format)}`, 'Use "f32", "bf16" or "8bit".', "moments");
+}
+
+/** The native name of a quantisation; null for none. */
+export function checkQuantize(format: "nf4" | undefined): "nf4" | null {
+  if (format === undefined || format === "nf4") return format ?? null;
+  return refuse(`There is no quantisation ${String(format)}`, 'Use "nf4", or leave it out.', "quantize");
 }
 
 /** Totals of the optimizer batch that a call is a part of. */

@@ -6,9 +6,11 @@ import {
   checkConfig,
   checkForest,
   checkLoss,
+  checkMomentsFormat,
   checkNode,
   checkNumber,
   checkPairs,
+  checkQuantize,
   checkTotals,
   completionLength,
   type PreferencePair,
@@ -89,7 +91,13 @@ export class Engine implements Disposable {
     this.#index = new Map(this.parameters.map((parameter, index) => [parameter.name, index]));
     this.#native = new (addon().Engine)(
       { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
-      { device, dtype, threads },
+      {
+        device,
+        dtype,
+        threads,
+        moments: checkMomentsFormat(options.moments ?? "f32"),
+        quantized: checkQuantize(options.quantize),
+      },
     );
     this.adapters = new Adapters({
       config,

@@ -156,7 +156,8 @@ export async function loadMoments(
   moments: Iterable<ParameterMoments> | AsyncIterable<ParameterMoments>,
 ): Promise<void> {
   const missing = new Map(parameters.map((parameter, index) => [parameter.name, { index, shape: parameter.shape }]));
-  for await (const { name, first, second } of moments) {
+  const none = new Float32Array(0);
+  for await (const { name, first, second, firstScales = none, secondScales = none } of moments) {
     const parameter = missing.get(name);
     if (parameter === undefined) {
       throw new TemporaError(`The optimizer state has ${name}, which is there twice or no parameter`, {
@@ -168,7 +169,7 @@ export async function loadMoments(
       throw new TemporaError(`The optimizer state has the wrong size for ${name}`, { remedy: momentsRemedy });
     }
     try {
-      await engine.setOptimizerState(parameter.index, first, second);
+      await engine.setOptimizerState(parameter.index, { first, second, firstScales, secondScales });
     } catch (error) {
       throw nativeFailure(error);
     }

@@ -88,9 +88,6 @@ class CpuBackend : public Backend {
                      const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
 
   double sum_of_squares(const Matrix& x) override;
-  Moments make_moments(MomentsFormat format, std::int64_t size) override;
-  void get_moments(const Moments& moments, float* first, float* second) override;
-  void set_moments(Moments& moments, const float* first, const float* second) override;
   void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) override;
 
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
@@ -106,6 +103,9 @@ class CpuBackend : public Backend {
   Buffer workspace(std::size_t bytes) { return allocate(bytes, MemoryUse::workspace); }
 
  private:
+  Matrix numbers_of(const Weight& weight, DType dtype, Buffer& owner);
+  void quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate);
+
   // c (+)= op(a) · op(b) of strided matrices; bf16 is widened where the CPU has no instructions for it.
   void multiply(const Product& product, const void* a, const void* b, void* c);
   void widened_product(const Product& product, const void* a, const void* b, void* c);

@@ -4,6 +4,7 @@
 #include "kernels/elements.h"
 #include "kernels/packed.h"
 #include "parallel.h"
+#include "quantised.h"
 #include "views.h"
 #include "weight.h"
 
@@ -14,6 +15,8 @@ namespace {
 constexpr std::int64_t kProductGrain = 1 << 17;
 // Rows that are worth a thread of their own where there are few panels: some of the kernel's blocks.
 constexpr std::int64_t kRowGrain = 48;
+// Panels of a quantised weight that are dequantised together, as many as the kernel takes at once.
+constexpr std::int64_t kPanelsAtOnce = 4;
 
 // x as the kernel reads it: f32 for widened weights, rows padded to an even number of elements for pairs.
 struct Input {
@@ -72,9 +75,11 @@ const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
 }  // namespace
 
 void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
-  require(x.dtype == weight.values().dtype && x.cols == weight.cols && out.rows == x.rows && out.cols == weight.rows,
+  require(x.cols == weight.cols && out.rows == x.rows && out.cols == weight.rows,
           "row_product: x, weight and out fit each other");
   if (x.rows == 0 || weight.rows == 0) return;
+  if (!is_plain(weight.format)) return quantised_row_product(x, weight, out, accumulate);
+  require(x.dtype == weight.values().dtype, "row_product: x has the weight's type");
   const PackedKernels& kernels = packed_kernels_for(isa_);
   const WeightPanels& packed = panels_of(*this, static_cast<const CpuWeight&>(weight));
   const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
@@ -108,6 +113,44 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
                     part.rows = end - begin;
                     multiply(part, 0, panels);
                   });
+}
+
+// Some panels of the weight at a time are dequantised, packed and multiplied by: they stay in the caches.
+void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
+  const PackedKernels& kernels = packed_kernels_for(isa_);
+  const std::int64_t padded_k = x.dtype == DType::bf16 ? (weight.cols + 1) / 2 * 2 : weight.cols;
+  const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
+  const Input input = input_of(*this, x, widen, padded_k);
+  const std::int64_t columns = kernels.panel_columns, at_once = kPanelsAtOnce * columns;
+  const std::size_t element_bytes = size_of(x.dtype);
+  const std::size_t panel_bytes = static_cast<std::size_t>(columns * padded_k) * element_bytes;
+  const std::size_t row_bytes = static_cast<std::size_t>(at_once * weight.cols) * element_bytes;
+  const std::size_t scratch_bytes = (row_bytes + kPanelsAtOnce * panel_bytes + 63) / 64 * 64;
+  const Buffer scratch = workspace(scratch_bytes * static_cast<std::size_t>(threads_));
+  const std::int64_t items = (weight.rows + at_once - 1) / at_once;
+  parallel_items(threads_, items, [&](std::int64_t item, int thread) {
+    char* rows = static_cast<char*>(scratch.data()) + scratch_bytes * static_cast<std::size_t>(thread);
+    char* panels = rows + row_bytes;
+    const std::int64_t first = item * at_once, count = std::min(at_once, weight.rows - first);
+    dequantise_rows(isa_, weight, first, count, x.dtype, rows);
+    const std::int64_t panel_count = (count + columns - 1) / columns;
+    for (std::int64_t panel = 0; panel < panel_count; ++panel) {
+      kernels.pack[index_of(x.dtype)](rows, panel * columns, std::min(columns, count - panel * columns), weight.cols,
+                                      panels + static_cast<std::size_t>(panel) * panel_bytes);
+    }
+    PackedProduct product;
+    product.x = input.data;
+    product.row_x = input.row;
+    product.rows = x.rows;
+    product.k = padded_k;
+    product.n = count;
+    product.panels = panels;
+    product.out = out.column_range(first, count).data;
+    product.row_out = out.row_stride();
+    product.out_bf16 = out.dtype == DType::bf16;
+    product.accumulate = accumulate;
+    kernels.multiply[index_of(x.dtype)](product, 0, panel_count);
+  });
 }
 
 }  // namespace tempora

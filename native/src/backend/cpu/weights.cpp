@@ -1,22 +1,36 @@
 // Weights, and the products for batches of many rows: those of oneDNN.
 #include "cpu_backend.h"
+#include "parallel.h"
+#include "quantised.h"
 #include "views.h"
 #include "weight.h"
 
 namespace tempora {
 
 std::unique_ptr<Weight> CpuBackend::make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) {
-  const DType dtype = format == WeightFormat::f32 ? DType::f32 : DType::bf16;
-  return std::make_unique<CpuWeight>(
-      format, rows, cols, allocate(static_cast<std::size_t>(rows * cols) * size_of(dtype), MemoryUse::weights));
+  return std::make_unique<CpuWeight>(format, rows, cols,
+                                     allocate(weight_bytes(format, rows * cols), MemoryUse::weights));
+}
+
+// The numbers of a weight as `dtype`; `owner` holds what had to be dequantised.
+Matrix CpuBackend::numbers_of(const Weight& weight, DType dtype, Buffer& owner) {
+  if (is_plain(weight.format)) return weight.values();
+  owner = workspace(static_cast<std::size_t>(weight.size()) * size_of(dtype));
+  const Matrix numbers{owner.data(), dtype, weight.rows, weight.cols};
+  parallel_ranges(threads_, weight.rows, row_grain(weight.cols), 1, [&](std::int64_t begin, std::int64_t end) {
+    dequantise_rows(isa_, weight, begin, end - begin, dtype, numbers.row_range(begin, end - begin).data);
+  });
+  return numbers;
 }
 
 void CpuBackend::product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
-  matmul(x, weight.values(), out, {.transpose_b = true, .accumulate = accumulate});
+  Buffer owner;
+  matmul(x, numbers_of(weight, x.dtype, owner), out, {.transpose_b = true, .accumulate = accumulate});
 }
 
 void CpuBackend::transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) {
-  matmul(d_out, weight.values(), d_x, {.accumulate = accumulate});
+  Buffer owner;
+  matmul(d_out, numbers_of(weight, d_out.dtype, owner), d_x, {.accumulate = accumulate});
 }
 
 void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) {

@@ -18,6 +18,8 @@
 
 namespace tempora {
 
+struct DynamicMap;
+
 class CudaBackend : public Backend {
  public:
   // Throws std::runtime_error with the reason when there is no usable device. The head computes that many bytes of f32
@@ -87,9 +89,6 @@ class CudaBackend : public Backend {
                      const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
 
   double sum_of_squares(const Matrix& x) override;
-  Moments make_moments(MomentsFormat format, std::int64_t size) override;
-  void get_moments(const Moments& moments, float* first, float* second) override;
-  void set_moments(Moments& moments, const float* first, const float* second) override;
   void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) override;
 
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
@@ -112,6 +111,8 @@ class CudaBackend : public Backend {
     return buffer;
   }
 
+  const DynamicMap* dynamic_maps();
+  Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
   void* take_block(std::size_t bytes);
   void free_cached_blocks() noexcept;
 
@@ -128,6 +129,7 @@ class CudaBackend : public Backend {
   std::size_t used_[kMemoryUses] = {};
   std::size_t peak_ = 0;
   Buffer product_workspace_;  // from the first product on
+  Buffer dynamic_maps_;       // that of m, then that of v, from the first 8-bit step on
 };
 
 }  // namespace tempora

@@ -50,6 +50,7 @@ CudaBackend::~CudaBackend() {
   // Nothing can be done about an error here; the process or the device is going away.
   cudaStreamSynchronize(stream_);
   product_workspace_ = Buffer();
+  dynamic_maps_ = Buffer();
   free_cached_blocks();
   cudaStreamDestroy(stream_);
 }

@@ -2,6 +2,7 @@
 
 #include "../../forest/random.h"
 #include "../adamw.h"
+#include "../dynamic_map.h"
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
@@ -42,18 +43,58 @@ __device__ void store_weight(bf16* p, float value, std::uint64_t key, std::int64
   *p = round_stochastically(value, key, element);
 }
 
-template <typename T>
-__global__ void adamw_kernel(T* weight, const float* gradient, float* first, float* second, std::int64_t size,
-                             AdamWScalars s) {
+// m and v of one element, brought up to date; returns the weight. adamw.h has the formula.
+__device__ float updated(float weight, float gradient, float& m, float& v, const AdamWScalars& s) {
+  const float g = gradient * s.gradient_scale;
+  m = m + (g - m) * s.one_minus_beta1;
+  v = v * s.beta2 + g * g * s.one_minus_beta2;
+  const float denominator = sqrtf(v) / s.second_root_correction + s.epsilon;
+  return weight * s.keep - s.step_size * (m / denominator);
+}
+
+// Moments in f32, or in bf16 with rounding by keys of their own.
+template <typename T, typename M>
+__global__ void adamw_kernel(T* weight, const float* gradient, M* first, M* second, std::int64_t size, AdamWScalars s) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   if (i >= size) return;
-  const float g = gradient[i] * s.gradient_scale;
-  const float m = first[i] + (g - first[i]) * s.one_minus_beta1;
-  const float v = second[i] * s.beta2 + g * g * s.one_minus_beta2;
-  first[i] = m;
-  second[i] = v;
-  const float denominator = sqrtf(v) / s.second_root_correction + s.epsilon;
-  store_weight(weight + i, load(weight + i) * s.keep - s.step_size * (m / denominator), s.rounding_key, i);
+  float m = load(first + i), v = load(second + i);
+  const float next = updated(load(weight + i), gradient[i], m, v, s);
+  store_weight(first + i, m, combine_key(s.rounding_key, 1), i);
+  store_weight(second + i, v, combine_key(s.rounding_key, 2), i);
+  store_weight(weight + i, next, s.rounding_key, i);
+}
+
+// The nearest value's code; of two as near the lower one, as DynamicMap::code_of.
+__device__ std::uint8_t code_of(const DynamicMap* map, float x) {
+  int code = 0;
+  for (int step = 128; step > 0; step /= 2) {
+    if (x > map->midpoints[code + step - 1]) code += step;
+  }
+  return static_cast<std::uint8_t>(code);
+}
+
+// One block of threads a block of moments.
+template <typename T>
+__global__ void adamw_blocks8_kernel(T* weight, const float* gradient, std::uint8_t* first, std::uint8_t* second,
+                                     float* scales, std::int64_t blocks, std::int64_t size, const DynamicMap* maps,
+                                     AdamWScalars s) {
+  static_assert(kMomentsBlock == kBlock);
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  float *first_scale = scales + blockIdx.x, *second_scale = scales + blocks + blockIdx.x;
+  float m = 0, v = 0;
+  if (i < size) {
+    m = maps[0].values[first[i]] * *first_scale;
+    v = maps[1].values[second[i]] * *second_scale;
+    store_weight(weight + i, updated(load(weight + i), gradient[i], m, v, s), s.rounding_key, i);
+  }
+  const float largest_m = block_max(fabsf(m)), largest_v = block_max(v);
+  if (i < size) {
+    first[i] = code_of(maps, largest_m == 0 ? 0.0f : m / largest_m);
+    second[i] = code_of(maps + 1, largest_v == 0 ? 0.0f : v / largest_v);
+  }
+  if (threadIdx.x != 0) return;
+  *first_scale = largest_m;
+  *second_scale = largest_v;
 }
 
 }  // namespace
@@ -70,32 +111,33 @@ double CudaBackend::sum_of_squares(const Matrix& x) {
   return std::accumulate(host.begin(), host.end(), 0.0);
 }
 
-Moments CudaBackend::make_moments(MomentsFormat format, std::int64_t size) {
-  Moments moments{format, size, allocate(static_cast<std::size_t>(size) * 2 * sizeof(float), MemoryUse::optimizer), {}};
-  zero(moments.data.data(), moments.data.bytes());
-  return moments;
-}
-
-void CudaBackend::get_moments(const Moments& moments, float* first, float* second) {
-  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
-  copy_out(first, moments.data.data(), bytes);
-  copy_out(second, static_cast<const float*>(moments.data.data()) + moments.size, bytes);
-}
-
-void CudaBackend::set_moments(Moments& moments, const float* first, const float* second) {
-  const std::size_t bytes = static_cast<std::size_t>(moments.size) * sizeof(float);
-  copy_in(moments.data.data(), first, bytes);
-  copy_in(static_cast<float*>(moments.data.data()) + moments.size, second, bytes);
+const DynamicMap* CudaBackend::dynamic_maps() {
+  if (!dynamic_maps_) {
+    dynamic_maps_ = CudaBackend::allocate(2 * sizeof(DynamicMap), MemoryUse::optimizer);
+    copy_in(dynamic_maps_.data(), &signed_dynamic_map(), sizeof(DynamicMap));
+    copy_in(static_cast<DynamicMap*>(dynamic_maps_.data()) + 1, &unsigned_dynamic_map(), sizeof(DynamicMap));
+  }
+  return static_cast<const DynamicMap*>(dynamic_maps_.data());
 }
 
 void CudaBackend::adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) {
   if (weight.size() == 0) return;
-  float* first = static_cast<float*>(moments.data.data());
-  float* second = first + moments.size;
   const AdamWScalars scalars = adamw_scalars(options);
+  const unsigned blocks = blocks_for(weight.size(), kBlock);
   with_type(weight.dtype, [&]<typename T>() {
-    launch("adamw", adamw_kernel<T>, blocks_for(weight.size(), kBlock), kBlock, stream_, static_cast<T*>(weight.data),
-           gradient.f32(), first, second, weight.size(), scalars);
+    T* weights = static_cast<T*>(weight.data);
+    if (moments.format == MomentsFormat::blocks8) {
+      std::uint8_t* first = static_cast<std::uint8_t*>(moments.data.data());
+      launch("adamw, 8 bit", adamw_blocks8_kernel<T>, blocks, kBlock, stream_, weights, gradient.f32(), first,
+             first + moments.size, static_cast<float*>(moments.scales.data()), moments_blocks(moments), weight.size(),
+             dynamic_maps(), scalars);
+      return;
+    }
+    with_type(moments.format == MomentsFormat::f32 ? DType::f32 : DType::bf16, [&]<typename M>() {
+      M* first = static_cast<M*>(moments.data.data());
+      launch("adamw", adamw_kernel<T, M>, blocks, kBlock, stream_, weights, gradient.f32(), first, first + moments.size,
+             weight.size(), scalars);
+    });
   });
 }
 

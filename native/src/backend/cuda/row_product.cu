@@ -39,14 +39,16 @@ __global__ void row_product_kernel(const T* x, std::int64_t x_row, const T* weig
 
 }  // namespace
 
-// The weight is read as it lies: this kernel needs no other layout.
+// A plain weight is read as it lies: this kernel needs no other layout.
 void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   if (out.size() == 0) return;
+  Buffer owner;
+  const Matrix numbers = weight_numbers(weight, x.dtype, owner);
   const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
   with_type(x.dtype, [&]<typename T>() {
     with_type(out.dtype, [&]<typename Out>() {
       launch("row_product", row_product_kernel<T, Out>, tiles, dim3(kTile, kTile), stream_,
-             static_cast<const T*>(x.data), x.row_stride(), static_cast<const T*>(weight.storage.data()),
+             static_cast<const T*>(x.data), x.row_stride(), static_cast<const T*>(numbers.data),
              static_cast<Out*>(out.data), out.row_stride(), static_cast<int>(out.rows), static_cast<int>(out.cols),
              static_cast<int>(x.cols), accumulate);
     });

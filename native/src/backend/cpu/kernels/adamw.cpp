@@ -29,7 +29,7 @@ inline VecF updated(VecF weight, VecF gradient, VecF& first, VecF& second, const
 void update_f32(float* weight, const float* gradient, float* first, float* second, const AdamWScalars& scalars,
                 std::int64_t begin, std::int64_t end) {
   const AdamWScalars s = scalars;
-  weight += begin, gradient += begin, first += begin, second += begin;
+  weight += begin, gradient += begin;
   for_vectors(end - begin, [=](auto load, auto store) {
     VecF m = load(first), v = load(second);
     store(weight, updated(load(weight), load(gradient), m, v, s));
@@ -41,7 +41,7 @@ void update_f32(float* weight, const float* gradient, float* first, float* secon
 void update_bf16(std::uint16_t* weight, const float* gradient, float* first, float* second, const AdamWScalars& scalars,
                  std::int64_t begin, std::int64_t end) {
   const AdamWScalars s = scalars;
-  weight += begin, gradient += begin, first += begin, second += begin;
+  weight += begin, gradient += begin;
   std::int64_t element = begin;
   for_vectors(end - begin, [=, &element](auto load, auto store) {
     VecF m = load(first), v = load(second);

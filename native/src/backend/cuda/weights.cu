@@ -1,0 +1,71 @@
+// Weights, and the products for batches of many rows: those of cuBLASLt. A quantised weight is dequantised for each.
+#include "../dynamic_map.h"
+#include "../nf4.h"
+#include "check.h"
+#include "cuda_backend.h"
+#include "device.cuh"
+
+namespace tempora {
+namespace {
+
+using namespace device;
+
+struct Nf4View {
+  const std::uint8_t* codes;
+  const std::uint8_t* maxima;
+  const float* scales;
+  const float* offset;
+  const DynamicMap* map;
+};
+
+// One thread a number.
+template <typename T>
+__global__ void dequantise_kernel(Nf4View view, std::int64_t size, T* to) {
+  constexpr float values[16] = {-1.0f,          -0.6961928010f, -0.5250730515f, -0.3949174881f,
+                                -0.2844413817f, -0.1847734302f, -0.0910500363f, 0.0f,
+                                0.0795802996f,  0.1609302014f,  0.2461123019f,  0.3379152417f,
+                                0.4407098293f,  0.5626170039f,  0.7229568362f,  1.0f};
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (i >= size) return;
+  const std::int64_t block = i / kNf4Block;
+  const float largest = view.map->values[view.maxima[block]] * view.scales[block / kNf4MaximaBlock] + *view.offset;
+  const std::uint8_t pair = view.codes[i / 2];
+  store(to + i, values[i % 2 == 0 ? pair >> 4 : pair & 15] * largest);
+}
+
+}  // namespace
+
+std::unique_ptr<Weight> CudaBackend::make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  return std::make_unique<Weight>(format, rows, cols, allocate(weight_bytes(format, rows * cols), MemoryUse::weights));
+}
+
+// The numbers of a weight as `dtype`; `owner` holds what had to be dequantised.
+Matrix CudaBackend::weight_numbers(const Weight& weight, DType dtype, Buffer& owner) {
+  if (is_plain(weight.format)) return weight.values();
+  owner = allocate(static_cast<std::size_t>(weight.size()) * size_of(dtype), MemoryUse::workspace);
+  const Nf4Layout layout(weight.size());
+  const auto* storage = static_cast<const std::uint8_t*>(weight.storage.data());
+  const Nf4View view{storage, storage + layout.maxima, reinterpret_cast<const float*>(storage + layout.scales),
+                     reinterpret_cast<const float*>(storage + layout.offset), dynamic_maps()};
+  with_type(dtype, [&]<typename T>() {
+    launch("dequantise", dequantise_kernel<T>, blocks_for(weight.size(), kBlock), kBlock, stream_, view, weight.size(),
+           static_cast<T*>(owner.data()));
+  });
+  return {owner.data(), dtype, weight.rows, weight.cols};
+}
+
+void CudaBackend::product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
+  Buffer owner;
+  matmul(x, weight_numbers(weight, x.dtype, owner), out, {.transpose_b = true, .accumulate = accumulate});
+}
+
+void CudaBackend::transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) {
+  Buffer owner;
+  matmul(d_out, weight_numbers(weight, d_out.dtype, owner), d_x, {.accumulate = accumulate});
+}
+
+void CudaBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) {
+  matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = true});
+}
+
+}  // namespace tempora
