@@ -69,6 +69,45 @@ async function products(directory: string): Promise<Map<string, Float32Array>> {
   return found;
 }
 
+test("a new adapter is trained over 4-bit weights with 8-bit moments, and merged into what they stand for", async () => {
+  const data = join(folder, "few.jsonl");
+  writeFileSync(
+    data,
+    readLines<object>(oracle("preference.jsonl"))
+      .slice(0, 4)
+      .map((row) => `${JSON.stringify(row)}\n`)
+      .join(""),
+  );
+  const model = ["--model", oracle("llama", "reference"), "--quantize", "nf4"];
+  const [adapter, merged] = [join(folder, "qlora"), join(folder, "qlora-merged")];
+  const lora = [
+    "--lora-rank",
+    "4",
+    "--lora-targets",
+    "q_proj,v_proj",
+    "--lora-dropout",
+    "0.1",
+    "--optimizer",
+    "adamw_8bit",
+  ];
+  await temporaJson(["dpo", ...model, "--data", data, "--out", adapter, "--lr", "1e-2", "--batch-pairs", "2", ...lora]);
+  const { config, base } = await openAdapter(adapter);
+  expect(config).toMatchObject({ rank: 4, alpha: 8, dropout: 0.1, targets: ["q_proj", "v_proj"] });
+  expect(base).toBe(oracle("llama", "reference"));
+  await temporaJson(["merge", ...model, "--adapter", adapter, "--out", merged]);
+  const score = async (name: string, ...of: string[]) => {
+    const out = join(folder, `${name}.jsonl`);
+    await temporaJson(["logprobs", "--data", data, "--out", out, ...of]);
+    return readLines<{ chosen_logprobs: number[] }>(out).flatMap((row) => row.chosen_logprobs);
+  };
+  const apart = await score("apart", ...model, "--adapter", adapter);
+  const together = await score("together", "--model", merged);
+  apart.forEach((value, i) => {
+    expect(Math.abs(value - (together[i] as number))).toBeLessThan(1e-3);
+  });
+  expect(await score("untrained", ...model)).not.toEqual(apart);
+});
+
 describe.each(families)("%s with PEFT's adapter", (family) => {
   test("gives PEFT's log-prob of every token", async () => {
     const rows = rowsOf(family);

@@ -321,8 +321,8 @@ void check_quantised(const TinyModel& model, DType dtype) {
   Forest forest = branching_forest(model.shape.vocab_size, 3);
   const std::vector<float> coefficients = coefficients_of(forest);
   const double tolerance = dtype == DType::f32 ? 1e-5 : 0.02;
-  expect_close("log-probs", doubles(engine.log_probs(forest, nullptr).token),
-               doubles(plain->log_probs(forest, nullptr).token), tolerance);
+  expect_close("log-probs", doubles(engine.log_probs(forest, 0, nullptr).token),
+               doubles(plain->log_probs(forest, 0, nullptr).token), tolerance);
   for (Engine* each : {plain.get(), &engine}) {
     each->activate_adapter(add_random(*each, model.shape, 2));
     each->accumulate(forest, coefficients, false, nullptr);

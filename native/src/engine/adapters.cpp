@@ -182,7 +182,7 @@ void Adapters::merge(int id) {
   adapter.tensors.require_loaded();
   if (merged_id_ != kNone) throw std::invalid_argument("another adapter is merged: unmerge it first");
   if (active_ == id) throw std::invalid_argument("an active adapter cannot be merged: activate none first");
-  if (base_.quantised()) throw std::invalid_argument("an adapter cannot be merged into quantised weights");
+  if (base_.quantised()) throw std::invalid_argument("an adapter cannot be merged into quantized weights");
   for (std::size_t i = 0; i < adapter.spec().modules.size(); ++i) {
     const AdapterModule& module = adapter.spec().modules[i];
     Weight& weight = base_.weight(module.parameter);

@@ -18,6 +18,7 @@ export interface LoraFlags extends AdapterFlags {
   loraDropout: number;
   rslora: boolean;
   seed: number;
+  quantize?: "nf4";
 }
 
 export function addAdapterOption(command: Command): Command {
@@ -90,7 +91,13 @@ export async function trainedAdapter(flags: LoraFlags, base: string): Promise<Tr
       save: (engine, folder) => save(engine, folder, config, raw),
     };
   }
-  if (rank === undefined) return null;
+  if (rank === undefined) {
+    if (flags.quantize === undefined) return null;
+    throw new TemporaError("Quantized weights cannot be trained", {
+      where: { field: "--quantize" },
+      remedy: "Train an adapter over them, as with --lora-rank 16, or leave --quantize out.",
+    });
+  }
   const config: AdapterConfig = {
     rank,
     alpha: flags.loraAlpha ?? 2 * rank,

@@ -1,4 +1,4 @@
-import { Engine } from "@tempora/engine";
+import { Engine, type MomentsFormat } from "@tempora/engine";
 import { type Checkpoint, locateModel, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
 import { type AdapterFlags, namedAdapter, useAdapter } from "./adapter.ts";
@@ -57,7 +57,7 @@ async function locate(name: string, context: Context): Promise<string> {
 /** Reads the weights, and the adapter that the flags name. Dispose of the engine. */
 export async function loadEngine(
   model: OpenModel,
-  flags: EngineFlags & AdapterFlags,
+  flags: EngineFlags & AdapterFlags & { moments?: MomentsFormat },
   context: Context,
 ): Promise<Engine> {
   const { name, checkpoint } = model;
@@ -67,6 +67,8 @@ export async function loadEngine(
     device: flags.device,
     threads: flags.threads,
     dtype: flags.dtype,
+    quantize: flags.quantize,
+    moments: flags.moments,
     signal: context.signal,
     onProgress: (done, total) => stage.update(done / total),
   });

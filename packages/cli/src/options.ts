@@ -1,4 +1,4 @@
-import { type LossType, lossTypes, type PreferenceLoss } from "@tempora/engine";
+import { type LossType, lossTypes, type MomentsFormat, type PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { judgeKinds, paperSettings, type Settings } from "@tempora/run";
 import { type Columns, parseColumns } from "@tempora/text";
@@ -78,6 +78,7 @@ export interface EngineFlags {
   device: "auto" | "cpu" | "cuda";
   dtype?: "f32" | "bf16";
   threads: number;
+  quantize?: "nf4";
 }
 
 export function addEngineOptions(command: Command): Command {
@@ -89,7 +90,32 @@ export function addEngineOptions(command: Command): Command {
         "bf16",
       ]),
     )
-    .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(wholeNumber(0)).default(0));
+    .addOption(new Option("--threads <count>", "CPU threads, 0 for all cores").argParser(wholeNumber(0)).default(0))
+    .addOption(
+      new Option(
+        "--quantize <format>",
+        "hold the blocks' matrices in 4 bits (QLoRA); training then needs an adapter",
+      ).choices(["nf4"]),
+    );
+}
+
+/** How AdamW's moments are stored, under the names of Hugging Face's trainers. */
+const optimizers = { adamw: "f32", adamw_bf16: "bf16", adamw_8bit: "8bit" } as const;
+
+export interface OptimizerFlags {
+  optimizer: keyof typeof optimizers;
+}
+
+export function addOptimizerOption(command: Command): Command {
+  return command.addOption(
+    new Option("--optimizer <name>", "AdamW with its moments in f32, bf16 or 8 bits")
+      .choices(Object.keys(optimizers))
+      .default("adamw"),
+  );
+}
+
+export function momentsOf({ optimizer }: OptimizerFlags): MomentsFormat {
+  return optimizers[optimizer];
 }
 
 export interface SamplingFlags {

@@ -179,6 +179,32 @@ describe("adapters", () => {
     expect((await weights(engine)).equals(before)).toBe(true);
   });
 
+  test("are trained over quantised weights, which are not", async () => {
+    using plain = await random(tinyConfig);
+    using engine = await Engine.load(await modelOf(plain), { device: "cpu", quantize: "nf4" });
+    const { forest, pairs } = pairForest(tinyConfig, 2, 6);
+    await expect(engine.preferenceStep(forest, pairs, sigmoid)).rejects.toThrow("activate an adapter");
+    // What the weights stand for, in a plain engine: the same model.
+    using same = await Engine.load(await modelOf(engine), { device: "cpu" });
+    const [quantised, dequantised] = [await engine.logProbs(forest), await same.logProbs(forest)];
+    for (const [i, value] of quantised.token.entries()) {
+      expect(Math.abs(value - (dequantised.token[i] as number))).toBeLessThan(1e-4);
+    }
+    const before = await weights(engine);
+    const losses: number[] = [];
+    await engine.adapters.add("mine", { rank: 4, alpha: 8 });
+    await engine.adapters.activate("mine");
+    for (let step = 0; step < 3; step++) {
+      losses.push((await engine.preferenceStep(forest, pairs, sigmoid)).loss);
+      await engine.optimizerStep({ learningRate: 0.02 });
+    }
+    expect(losses[2]).toBeLessThan(losses[0] as number);
+    expect((await weights(engine)).equals(before)).toBe(true);
+    await engine.adapters.activate(null);
+    await expect(engine.adapters.merge("mine")).rejects.toThrow("quantized weights");
+    expect(engine.memory().weights).toBeLessThan(plain.memory().weights);
+  });
+
   test("end a generation when they change", async () => {
     using engine = await random(tinyConfig);
     await trained(engine, "one", 1);

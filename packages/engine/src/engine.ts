@@ -54,6 +54,7 @@ import {
   rotaryFrequencies,
 } from "./model.ts";
 import { abortError, addon, cancellable } from "./native.ts";
+import { optimizerOptions } from "./optimizer-options.ts";
 import { nativeLoss } from "./preference-loss.ts";
 import { randomModel } from "./random-weights.ts";
 import { Snapshot } from "./snapshot.ts";
@@ -250,17 +251,7 @@ export class Engine implements Disposable {
    */
   async optimizerStep(options: OptimizerStepOptions): Promise<{ gradNorm: number }> {
     await this.#turn();
-    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
-    const native = {
-      learningRate: checkNumber(options.learningRate, "learningRate", { least: 0 }),
-      beta1: checkNumber(beta1, "betas[0]", { least: 0, below: 1 }),
-      beta2: checkNumber(beta2, "betas[1]", { least: 0, below: 1 }),
-      epsilon: checkNumber(options.epsilon ?? 1e-8, "epsilon", { above: 0 }),
-      weightDecay: checkNumber(options.weightDecay ?? 0, "weightDecay", { least: 0 }),
-      decayAll: options.decayAll ?? false,
-      maxGradNorm: checkNumber(options.maxGradNorm ?? 0, "maxGradNorm", { least: 0 }),
-      seed: checkNumber(options.seed ?? 0, "seed", { least: 0, integer: true }),
-    };
+    const native = optimizerOptions(options);
     this.#weightChanges++;
     return cancellable(undefined, () => this.#native.optimizerStep(native));
   }

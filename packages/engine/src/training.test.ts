@@ -59,6 +59,34 @@ describe("training", () => {
     expect(second.bytes.equals(first.bytes)).toBe(true);
   });
 
+  test.each(["f32", "bf16", "8bit"] as const)("resumes bit for bit with moments in %s", async (moments) => {
+    const config = { ...tinyConfig, vocabSize: 300 };
+    const { forest, pairs } = pairForest(config, 2, 6);
+    const step = async (engine: Engine) => {
+      await engine.preferenceStep(forest, pairs, sigmoid);
+      await engine.optimizerStep({ learningRate: 1e-2, weightDecay: 0.01, seed: 2 });
+    };
+    using straight = await Engine.random(config, { device: "cpu", seed: 1, std: 0.3, moments });
+    for (let i = 0; i < 3; i++) await step(straight);
+    const model = await modelOf(straight);
+    const state = await Array.fromAsync(straight.moments());
+    expect((state[0]?.firstScales ?? []).length).toBe(moments === "8bit" ? Math.ceil((300 * 24) / 256) : 0);
+    using resumed = await Engine.load(model, { device: "cpu", moments });
+    await resumed.setOptimizerState(straight.optimizerSteps, state);
+    for (const engine of [straight, resumed]) await step(engine);
+    expect((await weights(resumed)).equals(await weights(straight))).toBe(true);
+    const parameters = straight.parameters.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    // Small tensors stay in f32, and memory is counted in blocks.
+    const most = { f32: 8, bf16: 4, "8bit": 8 }[moments] * parameters + 128 * 1024;
+    expect(straight.memory().optimizer).toBeLessThan(most);
+  });
+
+  test("refuses moments and quantisations that there are not", async () => {
+    const load = (options: object) => Engine.random(tinyConfig, { device: "cpu", ...options });
+    await expect(load({ moments: "fp8" })).rejects.toThrow("There are no moments in fp8");
+    await expect(load({ quantize: "int4" })).rejects.toThrow("There is no quantisation int4");
+  });
+
   test("resumes bit for bit from weights and optimizer state", async () => {
     const { forest, pairs } = pairForest(tinyConfig, 2, 6);
     const step = async (engine: Engine) => {

@@ -9,10 +9,13 @@ import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
   addColumnsOption,
   addEngineOptions,
+  addOptimizerOption,
   addTrainingOptions,
   type ColumnFlags,
   type EngineFlags,
+  momentsOf,
   newCommand,
+  type OptimizerFlags,
   parseLossTerms,
   realNumber,
   type TrainingFlags,
@@ -24,7 +27,7 @@ import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface DpoFlags extends ColumnFlags, EngineFlags, LoraFlags, TrainingFlags, TextFlags, SkipFlags {
+interface DpoFlags extends ColumnFlags, EngineFlags, LoraFlags, OptimizerFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   reference?: string;
   data: string;
@@ -72,7 +75,7 @@ export function dpoCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
-  addLoraOptions(command);
+  addLoraOptions(addOptimizerOption(command));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, dpo);
 }
 
@@ -93,7 +96,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
   const adapter = await trainedAdapter(flags, model.name);
-  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const rows = pairs.map((pair, index) => ({
     ...pair,

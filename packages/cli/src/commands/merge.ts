@@ -1,3 +1,4 @@
+import { Engine } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { openAdapter, saveCheckpoint, saveGgufAdapter } from "@tempora/models";
 import type { Command } from "commander";
@@ -33,7 +34,9 @@ async function merge(flags: MergeFlags, context: Context): Promise<void> {
   const out = await claimFolder("--out", flags.out, [flags.model, flags.adapter]);
   const model = await openModel(flags.model, context);
   const adapter = await openAdapter(flags.adapter);
-  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  using loaded = await loadEngine(model, withoutAdapter(flags), context);
+  // An adapter that was trained over quantized weights belongs to the numbers that they stand for.
+  using engine = flags.quantize === undefined ? loaded : await dequantized(loaded);
   await mergeAdapter(engine, adapter);
   const { config, raw, companion } = model.checkpoint;
   await saveCheckpoint(out, { config, raw, dtype: engine.dtype, tensors: engine.tensors(), companion });
@@ -41,6 +44,20 @@ async function merge(flags: MergeFlags, context: Context): Promise<void> {
     { out, dtype: engine.dtype, device: engine.device },
     `Merged ${flags.adapter} into ${flags.model}: ${flags.out}`,
   );
+}
+
+function dequantized(from: Engine): Promise<Engine> {
+  const { config, dtype, device } = from;
+  const name = "the quantized model";
+  const tensors = () =>
+    from.parameters.map(({ name: tensor, shape }) => ({
+      name: tensor,
+      shape,
+      dtype,
+      file: name,
+      read: () => from.getParameter(tensor),
+    }));
+  return Engine.load({ config, dtype, name, tensors }, { device, dtype });
 }
 
 async function writeGguf(flags: MergeFlags, context: Context): Promise<void> {

@@ -7,10 +7,13 @@ import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addColumnsOption,
   addEngineOptions,
+  addOptimizerOption,
   addTrainingOptions,
   type ColumnFlags,
   type EngineFlags,
+  momentsOf,
   newCommand,
+  type OptimizerFlags,
   type TrainingFlags,
   trainingOptions,
   whenCalled,
@@ -20,7 +23,7 @@ import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface SftFlags extends ColumnFlags, EngineFlags, LoraFlags, TrainingFlags, TextFlags, SkipFlags {
+interface SftFlags extends ColumnFlags, EngineFlags, LoraFlags, OptimizerFlags, TrainingFlags, TextFlags, SkipFlags {
   model: string;
   data: string;
   out: string;
@@ -37,7 +40,7 @@ export function sftCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
-  addLoraOptions(command);
+  addLoraOptions(addOptimizerOption(command));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, sft);
 }
 
@@ -58,7 +61,7 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   });
   const rows = await reader.completions(flags.data);
   const adapter = await trainedAdapter(flags, model.name);
-  using engine = await loadEngine(model, withoutAdapter(flags), context);
+  using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
   try {
