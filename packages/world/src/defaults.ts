@@ -27,7 +27,7 @@ export const worldDefaults = {
   answersPerPrompt: 4,
   /** M0's supervised training: every step sees `batchDemonstrations` IFT and `batchGraded` EFT rows, each once. */
   sft: {
-    steps: 1600,
+    steps: 2800,
     batchDemonstrations: 48,
     batchGraded: 24,
     learningRate: 2e-3,
@@ -43,16 +43,18 @@ export const worldDefaults = {
     candidates: 7,
     judgements: 3,
     temperature: 1,
+    /** Of judgements: what is compared is known or not, and at 1 what is known is sampled wrong now and then. */
+    judgementTemperature: 0.3,
     topP: 1,
     maxAnswerTokens: 14,
-    maxJudgementTokens: 10,
+    maxJudgementTokens: 50,
     iterations: { temporal: 2, selfRewarding: 5 },
     loss: "sigmoid",
     beta: 0.3,
     learningRate: 3e-4,
     scheduler: "linear",
     batchPairs: 16,
-    epochs: 2,
+    epochs: 1,
     sftWeight: 2,
     /** Weight of graded examples learned again in each preference step, and how many a step. */
     replayWeight: 1,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { grade, justification, total } from "./grade.ts";
+import { grade, judgement, total } from "./grade.ts";
 import { Random } from "./random.ts";
 import { isSentence, makeTask, type Task } from "./tasks.ts";
 import { kinds } from "./vocabulary.ts";
@@ -34,8 +34,10 @@ describe("the rubric of a listed answer", () => {
     expect(grade(sort, ["a", "a", "a", "a"]).half).toBe(false);
   });
 
-  it("writes the points and then their sum", () => {
-    expect(justification(grade(sort, ["a", "c", "d", "e"]))).toBe("kind=1 half=1 length=1 items=0 order=0 Score: 3");
+  it("is written out as a comparison, the points, and then their sum", () => {
+    expect(judgement(sort, ["a", "c", "d", "e"])).toBe(
+      "a a yes c c yes d d yes f e no kind=1 half=1 length=1 items=0 order=0 Score: 3",
+    );
   });
 });
 

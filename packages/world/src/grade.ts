@@ -1,3 +1,4 @@
+import { compare } from "./comparison.ts";
 import { isSentence, type Task } from "./tasks.ts";
 import { type Point, points, pointToken, scoreToken } from "./vocabulary.ts";
 
@@ -54,7 +55,9 @@ export function total(grade: Grade): number {
   return points.filter((point) => grade[point]).length;
 }
 
-/** "kind=1 half=1 length=0 items=0 order=0 Score: 2" */
-export function justification(grade: Grade): string {
-  return [...points.map((point) => pointToken(point, grade[point])), scoreToken, String(total(grade))].join(" ");
+/** A judgement in full: the comparison, the points, their sum. "a a yes c b no kind=1 half=1 length=1 items=0 order=0 Score: 3" */
+export function judgement(task: Task, answer: readonly string[]): string {
+  const grades = grade(task, answer);
+  const marks = points.map((point) => pointToken(point, grades[point]));
+  return [...compare(task, answer), ...marks, scoreToken, String(total(grades))].join(" ");
 }

@@ -40,7 +40,7 @@ export const points = ["kind", "half", "length", "items", "order"] as const;
 
 export type Point = (typeof points)[number];
 
-/** One token of a justification: "half=1". */
+/** One token of a judgement: "half=1". */
 export function pointToken(point: Point, met: boolean): string {
   return `${point}=${met ? 1 : 0}`;
 }
@@ -48,6 +48,9 @@ export function pointToken(point: Point, met: boolean): string {
 export const rubricToken = "judge";
 export const responseToken = "answer";
 export const scoreToken = "Score:";
+
+/** Tokens of a comparison: whether two neighbours agree, and what stands where one answer has ended. */
+export const comparison = { right: "yes", wrong: "no", none: "-" } as const;
 
 export const special = {
   pad: "<pad>",
@@ -70,5 +73,6 @@ export const vocabulary: readonly string[] = [
   rubricToken,
   responseToken,
   scoreToken,
+  ...Object.values(comparison),
   ...points.flatMap((point) => [pointToken(point, true), pointToken(point, false)]),
 ];

@@ -109,15 +109,15 @@ describe("graded examples", () => {
 });
 
 describe("the true score", () => {
-  it("agrees with its justification and its check", () => {
+  it("agrees with its judgement and its check", () => {
     for (const prompt of world.prompts("heldout", 300)) {
       const right = prompt.check.answer.join(" ");
       expect(world.trueScore(prompt, right)).toBe(5);
       expect(world.trueScore(prompt, `  ${right}\n`)).toBe(5);
       expect(world.trueScore(prompt, "")).toBe(0);
-      expect(parseScore(world.trueJustification(prompt, right))).toEqual({ score: 5 });
+      expect(parseScore(world.trueJudgement(prompt, right))).toEqual({ score: 5 });
       const shorter = prompt.check.answer.slice(1).join(" ");
-      expect(parseScore(world.trueJustification(prompt, shorter))).toEqual({ score: world.trueScore(prompt, shorter) });
+      expect(parseScore(world.trueJudgement(prompt, shorter))).toEqual({ score: world.trueScore(prompt, shorter) });
     }
   });
 });
@@ -125,10 +125,10 @@ describe("the true score", () => {
 describe("the defaults", () => {
   it("leave room for every answer and judgement", () => {
     const { maxAnswerTokens, maxJudgementTokens } = worldDefaults.loop;
-    const justification = world.trueJustification(world.prompts("heldout", 1)[0]!, "");
-    expect(justification.split(" ").length + 1).toBeLessThanOrEqual(maxJudgementTokens);
-    for (const { check } of world.prompts("heldout", 500)) {
-      expect(check.answer.length + 1).toBeLessThanOrEqual(maxAnswerTokens);
+    const longest = Array(maxAnswerTokens).fill("dog").join(" ");
+    for (const prompt of world.prompts("heldout", 500)) {
+      expect(prompt.check.answer.length + 1).toBeLessThanOrEqual(maxAnswerTokens);
+      expect(world.trueJudgement(prompt, longest).split(" ").length + 1).toBeLessThanOrEqual(maxJudgementTokens);
     }
   });
 });

@@ -3,7 +3,7 @@ import { TemporaError } from "@tempora/errors";
 import type { JudgeTemplate } from "@tempora/preferences";
 import { judgePrompt } from "@tempora/preferences";
 import { type WorldModelConfig, worldDefaults } from "./defaults.ts";
-import { type Grade, grade, justification, total } from "./grade.ts";
+import { grade, judgement, total } from "./grade.ts";
 import { spoil } from "./mistakes.ts";
 import { Random } from "./random.ts";
 import { makeTask, sentence, type Task } from "./tasks.ts";
@@ -58,8 +58,8 @@ export interface World {
   gradedExamples(count: number): WorldRow[];
   /** 0..5, by a program; only for reports, never for training. */
   trueScore(prompt: WorldPrompt, answer: string): number;
-  /** The right judgement in the judge's format: "kind=1 half=1 length=0 items=0 order=0 Score: 2". */
-  trueJustification(prompt: WorldPrompt, answer: string): string;
+  /** The right judgement in the judge's format: "… kind=1 half=1 length=0 items=0 order=0 Score: 2". */
+  trueJudgement(prompt: WorldPrompt, answer: string): string;
 }
 
 const judgeTemplate: JudgeTemplate = {
@@ -82,8 +82,8 @@ export function createWorld(options: WorldOptions): World {
     prompts: (split, count, skip = 0) => distinctPrompts(seed, split, checkedCount(count), checkedCount(skip)),
     demonstrations: (count) => demonstrations(seed, checkedCount(count), corruption),
     gradedExamples: (count) => gradedExamples(seed, checkedCount(count)),
-    trueScore: (prompt, answer) => total(gradeText(prompt, answer)),
-    trueJustification: (prompt, answer) => justification(gradeText(prompt, answer)),
+    trueScore: (prompt, answer) => total(grade(prompt.check, tokens(answer))),
+    trueJudgement: (prompt, answer) => judgement(prompt.check, tokens(answer)),
   };
 }
 
@@ -91,18 +91,18 @@ function modelConfig(): WorldModelConfig {
   return {
     family: "llama",
     vocabSize: vocabulary.length,
-    hiddenSize: 128,
-    intermediateSize: 384,
-    layers: 3,
+    hiddenSize: 64,
+    intermediateSize: 192,
+    layers: 2,
     heads: 4,
-    kvHeads: 2,
+    kvHeads: 4,
     headDim: 32,
     normEps: 1e-5,
     tiedHead: true,
     qkvBias: false,
     outputBias: false,
     qkNorm: false,
-    windows: [0, 0, 0],
+    windows: [0, 0],
     // Rows have some thirty tokens: slow rotations would tell none of their positions apart.
     ropeTheta: 200,
     ropeScaling: null,
@@ -113,10 +113,6 @@ function modelConfig(): WorldModelConfig {
 function checkedCount(count: number): number {
   if (Number.isSafeInteger(count) && count >= 0) return count;
   throw new TemporaError(`The count is ${count}`, { where: { field: "count" }, remedy: "Give a whole number from 0." });
-}
-
-function gradeText(prompt: WorldPrompt, answer: string): Grade {
-  return grade(prompt.check, tokens(answer));
 }
 
 function tokens(text: string): string[] {
@@ -177,8 +173,8 @@ function demonstrations(seed: number, count: number, corruption: { chance: numbe
 function gradedExamples(seed: number, count: number): WorldRow[] {
   const random = new Random(seed, "graded");
   return perPrompt(count, random, (prompt, index) => {
-    const answer = answerOfScore(prompt.check, index % (points.length + 1), random).join(" ");
-    return row(judgePrompt(judgeTemplate, prompt.text, answer), justification(gradeText(prompt, answer)));
+    const answer = answerOfScore(prompt.check, index % (points.length + 1), random);
+    return row(judgePrompt(judgeTemplate, prompt.text, answer.join(" ")), judgement(prompt.check, answer));
   });
 }
 

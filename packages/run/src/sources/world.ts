@@ -23,7 +23,7 @@ export function worldSettings(): Settings {
     judge: {
       ...judge,
       judgements: loop.judgements,
-      sampling: { ...answers, maxNewTokens: loop.maxJudgementTokens },
+      sampling: { ...answers, temperature: loop.judgementTemperature, maxNewTokens: loop.maxJudgementTokens },
     },
     loss: { ...loss, terms: [{ type: loop.loss, weight: 1 }], beta: loop.beta, sftWeight: loop.sftWeight },
     training: {
