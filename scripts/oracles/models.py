@@ -133,12 +133,14 @@ def token_logprobs(model, prompt_ids: list[int], completion_ids: list[int]) -> t
 
 
 @torch.no_grad()
-def greedy(model, prompt_ids: list[int], tokens: int) -> dict:
-    """Each token by a whole forward pass: no cache that could be wrong."""
-    ids, gap = list(prompt_ids), float("inf")
+def greedy(model, prompt_ids: list[int], tokens: int, cached: bool = False) -> dict:
+    """Each token by a whole forward pass, so that no cache could be wrong; a large model takes the cache all the same."""
+    ids, gap, cache = list(prompt_ids), float("inf"), None
     for _ in range(tokens):
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-        best = logits.topk(2)
+        new = ids if cache is None else ids[-1:]
+        output = model(input_ids=torch.tensor([new]), past_key_values=cache, use_cache=cached)
+        cache = output.past_key_values if cached else None
+        best = output.logits[0, -1].topk(2)
         gap = min(gap, float(best.values[0] - best.values[1]))
         ids.append(int(best.indices[0]))
     return {"prompt_ids": prompt_ids, "completion_ids": ids[len(prompt_ids) :], "smallest_top2_logit_gap": gap}

@@ -3,6 +3,7 @@
 The file is found where scripts/fetch-real-model.ts puts it, or by TEMPORA_REAL_MODEL.
 """
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -21,14 +22,14 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temp
 FILE = Path(os.environ.get("TEMPORA_REAL_MODEL") or CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf")
 PAIRS = 8
 CONFIG = {
-    "learning_rate": 1e-6,
+    "learning_rate": 2e-6,
     "lr_scheduler_type": "linear",
     "warmup_steps": 0,
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "beta": 0.1,
     "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 4,
+    "gradient_accumulation_steps": 2,
     "num_train_epochs": 1,
     "precompute_ref_log_probs": True,
 }
@@ -36,11 +37,15 @@ KEPT = ("loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected"
 
 
 def load():
-    """transformers' own reader undoes the permutation of q and k and dequantises."""
+    """transformers' own reader undoes the permutation of q and k and dequantises; what it gives is then an ordinary model."""
     if not FILE.exists():
         raise SystemExit(f"{FILE} is missing: run `bun scripts/fetch-real-model.ts`, or set TEMPORA_REAL_MODEL")
-    options = {"gguf_file": FILE.name, "attn_implementation": "eager", "dtype": torch.float32}
-    return AutoModelForCausalLM.from_pretrained(FILE.parent, **options).eval()
+    read = AutoModelForCausalLM.from_pretrained(FILE.parent, gguf_file=FILE.name, dtype=torch.float32)
+    config = copy.deepcopy(read.config)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    return model.eval()
 
 
 def tokens(tokenizer) -> list[dict]:
@@ -62,9 +67,10 @@ def scored(model, tokenizer) -> list[dict]:
 def answers(model, tokenizer) -> list[dict]:
     rows = []
     for row in PREFERENCES[:8]:
-        answer = greedy(model, conversation_ids(tokenizer, row["prompt"], True), 40)
-        end = answer["completion_ids"].index(tokenizer.eos_token_id) if tokenizer.eos_token_id in answer["completion_ids"] else None
-        answer["text"] = tokenizer.decode(answer["completion_ids"][:end])
+        answer = greedy(model, conversation_ids(tokenizer, row["prompt"], True), 40, cached=True)
+        ids = answer["completion_ids"]
+        end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
+        answer["text"] = tokenizer.decode(ids[:end])
         rows.append({"prompt": row["prompt"], **answer})
     return rows
 
@@ -72,11 +78,11 @@ def answers(model, tokenizer) -> list[dict]:
 def trajectory(tokenizer) -> dict:
     steps = train(load(), None, tokenizer, PREFERENCES[:PAIRS], {**CONFIG, "loss_type": ["sigmoid"]})
     kept = [{key: round(step[key], 6) for key in KEPT} for step in steps]
-    return {"config": {**CONFIG, "pairs_per_step": 4}, "steps": kept}
+    return {"config": {**CONFIG, "pairs_per_step": 2}, "steps": kept}
 
 
 def make() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     shutil.rmtree(FOLDER, ignore_errors=True)
     tokenizer = AutoTokenizer.from_pretrained(FILE.parent, gguf_file=FILE.name)
     write_json(FOLDER / "tokens.json", tokens(tokenizer))
