@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -78,6 +79,13 @@ struct Matrix {
   }
 };
 
+// For operations that want rows adjacent. Callers are the engine's own code: what fails here is a defect of it.
+inline void require_dense(const char* operation, std::initializer_list<Matrix> matrices) {
+  for (const Matrix& matrix : matrices) {
+    if (!matrix.dense()) throw std::logic_error(std::string(operation) + ": the rows of a matrix lie apart");
+  }
+}
+
 // How a weight's numbers are stored. Those of f32 and bf16 can be trained; nf4 (nf4.h) is frozen.
 enum class WeightFormat : std::uint8_t { f32, bf16, nf4 };
 
@@ -121,7 +129,6 @@ struct MatmulOptions {
 // resolution), or in 8 bits as bitsandbytes stores them: codes of a dynamic map, with a scale for each block of 256.
 enum class MomentsFormat : std::uint8_t { f32, bf16, blocks8 };
 
-constexpr std::size_t kMomentsBlock = 256;
 // Smaller ones are kept in f32 where 8 bits are asked for.
 constexpr std::int64_t kSmallestBlocks8 = 4096;
 

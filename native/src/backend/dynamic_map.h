@@ -2,9 +2,13 @@
 // makes them: seven decades below 1, each with twice the fractions of the one below it, beside 0 and 1.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace tempora {
+
+// Moments that have a scale in common.
+constexpr std::size_t kMomentsBlock = 256;
 
 struct DynamicMap {
   float values[256];     // ascending

@@ -70,6 +70,7 @@ std::unique_ptr<AttentionPlan> CpuBackend::plan_attention(const ForestLayout& la
 
 void CpuBackend::tree_attention(const AttentionPlan& attention_plan, const AttentionShape& shape, const Matrix& q,
                                 const Matrix& k, const Matrix& v, const Matrix& out, float* lse) {
+  require_dense("tree_attention", {q, k, v, out});
   const auto& plan = static_cast<const CpuAttentionPlan&>(attention_plan);
   TreeAttentionCall call = call_of(plan, shape, q, k, v);
   require(out.dtype == q.dtype && out.rows == q.rows && out.cols == q.cols, "tree attention: out is as q");
@@ -91,6 +92,7 @@ void CpuBackend::tree_attention_backward(const AttentionPlan& attention_plan, co
                                          const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out,
                                          const float* lse, const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
                                          const Matrix& d_v) {
+  require_dense("tree_attention_backward", {q, k, v, out, d_out, d_q, d_k, d_v});
   const auto& plan = static_cast<const CpuAttentionPlan&>(attention_plan);
   TreeAttentionCall call = call_of(plan, shape, q, k, v);
   require(d_out.dtype == q.dtype && d_out.size() == q.size() && out.dtype == q.dtype && d_q.dtype == q.dtype &&

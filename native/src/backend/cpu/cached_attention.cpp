@@ -47,6 +47,7 @@ std::size_t CpuBackend::cache_bytes(int pages, const AttentionShape& shape, DTyp
 
 void CpuBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                              void* key_cache, void* value_cache) {
+  require_dense("write_cache", {k, v});
   require(k.dtype == v.dtype && k.rows == v.rows && k.cols == v.cols &&
               k.cols == static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim,
           "write_cache: k and v are [M, kv_heads · head_dim]");
@@ -58,6 +59,7 @@ std::unique_ptr<CachePlan> CpuBackend::plan_cache(CachePaths paths) { return mak
 
 void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionShape& shape, const Matrix& q,
                                   const void* key_cache, const void* value_cache, const Matrix& out) {
+  require_dense("cached_attention", {q, out});
   const auto& plan = static_cast<const CpuCachePlan&>(cache_plan);
   require(q.rows == static_cast<std::int64_t>(plan.paths.position.size()) &&
               q.cols == static_cast<std::int64_t>(shape.heads) * shape.head_dim && out.dtype == q.dtype &&

@@ -38,6 +38,7 @@ void CpuBackend::dropout_backward(const Matrix& d_out, const Dropout& dropout, c
 }
 
 void CpuBackend::scale(const Matrix& x, float factor) {
+  require_dense("scale", {x});
   require(x.dtype == DType::f32 && x.dense(), "scale: x is f32 and dense");
   const auto kernel = element_kernels_for(isa_).scale;
   parallel_ranges(threads_, x.size(), kParallelGrain, 64,

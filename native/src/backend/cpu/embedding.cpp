@@ -8,6 +8,7 @@
 namespace tempora {
 
 void CpuBackend::embed(const std::int32_t* tokens, const Weight& weight, const Matrix& out) {
+  require_dense("embed", {out});
   const Matrix table = weight.values();
   require(out.dtype == DType::f32 && table.cols == out.cols, "embed: out is f32 and as wide as the table");
   const ElementKernels& kernels = element_kernels_for(isa_);
@@ -25,6 +26,7 @@ void CpuBackend::embed(const std::int32_t* tokens, const Weight& weight, const M
 }
 
 void CpuBackend::embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) {
+  require_dense("embed_backward", {d_out, d_table});
   require(d_out.dtype == DType::f32 && d_table.dtype == DType::f32 && d_out.cols == d_table.cols,
           "embed_backward: both are f32 and one width");
   const auto add = element_kernels_for(isa_).add[index_of(DType::f32)];

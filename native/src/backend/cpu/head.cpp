@@ -66,6 +66,7 @@ void require_head(const Matrix& hidden, const Matrix& weight, const Matrix& logi
 
 void CpuBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob, float* lse,
                               const Matrix& keep) {
+  require_dense("head_forward", {hidden, keep});
   const Matrix weight = head.values();
   require_head(hidden, weight, keep);
   const HeadKernels& kernels = head_kernels_for(isa_);
@@ -168,6 +169,7 @@ struct RowGradient {
 
 void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+  require_dense("head_backward", {hidden, kept, d_hidden, d_weight});
   const Matrix weight = head.values();
   require_head(hidden, weight, kept);
   require(d_hidden.dtype == DType::f32 && (d_weight.data == nullptr || d_weight.dtype == DType::f32),

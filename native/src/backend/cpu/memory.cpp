@@ -50,6 +50,7 @@ void CpuBackend::zero(void* device, std::size_t bytes) {
 }
 
 void CpuBackend::cast(const Matrix& from, const Matrix& to) {
+  require_dense("cast", {from, to});
   require(from.size() == to.size(), "cast: the sizes differ");
   if (from.dtype == to.dtype) return copy(to.data, from.data, from.bytes());
   const ElementKernels& kernels = element_kernels_for(isa_);
@@ -63,6 +64,7 @@ void CpuBackend::cast(const Matrix& from, const Matrix& to) {
 }
 
 bool CpuBackend::all_finite(const Matrix& x) {
+  require_dense("all_finite", {x});
   const auto kernel = element_kernels_for(isa_).all_finite[index_of(x.dtype)];
   std::atomic<bool> finite{true};
   parallel_ranges(threads_, x.size(), kParallelGrain, 64, [&](std::int64_t begin, std::int64_t end) {

@@ -7,6 +7,7 @@
 namespace tempora {
 
 void CpuBackend::rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) {
+  require_dense("rms_norm", {x, y});
   require(x.dtype == DType::f32 && x.size() == y.size(), "rms_norm: x is f32 and as large as y");
   const auto kernel = norm_kernels_for(isa_).rms_norm[index_of(y.dtype)];
   parallel_ranges(threads_, x.rows, row_grain(x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -16,6 +17,7 @@ void CpuBackend::rms_norm(const Matrix& x, const void* weight, float eps, const 
 
 void CpuBackend::rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
                                    const Matrix& d_y, const Matrix& d_x, float* d_weight) {
+  require_dense("rms_norm_backward", {x, d_y, d_x});
   require(x.dtype == DType::f32 && d_y.dtype == DType::f32 && d_x.dtype == DType::f32,
           "rms_norm_backward: x and the gradients are f32");
   const auto kernel = norm_kernels_for(isa_).rms_norm_backward[index_of(weight_dtype)];
@@ -26,6 +28,7 @@ void CpuBackend::rms_norm_backward(const Matrix& x, const void* weight, DType we
 }
 
 void CpuBackend::head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y, float* rstd) {
+  require_dense("head_norm", {x, y});
   require(x.dtype == y.dtype && x.cols % head_dim == 0, "head_norm: x and y have one type and whole heads");
   const auto kernel = norm_kernels_for(isa_).head_norm[index_of(y.dtype)];
   parallel_ranges(threads_, x.size() / head_dim, row_grain(head_dim), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -36,6 +39,7 @@ void CpuBackend::head_norm(const Matrix& x, int head_dim, const void* weight, fl
 
 void CpuBackend::head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd,
                                     const Matrix& d_y, const Matrix& d_x, float* d_weight) {
+  require_dense("head_norm_backward", {x, d_y, d_x});
   require(x.dtype == d_y.dtype && x.dtype == d_x.dtype && x.cols % head_dim == 0,
           "head_norm_backward: all have one type and whole heads");
   const auto kernel = norm_kernels_for(isa_).head_norm_backward[index_of(x.dtype)];

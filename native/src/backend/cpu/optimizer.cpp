@@ -13,6 +13,7 @@
 namespace tempora {
 
 double CpuBackend::sum_of_squares(const Matrix& x) {
+  require_dense("sum_of_squares", {x});
   constexpr std::int64_t kBlock = 1 << 15;
   const auto kernel = element_kernels_for(isa_).sum_of_squares[index_of(x.dtype)];
   const std::int64_t size = x.size();

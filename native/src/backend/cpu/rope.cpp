@@ -34,6 +34,7 @@ const float* CpuBackend::rotary_table(const float* frequencies, int half, std::i
 
 void CpuBackend::rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
                       bool inverse) {
+  require_dense("rope", {x});
   require(head_dim % 2 == 0 && x.cols % head_dim == 0, "rope: whole heads of an even size");
   if (x.size() == 0) return;
   const auto kernel = norm_kernels_for(isa_).rope[index_of(x.dtype)];

@@ -210,6 +210,7 @@ class RowSampler {
 
 void CpuBackend::sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
                         std::int32_t* tokens, float* log_probs) {
+  require_dense("sample", {logits});
   require(logits.dtype == DType::f32 && (logits.rows == 0 || logits.cols > 0), "sample: logits are f32");
   const SamplingKernels& kernels = sampling_kernels_for(isa_);
   std::atomic<std::int64_t> bad_row{-1};

@@ -154,6 +154,7 @@ std::unique_ptr<AttentionPlan> CudaBackend::plan_attention(const ForestLayout& l
 
 void CudaBackend::tree_attention(const AttentionPlan& plan, const AttentionShape& shape, const Matrix& q,
                                  const Matrix& k, const Matrix& v, const Matrix& out, float* lse) {
+  require_dense("tree_attention", {q, k, v, out});
   if (q.rows == 0) return;
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
   const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
@@ -168,6 +169,7 @@ void CudaBackend::tree_attention_backward(const AttentionPlan& plan, const Atten
                                           const Matrix& k, const Matrix& v, const Matrix& out, const float* lse,
                                           const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
                                           const Matrix& d_v) {
+  require_dense("tree_attention_backward", {q, k, v, out, d_out, d_q, d_k, d_v});
   if (q.rows == 0) return;
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
   const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();

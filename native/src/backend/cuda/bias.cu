@@ -23,6 +23,7 @@ struct ElementTerm {
 }  // namespace
 
 void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) {
+  require_dense("add_bias", {x});
   if (x.size() == 0) return;
   with_type(x.dtype, [&]<typename X>() {
     with_type(bias_dtype, [&]<typename B>() {
@@ -33,6 +34,7 @@ void CudaBackend::add_bias(const Matrix& x, const void* bias, DType bias_dtype) 
 }
 
 void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
+  require_dense("bias_backward", {d_y});
   if (d_y.size() == 0) return;
   with_type(d_y.dtype, [&]<typename T>() {
     const int width = static_cast<int>(d_y.cols);

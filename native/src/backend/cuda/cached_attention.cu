@@ -77,6 +77,7 @@ std::size_t CudaBackend::cache_bytes(int pages, const AttentionShape& shape, DTy
 
 void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                               void* key_cache, void* value_cache) {
+  require_dense("write_cache", {k, v});
   if (k.rows == 0) return;
   const Buffer device_slots = upload(std::vector<std::int32_t>(slots, slots + k.rows));
   with_type(k.dtype, [&]<typename T>() {
@@ -98,6 +99,7 @@ std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
 
 void CudaBackend::cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
                                    const void* key_cache, const void* value_cache, const Matrix& out) {
+  require_dense("cached_attention", {q, out});
   if (q.rows == 0) return;
   const auto& paths = static_cast<const CudaCachePlan&>(plan);
   const AttentionNumbers numbers = numbers_of(shape, q.rows);

@@ -73,6 +73,7 @@ void CudaBackend::dropout_backward(const Matrix& d_out, const Dropout& dropout, 
 }
 
 void CudaBackend::scale(const Matrix& x, float factor) {
+  require_dense("scale", {x});
   if (x.size() == 0) return;
   launch("scale", scale_kernel, blocks_for(x.size(), kBlock), kBlock, stream_, x.f32(), factor, x.size());
 }

@@ -34,6 +34,7 @@ __global__ void embed_backward_kernel(const std::int32_t* tokens, int count, con
 }  // namespace
 
 void CudaBackend::embed(const std::int32_t* tokens, const Weight& weight, const Matrix& out) {
+  require_dense("embed", {out});
   const Matrix table = weight.values();
   if (out.rows == 0) return;
   with_type(table.dtype, [&]<typename T>() {
@@ -43,6 +44,7 @@ void CudaBackend::embed(const std::int32_t* tokens, const Weight& weight, const 
 }
 
 void CudaBackend::embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) {
+  require_dense("embed_backward", {d_out, d_table});
   if (d_out.rows == 0) return;
   launch("embed_backward", embed_backward_kernel, static_cast<unsigned>(d_out.rows), kBlock, stream_, tokens,
          static_cast<int>(d_out.rows), d_out.f32(), d_table.f32(), static_cast<int>(d_out.cols));

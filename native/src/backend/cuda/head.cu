@@ -105,6 +105,7 @@ __global__ void head_gradient_kernel(const L* logits, std::int64_t stride, Chunk
 
 void CudaBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob,
                                float* lse, const Matrix& keep) {
+  require_dense("head_forward", {hidden, keep});
   const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
@@ -137,6 +138,7 @@ void CudaBackend::head_forward(const Matrix& hidden, const Weight& head, const E
 
 void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
                                 const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+  require_dense("head_backward", {hidden, kept, d_hidden, d_weight});
   const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;

@@ -134,6 +134,7 @@ void CudaBackend::zero(void* device, std::size_t bytes) {
 }
 
 void CudaBackend::cast(const Matrix& from, const Matrix& to) {
+  require_dense("cast", {from, to});
   if (from.size() == 0) return;
   with_type(from.dtype, [&]<typename From>() {
     with_type(to.dtype, [&]<typename To>() {
@@ -144,6 +145,7 @@ void CudaBackend::cast(const Matrix& from, const Matrix& to) {
 }
 
 bool CudaBackend::all_finite(const Matrix& x) {
+  require_dense("all_finite", {x});
   if (x.size() == 0) return true;
   const Buffer found = allocate(sizeof(int), MemoryUse::workspace);
   zero(found.data(), sizeof(int));

@@ -61,6 +61,7 @@ int threads_for(int width) { return std::min(kBlock, (width + kWarp - 1) / kWarp
 }  // namespace
 
 void CudaBackend::rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) {
+  require_dense("rms_norm", {x, y});
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
   with_type(y.dtype, [&]<typename T>() {
@@ -71,6 +72,7 @@ void CudaBackend::rms_norm(const Matrix& x, const void* weight, float eps, const
 
 void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
                                     const Matrix& d_y, const Matrix& d_x, float* d_weight) {
+  require_dense("rms_norm_backward", {x, d_y, d_x});
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
   add_column_sums(x.rows, width, d_weight, WeightTerm<float, float>{x.f32(), d_y.f32(), rstd, width}, stream_);
@@ -82,6 +84,7 @@ void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType w
 
 void CudaBackend::head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y,
                             float* rstd) {
+  require_dense("head_norm", {x, y});
   const std::int64_t rows = x.size() / head_dim;
   if (rows == 0) return;
   with_type(x.dtype, [&]<typename T>() {
@@ -92,6 +95,7 @@ void CudaBackend::head_norm(const Matrix& x, int head_dim, const void* weight, f
 
 void CudaBackend::head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd,
                                      const Matrix& d_y, const Matrix& d_x, float* d_weight) {
+  require_dense("head_norm_backward", {x, d_y, d_x});
   const std::int64_t rows = x.size() / head_dim;
   if (rows == 0) return;
   with_type(x.dtype, [&]<typename T>() {

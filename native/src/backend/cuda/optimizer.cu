@@ -100,6 +100,7 @@ __global__ void adamw_blocks8_kernel(T* weight, const float* gradient, std::uint
 }  // namespace
 
 double CudaBackend::sum_of_squares(const Matrix& x) {
+  require_dense("sum_of_squares", {x});
   if (x.size() == 0) return 0;
   const Buffer partial = allocate(kSumBlocks * sizeof(double), MemoryUse::workspace);
   with_type(x.dtype, [&]<typename T>() {

@@ -33,6 +33,7 @@ __global__ void rope_kernel(T* x, std::int64_t pairs, int width, int head_dim, c
 
 void CudaBackend::rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
                        bool inverse) {
+  require_dense("rope", {x});
   const std::int64_t pairs = x.size() / 2;
   if (pairs == 0) return;
   with_type(x.dtype, [&]<typename T>() {

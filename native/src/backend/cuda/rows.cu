@@ -25,6 +25,7 @@ __global__ void scatter_add_kernel(const T* d_out, const std::int32_t* rows, T* 
 }  // namespace
 
 void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) {
+  require_dense("gather_rows", {x, out});
   if (out.size() == 0) return;
   with_type(x.dtype, [&]<typename T>() {
     launch("gather", gather_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_, static_cast<const T*>(x.data),
@@ -33,6 +34,7 @@ void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const M
 }
 
 void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) {
+  require_dense("scatter_add_rows", {d_out, x});
   if (d_out.size() == 0) return;
   with_type(x.dtype, [&]<typename T>() {
     launch("scatter_add", scatter_add_kernel<T>, static_cast<unsigned>(d_out.rows), kBlock, stream_,

@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
                          std::int32_t* tokens, float* log_probs) {
+  require_dense("sample", {logits});
   const auto rows = static_cast<std::size_t>(logits.rows);
   if (rows == 0) return;
   const Buffer draws = upload(std::vector<double>(uniforms, uniforms + rows));

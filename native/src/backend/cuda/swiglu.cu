@@ -33,6 +33,7 @@ __global__ void swiglu_backward_kernel(const T* gate, const T* up, const T* d_ou
 }  // namespace
 
 void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out) {
+  require_dense("swiglu", {gate, up, out});
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&]<typename T>() {
     launch("swiglu", swiglu_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,
@@ -42,6 +43,7 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
 
 void CudaBackend::swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
                                   const Matrix& d_up, const Matrix& out) {
+  require_dense("swiglu_backward", {gate, up, d_out, d_gate, d_up, out});
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&]<typename T>() {
     launch("swiglu_backward", swiglu_backward_kernel<T>, blocks_for(gate.size(), kBlock), kBlock, stream_,

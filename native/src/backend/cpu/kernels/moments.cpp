@@ -18,14 +18,19 @@ inline std::uint8_t code_of(const DynamicMap& map, float x) {
 }
 
 float narrow_block(const float* values, const DynamicMap& map, std::uint8_t* codes, std::int64_t n) {
-  float largest = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const float magnitude = __builtin_fabsf(values[i]);
-    largest = magnitude > largest ? magnitude : largest;
+  VecF top = splat(0);
+  for_vectors(n, [&](auto load, auto) {
+    top = max(reinterpret_cast<VecF>(reinterpret_cast<VecU>(load(values)) & 0x7FFFFFFFu), top);
+  });
+  const float largest = max_lane(top);
+  float scaled[kMomentsBlock];
+  if (largest == 0) {
+    __builtin_memset(scaled, 0, sizeof scaled);
+  } else {
+    float* to = scaled;
+    for_vectors(n, [=](auto load, auto store) { store(to, load(values) / largest); });
   }
-  for (std::int64_t i = 0; i < n; ++i) {
-    codes[i] = code_of(map, largest == 0 ? 0.0f : values[i] / largest);
-  }
+  for (std::int64_t i = 0; i < n; ++i) codes[i] = code_of(map, scaled[i]);
   return largest;
 }
 

@@ -1,4 +1,4 @@
-// Moments in fewer bits, a block at a time.
+// Moments in fewer bits, a block of at most kMomentsBlock numbers at a time.
 #pragma once
 
 #include "../../dynamic_map.h"
