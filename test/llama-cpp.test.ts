@@ -14,7 +14,11 @@ interface Row {
 
 /** What is used of node-llama-cpp: it comes with `bun run bench --peers` and is no dependency of ours. */
 interface LlamaModel {
-  createContext(options: { contextSize: number; threads: number }): Promise<{
+  createContext(options: {
+    contextSize: number;
+    threads: number;
+    lora?: { adapters: { filePath: string; scale?: number }[] };
+  }): Promise<{
     getSequence(): {
       controlledEvaluate(
         input: (number | [number, { generateNext: { probabilities: true } }])[],
@@ -45,8 +49,9 @@ async function llamaCpp(modelPath: string): Promise<LlamaModel> {
 }
 
 /** Mean distance of llama.cpp's log-probs from transformers' over some answers. */
-async function meanDistance(model: LlamaModel, rows: readonly Row[]): Promise<number> {
-  const context = await model.createContext({ contextSize: 512, threads: 1 });
+async function meanDistance(model: LlamaModel, rows: readonly Row[], adapter?: string): Promise<number> {
+  const lora = adapter === undefined ? {} : { lora: { adapters: [{ filePath: adapter }] } };
+  const context = await model.createContext({ contextSize: 512, threads: 1, ...lora });
   const sequence = context.getSequence();
   const differences: number[] = [];
   for (const { prompt_ids, chosen_ids, chosen_logprobs } of rows) {
@@ -78,4 +83,18 @@ test.skipIf(!installed).each(computed)("llama.cpp computes an exported %s as tra
   const model = await llamaCpp(file);
   expect(await meanDistance(model, readLines<Row>(oracle(family, "logprobs.jsonl")).slice(0, 4))).toBeLessThan(5e-3);
   await model.dispose();
+});
+
+test.skipIf(!installed).each(computed)("llama.cpp takes an exported adapter over %s as PEFT does", async (family) => {
+  const folder = await scratch();
+  const [base, adapter] = [join(folder, `${family}.gguf`), join(folder, `${family}-adapter.gguf`)];
+  const model = ["--model", oracle(family, "reference")];
+  await temporaJson(["export", ...model, "--out", base, "--type", "f16"]);
+  await temporaJson(["merge", ...model, "--adapter", oracle(family, "lora/adapter"), "--out", adapter]);
+  const rows = readLines<Row>(oracle(family, "lora/logprobs.jsonl")).slice(0, 4);
+  const loaded = await llamaCpp(base);
+  expect(await meanDistance(loaded, rows, adapter)).toBeLessThan(5e-3);
+  // The adapter matters: without it the numbers are others.
+  expect(await meanDistance(loaded, rows)).toBeGreaterThan(2e-2);
+  await loaded.dispose();
 });

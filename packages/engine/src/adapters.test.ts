@@ -129,6 +129,12 @@ describe("adapters", () => {
     }
     await engine.adapters.activate("two");
     const active = await collect(engine.generate([{ ids, key: 1 }], options));
+    // A running batch goes through the adapter that was active when it began.
+    using batch = engine.batch();
+    batch.add({ ids, key: 1, samples: 2, maxNewTokens: 6, seed: 5 });
+    const live: number[][] = [[], []];
+    while (batch.rows > 0) for (const { sample, logProb } of await batch.step()) live[sample]?.push(logProb);
+    expect(live).toEqual(active.map(({ logProbs }) => logProbs));
     expect(active.map(({ logProbs }) => logProbs)).toEqual(
       all.filter(({ prompt }) => prompt === 1).map(({ logProbs }) => logProbs),
     );

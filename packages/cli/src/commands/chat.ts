@@ -4,6 +4,7 @@ import { TemporaError } from "@tempora/errors";
 import { paperSettings } from "@tempora/run";
 import type { Message } from "@tempora/text";
 import type { Command } from "commander";
+import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
 import { Chat } from "../chat.ts";
 import { type Context, throwIfStopped } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
@@ -18,7 +19,7 @@ import {
 } from "../options.ts";
 import { addTextOptions, renderOptions, type TextFlags } from "../text-flags.ts";
 
-interface ChatFlags extends EngineFlags, SamplingFlags, TextFlags {
+interface ChatFlags extends AdapterFlags, EngineFlags, SamplingFlags, TextFlags {
   maxCacheTokens: number;
 }
 
@@ -38,7 +39,7 @@ export function chatCommand(context: Context): Command {
     wholeNumber(1),
     32_768,
   );
-  return whenCalled(addEngineOptions(command), context, chat);
+  return whenCalled(addAdapterOption(addEngineOptions(command)), context, chat);
 }
 
 async function chat(flags: ChatFlags, context: Context, args: readonly string[]): Promise<void> {

@@ -1,5 +1,6 @@
 import { type RunningServer, startServer } from "@tempora/server";
 import { type Command, InvalidArgumentError } from "commander";
+import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
@@ -14,7 +15,7 @@ import {
 } from "../options.ts";
 import { servedModel } from "../served-model.ts";
 
-interface ServeFlags extends EngineFlags, CacheFlags {
+interface ServeFlags extends AdapterFlags, EngineFlags, CacheFlags {
   host: string;
   port: number;
   apiKey?: string;
@@ -42,7 +43,7 @@ export function serveCommand(context: Context): Command {
     .option("--request-timeout <seconds>", "for a whole request", realNumber(0, 86_400, { above: true }), 600)
     .option("--shutdown-timeout <seconds>", "for what runs when the server is stopped", realNumber(0, 86_400), 10);
   return whenCalled(
-    addCacheOptions(addEngineOptions(command), { maxRows: 64, maxCacheTokens: 32_768 }),
+    addCacheOptions(addAdapterOption(addEngineOptions(command)), { maxRows: 64, maxCacheTokens: 32_768 }),
     context,
     serve,
   );
