@@ -24,6 +24,14 @@ test("a DPO step starts from a loss of log 2 and lowers it", () => {
   expect(losses[2]).toBeLessThan(losses[0] as number);
 });
 
+test("an adapter is trained against copies of its past", () => {
+  const losses = example("adapters.ts");
+  expect(losses.length).toBe(6);
+  // Dropout moves the first loss a little from log 2.
+  expect(losses[0]).toBeCloseTo(Math.LN2, 1);
+  expect(losses[5]).toBeLessThan(losses[3] as number);
+});
+
 test("a custom loss falls through accumulate", () => {
   const losses = example("custom-loss.ts");
   expect(losses.length).toBeGreaterThan(1);
