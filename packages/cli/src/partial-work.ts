@@ -30,11 +30,14 @@ export class PartialWork implements AsyncDisposable {
     readonly folder: string,
     readonly context: Context,
     private readonly lock: { release(): Promise<void> },
+    /** Aborts with the context, and when the folder's lock is lost. */
+    private readonly signal: AbortSignal,
   ) {}
 
   static async open(folder: string, context: Context): Promise<PartialWork> {
-    const lock = await lockFolder(folder, "The output", () => {});
-    return new PartialWork(folder, context, lock);
+    const lost = new AbortController();
+    const lock = await lockFolder(folder, "The output", (reason) => lost.abort(reason));
+    return new PartialWork(folder, context, lock, AbortSignal.any([context.signal, lost.signal]));
   }
 
   /** Judges the responses, going on with what the same judge made of the same responses before. */
@@ -50,7 +53,7 @@ export class PartialWork implements AsyncDisposable {
     const stage = this.context.progress.stage(label, responses.length * judge.perResponse, "judgements");
     const judged = await judge.judge(responses, {
       folder: this.folder,
-      signal: this.context.signal,
+      signal: this.signal,
       // Files may be judged by a judge that is never sure; one that says nothing at all is stopped.
       limits: { ...paperSettings.judge.limits, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 },
       progress: (done) => stage.update(done),

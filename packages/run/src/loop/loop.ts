@@ -55,7 +55,7 @@ export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
   try {
     const signal = options.signal === undefined ? lost.signal : AbortSignal.any([options.signal, lost.signal]);
     const code = options.codeVersion ?? (await codeVersion());
-    const store = new Store(join(runs, ".store"), code);
+    const store = new Store(join(runs, ".store"), code, (reason) => lost.abort(reason));
     return await new Run(folder, store, settings, options.observer ?? silentObserver, signal).run();
   } finally {
     await lock.release();

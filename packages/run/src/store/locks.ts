@@ -3,7 +3,7 @@ import { type FolderLock, folderLockOwner, tryLockFolder } from "@tempora/models
 
 /**
  * Locks a run's folder against other processes; a held lock is an error that names the holder. `what`: "The run". `lost` is
- * called when the lock was taken away although its holder lives.
+ * called when its file was removed under its holder.
  */
 export async function lockFolder(folder: string, what: string, lost: (reason: Error) => void): Promise<FolderLock> {
   const lock = await tryLockFolder(folder, lost);

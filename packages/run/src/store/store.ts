@@ -36,6 +36,8 @@ export class Store {
   constructor(
     readonly folder: string,
     readonly codeVersion: string,
+    /** Called when a stage's lock was taken away from this process: what computes it must stop. */
+    readonly onLost: (reason: Error) => void = () => undefined,
   ) {}
 
   key(kind: string, inputs: Json): string {
@@ -66,7 +68,10 @@ export class Store {
   async #lock(folder: string, work: StageWork<unknown>, lost: AbortController): Promise<FolderLock> {
     for (let attempt = 0; ; attempt++) {
       work.signal?.throwIfAborted();
-      const lock = await tryLockFolder(folder, (reason) => lost.abort(reason));
+      const lock = await tryLockFolder(folder, (reason) => {
+        lost.abort(reason);
+        this.onLost(reason);
+      });
       if (lock !== null) return lock;
       if (attempt === 0) work.onWait?.();
       await sleep(200, undefined, work.signal === undefined ? {} : { signal: work.signal });
