@@ -68,6 +68,36 @@ describe("how rows become text is a matter of flags", () => {
     expect((await openCheckpoint(out)).endTokens).toEqual([1, ...endTokens].sort((a, b) => a - b));
   });
 
+  test("so do the models of a run", async () => {
+    const model = datedModel("looping");
+    const config = join(folder, "run.config.mjs");
+    const score = "({ answers }) => answers.map((answer) => answer.length)";
+    writeFileSync(
+      config,
+      `export default {
+        candidates: 3, selection: { truncated: "keep" }, evaluation: { prompts: 2, judgedPrompts: 2 },
+        judge: { kind: "function", functions: [{ name: "length", version: "1", score: ${score} }] },
+      };`,
+    );
+    const prompts = rowsFile(
+      "questions.jsonl",
+      Array.from({ length: 12 }, (_, k) => ({ prompt: `Question ${k}?` })),
+    );
+    const run = [
+      "--run",
+      "looping",
+      "--runs",
+      join(folder, "runs"),
+      "--iterations",
+      "1",
+      "--prompts-per-iteration",
+      "4",
+    ];
+    const trained = ["train", config, "--model", model, "--prompts", prompts, ...run, ...short];
+    const { folder: made } = await temporaJson<{ folder: string }>(trained);
+    expect((await openCheckpoint(join(made, "models/M1"))).endTokens).toContain(1);
+  });
+
   test.each([
     ["--date", "31.1.2025", "Give a day, as 2026-01-31."],
     ["--chat-template-kwargs", "[1]", "Give a JSON object"],

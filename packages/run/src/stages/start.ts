@@ -56,7 +56,7 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
       dtype: context.host.dtypeOf(checkpoint),
     },
     begin: async () => {
-      const { engine } = await context.host.useForTraining(given);
+      const { engine, endTokens } = await context.host.useForTraining(given);
       const { config, raw } = checkpoint;
       const rows = await manyExampleIds(
         data.rows(),
@@ -64,7 +64,7 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
         { maxLength: config.maxPositions, now: context.now },
         context.signal,
       );
-      return { engine, rows, config, raw, companion: checkpoint.companion };
+      return { engine, rows, config, raw, companion: checkpoint.companion, endTokens };
     },
   });
   return started(outcome, parameters);

@@ -87,7 +87,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       dtype: host.dtypeOf(checkpoint),
     },
     compute: async (stage, progress) => {
-      const { engine } = await host.useForTraining(start);
+      const { engine, endTokens } = await host.useForTraining(start);
       await using state = await TrainingState.open(stage, settings.saveStateSeconds);
       const meter = new Meter(engine.config, state.totals);
       replayEvents(context, plan, state);
@@ -112,6 +112,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
         config,
         raw,
         companion: checkpoint.companion,
+        endTokens,
         summary,
         state,
         totals: meter.totals,
@@ -140,6 +141,7 @@ export interface SupervisedPlan {
     config: ModelConfig;
     raw: Record<string, unknown>;
     companion?: FileReader;
+    endTokens?: readonly number[];
     files?: Record<string, string>;
   }>;
 }
@@ -226,6 +228,8 @@ interface Trained {
   config: ModelConfig;
   raw: Record<string, unknown>;
   companion?: FileReader;
+  /** Ids that end an answer in this run; what the saved model's files are to state. */
+  endTokens?: readonly number[];
   files?: Record<string, string>;
   summary: TrainingSummary;
   state: TrainingState;
@@ -234,7 +238,7 @@ interface Trained {
 
 /** Writes the trained model and its metrics, and gives the optimizer's memory back. */
 async function saveTrained(context: RunContext, stage: string, trained: Trained): Promise<TrainedStage> {
-  const { engine, config, raw, companion, files, summary, state, totals } = trained;
+  const { engine, config, raw, companion, endTokens = [], files, summary, state, totals } = trained;
   const model = join(stage, "model");
   const dtype: DType = engine.dtype;
   await engine.resetOptimizer();
@@ -244,6 +248,7 @@ async function saveTrained(context: RunContext, stage: string, trained: Trained)
     dtype,
     tensors: engine.tensors(),
     ...(companion === undefined ? {} : { companion }),
+    endTokens,
     files: { ...files, ...templateFile(context) },
   });
   const metrics = await state.log.seal();
