@@ -77,7 +77,10 @@ async function exportModel(flags: ExportFlags & { model: string }, context: Cont
   stage.finish();
   for (const note of written.notes) context.progress.note(note);
   const { out, type, card, notes } = written;
-  context.result({ out, format, type, card, notes }, `${flags.model} as ${written.told}: ${flags.out}\ncard  ${card}`);
+  context.result(
+    { out, format, type, card, notes },
+    `${flags.model} as ${written.description}: ${flags.out}\ncard  ${card}`,
+  );
 }
 
 interface Plan {
@@ -89,7 +92,7 @@ interface Plan {
 interface Written {
   out: string;
   type: string;
-  told: string;
+  description: string;
   card: string;
   notes: string[];
 }
@@ -103,15 +106,15 @@ async function writeFolder(checkpoint: Checkpoint, flags: ExportFlags, plan: Pla
   }
   const out = await claimFolder("--out", flags.out, checkpoint.files);
   const dtype = type ?? checkpoint.dtype;
-  const told = `a Hugging Face folder in ${dtype}`;
-  const card = modelCard({ name: plan.name, format: told, origin: await originOf(checkpoint.path) });
+  const description = `a Hugging Face folder in ${dtype}`;
+  const card = modelCard({ name: plan.name, format: description, origin: await originOf(checkpoint.path) });
   const template = await checkpoint.companion(judgeTemplateFile);
   const files = {
     "README.md": card,
     ...(template === null ? {} : { [judgeTemplateFile]: new TextDecoder().decode(template) }),
   };
   await saveCopy(checkpoint, out, { dtype, files, signal: plan.signal, onProgress: plan.onProgress });
-  return { out, type: dtype, told, card: `${out}/README.md`, notes: [] };
+  return { out, type: dtype, description, card: `${out}/README.md`, notes: [] };
 }
 
 async function writeGguf(checkpoint: Checkpoint, flags: ExportFlags, plan: Plan): Promise<Written> {
@@ -123,11 +126,15 @@ async function writeGguf(checkpoint: Checkpoint, flags: ExportFlags, plan: Plan)
   }
   const out = await claimFile("--out", flags.out, checkpoint.files);
   const type = (flags.type ?? (checkpoint.dtype === "bf16" ? "bf16" : "f16")).toUpperCase() as GgufType;
-  const told = `a GGUF file in ${type}`;
+  const description = `a GGUF file in ${type}`;
   const card = `${out.slice(0, -".gguf".length)}.md`;
   const notes = await saveGguf(checkpoint, out, { type, ...plan });
   // Beside the file, under its name: the folder may be anybody's, and its README.md theirs.
   if (existsSync(card)) notes.push(`${card} is there already and was left as it is.`);
-  else await writeWhole(card, modelCard({ name: plan.name, format: told, origin: await originOf(checkpoint.path) }));
-  return { out, type: type.toLowerCase(), told, card, notes };
+  else
+    await writeWhole(
+      card,
+      modelCard({ name: plan.name, format: description, origin: await originOf(checkpoint.path) }),
+    );
+  return { out, type: type.toLowerCase(), description, card, notes };
 }

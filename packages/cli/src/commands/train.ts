@@ -53,7 +53,7 @@ export function trainCommand(context: Context): Command {
       "--prompts <file>",
       "prompts for --model: a file, folder or pattern of JSONL, JSON, CSV or Parquet with a field prompt",
     )
-    .option("--held-out <file>", "held-out prompts for --model (default: the last of --prompts)")
+    .option("--held-out <file>", "held-out prompts for --model, used whole (default: a share of --prompts)")
     .addOption(
       new Option(
         "--strategy <names>",
