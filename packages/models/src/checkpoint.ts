@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { ModelSource } from "@tempora/engine/model";
-import { type FileReader, fileError, systemErrorCode, TemporaError } from "@tempora/errors";
+import { canonical, type FileReader, fileError, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
 import { firstPart } from "./gguf/file.ts";
 import { openGguf } from "./gguf/open.ts";
 import { openFolder } from "./hf-folder.ts";
@@ -80,11 +80,7 @@ export async function checkpointHash(path: string): Promise<string> {
   const checkpoint = await openCheckpoint(path);
   const hash = createHash("sha256");
   const { config, dtype, endTokens } = checkpoint;
-  addField(
-    hash,
-    "config",
-    JSON.stringify([Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)), dtype, endTokens]),
-  );
+  addField(hash, "config", canonical([config as unknown as Json, dtype, endTokens]));
   for await (const tensor of checkpoint.tensors()) {
     addField(hash, `${tensor.name} ${tensor.dtype} [${tensor.shape.join(", ")}]`, await tensor.read());
   }

@@ -33,10 +33,9 @@ interface Format {
 }
 
 const isList = (value: unknown) => Array.isArray(value);
-const isSingle = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
 const bothText = (row: Readonly<Record<string, unknown>>) =>
   typeof row.chosen === "string" && typeof row.rejected === "string";
-const bothTurns = (row: Readonly<Record<string, unknown>>) => isSingle(row.chosen) && isSingle(row.rejected);
+const bothTurns = (row: Readonly<Record<string, unknown>>) => isObject(row.chosen) && isObject(row.rejected);
 const lacks = (field: string) => (row: Readonly<Record<string, unknown>>) => (row[field] ?? null) === null;
 
 /** A prompt of one user's turn with the answers to it. */

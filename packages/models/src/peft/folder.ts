@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { AdapterConfig, AdapterSource } from "@tempora/engine/adapter";
 import type { TensorSource } from "@tempora/engine/model";
-import { TemporaError } from "@tempora/errors";
+import { canonical, type Json, TemporaError } from "@tempora/errors";
 import { writeFolder, writeSynced } from "../folder-swap.ts";
 import { readAs } from "../hf-folder.ts";
 import { readJsonObject } from "../json-file.ts";
@@ -62,7 +62,7 @@ export async function openAdapter(folder: string): Promise<AdapterFolder> {
 /** SHA-256 (hex) of what decides an adapter's outputs: its config as the engine reads it and its tensors. */
 export async function adapterHash(folder: string): Promise<string> {
   const { config, tensors } = await openAdapter(folder);
-  const hash = createHash("sha256").update(JSON.stringify(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1))));
+  const hash = createHash("sha256").update(canonical(config as unknown as Json));
   const sorted = (await Array.fromAsync(tensors())).sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const { name, dtype, shape, read } of sorted) {
     hash.update(`\n${name} ${dtype} [${shape.join(", ")}]\n`).update(await read());
