@@ -45,7 +45,8 @@ function chartOption(spec) {
     animation: false,
     textStyle: { fontFamily: "system-ui, sans-serif" },
     grid: { left: 8, right: 16, top: 34, bottom: 24, containLabel: true },
-    legend: { top: 0, left: 0, textStyle: { color: ink }, itemWidth: 18 },
+    // One line, turned like pages: however many series there are, none of their names lies on the plot.
+    legend: { type: "scroll", top: 0, left: 0, right: 0, itemWidth: 18, ...legendColors(ink, line) },
     tooltip: { trigger: "axis", confine: true, formatter: (rows) => tooltip(spec, rows, format) },
     xAxis: {
       ...axis,
@@ -58,9 +59,16 @@ function chartOption(spec) {
       nameTextStyle: { color: ink },
       splitLine: { show: false },
     },
-    yAxis: { ...axis, type: "value", scale: spec.kind === "lines", axisLabel: { color: ink, formatter: format } },
+    yAxis: { ...axis, type: "value", ...yRange(spec), axisLabel: { color: ink, formatter: format } },
     series: spec.series.flatMap((series) => chartSeries(spec, series)),
   };
+}
+
+const yRange = ({ range }) => (range === null ? {} : { min: range[0], max: range[1] });
+
+function legendColors(ink, faint) {
+  const pages = { pageIconColor: ink, pageIconInactiveColor: faint, pageTextStyle: { color: ink } };
+  return { textStyle: { color: ink }, ...pages };
 }
 
 const seriesColor = (series) => (series.color < 0 ? color("--s4") : color(`--s${series.color % 4}`));

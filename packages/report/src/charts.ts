@@ -1,5 +1,6 @@
 import { histogramScores } from "@tempora/preferences";
 import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/run";
+import { axisRange } from "./axis-range.ts";
 import { gapSources, type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
 
@@ -27,8 +28,13 @@ export interface Chart {
   /** Names of the x values 0, 1, ...; null: x is a number. */
   categories: string[] | null;
   percent?: boolean;
+  /** Of the y axis; null: the page chooses. */
+  range: [low: number, high: number] | null;
   series: Series[];
 }
+
+/** A chart before its axis is chosen. */
+type PlainChart = Omit<Chart, "range">;
 
 /** Every chart that the run has data for. */
 export function chartsOf({ result, events }: Run): Chart[] {
@@ -40,10 +46,11 @@ export function chartsOf({ result, events }: Run): Chart[] {
   ];
   return charts
     .map((chart) => ({ ...chart, series: chart.series.filter((series) => series.points.length > 0) }))
-    .filter((chart) => chart.series.length > 0);
+    .filter((chart) => chart.series.length > 0)
+    .map((chart) => ({ ...chart, range: chart.kind === "bars" ? null : axisRange(chart) }));
 }
 
-function resultCharts(result: RunResult): Chart[] {
+function resultCharts(result: RunResult): PlainChart[] {
   const models = modelNames(result);
   const base = { section: "result", kind: "lines", xName: "model", categories: models } as const;
   return [
@@ -73,7 +80,7 @@ function resultCharts(result: RunResult): Chart[] {
       series: result.graded ? [] : perModel(result, (model) => model.heldOutScore),
     },
     ...partNames(result).map(
-      (name): Chart => ({
+      (name): PlainChart => ({
         ...base,
         id: `part-${name}`,
         title: `The judge's part ${name}`,
@@ -93,7 +100,7 @@ function resultCharts(result: RunResult): Chart[] {
 }
 
 /** The same compute stands at the same place: strategies differ in what an iteration costs. */
-function computeChart(result: RunResult): Chart {
+function computeChart(result: RunResult): PlainChart {
   const summaries = result.strategies.map(modelSummaries);
   const largest = Math.max(1, ...summaries.flat().map(({ flops }) => flops));
   const [size, unit] = flopUnits.find(([least]) => largest >= least) ?? [1, "FLOPs"];
@@ -124,7 +131,7 @@ const flopUnits: [number, string][] = [
   [1e6, "MFLOPs"],
 ];
 
-function pairCharts(result: RunResult): Chart[] {
+function pairCharts(result: RunResult): PlainChart[] {
   const base = { section: "pairs", kind: "lines", xName: "iteration", categories: null } as const;
   return [
     {
@@ -154,9 +161,9 @@ function pairCharts(result: RunResult): Chart[] {
   ];
 }
 
-function trainingCharts(result: RunResult, events: readonly EventRow[]): Chart[] {
+function trainingCharts(result: RunResult, events: readonly EventRow[]): PlainChart[] {
   const base = { section: "training", kind: "lines", xName: "step over all iterations", categories: null } as const;
-  const chart = (id: string, title: string, note: string, field: StepField): Chart => ({
+  const chart = (id: string, title: string, note: string, field: StepField): PlainChart => ({
     ...base,
     id,
     title,
@@ -187,7 +194,7 @@ function trainingCharts(result: RunResult, events: readonly EventRow[]): Chart[]
   ];
 }
 
-function judgeCharts(result: RunResult): Chart[] {
+function judgeCharts(result: RunResult): PlainChart[] {
   const models = modelNames(result);
   const base = { section: "judge", kind: "lines", xName: "judge", categories: models } as const;
   return [
@@ -226,7 +233,7 @@ function judgeCharts(result: RunResult): Chart[] {
 }
 
 /** Scores given by every model as a judge, as shares. */
-function histogram(result: RunResult): Chart {
+function histogram(result: RunResult): PlainChart {
   const series: Series[] = [];
   result.strategies.forEach((strategy, index) => {
     strategy.models.forEach((model, position) => {
