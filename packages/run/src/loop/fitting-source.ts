@@ -28,8 +28,13 @@ export async function fittingSource(context: RunContext, model: ModelRef): Promi
     }
     fit.requireSome(tasks.filter(({ id }) => !tooLong.has(id)).length);
   };
-  for (let iteration = 0; iteration < settings.iterations; iteration++) {
-    await look(source.training(iteration, settings.promptsPerIteration), settings.sampling.maxNewTokens);
+  // A baseline may run longer than the first strategy, until it has spent as much.
+  const most = settings.baselines.length === 0 ? 0 : settings.maxBaselineIterations;
+  for (let iteration = 0; iteration < Math.max(settings.iterations, most); iteration++) {
+    const tasks = source.training(iteration, settings.promptsPerIteration);
+    // Behind the last prompt the first ones come again.
+    if (iteration >= settings.iterations && tasks.every(({ id }) => seen.has(id))) break;
+    await look(tasks, settings.sampling.maxNewTokens);
   }
   await look(source.heldOut(), settings.evaluation.sampling.maxNewTokens);
   const summary = fit.summary("prompts");

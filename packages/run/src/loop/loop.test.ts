@@ -428,6 +428,16 @@ describe("runLoop from a checkpoint", () => {
       expect(seen).toEqual([]);
     });
 
+    it("names its row where only a baseline's further iterations ask it", async () => {
+      const short = { ...(await long()), iterations: 1, promptsPerIteration: 1 };
+      const alone = started(short, "short");
+      await expect(alone.run).rejects.toThrow();
+      expect(alone.seen).not.toEqual([]);
+      const { run, seen } = started({ ...short, baselines: ["self-rewarding"] }, "baseline");
+      await expect(run).rejects.toThrow(/long.jsonl, row 2, field prompt/);
+      expect(seen).toEqual([]);
+    });
+
     it("leaves it out and counts it where that is asked for", async () => {
       const { run, seen } = started({ ...(await long()), skipTooLong: true }, "skipped");
       await expect(run).rejects.toThrow();
