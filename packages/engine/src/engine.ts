@@ -337,7 +337,7 @@ export class Engine implements Disposable {
       yield { name, dtype: this.dtype, shape, bytes: await this.getParameter(name) };
   }
 
-  /** A copy of the weights to return to. */
+  /** A copy of the model's weights to return to; adapters are not among them. */
   async snapshot(): Promise<Snapshot> {
     await this.#turn();
     return new Snapshot(await cancellable(undefined, () => this.#native.snapshot()));
