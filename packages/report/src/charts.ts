@@ -1,5 +1,6 @@
 import { histogramScores } from "@tempora/preferences";
 import type { Estimate, EventRow, RunResult, StrategyResult } from "@tempora/run";
+import { answerMeasure, distinctWords } from "./answers.ts";
 import { axisRange } from "./axis-range.ts";
 import { gapSources, type ModelSummary, modelSummaries } from "./numbers.ts";
 import type { Run } from "./run-folder.ts";
@@ -37,9 +38,10 @@ export interface Chart {
 type PlainChart = Omit<Chart, "range">;
 
 /** Every chart that the run has data for. */
-export function chartsOf({ result, events }: Run): Chart[] {
+export function chartsOf(run: Run): Chart[] {
+  const { result, events } = run;
   const charts = [
-    ...resultCharts(result),
+    ...resultCharts(run),
     ...pairCharts(result),
     ...trainingCharts(result, events),
     ...judgeCharts(result),
@@ -50,7 +52,8 @@ export function chartsOf({ result, events }: Run): Chart[] {
     .map((chart) => ({ ...chart, range: chart.kind === "bars" ? null : axisRange(chart) }));
 }
 
-function resultCharts(result: RunResult): PlainChart[] {
+function resultCharts(run: Run): PlainChart[] {
+  const { result } = run;
   const models = modelNames(result);
   const base = { section: "result", kind: "lines", xName: "model", categories: models } as const;
   return [
@@ -93,8 +96,15 @@ function resultCharts(result: RunResult): PlainChart[] {
       ...base,
       id: "answer-length",
       title: "Answer length",
-      note: "Mean tokens of a held-out answer.",
-      series: perModel(result, (model) => plain(model.answerLength)),
+      note: "Mean tokens of a held-out answer. Bars: 95 % intervals.",
+      series: perModel(result, ({ model }, { name }) => answerMeasure(run, name, model, ({ tokens }) => tokens)),
+    },
+    {
+      ...base,
+      id: "distinct-words",
+      title: "Distinct words of an answer",
+      note: "Counted by the report: answers that grow emptier or repeat themselves have fewer. Bars: 95 % intervals.",
+      series: perModel(result, ({ model }, { name }) => answerMeasure(run, name, model, distinctWords)),
     },
   ];
 }
@@ -281,7 +291,7 @@ function partNames(result: RunResult): string[] {
 
 function perModel(
   result: RunResult,
-  value: (model: StrategyResult["models"][number]) => Estimate | null,
+  value: (model: StrategyResult["models"][number], strategy: StrategyResult) => Estimate | null,
   suffix = "",
   dashed = false,
 ): Series[] {
@@ -289,7 +299,7 @@ function perModel(
     name: `${strategy.name}${suffix}`,
     color,
     dashed,
-    points: strategy.models.flatMap((model, index) => point(index, value(model))),
+    points: strategy.models.flatMap((model, index) => point(index, value(model, strategy))),
   }));
 }
 

@@ -1,6 +1,8 @@
 import type { RunResult, StrategyResult } from "@tempora/run";
 import { shownText } from "@tempora/text";
+import { answersHtml } from "./answers.ts";
 import type { Chart } from "./charts.ts";
+import { escapeHtml, tableHtml } from "./html.ts";
 import {
   countText,
   estimateText,
@@ -12,7 +14,7 @@ import {
   shareText,
   winRateTitle,
 } from "./numbers.ts";
-import type { PhasePairs } from "./run-folder.ts";
+import type { PhasePairs, Run } from "./run-folder.ts";
 
 export interface PageSide {
   text: string;
@@ -57,10 +59,6 @@ export function pagePairs(phases: readonly PhasePairs[]): PagePair[] {
   );
 }
 
-export function escapeHtml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
-}
-
 /** JSON that may stand in a script element: no "<" can end the element or open a comment. */
 export function scriptJson(value: unknown): string {
   return JSON.stringify(value).replaceAll("<", "\\u003c");
@@ -74,7 +72,8 @@ const sections: { id: Chart["section"]; title: string }[] = [
 ];
 
 /** The page without its scripts: tables are in the HTML, charts and pairs are drawn from the data. */
-export function bodyHtml(name: string, result: RunResult, charts: readonly Chart[]): string {
+export function bodyHtml(name: string, run: Run, charts: readonly Chart[]): string {
+  const { result } = run;
   const shown = sections.map((section) => {
     const own = charts.filter((chart) => chart.section === section.id);
     const table = section.id === "result" ? resultTable(result) : section.id === "judge" ? judgeTable(result) : "";
@@ -82,6 +81,7 @@ export function bodyHtml(name: string, result: RunResult, charts: readonly Chart
   });
   return `${headerHtml(name, result)}<main>${shown.join("")}
 <h2 id="ledger">Ledger</h2>${ledgerTable(result)}
+<h2 id="answers">Answers</h2>${answersHtml(run)}
 <h2 id="browse">Pairs</h2>${browserHtml()}
 <h2 id="settings">Settings</h2><details class="card"><summary>Every setting of this run</summary><pre>${escapeHtml(JSON.stringify(result.settings, null, 2))}</pre></details>
 <footer>Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}</footer></main>`;
@@ -95,22 +95,13 @@ function headerHtml(name: string, result: RunResult): string {
     `${device.dtype} on ${device.name}`,
     ...(result.status === "finished" ? [] : ["still running"]),
   ];
-  const links = [...sections.map(({ id }) => id), "ledger", "browse"];
+  const links = [...sections.map(({ id }) => id), "ledger", "answers", "browse"];
   const nav = links.map((id) => `<a href="#${id}">${id === "browse" ? "browse pairs" : id}</a>`).join("");
   return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft">${escapeHtml(facts.join(" · "))}</span><span class="spacer"></span><nav>${nav}</nav><button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div></header>`;
 }
 
 function chartHtml(chart: Chart): string {
   return `<figure class="card" style="margin:0"><h3>${escapeHtml(chart.title)}</h3><p class="note">${escapeHtml(chart.note)}</p><div class="chart" id="chart-${chart.id}" role="img" aria-label="${escapeHtml(chart.title)}"></div></figure>`;
-}
-
-function tableHtml(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const head = header.map((name) => `<th>${escapeHtml(name)}</th>`).join("");
-  const body = rows.map((row) => {
-    if (row.length === 1) return `<tr class="group"><td colspan="${header.length}">${row[0]}</td></tr>`;
-    return `<tr>${row.map((cell) => `<td>${escapeHtml(cell)}</td>`).join("")}</tr>`;
-  });
-  return `<div class="card scroll" style="margin-bottom:16px"><table><thead><tr>${head}</tr></thead><tbody>${body.join("")}</tbody></table></div>`;
 }
 
 function groupRow(strategy: StrategyResult, index: number): string[] {

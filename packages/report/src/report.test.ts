@@ -23,6 +23,10 @@ function writeSample(name: string): string {
   write("run.json", JSON.stringify(run.result));
   write("events.jsonl", lines(run.events));
   for (const strategy of run.result.strategies) {
+    for (const { model, answersFile } of strategy.models) {
+      const own = run.answers.find((answers) => answers.strategy === strategy.name && answers.model === model);
+      write(answersFile, lines(own?.rows ?? []));
+    }
     for (const { iteration, phases } of strategy.iterations) {
       for (const { phase, pairsFile } of phases) {
         const own = run.pairs.find(
@@ -53,6 +57,9 @@ describe("report.html", () => {
     }
     expect(html).toContain("3.67 ± 0.10");
     expect(html).toContain("candidates of M0");
+    // Of the 25 held-out answers of each model in the folder.
+    expect(html.match(/answer 19 of M2/g)).toHaveLength(1);
+    expect(html).not.toContain("answer 20 of M2");
   });
 
   test("keeps text of the run from becoming markup", async () => {

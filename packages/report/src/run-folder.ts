@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, TemporaError } from "@tempora/errors";
-import type { EventRow, PairRow, RunResult } from "@tempora/run";
+import type { AnswerRow, EventRow, PairRow, RunResult } from "@tempora/run";
 import { readRows } from "@tempora/text";
 
 /** The pairs of one phase, with where they belong. */
@@ -12,12 +12,21 @@ export interface PhasePairs {
   rows: PairRow[];
 }
 
+/** A model's answers to the held-out prompts, in the prompts' order, which is the same for all models. */
+export interface ModelAnswers {
+  strategy: string;
+  model: string;
+  rows: AnswerRow[];
+}
+
 /** What a report shows of a run folder. */
 export interface Run {
   folder: string;
   result: RunResult;
   events: EventRow[];
   pairs: PhasePairs[];
+  /** Of every evaluated model; a strategy's M0 is among its own. */
+  answers: ModelAnswers[];
 }
 
 /** Reads a run folder, of a finished run or of one that goes on. @throws TemporaError when it is none. */
@@ -33,7 +42,18 @@ export async function readRun(folder: string): Promise<Run> {
       }
     }
   }
-  return { folder, result, events, pairs };
+  return { folder, result, events, pairs, answers: await readAnswers(folder, result) };
+}
+
+/** The held-out answers of every model that the result names. */
+export async function readAnswers(folder: string, result: RunResult): Promise<ModelAnswers[]> {
+  const answers: ModelAnswers[] = [];
+  for (const { name: strategy, models } of result.strategies) {
+    for (const { model, answersFile } of models) {
+      answers.push({ strategy, model, rows: await readList<AnswerRow>(join(folder, answersFile)) });
+    }
+  }
+  return answers;
 }
 
 export async function readResult(file: string): Promise<RunResult> {

@@ -3,7 +3,8 @@ import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeWhole } from "@tempora/text";
 import { chartsOf } from "./charts.ts";
-import { bodyHtml, escapeHtml, pagePairs, scriptJson } from "./page.ts";
+import { escapeHtml } from "./html.ts";
+import { bodyHtml, pagePairs, scriptJson } from "./page.ts";
 import { type Run, readRun } from "./run-folder.ts";
 
 /** Reads a run folder and writes its report.html: one file that needs no network. Returns its path. */
@@ -33,7 +34,7 @@ export async function renderReport(run: Run): Promise<string> {
 <style>${css}</style>
 </head>
 <body>
-${bodyHtml(name, run.result, charts)}
+${bodyHtml(name, run, charts)}
 <script type="application/json" id="run-data">${scriptJson({ charts, pairs: pagePairs(run.pairs) })}</script>
 <script>${inlineScript(library)}</script>
 <script>${inlineScript(script)}</script>

@@ -1,4 +1,5 @@
 import type {
+  AnswerRow,
   Estimate,
   EventRow,
   IterationResult,
@@ -44,7 +45,14 @@ export function sampleRun(): Run {
       })),
     ),
   );
-  return { folder: "runs/sample", result, events: strategies.flatMap(stepEvents), pairs };
+  const answers = strategies.flatMap(({ name, models }) =>
+    models.map(({ model }, index) => ({
+      strategy: name,
+      model,
+      rows: Array.from({ length: 25 }, (_, k) => answerRow(model, index, k)),
+    })),
+  );
+  return { folder: "runs/sample", result, events: strategies.flatMap(stepEvents), pairs, answers };
 }
 
 export function estimate(mean: number, half: number | null = 0.1): Estimate {
@@ -175,6 +183,19 @@ function judgeQuality(index: number): JudgeQuality {
     tieRate: 0.05,
     spearman: 0.66,
     spearmanOwn: 0.61,
+  };
+}
+
+/** Ever better answers of unchanged length. */
+function answerRow(model: string, iteration: number, index: number): AnswerRow {
+  return {
+    prompt_id: `h${index}`,
+    prompt: [{ role: "user", content: `held out ${index} <i>` }],
+    text: index === 0 ? "</script><script>alert(2)</script>" : `answer ${index} of ${model}`,
+    tokens: 8 + (index % 3),
+    finish_reason: index === 1 ? "length" : "stop",
+    true_score: 2 + iteration + (index % 2) * 0.5 * iteration,
+    judged_score: null,
   };
 }
 
