@@ -1,13 +1,16 @@
 /**
  * A judge of one's own, weighed with the model's own opinion of quality, which sees what the program does not:
- * `bun run train examples/judge.config.ts --model MODEL --prompts PROMPTS`.
+ * `bun run train examples/judge.config.ts --model MODEL`. The prompts ask for exactly three bullet points.
  */
 import { defineConfig } from "@tempora/run";
 import { bulletPoints } from "./bullets.ts";
 
 export default defineConfig({
   run: "bullets",
+  prompts: "examples/prompts.jsonl",
   strategy: "self-rewarding",
+  iterations: 2,
+  sampling: { maxNewTokens: 112 },
   stopWhenWorse: 1,
   judge: {
     kind: "function",
@@ -16,4 +19,13 @@ export default defineConfig({
     role: "frozen",
     quality: { kind: "expected", weight: 0.5 },
   },
+  loss: {
+    terms: [
+      { type: "sigmoid", weight: 1 },
+      { type: "sft", weight: 0.2 },
+    ],
+  },
+  training: { learningRate: 5e-6, epochs: 2, batchPairs: 8 },
+  evaluation: { sampling: { maxNewTokens: 112 } },
+  engine: { dtype: "bf16" },
 });

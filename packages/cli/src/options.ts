@@ -174,7 +174,7 @@ export function maxTokensOption(): Option {
 export interface TrainingFlags {
   lr: number;
   scheduler: (typeof schedulers)[number];
-  warmupSteps: number;
+  warmupSteps?: number;
   weightDecay: number;
   maxGradNorm: number;
   batchPairs: number;
@@ -200,9 +200,8 @@ export function addTrainingOptions(command: Command, defaults: Settings["trainin
     )
     .option(
       "--warmup-steps <count>",
-      "steps in which the learning rate rises from 0",
+      "steps in which the learning rate rises from 0 (default: a tenth of all)",
       wholeNumber(0),
-      defaults.warmupSteps,
     )
     .option("--weight-decay <number>", "not applied to norms and biases", realNumber(0), defaults.weightDecay)
     .option(
@@ -232,7 +231,7 @@ export function trainingOptions(flags: TrainingFlags): TrainingOptions {
   return {
     learningRate: flags.lr,
     scheduler: flags.scheduler,
-    warmupSteps: flags.warmupSteps,
+    warmupSteps: flags.warmupSteps ?? null,
     weightDecay: flags.weightDecay,
     maxGradNorm: flags.maxGradNorm,
     batchPairs: flags.batchPairs,

@@ -21,4 +21,11 @@ describe("scheduleFactor", () => {
     expect([0, 1, 2, 3, 11].map((step) => scheduleFactor("constant", step, 12, 2))).toEqual([0, 0.5, 1, 1, 1]);
     expect(scheduleFactor("constant", 0, 12, 0)).toBe(1);
   });
+
+  it("warms up over a tenth of the steps where no number is given, so that five steps do not all warm up", () => {
+    for (const step of [0, 1, 2, 4]) {
+      expect(scheduleFactor("linear", step, 5, null)).toBe(scheduleFactor("linear", step, 5, 0));
+      expect(scheduleFactor("cosine", step, 40, null)).toBe(scheduleFactor("cosine", step, 40, 4));
+    }
+  });
 });

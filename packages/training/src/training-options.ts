@@ -3,7 +3,8 @@ import type { Scheduler } from "./schedules.ts";
 export interface TrainingOptions {
   learningRate: number;
   scheduler: Scheduler;
-  warmupSteps: number;
+  /** Steps in which the learning rate rises; null: a tenth of all steps, so that a short training has a peak too. */
+  warmupSteps: number | null;
   /** Not applied to norms and biases, as in the Hugging Face Trainer. */
   weightDecay: number;
   /** 0: no clipping. */

@@ -14,7 +14,8 @@ const amount = z.number().min(0);
 const training = z.strictObject({
   learningRate: amount,
   scheduler: z.enum(schedulers),
-  warmupSteps: z.int().min(0),
+  /** null: a tenth of the steps. */
+  warmupSteps: z.int().min(0).nullable(),
   weightDecay: amount,
   /** 0: no clipping. */
   maxGradNorm: amount,
@@ -132,7 +133,7 @@ export type Settings = z.infer<typeof settingsSchema>;
 const paperTraining: Settings["training"] = {
   learningRate: 1e-6,
   scheduler: "linear",
-  warmupSteps: 10,
+  warmupSteps: null,
   weightDecay: 0,
   maxGradNorm: 1,
   batchPairs: 16,
