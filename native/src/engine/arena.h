@@ -1,4 +1,5 @@
-// Bump allocation for one step's activations. After the first step of a size nothing is allocated any more.
+// Bump allocation for one step's activations. A step that needs more than any before adds chunks; the next step finds
+// them replaced by one as large as all that was in use at once. After that nothing is allocated any more.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +16,7 @@ class Arena {
   struct Mark {
     std::size_t chunk = 0;
     std::size_t offset = 0;
+    std::size_t used = 0;
   };
 
   void* bytes(std::size_t size) {
@@ -24,11 +26,14 @@ class Arena {
       offset_ = 0;
     }
     if (current_ == chunks_.size()) {
-      chunks_.push_back(backend_.allocate(std::max(size, kChunk), MemoryUse::workspace));
+      const std::size_t least = chunks_.empty() ? std::max(kChunk, high_water_) : kChunk;
+      chunks_.push_back(backend_.allocate(std::max(size, least), MemoryUse::workspace));
       offset_ = 0;
     }
     void* data = static_cast<char*>(chunks_[current_].data()) + offset_;
     offset_ += size;
+    used_ += size;
+    high_water_ = std::max(high_water_, used_);
     return data;
   }
 
@@ -45,17 +50,23 @@ class Arena {
     return static_cast<const T*>(device);
   }
 
-  Mark mark() const { return {current_, offset_}; }
+  Mark mark() const { return {current_, offset_, used_}; }
   void rewind(Mark mark) {
     current_ = mark.chunk;
     offset_ = mark.offset;
+    used_ = mark.used;
   }
-  // Forgets everything; the memory stays for the next step.
-  void reset() { rewind({}); }
+  // Forgets everything; the memory stays for the next step. Several chunks are given back, for one to take their place:
+  // a step a little longer than the last would find each of them a little too small, and add as many again.
+  void reset() {
+    rewind({});
+    if (chunks_.size() > 1) chunks_.clear();
+  }
   // Gives the memory back.
   void clear() {
-    reset();
+    rewind({});
     chunks_.clear();
+    high_water_ = 0;
   }
 
  private:
@@ -65,6 +76,8 @@ class Arena {
   std::vector<Buffer> chunks_;
   std::size_t current_ = 0;
   std::size_t offset_ = 0;
+  std::size_t used_ = 0;        // bytes handed out and not rewound
+  std::size_t high_water_ = 0;  // the most there ever were
 };
 
 // Rewinds an arena at the end of a scope.

@@ -1,8 +1,5 @@
 #include "kv_cache.h"
 
-#include <algorithm>
-#include <functional>
-
 #include "block.h"
 
 namespace tempora {
@@ -18,8 +15,7 @@ std::vector<std::int32_t> PagePool::take(std::int64_t count) {
 }
 
 void PagePool::give_back(const std::vector<std::int32_t>& pages) {
-  free_.insert(free_.end(), pages.begin(), pages.end());
-  std::sort(free_.begin(), free_.end(), std::greater<>());
+  free_.insert(free_.end(), pages.rbegin(), pages.rend());
 }
 
 KvCache::KvCache(Backend& backend, const ModelShape& shape, DType dtype, std::int32_t pages) : pool_(pages) {

@@ -11,7 +11,7 @@ namespace tempora {
 
 constexpr std::int64_t pages_for(std::int64_t tokens) { return (tokens + kCachePage - 1) / kCachePage; }
 
-// Pages of one size, handed out lowest first.
+// Pages of one size: those that came back last go out first.
 class PagePool {
  public:
   explicit PagePool(std::int32_t pages);
@@ -21,7 +21,7 @@ class PagePool {
   void give_back(const std::vector<std::int32_t>& pages);
 
  private:
-  std::vector<std::int32_t> free_;  // descending
+  std::vector<std::int32_t> free_;  // a stack
 };
 
 // The keys and values of all layers. Every layer uses the same page numbers.
