@@ -1,0 +1,152 @@
+// The CPU backend's sampling against one that sorts: the same tokens for flat, peaked, tied and extreme logits.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/kernels/sampling.h"
+#include "test_support.h"
+
+namespace tempora::test {
+namespace {
+
+struct Choice {
+  float logit, weight;
+  std::int32_t token;
+};
+
+double mass_of(const std::vector<Choice>& choices) {
+  double mass = 0;
+  for (const Choice& choice : choices) mass += choice.weight;
+  return mass;
+}
+
+// Draws from a row as the backend does, with its exponentials, but by sorting. `mass`: of the whole row.
+std::int32_t draw_by_sorting(std::vector<Choice> choices, double mass, const SamplingOptions& options, double uniform) {
+  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  });
+  if (options.top_k > 0 && options.top_k < static_cast<int>(choices.size())) {
+    choices.resize(static_cast<std::size_t>(options.top_k));
+    mass = mass_of(choices);
+  }
+  double wanted = mass * options.top_p;
+  std::size_t kept = 0;
+  while (kept < choices.size() && (kept == 0 || wanted > 0 || options.top_p >= 1)) wanted -= choices[kept++].weight;
+  choices.resize(kept);
+  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.token < b.token; });
+  double left = uniform * mass_of(choices);
+  std::int32_t token = choices.front().token;
+  for (const Choice& choice : choices) {
+    if (choice.weight <= 0) continue;
+    token = choice.token;
+    if (left < choice.weight) break;
+    left -= choice.weight;
+  }
+  return token;
+}
+
+void expect_same_draws(Isa isa, const std::vector<float>& row, const SamplingOptions& options) {
+  setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
+  const auto backend = make_cpu_backend(2);
+  const SamplingKernels& kernels = sampling_kernels_for(isa);
+  const auto vocab = static_cast<std::int64_t>(row.size());
+  const float largest = *std::max_element(row.begin(), row.end()), scale = 1 / options.temperature;
+  std::vector<float> weights(row.size()), sums((row.size() + kSamplingBlock - 1) / kSamplingBlock);
+  kernels.exp_weights(row.data(), vocab, largest, scale, weights.data());
+  kernels.block_exp_sums(row.data(), vocab, largest, scale, sums.data());
+  double mass = 0;
+  for (const float sum : sums) mass += sum;
+  std::vector<Choice> choices;
+  for (std::size_t i = 0; i < row.size(); ++i) choices.push_back({row[i], weights[i], static_cast<std::int32_t>(i)});
+
+  Device device(*backend);
+  const std::vector<double> uniforms = {0, 1e-9, 0.1, 0.37, 0.5, 0.83, 0.999, 1 - 1e-12};
+  std::vector<double> rows;
+  for (std::size_t i = 0; i < uniforms.size(); ++i) rows.insert(rows.end(), row.begin(), row.end());
+  const auto count = static_cast<std::int64_t>(uniforms.size());
+  const Tensor logits = device.upload(count, vocab, DType::f32, rows);
+  std::vector<std::int32_t> tokens(uniforms.size());
+  std::vector<float> log_probs(uniforms.size());
+  backend->sample(logits.matrix, options, uniforms.data(), tokens.data(), log_probs.data());
+  for (std::size_t i = 0; i < uniforms.size(); ++i) {
+    const std::int32_t want = draw_by_sorting(choices, mass, options, uniforms[i]);
+    expect(tokens[i] == want, std::string(isa_name(isa)) + ", top k " + std::to_string(options.top_k) + ", top p " +
+                                  std::to_string(options.top_p) + ", uniform " + std::to_string(uniforms[i]) +
+                                  ": token " + std::to_string(tokens[i]) + " in place of " + std::to_string(want));
+  }
+}
+
+using Fill = std::function<float(Random&, std::int64_t)>;
+
+void check_rows(std::int64_t vocab, const Fill& fill, const std::vector<SamplingOptions>& all) {
+  Random random(17);
+  std::vector<float> row;
+  for (std::int64_t i = 0; i < vocab; ++i) row.push_back(fill(random, i));
+  for (int i = 0; i < kIsas; ++i) {
+    if (!isa_supported(static_cast<Isa>(i))) continue;
+    for (const SamplingOptions& options : all) expect_same_draws(static_cast<Isa>(i), row, options);
+  }
+}
+
+std::vector<SamplingOptions> all_options(std::int64_t vocab) {
+  std::vector<SamplingOptions> all;
+  for (const float top_p : {0.0f, 0.01f, 0.3f, 0.5f, 0.9f, 0.95f, 0.99f, 0.9999f}) all.push_back({1, 0, top_p});
+  const int size = static_cast<int>(vocab);
+  for (const int top_k : {1, 2, 40, 1000, size / 2, size - 1}) {
+    all.push_back({1, top_k, 1});
+    all.push_back({1.3f, top_k, 0.9f});
+  }
+  all.push_back({0.3f, 0, 0.9f});
+  all.push_back({2, 0, 0.6f});
+  return all;
+}
+
+struct Shape {
+  const char* name;
+  Fill fill;
+};
+
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> all = {
+      {"flat", [](Random& random, std::int64_t) { return static_cast<float>(random.normal()); }},
+      {"nearly level", [](Random& random, std::int64_t) { return static_cast<float>(0.01 * random.normal()); }},
+      {"peaked", [](Random& random,
+                    std::int64_t i) { return static_cast<float>(2 * random.normal() + (i % 9973 == 5 ? 14 : 0)); }},
+      {"all tied", [](Random&, std::int64_t) { return 3.5f; }},
+      {"tied in a few values",
+       [](Random& random, std::int64_t) { return std::round(static_cast<float>(2 * random.normal())) / 2; }},
+      {"periodic", [](Random&, std::int64_t i) { return static_cast<float>(i % 32) / 8; }},
+      {"extreme",
+       [](Random& random, std::int64_t i) { return i % 3 == 0 ? -3e38f : static_cast<float>(60 * random.normal()); }},
+      {"all but a few impossible",
+       [](Random& random, std::int64_t i) {
+         return i % 500 == 3 ? static_cast<float>(random.normal()) : -std::numeric_limits<float>::infinity();
+       }},
+  };
+  return all;
+}
+
+}  // namespace
+}  // namespace tempora::test
+
+int main(int argc, char** argv) {
+  using namespace tempora::test;
+  TestRun run(argc, argv);
+  for (const Shape& shape : shapes()) {
+    // 9001 is more than the sampler estimates from, and no multiple of a block or a vector.
+    for (const std::int64_t vocab : {67, 3001, 9001}) {
+      run.run(std::string(shape.name) + " logits of " + std::to_string(vocab) + " tokens",
+              [&] { check_rows(vocab, shape.fill, all_options(vocab)); });
+    }
+  }
+  for (const std::size_t shape : {0, 1, 2}) {
+    run.run(std::string(shapes()[shape].name) + " logits of 131072 tokens", [&] {
+      check_rows(131072, shapes()[shape].fill, {{1, 0, 0.5f}, {1, 0, 0.9f}, {1, 0, 0.999f}, {0.7f, 0, 0.95f}});
+    });
+  }
+  return run.finish();
+}
