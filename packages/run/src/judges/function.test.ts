@@ -134,6 +134,22 @@ describe("a weighted sum of judges", () => {
     expect((await judgements(judge, responses.slice(1, 2)))[0]?.score).toBe(0.25);
   });
 
+  it("does not see a part of weight 0, also where that part has no score, and keeps the part's score", async () => {
+    const judge = mixedJudge(
+      [
+        { name: "short", weight: 2, judge: short },
+        { name: "known", weight: 0, judge: known },
+      ],
+      "mean",
+    );
+    expect(judge.scale).toEqual({ min: 0, max: 1 });
+    const all = await judgements(judge, responses.slice(0, 2));
+    expect(all.map(({ score, parts }) => [score, parts])).toEqual([
+      [0.75, { short: -1, known: null }],
+      [0.5, { short: -2, known: 1 }],
+    ]);
+  });
+
   it("has another identity when a part's version or weight is another", () => {
     const of = (version: string, weight: number) =>
       JSON.stringify(mixedJudge([{ name: "a", weight, judge: judgeOf(lengths, { version }) }], "mean").identity);

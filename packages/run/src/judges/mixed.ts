@@ -25,7 +25,8 @@ export interface MixedPart {
 /**
  * A weighted sum of judges: Σ weight · (score − min) / (max − min) / Σ |weight|, on the parts' own scales, which do not
  * depend on what else is judged, so that scores of different pools compare. Each part's own score stays in the
- * judgement. An answer that one part gives no score has none.
+ * judgement. An answer that one part gives no score has none. A part of weight 0 is measured only: with it and without it
+ * the scores are the same.
  */
 export function mixedJudge(parts: readonly MixedPart[], how: Aggregation): Judge {
   const total = parts.reduce((sum, { weight }) => sum + Math.abs(weight), 0);
@@ -102,6 +103,7 @@ function weighed(parts: readonly MixedPart[], scores: readonly (number | null)[]
     const score = scores[part]?.[response] ?? null;
     own[name] = score;
     weights += Math.abs(weight);
+    if (weight === 0) return;
     if (score === null) complete = false;
     else sum += (weight * (score - judge.scale.min)) / (judge.scale.max - judge.scale.min);
   });
