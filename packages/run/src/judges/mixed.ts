@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, type Json } from "@tempora/errors";
 import { type Aggregation, aggregate } from "@tempora/preferences";
+import type { Tokenizer } from "@tempora/text";
 import { addTotals, noTokens } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
 import { RowLog } from "../store/row-log.ts";
@@ -29,6 +30,7 @@ export interface MixedPart {
  * the scores are the same.
  */
 export function mixedJudge(parts: readonly MixedPart[], how: Aggregation): Judge {
+  const reading = parts.flatMap(({ judge }) => (judge.contextOf === undefined ? [] : [judge]));
   const total = parts.reduce((sum, { weight }) => sum + Math.abs(weight), 0);
   const share = (sign: 1 | -1) => parts.reduce((sum, { weight }) => sum + Math.max(0, sign * weight), 0) / total;
   return {
@@ -45,6 +47,10 @@ export function mixedJudge(parts: readonly MixedPart[], how: Aggregation): Judge
     deterministic: parts.every(({ judge }) => judge.deterministic),
     readsColumns: parts.some(({ judge }) => judge.readsColumns),
     question: null,
+    ...(reading.length > 0 && {
+      contextOf: (response: Response, tokenizer: Tokenizer) =>
+        Math.max(...reading.map((judge) => judge.contextOf?.(response, tokenizer) ?? 0)),
+    }),
     judge: (responses, work) => judgeByParts(parts, how, responses, work),
   };
 }

@@ -8,7 +8,7 @@ import { oracle } from "@tempora/testing";
 import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
 import { chatTemplate } from "@tempora/world";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Observer, silentObserver } from "../results/observer.ts";
+import type { Observer } from "../results/observer.ts";
 import type { EventRow, RunResult } from "../results/results.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
 import { worldSource } from "../sources/world.ts";
@@ -400,48 +400,5 @@ describe("runLoop from a checkpoint", () => {
       }
       expect(notes.join()).not.toContain("left out of the pairs");
     }, 300_000);
-  });
-
-  describe("with a prompt whose answer has no room in the context", () => {
-    const long = async () => {
-      const prompts = join(scratch, "long.jsonl");
-      const rows = ["Short?", "long ".repeat(5000), ...Array.from({ length: 8 }, (_, k) => `Question ${k}?`)];
-      await writeFile(prompts, rows.map((prompt) => `${JSON.stringify({ prompt })}\n`).join(""));
-      return { ...paperSettings, model: oracle("llama", "policy"), prompts, promptsPerIteration: 4 };
-    };
-    /** Ends with the first stage or note, whichever comes first. */
-    const started = (settings: Settings, name: string) => {
-      const seen: string[] = [];
-      const stop = new AbortController();
-      const note = (text: string) => {
-        seen.push(text);
-        stop.abort();
-      };
-      const observer = { ...silentObserver, note, begin: ({ label }: { label: string }) => note(label) };
-      const options = { config: config(join(scratch, "model"), settings, name), observer, signal: stop.signal };
-      return { run: runLoop(options), seen };
-    };
-
-    it("names its row before anything is sampled", async () => {
-      const { run, seen } = started(await long(), "long");
-      await expect(run).rejects.toThrow(/long.jsonl, row 2, field prompt/);
-      expect(seen).toEqual([]);
-    });
-
-    it("names its row where only a baseline's further iterations ask it", async () => {
-      const short = { ...(await long()), iterations: 1, promptsPerIteration: 1 };
-      const alone = started(short, "short");
-      await expect(alone.run).rejects.toThrow();
-      expect(alone.seen).not.toEqual([]);
-      const { run, seen } = started({ ...short, baselines: ["self-rewarding"] }, "baseline");
-      await expect(run).rejects.toThrow(/long.jsonl, row 2, field prompt/);
-      expect(seen).toEqual([]);
-    });
-
-    it("leaves it out and counts it where that is asked for", async () => {
-      const { run, seen } = started({ ...(await long()), skipTooLong: true }, "skipped");
-      await expect(run).rejects.toThrow();
-      expect(seen[0]).toMatch(/^1 of the prompts are left out. The first: The prompt has \d+ tokens/);
-    });
   });
 });

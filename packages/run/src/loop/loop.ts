@@ -122,16 +122,21 @@ class Run {
       strategies: [],
     };
     await placeModel(first.folder, join(folder, "models", first.name));
-    await this.#strategies({ ...context, source: await fittingSource(context, first) }, first, result);
+    const external = await externalJudge(context);
+    const fitting = { ...context, source: await fittingSource(context, first, external ?? first) };
+    await this.#strategies(fitting, { first, external }, result);
     result.status = "finished";
     await writeRun(folder, result);
     return { folder, result, stages: { computed: this.#computed, reused: this.#reused } };
   }
 
-  async #strategies(context: RunContext, first: ModelRef, result: RunResult): Promise<void> {
+  async #strategies(
+    context: RunContext,
+    { first, external }: Pick<StrategyPlan, "first" | "external">,
+    result: RunResult,
+  ): Promise<void> {
     const { folder } = this;
     const { settings } = context;
-    const external = await externalJudge(context);
     const base = await evaluateModel(context, {
       model: first,
       first,

@@ -70,7 +70,8 @@ export async function secondOpinionStage(
   return { ...outcome, source: judge.kind === "expected" ? "a second wording" : "held-back judgements" };
 }
 
-function choiceOf(context: RunContext, judge: ModelRef): JudgeChoice {
+/** The judge that the run's settings describe, where it is a model with that model's weights. */
+export function choiceOf(context: RunContext, judge: ModelRef): JudgeChoice {
   const { settings, source, host } = context;
   return {
     settings: settings.judge,

@@ -1,0 +1,88 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { oracle, scratch } from "@tempora/testing";
+import { describe, expect, it } from "vitest";
+import { silentObserver } from "../results/observer.ts";
+import { paperSettings, type Settings } from "../settings/settings.ts";
+import { runLoop } from "./loop.ts";
+
+const folder = await scratch();
+
+describe("a run with a prompt that has no room in the context", () => {
+  const long = async () => {
+    const prompts = join(folder, "long.jsonl");
+    const rows = ["Short?", "long ".repeat(5000), ...Array.from({ length: 8 }, (_, k) => `Question ${k}?`)];
+    await writeFile(prompts, rows.map((prompt) => `${JSON.stringify({ prompt })}\n`).join(""));
+    // The five-point rubric, an answer and a judgement are more than this model's context.
+    const template = { name: "short", text: "Q: {prompt} A: {response} Score:", maxScore: 5 };
+    const judge = { ...paperSettings.judge, template };
+    return { ...paperSettings, model: oracle("llama", "policy"), prompts, promptsPerIteration: 4, judge };
+  };
+  /** Ends with the first stage or note, whichever comes first. */
+  const started = (settings: Settings, name: string) => {
+    const seen: string[] = [];
+    const stop = new AbortController();
+    const note = (text: string) => {
+      seen.push(text);
+      stop.abort();
+    };
+    const observer = { ...silentObserver, note, begin: ({ label }: { label: string }) => note(label) };
+    const options = {
+      config: { run: name, runs: join(folder, "runs"), settings },
+      codeVersion: "test",
+      observer,
+      signal: stop.signal,
+    };
+    return { run: runLoop(options), seen };
+  };
+
+  it("names the row whose answer has none before anything is sampled", async () => {
+    const { run, seen } = started(await long(), "long");
+    await expect(run).rejects.toThrow(/long.jsonl, row 2, field prompt/);
+    expect(seen).toEqual([]);
+  });
+
+  it("names the row where only a baseline's further iterations ask it", async () => {
+    const short = { ...(await long()), iterations: 1, promptsPerIteration: 1 };
+    const alone = started(short, "short");
+    await expect(alone.run).rejects.toThrow();
+    expect(alone.seen).not.toEqual([]);
+    const { run, seen } = started({ ...short, baselines: ["self-rewarding"] }, "baseline");
+    await expect(run).rejects.toThrow(/long.jsonl, row 2, field prompt/);
+    expect(seen).toEqual([]);
+  });
+
+  /** The answer fits, but not together with the judge's question and a judgement. */
+  const judgedLong = async (): Promise<Settings> => {
+    const settings = await long();
+    const rows = ["word ".repeat(80), ...Array.from({ length: 9 }, (_, k) => `Question ${k}?`)];
+    await writeFile(settings.prompts, rows.map((prompt) => `${JSON.stringify({ prompt })}\n`).join(""));
+    return settings;
+  };
+
+  it("names the row whose judgement has none before anything is sampled", async () => {
+    const settings = await judgedLong();
+    const { run, seen } = started(settings, "judged-long");
+    await expect(run).rejects.toThrow(
+      /The judge's question .* take \d+ tokens.* \(.*long.jsonl, row 1, field prompt\)/,
+    );
+    expect(seen).toEqual([]);
+    const without = { ...settings.judge, kind: "function" as const };
+    const functions = [{ name: "same", version: "1", weight: 1, range: [0, 1] as [number, number], score: () => [] }];
+    const checked = started({ ...settings, judge: { ...without, functions } }, "by-function");
+    await expect(checked.run).rejects.toThrow();
+    expect(checked.seen).toHaveLength(1);
+  });
+
+  it("leaves it out and counts it where its judgement has none and that is asked for", async () => {
+    const { run, seen } = started({ ...(await judgedLong()), skipTooLong: true }, "judged-skipped");
+    await expect(run).rejects.toThrow();
+    expect(seen[0]).toMatch(/^1 of the prompts are left out. The first: The judge's question/);
+  });
+
+  it("leaves it out and counts it where that is asked for", async () => {
+    const { run, seen } = started({ ...(await long()), skipTooLong: true }, "skipped");
+    await expect(run).rejects.toThrow();
+    expect(seen[0]).toMatch(/^1 of the prompts are left out. The first: The prompt has \d+ tokens/);
+  });
+});
