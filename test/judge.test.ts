@@ -39,6 +39,22 @@ const command = (data: string, out: string, ...rest: string[]) => [
   ...rest,
 ];
 
+/** The address of a server that judges, until the test ends. */
+async function judgeServer(reply: (question: string) => string): Promise<string> {
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    const { messages } = JSON.parse(body) as { messages: [{ content: string }] };
+    const message = { role: "assistant", content: reply(messages[0].content) };
+    const choices = [{ index: 0, message, finish_reason: "stop" }];
+    response.setHeader("content-type", "application/json");
+    response.end(JSON.stringify({ choices, usage: { prompt_tokens: 10, completion_tokens: 4, total_tokens: 14 } }));
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  onTestFinished(() => void server.close());
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`;
+}
+
 describe("tempora judge", () => {
   test("stops a judge whose first judgements give no score, and names another kind", async () => {
     const data = candidates("hopeless.jsonl", 200);
@@ -116,22 +132,33 @@ describe("tempora judge", () => {
     expect(first?.completions[1]?.judgements).toMatchObject([{ parts: { truth: 1, short: 8 } }]);
   });
 
+  test("takes a judge for one of no use where the configuration's limits say so", async () => {
+    const url = await judgeServer((content) => (content.includes("It is 3.") ? "Score: 5" : "Well."));
+    const data = candidates("limits.jsonl", 4);
+    const judging = (name: string, limits: string) => {
+      const config = join(folder, `${name}.config.ts`);
+      writeFileSync(config, `export default { judge: { limits: {${limits}} } };\n`);
+      return tempora([
+        ...["judge", "--judge", "endpoint", "--endpoint", url, "--endpoint-model", "m", "--config", config],
+        ...["--data", data, "--out", join(folder, `${name}.jsonl`), "--retries", "0"],
+      ]);
+    };
+    const strict = await judging("strict", "");
+    expect(strict.code).toBe(1);
+    expect(strict.stderr).toContain("21 of 24 judgements gave no score");
+    const patient = await judging("patient", "maxFailureRate: 0.9");
+    expect(patient.stderr).not.toMatch(/warning|error/);
+    expect(patient.code).toBe(0);
+    const wary = await judging("wary", "maxFailureRate: 0.9, minJudgements: 3");
+    expect(wary.stderr).toMatch(/warning: of 3 scores 100.0 % are the same/);
+    expect(wary.code).toBe(0);
+  });
+
   test("judges by a server, and keeps its words as rows that teach to judge", async () => {
-    const server = createServer(async (request, response) => {
-      let body = "";
-      for await (const chunk of request) body += chunk;
-      const { messages } = JSON.parse(body) as { messages: [{ content: string }] };
-      const text = messages[0].content.includes("It is") ? "Right. Score: 5" : "Wrong. Score: 1";
-      const choices = [{ index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" }];
-      response.setHeader("content-type", "application/json");
-      response.end(JSON.stringify({ choices, usage: { prompt_tokens: 10, completion_tokens: 4, total_tokens: 14 } }));
-    });
-    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-    onTestFinished(() => void server.close());
-    const { port } = server.address() as AddressInfo;
+    const url = await judgeServer((content) => (content.includes("It is") ? "Right. Score: 5" : "Wrong. Score: 1"));
     const [out, graded] = [join(folder, "served.jsonl"), join(folder, "graded.jsonl")];
     const result = await temporaJson<{ cost: { billedTokens: number; billedPromptTokens: number } }>([
-      ...["judge", "--judge", "endpoint", "--endpoint", `http://127.0.0.1:${port}/v1`, "--endpoint-model", "m"],
+      ...["judge", "--judge", "endpoint", "--endpoint", url, "--endpoint-model", "m"],
       ...["--data", candidates("served-data.jsonl", 3), "--out", out, "--graded", graded, "--judgements", "2"],
     ]);
     expect(result.cost).toMatchObject({ billedTokens: 48, billedPromptTokens: 120 });

@@ -94,9 +94,13 @@ export class JudgingModel implements Disposable {
 /** For a judge that uses no model: what it never asks for. */
 const unused: JudgeModel = { name: "", folder: "", hash: "", load: () => Promise.reject(noModel()) };
 
-/** The judge that the flags, and the configuration that they name, describe. */
-export async function judgeOf(flags: JudgeFlags, model: JudgingModel, template: string | undefined): Promise<Judge> {
-  const settings = await judgeSettings(flags);
+/** The judge that the settings and the flags describe. */
+export async function judgeOf(
+  settings: Settings["judge"],
+  flags: JudgeFlags,
+  model: JudgingModel,
+  template: string | undefined,
+): Promise<Judge> {
   const asks = settings.kind === "function" ? settings.quality?.kind : settings.kind;
   const usesModel = asks === "sampled" || asks === "expected";
   const stored = async () => (usesModel ? storedTemplate((await model.open()).checkpoint.path) : null);
@@ -110,7 +114,8 @@ export async function judgeOf(flags: JudgeFlags, model: JudgingModel, template: 
   });
 }
 
-async function judgeSettings(flags: JudgeFlags): Promise<Settings["judge"]> {
+/** The settings of the flags, over those of the configuration that they name. */
+export async function judgeSettings(flags: JudgeFlags): Promise<Settings["judge"]> {
   const usesFile = flags.config !== undefined || flags.judge === "function";
   const file = usesFile ? await loadConfigFile(flags.config) : null;
   const { temperature, topP, topK, maxNewTokens } = flags;

@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { canonical, fileError, type Json, systemErrorCode } from "@tempora/errors";
+import type { CollapseLimits } from "@tempora/preferences";
 import {
   codeVersion,
   hashResponses,
@@ -8,7 +9,6 @@ import {
   type JudgedRows,
   lockFolder,
   numericsOf,
-  paperSettings,
   type Response,
 } from "@tempora/run";
 import { writeWhole } from "@tempora/text";
@@ -18,6 +18,8 @@ import type { EngineFlags } from "./options.ts";
 export interface JudgingOptions extends EngineFlags {
   /** Day that the chat template is told, where it asks for one. */
   date: string | null;
+  /** When a judge counts as one that gives no scores. The rest of them do not end the work. */
+  limits: CollapseLimits;
   /** For the progress. */
   label?: string;
 }
@@ -42,7 +44,7 @@ export class PartialWork implements AsyncDisposable {
 
   /** Judges the responses, going on with what the same judge made of the same responses before. */
   async judge(judge: Judge, responses: readonly Response[], options: JudgingOptions): Promise<JudgedRows> {
-    const { device, dtype, threads, date, label = "judge" } = options;
+    const { device, dtype, threads, date, limits, label = "judge" } = options;
     await this.#begin({
       code: await codeVersion(),
       judge: judge.identity,
@@ -55,7 +57,7 @@ export class PartialWork implements AsyncDisposable {
       folder: this.folder,
       signal: this.signal,
       // Files may be judged by a judge that is never sure; one that says nothing at all is stopped.
-      limits: { ...paperSettings.judge.limits, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 },
+      limits: { ...limits, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 },
       progress: (done) => stage.update(done),
     });
     stage.finish();

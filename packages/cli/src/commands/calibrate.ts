@@ -6,7 +6,7 @@ import { judgeTemplates, type WinRate } from "@tempora/preferences";
 import { type Calibration, CalibrationRows, knownPairs, verdictsOf } from "@tempora/run";
 import { readAllRows, writeJson } from "@tempora/text";
 import type { Context } from "../context.ts";
-import { JudgingModel, judgeOf } from "../judging.ts";
+import { JudgingModel, judgeOf, judgeSettings } from "../judging.ts";
 import { claimFile } from "../output.ts";
 import { PartialWork } from "../partial-work.ts";
 import type { JudgeCommandFlags } from "./judge.ts";
@@ -28,14 +28,16 @@ export async function calibrate(flags: JudgeCommandFlags, context: Context): Pro
       : "Judgements made so far are kept: run the same command again to go on.",
   );
   using model = new JudgingModel(flags, context);
+  const settings = await judgeSettings(flags);
+  const { limits } = settings;
   const measured: Record<string, Measured> = {};
   for (const template of templatesOf(flags)) {
-    const judge = await judgeOf(flags, model, template);
+    const judge = await judgeOf(settings, flags, model, template);
     const name = template ?? judge.name;
     const folder = join(work, createHash("sha256").update(name).digest("hex").slice(0, 16));
     await using partial = await PartialWork.open(folder, context);
     const date = await model.date(judge);
-    const judged = await partial.judge(judge, rows.responses, { ...flags, date, label: name });
+    const judged = await partial.judge(judge, rows.responses, { ...flags, limits, date, label: name });
     const { scores, audit } = await verdictsOf(judge, rows.responses, partial.folder, judged.rows, flags.aggregation);
     measured[name] = { ...rows.measure(scores), mass: audit.mass };
   }

@@ -15,7 +15,7 @@ import { addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { gradedRows } from "../graded-rows.ts";
 import { type CompletionsRow, readCompletions } from "../judged.ts";
-import { type JudgeFlags, JudgingModel, judgeOf } from "../judging.ts";
+import { type JudgeFlags, JudgingModel, judgeOf, judgeSettings } from "../judging.ts";
 import { modelHelp } from "../model.ts";
 import {
   addCacheOptions,
@@ -61,7 +61,7 @@ export function judgeCommand(context: Context): Command {
     .option("--judgements <count>", "judgements averaged for each completion", wholeNumber(1), judge.judgements)
     .option("--retries <count>", "how often one that does not parse is sampled again", wholeNumber(0), judge.retries)
     .addOption(new Option("--aggregation <how>", "of the judgements").choices(["mean", "median"]).default("mean"))
-    .option("--config <file>", "configuration whose judge.functions and judge.endpoint serve")
+    .option("--config <file>", "configuration whose judge.functions, judge.endpoint and judge.limits serve")
     .option("--endpoint <url>", "OpenAI-compatible server, as http://localhost:8000/v1")
     .option("--endpoint-model <name>", "the server's name of the model that judges")
     .option("--graded <file>", "also the judgements as rows that teach a model to judge (EFT), for `tempora sft`")
@@ -84,7 +84,8 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   const gradedFile = flags.graded === undefined ? null : await claimFile("--graded", flags.graded, [flags.data]);
   const rows = await readCompletions(flags.data, flags.columns);
   using model = new JudgingModel(flags, context);
-  const judge = await judgeOf(flags, model, flags.template);
+  const settings = await judgeSettings(flags);
+  const judge = await judgeOf(settings, flags, model, flags.template);
   if (gradedFile !== null && judge.question === null) {
     throw new TemporaError("A judge that says nothing teaches nothing", {
       where: { field: "--graded" },
@@ -97,7 +98,8 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   const summary = fit.summary("answers");
   if (summary !== null) context.progress.note(`warning: ${summary}.`);
   await using partial = await PartialWork.open(`${out}.work`, context);
-  const judged = await partial.judge(judge, responses.list, { ...flags, date: await model.date(judge) });
+  const { limits } = settings;
+  const judged = await partial.judge(judge, responses.list, { ...flags, limits, date: await model.date(judge) });
   const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
   const judgements: JudgementColumns[][] = responses.list.map(() => []);
   for await (const one of readJudgements(partial.folder, judged.rows)) {
@@ -117,7 +119,7 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   );
   if (gradedFile !== null) await writeJsonl(gradedFile, gradedRows(judge, responses.list, judgements, scores));
   await partial.done();
-  const collapse = collapsed(audit);
+  const collapse = collapsed(audit, limits);
   if (collapse !== null) context.progress.note(`warning: ${collapse.counts}. ${collapse.remedy}`);
   const completions = rows.reduce((sum, row) => sum + row.completions.length, 0);
   context.result(
