@@ -31,7 +31,7 @@ const only: Record<string, readonly string[]> = {
 
 /** Folders within a package, lowest first: one may import those before it. Files beside them may import all of them. */
 const rooms: Record<string, readonly string[]> = {
-  run: ["results", "settings", "store", "models", "sources", "sampling", "judges", "stages", "loop"],
+  run: ["results", "settings", "store", "models", "sources", "sampling", "judges", "stages", "estimate", "loop"],
 };
 
 function allowedImports(name: string, isTest: boolean): readonly string[] {

@@ -1,3 +1,6 @@
+export { type EstimateOptions, estimateRun, type RunEstimate } from "./estimate/estimate-run.ts";
+export * from "./estimate/memory.ts";
+export { measureSpeed, type Speed } from "./estimate/speed.ts";
 export { type Calibration, CalibrationRows, type KnownPair, knownPairs } from "./judges/calibration.ts";
 export {
   hashResponses,

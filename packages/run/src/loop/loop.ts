@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Json } from "@tempora/errors";
 import { checkpointHash } from "@tempora/models";
 import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferences";
+import { requireRunMemory } from "../estimate/estimate-run.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
@@ -96,6 +97,7 @@ class Run {
     const settings = await locateModels(this.settings, watcher, this.signal);
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
+    await requireRunMemory(settings, source);
     using host = new ModelHost(settings.engine, this.signal);
     using events = new EventLog(folder);
     const context: RunContext = {

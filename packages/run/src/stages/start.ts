@@ -128,7 +128,7 @@ function started(outcome: Awaited<ReturnType<typeof supervisedStage>>, parameter
 }
 
 /** A tokenizer of files that are not in a checkpoint yet. */
-async function tokenizerFrom(files: Readonly<Record<string, string>>): Promise<Tokenizer> {
+export async function tokenizerFrom(files: Readonly<Record<string, string>>): Promise<Tokenizer> {
   const folder = await mkdtemp(join(tmpdir(), "tempora-tokenizer-"));
   try {
     for (const [name, text] of Object.entries(files)) await writeWhole(join(folder, name), text);

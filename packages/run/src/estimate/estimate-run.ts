@@ -1,0 +1,222 @@
+import { statfs } from "node:fs/promises";
+import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
+import { openCheckpoint } from "@tempora/models";
+import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
+import { Tokenizer } from "@tempora/text";
+import { locateModels } from "../models/locate-models.ts";
+import { countParameters } from "../results/ledger.ts";
+import type { Observer } from "../results/observer.ts";
+import type { Settings } from "../settings/settings.ts";
+import { manyExampleIds } from "../sources/conversation.ts";
+import { fileSource } from "../sources/files.ts";
+import type { Example, TaskSource } from "../sources/source.ts";
+import { worldSource } from "../sources/world.ts";
+import { tokenizerFrom } from "../stages/start.ts";
+import {
+  computesOnCpu,
+  generationMemory,
+  type MemoryEstimate,
+  machineMemory,
+  requireMemory,
+  trainingMemory,
+} from "./memory.ts";
+import { type JudgeQuestion, type PlanInput, planRun, type RunPlan } from "./plan.ts";
+import { measureSpeed, type Speed } from "./speed.ts";
+import { taskLengths } from "./work.ts";
+
+/** Bytes of a row in the store and in the run's files, beside its tokens and text. */
+const rowBytes = 600;
+/** Of a token: its id twice, and its text twice. */
+const tokenBytes = 20;
+/** Examples that are tokenized to know the length of all. */
+const mostExamples = 2048;
+
+/** What a whole run takes, before anything of it is computed. */
+export interface RunEstimate extends RunPlan {
+  parameters: number;
+  speed: Speed;
+  memory: { training: MemoryEstimate; generation: MemoryEstimate; available: number };
+  /** state: what a training saves to go on from, and removes when it ends. */
+  disk: { models: number; state: number; rows: number; total: number; free: number | null };
+  /** What the figures take for granted. */
+  assumptions: string[];
+}
+
+export interface EstimateOptions {
+  settings: Settings;
+  /** Folder of all runs: only its disk is looked at. */
+  runs: string;
+  observer: Observer;
+  signal: AbortSignal | undefined;
+}
+
+/**
+ * Tokens, hours, memory and disk of a run. Nothing is written but what the cache of the hub takes of a model that it lacks.
+ */
+export async function estimateRun(options: EstimateOptions): Promise<RunEstimate> {
+  const { observer, signal } = options;
+  const settings = await locateModels(options.settings, observer, signal);
+  const note = (text: string) => observer.note(text);
+  const source = settings.model === null ? worldSource(settings) : await fileSource(settings, note);
+  const { config, tokenizer, dtype, unpacked } = await modelOf(source, settings);
+  const { device, threads } = settings.engine;
+  const speed = await measureSpeed(config, { device, threads, dtype, rows: settings.generation.maxRows });
+  signal?.throwIfAborted();
+  const input = await planInput({ settings, source, config, tokenizer, dtype, speed, signal });
+  const counted = planRun(input);
+  const plan = unpacked ? { ...counted, models: counted.models + 1 } : counted;
+  const parameters = countParameters(parameterShapes(config));
+  return {
+    ...plan,
+    parameters,
+    speed,
+    memory: memoryOf(settings, config, dtype),
+    disk: await diskOf(plan, { parameters, bytes: dtype === "f32" ? 4 : 2 }, options.runs),
+    assumptions: assumptionsOf(settings, input.judge),
+  };
+}
+
+interface OpenedModel {
+  config: ModelConfig;
+  tokenizer: Tokenizer;
+  dtype: DType;
+}
+
+/** `unpacked`: whether the run keeps a decoded copy of it. */
+async function modelOf({ start }: TaskSource, { engine }: Settings): Promise<OpenedModel & { unpacked: boolean }> {
+  if (start.kind === "new") {
+    return {
+      config: start.config,
+      tokenizer: await tokenizerFrom(start.files),
+      dtype: engine.dtype ?? "f32",
+      unpacked: false,
+    };
+  }
+  const { config, path, companion, dtype, format } = await openCheckpoint(start.folder);
+  const tokenizer = await Tokenizer.from(path, companion);
+  return { config, tokenizer, dtype: engine.dtype ?? dtype, unpacked: format !== "huggingface" };
+}
+
+interface InputParts extends OpenedModel {
+  settings: Settings;
+  source: TaskSource;
+  speed: Speed;
+  signal: AbortSignal | undefined;
+}
+
+async function planInput(parts: InputParts): Promise<PlanInput> {
+  const { settings, source, config, tokenizer, signal } = parts;
+  const judge = judgeQuestion(settings, source);
+  const now = settings.date === null ? new Date() : new Date(settings.date);
+  const lengths = (maxNewTokens: number) => {
+    const options = { tokenizer, template: judge?.template ?? null, maxNewTokens, now };
+    return { ...options, maxPositions: config.maxPositions };
+  };
+  const tasks = (iteration: number) =>
+    source
+      .training(iteration, settings.promptsPerIteration)
+      .map((task) => taskLengths(task, lengths(settings.sampling.maxNewTokens)));
+  const first: ReturnType<typeof tasks>[] = [];
+  const mean = async (examples: readonly Example[]) => {
+    if (examples.length === 0) return 0;
+    const every = Math.ceil(examples.length / mostExamples);
+    const some = examples.filter((_, index) => index % every === 0);
+    const rows = await manyExampleIds(some, tokenizer, { maxLength: config.maxPositions, now }, signal);
+    return rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0) / rows.length;
+  };
+  const { data } = source.start;
+  const rows = data?.rows() ?? [];
+  return {
+    ...parts,
+    judge,
+    graded: source.trueScore !== null,
+    training: (iteration) => (first[iteration] ??= tasks(iteration)),
+    heldOut: source.heldOut().map((task) => taskLengths(task, lengths(settings.evaluation.sampling.maxNewTokens))),
+    replayTokens: settings.replay.weight > 0 ? await mean(source.replay) : 0,
+    start: { rows: rows.length, tokens: Math.ceil(rows.length * (await mean(rows))) },
+  };
+}
+
+function judgeQuestion({ judge }: Settings, source: TaskSource): JudgeQuestion | null {
+  const kind = judge.kind === "function" ? (judge.quality?.kind ?? null) : judge.kind;
+  if (kind === "expected") return { kind, template: source.judgeTemplate ?? yesNoTemplate };
+  return kind === "sampled" ? { kind, template: source.judgeTemplate ?? defaultJudgeTemplate } : null;
+}
+
+function memoryOf(settings: Settings, config: ModelConfig, dtype: DType): RunEstimate["memory"] {
+  const { generation, training, start, engine } = settings;
+  const plan = { config, dtype };
+  const steps = start.data.length > 0 || settings.model === null ? [training, start.training] : [training];
+  const estimates = steps.map(({ maxTokens: tokens, gradientCheckpointing: checkpointing }) =>
+    trainingMemory(plan, { tokens, checkpointing }),
+  );
+  const [first, second = first] = estimates as [MemoryEstimate, MemoryEstimate?];
+  return {
+    training: second.total > first.total ? second : first,
+    generation: generationMemory(plan, {
+      cacheTokens: generation.maxCacheTokens,
+      rows: generation.maxRows,
+      device: computesOnCpu(engine.device) ? "cpu" : "cuda",
+    }),
+    available: machineMemory(),
+  };
+}
+
+/**
+ * Refuses a run whose weights, gradients and moments alone the machine cannot hold; how long its answers get, and with
+ * them the rest, nobody knows before.
+ * @throws TemporaError
+ */
+export async function requireRunMemory(settings: Settings, { start }: TaskSource): Promise<void> {
+  if (!computesOnCpu(settings.engine.device)) return;
+  const { config, dtype } =
+    start.kind === "new" ? { ...start, dtype: "f32" as const } : await openCheckpoint(start.folder);
+  const plan = { config, dtype: settings.engine.dtype ?? dtype };
+  const memory = trainingMemory(plan, { tokens: 1, checkpointing: true });
+  const half = trainingMemory({ ...plan, dtype: "bf16" }, { tokens: 1, checkpointing: true });
+  const lighter = plan.dtype === "bf16" ? [] : [{ change: "--dtype bf16", memory: half }];
+  requireMemory("The training of the whole model", memory, machineMemory(), lighter);
+}
+
+async function diskOf(
+  { models, rows, stages }: RunPlan,
+  { parameters, bytes }: { parameters: number; bytes: number },
+  runs: string,
+): Promise<RunEstimate["disk"]> {
+  const tokens = stages.reduce((sum, { totals }) => sum + totals.generatedTokens + totals.judgedTokens, 0);
+  const parts = {
+    models: models * parameters * bytes,
+    // Weights and both moments.
+    state: parameters * (bytes + 8),
+    rows: rows * rowBytes + tokens * tokenBytes,
+  };
+  return { ...parts, total: parts.models + parts.state + parts.rows, free: await freeBytes(runs) };
+}
+
+/** Of the disk of a folder, or of the working folder where it does not exist yet. */
+async function freeBytes(folder: string): Promise<number | null> {
+  for (const path of [folder, "."]) {
+    try {
+      const { bavail, bsize } = await statfs(path);
+      return bavail * bsize;
+    } catch {
+      // Not there yet.
+    }
+  }
+  return null;
+}
+
+function assumptionsOf(settings: Settings, judge: JudgeQuestion | null): string[] {
+  const list = [
+    "every answer and judgement at its longest, a pair of every prompt: a run takes no more tokens for them",
+    "the time from a few steps with random weights of the model's widths, as fast as the machine is now",
+    "memory and time of a training step at --max-tokens",
+  ];
+  if (judge?.kind === "sampled" && settings.judge.retries > 0) {
+    list.push(`no judgement is asked for again (up to ${settings.judge.retries} times where it gives no score)`);
+  }
+  if (settings.judge.kind === "endpoint" || settings.judge.kind === "function") {
+    list.push(`nothing for the judge's own work (${settings.judge.kind})`);
+  }
+  return list;
+}
