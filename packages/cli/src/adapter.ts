@@ -70,6 +70,7 @@ export async function useAdapter(engine: Engine, adapter: AdapterFolder, seed?: 
 
 /** An adapter to train, given or new, and how to save it. */
 export interface TrainedAdapter {
+  readonly config: AdapterConfig;
   begin(engine: Engine): Promise<void>;
   save(engine: Engine, folder: string): Promise<void>;
 }
@@ -87,6 +88,7 @@ export async function trainedAdapter(flags: LoraFlags, base: string): Promise<Tr
     }
     const { config, raw } = given;
     return {
+      config,
       begin: (engine) => useAdapter(engine, given, flags.seed),
       save: (engine, folder) => save(engine, folder, config, raw),
     };
@@ -106,6 +108,7 @@ export async function trainedAdapter(flags: LoraFlags, base: string): Promise<Tr
     targets: flags.loraTargets,
   };
   return {
+    config,
     begin: async (engine) => {
       await engine.adapters.add(only, config, { seed: flags.seed });
       await engine.adapters.activate(only);

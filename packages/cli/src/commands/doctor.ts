@@ -3,17 +3,33 @@ import { deviceInfo } from "@tempora/engine";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatBytes } from "../format.ts";
-import { newCommand, whenCalled } from "../options.ts";
+import { modelHelp } from "../model.ts";
+import {
+  addEngineOptions,
+  addOptimizerOption,
+  maxTokensOption,
+  newCommand,
+  whenCalled,
+  wholeNumber,
+} from "../options.ts";
+import { describeOutlook, type OutlookFlags, outlookOf } from "./outlook.ts";
 
 type DeviceInfo = ReturnType<typeof deviceInfo>;
 
 export function doctorCommand(context: Context): Command {
-  const command = newCommand("doctor", "What this machine offers to Tempora, and what is missing", ["doctor"]);
-  return whenCalled(command, context, doctor);
+  const command = newCommand("doctor", "What this machine offers to Tempora, and what is missing", [
+    "doctor",
+    "doctor --model models/M0 --lora-rank 16 --max-tokens 2048",
+  ])
+    .option("--model <model>", `${modelHelp}: what training it and generating with it would take here`)
+    .option("--lora-rank <count>", "of an adapter that is trained instead of the model", wholeNumber(1))
+    .addOption(maxTokensOption())
+    .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false);
+  return whenCalled(addEngineOptions(addOptimizerOption(command)), context, doctor);
 }
 
 /** Exit code 0 when the addon works: all else is a matter of speed. */
-async function doctor(_: object, context: Context): Promise<void> {
+async function doctor(flags: OutlookFlags, context: Context): Promise<void> {
   const machine = {
     bun: Bun.version,
     platform: `${process.platform} ${process.arch}`,
@@ -29,7 +45,12 @@ async function doctor(_: object, context: Context): Promise<void> {
     throw error;
   }
   const missing = missingParts(info);
-  context.result({ ...machine, addon: info, missing }, describe(machine, info, missing));
+  const outlook = await outlookOf(flags, context);
+  const shown = describe(machine, info, missing);
+  context.result(
+    { ...machine, addon: info, missing, ...(outlook === null ? {} : { model: outlook }) },
+    outlook === null ? shown : `${shown}\n\n${describeOutlook(outlook)}`,
+  );
 }
 
 interface Machine {

@@ -5,6 +5,7 @@ import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/traini
 import { type Command, Option } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
+import { requireTrainingMemory } from "../memory-check.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
   addColumnsOption,
@@ -93,9 +94,15 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
     columns: flags.columns,
   });
   const pairs = await reader.preferences(flags.data);
+  const adapter = await trainedAdapter(flags, model.name);
+  const lengths = pairs.map(
+    ({ promptIds, chosenIds, rejectedIds }) => promptIds.length + chosenIds.length + rejectedIds.length,
+  );
+  requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
+    context.progress.note(text),
+  );
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
-  const adapter = await trainedAdapter(flags, model.name);
   using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const rows = pairs.map((pair, index) => ({

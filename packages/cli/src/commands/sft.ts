@@ -3,6 +3,7 @@ import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
+import { requireTrainingMemory } from "../memory-check.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addColumnsOption,
@@ -61,6 +62,10 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   });
   const rows = await reader.completions(flags.data);
   const adapter = await trainedAdapter(flags, model.name);
+  const lengths = rows.map(({ promptIds, completionIds }) => promptIds.length + completionIds.length);
+  requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
+    context.progress.note(text),
+  );
   using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);

@@ -20,6 +20,7 @@ import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
+import { dryRun } from "./dry-run.ts";
 
 interface TrainFlags extends ColumnFlags, SettingFlags {
   model?: string;
@@ -37,6 +38,7 @@ interface TrainFlags extends ColumnFlags, SettingFlags {
   device?: "auto" | "cpu" | "cuda";
   dtype?: "f32" | "bf16";
   threads?: number;
+  dryRun: boolean;
 }
 
 export function trainCommand(context: Context): Command {
@@ -46,6 +48,7 @@ export function trainCommand(context: Context): Command {
     "train --strategy temporal --iterations 3 --seed 7",
     "train --model models/M0 --prompts prompts.jsonl --run mine",
     "train tempora.config.ts --seeds 5",
+    "train --model models/M0 --prompts prompts.jsonl --dry-run",
   ])
     .argument("[config]", `configuration file (default: ./${defaultConfigFile}, if there is one); flags override it`)
     .option("--model <model>", `${modelHelp}, to start from (default: the embedded world, whose M0 the run trains)`)
@@ -67,6 +70,7 @@ export function trainCommand(context: Context): Command {
     "--template <name>",
     "the judge's question: the name of one, or a JSON file {name, text, maxScore, answers?}",
   );
+  command.option("--dry-run", "print the run's tokens, hours, memory and disk, and compute nothing of it", false);
   return whenCalled(command, context, train);
 }
 
@@ -106,6 +110,7 @@ function parseStrategies(text: string): StrategyName[] {
 async function train(flags: TrainFlags, context: Context, args: readonly string[]): Promise<void> {
   context.onStopped("Run the same command again to go on from here: what is finished is kept.");
   const config = await configuration(flags, args[0]);
+  if (flags.dryRun) return dryRun(config, flags.seeds, context);
   const options = { config, observer: runObserver(context.progress), signal: context.signal };
   if (flags.seeds > 1) return reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
   const outcome = await runLoop(options);

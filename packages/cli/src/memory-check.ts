@@ -1,0 +1,64 @@
+import type { AdapterConfig, DType, ModelConfig } from "@tempora/engine";
+import {
+  computesOnCpu,
+  lighterTrainings,
+  type MemoryEstimate,
+  type MemoryPlan,
+  machineMemory,
+  requireMemory,
+  trainingMemory,
+} from "@tempora/run";
+import { formatBytes } from "./format.ts";
+import type { OpenModel } from "./model.ts";
+import { type EngineFlags, momentsOf, type OptimizerFlags } from "./options.ts";
+
+/** The flags that decide how much memory a training takes. */
+export interface MemoryFlags extends OptimizerFlags {
+  dtype?: DType;
+  quantize?: "nf4";
+  loraRank?: number;
+  loraTargets?: AdapterConfig["targets"];
+  maxTokens: number;
+  gradientCheckpointing: boolean;
+}
+
+export function memoryPlan(config: ModelConfig, dtype: DType, flags: MemoryFlags): MemoryPlan {
+  const { loraRank: rank, loraTargets: targets } = flags;
+  return {
+    config,
+    dtype: flags.dtype ?? dtype,
+    quantize: flags.quantize,
+    moments: momentsOf(flags),
+    adapter: rank === undefined ? null : { rank, alpha: 2 * rank, targets },
+  };
+}
+
+/**
+ * Refuses a training that this machine cannot hold, before its weights are read, and tells what one takes that it can.
+ * `rows`: tokens of every row; `adapter`: that of an adapter which is trained on.
+ */
+export function requireTrainingMemory(
+  { checkpoint }: OpenModel,
+  flags: MemoryFlags & Pick<EngineFlags, "device"> & { batchPairs: number },
+  { rows, adapter }: { rows: readonly number[]; adapter: AdapterConfig | undefined },
+  note: (text: string) => void,
+): void {
+  const own = memoryPlan(checkpoint.config, checkpoint.dtype, flags);
+  const plan = { ...own, adapter: adapter ?? own.adapter };
+  const longest = rows.reduce((most, tokens) => Math.max(most, tokens), 0);
+  const all = rows.reduce((sum, tokens) => sum + tokens, 0);
+  const tokens = Math.min(flags.maxTokens, all, flags.batchPairs * longest);
+  const step = { tokens, checkpointing: flags.gradientCheckpointing };
+  const needed = trainingMemory(plan, step);
+  if (computesOnCpu(flags.device)) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));
+  note(`Memory: at most about ${describeMemory(needed)}.`);
+}
+
+/** "2.5 GiB: weights 0.5, gradients 1, …" */
+export function describeMemory(memory: MemoryEstimate): string {
+  const { total, ...parts } = memory;
+  const shown = Object.entries(parts)
+    .filter(([, bytes]) => bytes > 0)
+    .map(([name, bytes]) => `${name} ${formatBytes(bytes)}`);
+  return `${formatBytes(total)}: ${shown.join(", ")}`;
+}

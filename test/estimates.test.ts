@@ -1,0 +1,27 @@
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { scratch } from "@tempora/testing";
+import { expect, test } from "vitest";
+import { tempora, temporaJson } from "./support/cli.ts";
+import { tinyConfig } from "./support/tiny-run.ts";
+
+const folder = await scratch();
+const config = join(folder, "tiny.config.ts");
+writeFileSync(config, `export default ${JSON.stringify(tinyConfig)};\n`);
+
+test("train --dry-run prints tokens, time, memory and disk, and leaves run folder and store alone", async () => {
+  const runs = join(folder, "runs");
+  const command = ["train", config, "--runs", runs, "--dry-run"];
+  const shown = await tempora(command);
+  expect(shown.code).toBe(0);
+  for (const word of ["temporal", "generate", "time", "training", "machine", "disk", "Taken for granted"]) {
+    expect(shown.stdout).toContain(word);
+  }
+  const estimate = await temporaJson<{ dryRun: boolean; seconds: number; memory: { training: { total: number } } }>(
+    command,
+  );
+  expect(estimate.dryRun).toBe(true);
+  expect(estimate.seconds).toBeGreaterThan(0);
+  expect(estimate.memory.training.total).toBeGreaterThan(2 ** 20);
+  expect(existsSync(runs)).toBe(false);
+}, 120_000);
