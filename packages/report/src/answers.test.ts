@@ -77,6 +77,19 @@ describe("answers side by side", () => {
     expect(texts(".held-out:nth-of-type(1) .answer")[0]).toBe("</script><script>alert(2)</script>");
   });
 
+  test("of runs with other held-out prompts, or another M0, stand by their own prompt", () => {
+    const run = sampleRun();
+    const [first, second] = run.answers.filter(({ strategy }) => strategy === "self-rewarding");
+    for (const row of first?.rows ?? []) row.text = "another M0";
+    second?.rows.shift();
+    const { texts } = open(run);
+    expect(texts(".held-out:nth-of-type(1) .facts").slice(2)).toEqual([
+      "self-rewarding M0 · 8 tokens · true score 2.00",
+      "self-rewarding M1 (best and last) · not one of its held-out prompts",
+    ]);
+    expect(texts(".held-out:nth-of-type(3) .answer").slice(2)).toEqual(["another M0", "answer 2 of M1"]);
+  });
+
   test("are not there before a model was evaluated", () => {
     const run = sampleRun();
     run.result.strategies = [];

@@ -52,32 +52,38 @@ export function changesOf(run: Run, strategy: string, first: string, later: stri
 
 /** The score, the changes and the answers of M0 beside each strategy's best and last model, as HTML. */
 export function answersHtml(run: Run): string {
-  const models = shownModels(run.result);
-  const count = Math.min(shownPrompts, ...models.map(({ strategy, model }) => rowsOf(run, strategy, model).length));
-  if (models.length === 0 || count <= 0) return `<p class="note">No held-out answers yet.</p>`;
-  const cards = Array.from({ length: count }, (_, k) => promptHtml(run, models, k));
-  return `${changesHtml(run)}<p class="note">The first ${count} held-out prompts, the same for all models. All answers are in the run's folder, in evaluation/.</p>${cards.join("")}`;
+  const models = shownModels(run);
+  const prompts = (models[0]?.rows ?? []).slice(0, shownPrompts);
+  if (prompts.length === 0) return `<p class="note">No held-out answers yet.</p>`;
+  const cards = prompts.map((prompt) => promptHtml(run.result, models, prompt));
+  return `${changesHtml(run)}<p class="note" style="margin-bottom:16px">The first ${prompts.length} held-out prompts, the same for all models. All answers are in the run's folder, in evaluation/.</p>${cards.join("")}`;
 }
 
 interface ShownModel {
-  strategy: string;
-  model: string;
   /** "temporal M4 (best and last)" */
   label: string;
+  rows: readonly AnswerRow[];
 }
 
-/** M0, which all strategies share, then of each strategy its best and its last model. */
-function shownModels(result: RunResult): ShownModel[] {
-  return result.strategies.flatMap((strategy, index): ShownModel[] => {
+/** M0, then of each strategy its best and its last model. M0 comes again only with runs whose M0 is another. */
+function shownModels(run: Run): ShownModel[] {
+  const shown: ShownModel[] = [];
+  for (const strategy of run.result.strategies) {
     const [first] = strategy.models;
-    if (first === undefined) return [];
-    const later = laterModels(strategy).map(({ model, role }) => ({
-      strategy: strategy.name,
-      model,
-      label: `${strategy.name} ${model} (${role})`,
-    }));
-    return index > 0 ? later : [{ strategy: strategy.name, model: first.model, label: first.model }, ...later];
-  });
+    if (first === undefined) continue;
+    const rows = rowsOf(run, strategy.name, first.model);
+    if (shown.length === 0) shown.push({ label: first.model, rows });
+    else if (!sameAnswers(rows, shown[0]?.rows ?? [])) shown.push({ label: `${strategy.name} ${first.model}`, rows });
+    for (const { model, role } of laterModels(strategy)) {
+      shown.push({ label: `${strategy.name} ${model} (${role})`, rows: rowsOf(run, strategy.name, model) });
+    }
+  }
+  return shown;
+}
+
+function sameAnswers(rows: readonly AnswerRow[], others: readonly AnswerRow[]): boolean {
+  const same = (row: AnswerRow, k: number) => row.prompt_id === others[k]?.prompt_id && row.text === others[k].text;
+  return rows.length === others.length && rows.every(same);
 }
 
 /** The best and the last one, which may be one; M0 is neither. */
@@ -147,14 +153,14 @@ function changesHtml(run: Run): string {
   return `${tableHtml(header, rows)}<p class="note" style="margin-bottom:16px">Differences on the same prompts, ± a 95 % interval. What a judge rewards may be bought with what it does not see: look at length and words too.</p>`;
 }
 
-function promptHtml(run: Run, models: readonly ShownModel[], index: number): string {
-  const sides = models.map(({ strategy, model, label }) => {
-    const row = rowsOf(run, strategy, model)[index] as AnswerRow;
-    return `<div class="side"><div class="facts"><b>${escapeHtml(label)}</b> · ${escapeHtml(factsOf(run.result, row))}</div><div class="answer">${escapeHtml(row.text)}</div></div>`;
+/** By the prompt's identity: runs side by side may have other held-out prompts. */
+function promptHtml(result: RunResult, models: readonly ShownModel[], { prompt_id: id, prompt }: AnswerRow): string {
+  const sides = models.map(({ label, rows }) => {
+    const row = rows.find(({ prompt_id: own }) => own === id);
+    const facts = row === undefined ? "not one of its held-out prompts" : factsOf(result, row);
+    return `<div class="side"><div class="facts"><b>${escapeHtml(label)}</b> · ${escapeHtml(facts)}</div><div class="answer">${escapeHtml(row?.text ?? "")}</div></div>`;
   });
-  const { strategy, model } = models[0] as ShownModel;
-  const prompt = shownText((rowsOf(run, strategy, model)[index] as AnswerRow).prompt);
-  return `<article class="card held-out"><div class="prompt">${escapeHtml(prompt)}</div><div class="answers">${sides.join("")}</div></article>`;
+  return `<article class="card held-out"><div class="prompt">${escapeHtml(shownText(prompt))}</div><div class="answers">${sides.join("")}</div></article>`;
 }
 
 /** "34 tokens, cut off · judged score 0.62 · bullets 5.00 · quality 0.24" */
