@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { interval95, lengthControlledWinRate, spearman, type WinRate, winRate } from "@tempora/preferences";
+import { collapsed, interval95, lengthControlledWinRate, spearman, type WinRate, winRate } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { AnswerRow, Estimate, JudgeAudit, JudgeQuality, ModelResult } from "../results/results.ts";
@@ -149,14 +149,20 @@ async function refereeScores(
   name: string,
 ): Promise<HeldOutScores> {
   const distinct = await distinctResponses(tasks, oneEach(answers));
-  const { scores, parts } = await judgeStage(context, {
+  const { scores, parts, audit } = await judgeStage(context, {
     judge: plan.referee,
     responses: distinct.responses,
     judgements: context.settings.evaluation.judgements,
     label: `held-out answers of ${name}`,
-    stopWhenCollapsed: true,
+    // It only measures: where it is of no use, the measure is worth nothing, and the run is what it would be without.
+    stopWhenCollapsed: judgesAllAlready(context, plan, tasks, name),
     position: plan.position,
   });
+  const collapse = collapsed(audit, context.settings.judge.limits);
+  if (collapse !== null) {
+    const measured = `held-out answers of ${name}: their scores say nothing`;
+    context.observer.note(`The judge ${plan.referee.name} cannot tell the ${measured} (${collapse.counts}).`);
+  }
   const byPrompt = (list: readonly (number | null)[]) =>
     answers.map(({ sample }, task) => {
       const response = distinct.indexOf(task, sample);
@@ -166,6 +172,16 @@ async function refereeScores(
     scores: byPrompt(scores),
     parts: Object.fromEntries(Object.entries(parts).map(([part, list]) => [part, byPrompt(list)])),
   };
+}
+
+/** Whether this stage is the one by which M0 has shown that it can judge, at the same limits. */
+function judgesAllAlready(
+  { settings }: RunContext,
+  { referee, first }: EvaluationPlan,
+  tasks: readonly Task[],
+  name: string,
+): boolean {
+  return referee.hash === first.hash && name === first.name && settings.evaluation.judgedPrompts >= tasks.length;
 }
 
 /** How well the model's judgements agree with the truth, where there is one, and how they went. */
