@@ -2,11 +2,12 @@ import { join } from "node:path";
 import { interval95 } from "@tempora/preferences";
 import { writeJson } from "@tempora/text";
 import { type RunOutcome, runLoop } from "./loop/loop.ts";
+import type { RunChoices } from "./loop/run-folder.ts";
 import { type Observer, silentObserver } from "./results/observer.ts";
 import type { ModelResult, RunResult, StrategyResult, StudyResult } from "./results/results.ts";
 import type { ParsedConfig } from "./settings/config.ts";
 
-export interface StudyOptions {
+export interface StudyOptions extends RunChoices {
   config: ParsedConfig;
   /** Number of seeds; the first is the settings' seed, the others follow it. */
   seeds: number;
@@ -25,7 +26,7 @@ type Row = StudyResult["rows"][number];
 
 /** The same run with several seeds (data, weights, samples, order), and the means of what came out with 95 % intervals. */
 export async function studySeeds(options: StudyOptions): Promise<StudyOutcome> {
-  const { config, observer = silentObserver, signal } = options;
+  const { config, observer = silentObserver, signal, overwrite, keepStages } = options;
   const folder = join(config.runs, config.run);
   const seeds = Array.from({ length: options.seeds }, (_, k) => config.settings.seed + k);
   const outcomes: RunOutcome[] = [];
@@ -34,7 +35,7 @@ export async function studySeeds(options: StudyOptions): Promise<StudyOutcome> {
     const settings = { ...config.settings, seed };
     // The runs share the store of the other runs: each seed's stages are keyed apart by themselves.
     const run = join(config.run, `seed-${seed}`);
-    outcomes.push(await runLoop({ config: { ...config, settings, run }, observer, signal }));
+    outcomes.push(await runLoop({ config: { ...config, settings, run }, observer, signal, overwrite, keepStages }));
   }
   const study: StudyResult = {
     format: 1,

@@ -39,6 +39,8 @@ interface TrainFlags extends ColumnFlags, SettingFlags {
   dtype?: "f32" | "bf16";
   threads?: number;
   dryRun: boolean;
+  overwrite?: boolean;
+  keepStages?: boolean;
 }
 
 export function trainCommand(context: Context): Command {
@@ -85,6 +87,8 @@ function addSizes(command: Command, iterations: number): void {
     .option("--candidates <count>", "answers to each prompt (default: 7)", wholeNumber(2))
     .option("--run <name>", "name of the run's folder (default: made from source and strategy)")
     .option("--runs <folder>", 'folder of all runs and of their common store (default: "runs")')
+    .option("--overwrite", "replace the results that a run of this name with other settings or other code has left")
+    .option("--keep-stages", "after an upgrade, go on with the stages that the earlier code has begun")
     .option("--seed <number>", "seed of everything (default: 0)", wholeNumber(0))
     .option(
       "--seeds <count>",
@@ -111,7 +115,8 @@ async function train(flags: TrainFlags, context: Context, args: readonly string[
   context.onStopped("Run the same command again to go on from here: what is finished is kept.");
   const config = await configuration(flags, args[0]);
   if (flags.dryRun) return dryRun(config, flags.seeds, context);
-  const options = { config, observer: runObserver(context.progress), signal: context.signal };
+  const { overwrite, keepStages } = flags;
+  const options = { config, observer: runObserver(context.progress), signal: context.signal, overwrite, keepStages };
   if (flags.seeds > 1) return reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
   const outcome = await runLoop(options);
   const report = await writeReport(outcome.folder);

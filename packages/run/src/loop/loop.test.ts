@@ -1,20 +1,19 @@
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { openCheckpoint } from "@tempora/models";
 import { oracle } from "@tempora/testing";
 import { preferenceRow, readAllRows, Tokenizer, tokenizePreference } from "@tempora/text";
 import { chatTemplate } from "@tempora/world";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Observer } from "../results/observer.ts";
+import { type Observer, silentObserver } from "../results/observer.ts";
 import type { EventRow, RunResult } from "../results/results.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
 import { worldSource } from "../sources/world.ts";
 import { lockFolder } from "../store/locks.ts";
 import { type LoopOptions, runLoop as runTheLoop } from "./loop.ts";
-import { tinySettings } from "./tiny.ts";
+import { artifacts, tinySettings } from "./tiny.ts";
 
 let scratch: string;
 beforeAll(async () => {
@@ -26,21 +25,6 @@ afterAll(() => rm(scratch, { recursive: true, force: true }));
 const runLoop = (options: LoopOptions) => runTheLoop({ codeVersion: "test", ...options });
 
 const config = (runs: string, settings: Settings = tinySettings(), run = "run") => ({ run, runs, settings });
-
-/** Hash of every artifact by its path. The log of durations is none, nor is what a lock leaves while it is held. */
-async function artifacts(folder: string): Promise<Record<string, string>> {
-  const names = await readdir(folder, { recursive: true, withFileTypes: true });
-  const files = names.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
-  const hashes: Record<string, string> = {};
-  for (const file of files.sort()) {
-    const name = relative(folder, file);
-    if (name === "timings.log" || name.startsWith(".lock")) continue;
-    hashes[name] = createHash("sha256")
-      .update(await readFile(file))
-      .digest("hex");
-  }
-  return hashes;
-}
 
 /** Runs the loop in a process of its own and kills it when `when` says so. Fails when it ended by itself. */
 async function killedRun(runs: string, when: (line: string) => boolean): Promise<void> {
@@ -253,15 +237,25 @@ describe("runLoop in the embedded world", () => {
     expect(await artifacts(outcome.folder)).toEqual(reference);
   }, 300_000);
 
-  it("replaces a run of other settings and says which", async () => {
-    const notes: string[] = [];
-    const observer: Observer = { begin() {}, progress() {}, finish() {}, note: (text) => notes.push(text) };
+  it("replaces a run of other settings only when told to", async () => {
+    const place = join(scratch, "aborted");
     const settings = { ...tinySettings(), iterations: 1, baselines: [] };
-    const outcome = await runLoop({ config: config(join(scratch, "aborted"), settings), observer });
-    expect(notes.join()).toContain("other settings (baselines, iterations)");
+    await expect(runLoop({ config: config(place, settings) })).rejects.toThrow(/what differs: .*iterations/);
+    expect(await artifacts(join(place, "run"))).toEqual(reference);
+    const outcome = await runLoop({ config: config(place, settings), overwrite: true });
     // All but the iteration's end is what the longer run has made.
     expect(outcome.stages.computed).toBe(0);
     await expect(stat(join(outcome.folder, "iterations/2"))).rejects.toThrow(/ENOENT/);
+  });
+
+  it("goes on after an upgrade with what the earlier code has made, when told to, and says so", async () => {
+    const notes: string[] = [];
+    const observer: Observer = { ...silentObserver, note: (text) => notes.push(text) };
+    const one = config(join(scratch, "killed"));
+    const outcome = await runLoop({ config: one, observer, codeVersion: "upgraded", keepStages: true });
+    expect(outcome.stages.computed).toBe(0);
+    expect(outcome.result).toMatchObject({ codeVersion: "upgraded", keptCode: ["test"] });
+    expect(notes.join()).toContain("Stages that earlier code (test) has begun are kept");
   });
 
   it("refuses a run that another process holds", async () => {

@@ -26,9 +26,9 @@ import { Store } from "../store/store.ts";
 import { evaluateModel } from "./evaluate.ts";
 import { fittingSource } from "./fitting-source.ts";
 import { runIteration } from "./iteration.ts";
-import { placeModel, prepareRunFolder, startedOn, writeRun } from "./run-folder.ts";
+import { placeModel, prepareRunFolder, type RunChoices, startedOn, writeRun } from "./run-folder.ts";
 
-export interface LoopOptions {
+export interface LoopOptions extends RunChoices {
   config: ParsedConfig;
   observer?: Observer;
   signal?: AbortSignal | undefined;
@@ -56,11 +56,29 @@ export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
   try {
     const signal = options.signal === undefined ? lost.signal : AbortSignal.any([options.signal, lost.signal]);
     const code = options.codeVersion ?? (await codeVersion());
-    const store = new Store(join(runs, ".store"), code, (reason) => lost.abort(reason));
-    return await new Run(folder, store, settings, options.observer ?? silentObserver, signal).run();
+    const recorded = JSON.parse(JSON.stringify(settings)) as Record<string, Json>;
+    const keptCode = await prepareRunFolder(folder, { codeVersion: code, settings: recorded }, options);
+    const store = new Store(join(runs, ".store"), code, { keptCode, onLost: (reason) => lost.abort(reason) });
+    const observer = options.observer ?? silentObserver;
+    if (keptCode.length > 0) observer.note(keptText(keptCode));
+    return await new Run(folder, { store, keptCode, recorded }, settings, observer, signal).run();
   } finally {
     await lock.release();
   }
+}
+
+function keptText(keptCode: readonly string[]): string {
+  const versions = keptCode.map((code) => code.slice(0, 12)).join(", ");
+  return `Stages that earlier code (${versions}) has begun are kept: this run's results are not those of one version of the code.`;
+}
+
+/** What the run's folder and the store say of it. */
+interface Kept {
+  store: Store;
+  /** Earlier versions of the code whose stages are used. */
+  keptCode: readonly string[];
+  /** The settings, as JSON. */
+  recorded: Record<string, Json>;
 }
 
 interface StrategyPlan {
@@ -79,7 +97,7 @@ class Run {
 
   constructor(
     readonly folder: string,
-    readonly store: Store,
+    readonly kept: Kept,
     readonly settings: Settings,
     readonly watcher: Observer,
     readonly signal: AbortSignal,
@@ -88,12 +106,7 @@ class Run {
   async run(): Promise<RunOutcome> {
     const { folder, watcher } = this;
     const observer = this.#counting(watcher);
-    const code = this.store.codeVersion;
-    const recorded = JSON.parse(JSON.stringify(this.settings)) as Record<string, Json>;
-    const differing = await prepareRunFolder(folder, { codeVersion: code, settings: recorded });
-    if (differing !== null) {
-      observer.note(`The run was made with other settings (${differing.join(", ")}): its files are replaced.`);
-    }
+    const { store, keptCode, recorded } = this.kept;
     const settings = await locateModels(this.settings, watcher, this.signal);
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
@@ -103,7 +116,7 @@ class Run {
     const context: RunContext = {
       settings,
       source,
-      store: this.store,
+      store,
       host,
       observer,
       events,
@@ -116,7 +129,8 @@ class Run {
     const result: RunResult = {
       format: 2,
       status: "running",
-      codeVersion: code,
+      codeVersion: store.codeVersion,
+      ...(keptCode.length > 0 ? { keptCode: [...keptCode] } : {}),
       settings: recorded,
       device: { device: loaded.engine.device, name: loaded.engine.deviceName, dtype: loaded.engine.dtype },
       graded: source.trueScore !== null,

@@ -1,10 +1,11 @@
-import { cp, lstat, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { cp, lstat, mkdir, open, readdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { openCheckpoint } from "@tempora/models";
 import { oracle, scratch } from "@tempora/testing";
 import { dayText } from "@tempora/text";
 import { describe, expect, test } from "vitest";
-import { placeModel, startedOn } from "./run-folder.ts";
+import { placeModel, prepareRunFolder, startedOn } from "./run-folder.ts";
 
 test("a model's place in a run holds its files alone, as files, wherever it came from", async () => {
   const cache = await scratch();
@@ -32,6 +33,80 @@ test("a model's place in a run holds its files alone, as files, wherever it came
   ]);
   for (const name of names) expect((await lstat(join(target, name))).isFile(), name).toBe(true);
   expect((await openCheckpoint(target)).config).toEqual((await openCheckpoint(snapshot)).config);
+});
+
+test("a model that is edited in a run stays as it was in the store, and is placed again", async () => {
+  const store = join(await scratch(), "store");
+  await cp(oracle("llama", "policy"), store, { recursive: true });
+  const weights = await readFile(join(store, "model.safetensors"));
+  const target = join(await scratch(), "models/M1");
+  await placeModel(store, target);
+  const placed = await stat(join(target, "model.safetensors"));
+  await placeModel(store, target);
+  expect((await stat(join(target, "model.safetensors"))).ino).toBe(placed.ino);
+  await sleep(5);
+  const file = await open(join(target, "model.safetensors"), "r+");
+  await file.write("edited", weights.length - 6);
+  await file.close();
+  expect((await readFile(join(store, "model.safetensors"))).equals(weights)).toBe(true);
+  await placeModel(store, target);
+  expect((await readFile(join(target, "model.safetensors"))).equals(weights)).toBe(true);
+});
+
+describe("prepareRunFolder", () => {
+  const identity = { codeVersion: "one", settings: { iterations: 2, training: { epochs: 1, learningRate: 0.1 } } };
+  const other = { codeVersion: "one", settings: { iterations: 2, training: { epochs: 3, learningRate: 0.1 } } };
+  const upgraded = { ...identity, codeVersion: "two" };
+
+  /** A folder with pairs of a run of `identity`. */
+  async function begun(): Promise<string> {
+    const folder = await scratch();
+    await prepareRunFolder(folder, identity);
+    await mkdir(join(folder, "iterations/1"), { recursive: true });
+    await writeFile(join(folder, "iterations/1/pairs.jsonl"), "{}\n");
+    return folder;
+  }
+
+  test("refuses a folder with results of other settings or other code, and leaves them", async () => {
+    const folder = await begun();
+    await expect(prepareRunFolder(folder, other)).rejects.toThrow(
+      /what differs: training.epochs .*another name with --run; --overwrite replaces/,
+    );
+    await expect(prepareRunFolder(folder, upgraded)).rejects.toThrow(
+      /what differs: the code .*--keep-stages goes on .*--overwrite replaces/,
+    );
+    expect(await readFile(join(folder, "iterations/1/pairs.jsonl"), "utf8")).toBe("{}\n");
+    await startedOn(folder, null);
+    const started = await readFile(join(folder, "started.json"), "utf8");
+    expect(await prepareRunFolder(folder, identity)).toEqual([]);
+    expect(await readFile(join(folder, "started.json"), "utf8")).toBe(started);
+    await prepareRunFolder(folder, other, { overwrite: true });
+    expect(await readdir(folder)).toEqual(["started.json"]);
+    expect(await prepareRunFolder(folder, other)).toEqual([]);
+  });
+
+  test("gives a folder without results to whatever run comes next", async () => {
+    const folder = await scratch();
+    await prepareRunFolder(folder, identity);
+    expect(await prepareRunFolder(folder, other)).toEqual([]);
+    expect(await prepareRunFolder(folder, { ...other, codeVersion: "two" })).toEqual([]);
+  });
+
+  test("keeps the stages of earlier code when told to, and from then on", async () => {
+    const folder = await begun();
+    const day = dayText(await startedOn(folder, null));
+    const known = { ...upgraded, settings: { ...identity.settings, invented: true } };
+    expect(await prepareRunFolder(folder, known, { keepStages: true })).toEqual(["one"]);
+    expect(await prepareRunFolder(folder, known)).toEqual(["one"]);
+    expect(await prepareRunFolder(folder, { ...known, codeVersion: "three" }, { keepStages: true })).toEqual([
+      "one",
+      "two",
+    ]);
+    expect(dayText(await startedOn(folder, null))).toBe(day);
+    await expect(prepareRunFolder(folder, { ...other, codeVersion: "four" }, { keepStages: true })).rejects.toThrow(
+      /what differs: training.epochs/,
+    );
+  });
 });
 
 describe("startedOn", () => {

@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { join, relative } from "node:path";
 import type { Settings } from "../settings/settings.ts";
 import { worldSettings } from "../sources/world.ts";
 
@@ -27,4 +30,19 @@ export function tinySettings(): Settings {
     },
     evaluation: { ...world.evaluation, prompts: 24, judgedPrompts: 16, judgements: 2 },
   };
+}
+
+/** Hash of every artifact by its path. The log of durations is none, nor is what a lock leaves while it is held. */
+export async function artifacts(folder: string): Promise<Record<string, string>> {
+  const names = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = names.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const hashes: Record<string, string> = {};
+  for (const file of files.sort()) {
+    const name = relative(folder, file);
+    if (name === "timings.log" || name.startsWith(".lock")) continue;
+    hashes[name] = createHash("sha256")
+      .update(await readFile(file))
+      .digest("hex");
+  }
+  return hashes;
 }

@@ -261,6 +261,8 @@ export interface RunResult {
   status: "running" | "finished";
   /** Hash of the sources that decide the outputs. */
   codeVersion: string;
+  /** Earlier versions whose stages the run was told to keep. */
+  keptCode?: string[];
   /** The settings of the run, every default filled in. */
   settings: Record<string, unknown>;
   device: { device: string; name: string; dtype: string };

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -28,6 +29,13 @@ export interface StageWork<Result> {
   compute(folder: string): Promise<Result>;
 }
 
+export interface StoreOptions {
+  /** Called when a stage's lock was taken away from this process: what computes it must stop. */
+  onLost?(reason: Error): void;
+  /** Earlier versions of the code whose stages count, and are gone on with, as if they were this version's. */
+  keptCode?: readonly string[];
+}
+
 /**
  * Outputs of stages under the hash of their inputs: <folder>/<kind>/<key>/. A stage is computed once, whoever asks;
  * resuming is asking again. Several processes may share a store.
@@ -36,12 +44,18 @@ export class Store {
   constructor(
     readonly folder: string,
     readonly codeVersion: string,
-    /** Called when a stage's lock was taken away from this process: what computes it must stop. */
-    readonly onLost: (reason: Error) => void = () => undefined,
+    private readonly options: StoreOptions = {},
   ) {}
 
+  /** Of a stage's output, whichever of the code's versions it is taken from. */
   key(kind: string, inputs: Json): string {
-    return hashJson({ kind, code: this.codeVersion, inputs });
+    const versions = [this.codeVersion, ...(this.options.keptCode ?? []).toReversed()];
+    const keys = versions.map((code) => hashJson({ kind, code, inputs }));
+    for (const name of ["result.json", "inputs.json"]) {
+      const found = keys.find((key) => existsSync(join(this.folder, kind, key, name)));
+      if (found !== undefined) return found;
+    }
+    return keys[0] as string;
   }
 
   async stage<Result>(work: StageWork<Result>): Promise<StageOutcome<Result>> {
@@ -70,7 +84,7 @@ export class Store {
       work.signal?.throwIfAborted();
       const lock = await tryLockFolder(folder, (reason) => {
         lost.abort(reason);
-        this.onLost(reason);
+        this.options.onLost?.(reason);
       });
       if (lock !== null) return lock;
       if (attempt === 0) work.onWait?.();
