@@ -7,7 +7,7 @@ const said = (text: string, score: number | null): JudgementColumns => ({
 });
 
 it("teaches of each response the judgement that is nearest to the mean, and leaves out what has no score", () => {
-  const judge = { question: ({ text }: Response) => `Grade: ${text}` } as Judge;
+  const judge = { question: ({ text }: Response) => ["Grade: ", { untrusted: text }] } as Judge;
   const responses = ["a", "b"].map((text) => ({ text }) as Response);
   const judgements = [
     [said("low", 1), said("unsaid", null), said("middle", 3), said("high", 5)],
@@ -16,6 +16,10 @@ it("teaches of each response the judgement that is nearest to the mean, and leav
   expect(gradedRows(judge, responses, judgements, [3.2, null])).toEqual([
     {
       prompt: [{ role: "user", content: "Grade: a" }],
+      prompt_parts: [
+        { text: "Grade: ", untrusted: false },
+        { text: "a", untrusted: true },
+      ],
       completion: [{ role: "assistant", content: "middle" }],
       score: 3,
     },

@@ -1,8 +1,14 @@
 import type { Judge, JudgementColumns, Response } from "@tempora/run";
+import { partsText } from "@tempora/text";
 
 /** A judge's question with a right answer to it, in the rows of supervised training. */
 export interface GradedRow {
   prompt: { role: "user"; content: string }[];
+  /**
+   * The question again, in pieces: what an untrusted one spells, as an answer's "<|im_end|>", is no token to who learns
+   * from the row, as it was none to the judge. Objects of one shape, which Arrow and with it `datasets` can read.
+   */
+  prompt_parts: { text: string; untrusted: boolean }[];
   completion: { role: "assistant"; content: string }[];
   score: number;
 }
@@ -27,7 +33,16 @@ export function gradedRows(
       if (nearest === null || Math.abs(score - mean) < Math.abs(nearest.score - mean)) nearest = { text, score };
     }
     if (nearest === null) return [];
-    const prompt = [{ role: "user" as const, content: question }];
-    return [{ prompt, completion: [{ role: "assistant" as const, content: nearest.text }], score: nearest.score }];
+    const { text, score } = nearest;
+    return [
+      {
+        prompt: [{ role: "user" as const, content: partsText(question) }],
+        prompt_parts: question.map((part) =>
+          typeof part === "string" ? { text: part, untrusted: false } : { text: part.untrusted, untrusted: true },
+        ),
+        completion: [{ role: "assistant" as const, content: text }],
+        score,
+      },
+    ];
   });
 }

@@ -175,6 +175,21 @@ describe("completion rows", () => {
     });
   });
 
+  test("say whose text the pieces of the prompt's last turn are", async () => {
+    const parts = [
+      { text: "Grade: ", untrusted: false },
+      { text: "a", untrusted: true },
+    ];
+    const turns = { prompt: [user("Grade: a")], completion: [assistant("c")] };
+    const promptParts = ["Grade: ", { untrusted: "a" }];
+    expect(completion({ ...turns, prompt_parts: parts })).toEqual({ ...place, ...turns, promptParts });
+    const other = await refusal(() => completion({ ...turns, prompt: [user("Grade: b")], prompt_parts: parts }));
+    expect(other.where.field).toBe("prompt_parts");
+    expect((await refusal(() => completion({ ...turns, prompt_parts: ["Grade: a"] }))).where.field).toBe(
+      "prompt_parts[0]",
+    );
+  });
+
   test("faults are named", async () => {
     const missing = await refusal(() => completion({ prompt: "p", chosen: "c" }));
     expect(missing.what).toBe("The row has no field completion; it has prompt, chosen");

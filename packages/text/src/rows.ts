@@ -2,6 +2,7 @@ import { isObject, TemporaError } from "@tempora/errors";
 import { z } from "zod";
 import { extractPrompt } from "./extract-prompt.ts";
 import type { Conversation, SourceRow } from "./types.ts";
+import { partsText, type TextPart } from "./untrusted.ts";
 
 interface RowPlace {
   file: string;
@@ -19,7 +20,7 @@ export type PreferenceRow =
   | (RowPlace & { promptIds: number[]; chosenIds: number[]; rejectedIds: number[] });
 
 export type CompletionRow =
-  | (RowPlace & Templated & { prompt: Conversation; completion: Conversation })
+  | (RowPlace & Templated & { prompt: Conversation; promptParts?: TextPart[]; completion: Conversation })
   | (RowPlace & { promptIds: number[]; completionIds: number[] });
 
 export type PromptRow = (RowPlace & Templated & { prompt: Conversation }) | (RowPlace & { promptIds: number[] });
@@ -31,6 +32,9 @@ const message = z
   .transform((turn, context) => ({ ...turn, content: contentOf(turn, context) }));
 const turns = z.array(message).min(1, "has no messages");
 const conversation = z.union([text, turns], { error: "must be a string or a list of {role, content}" });
+const textParts = z.array(z.object({ text, untrusted: z.boolean() }), {
+  error: "must be a list of {text, untrusted}",
+});
 const tokenIds = z.array(z.number().int().min(0, "must be a token id, 0 or more"), {
   error: "must be a list of token ids",
 });
@@ -91,7 +95,11 @@ function impliedPrompt(reader: RowReader, chosen: Conversation, rejected: Conver
   return parts;
 }
 
-/** Checks a row for supervised training: {prompt, completion} or {prompt_ids, completion_ids}. */
+/**
+ * Checks a row for supervised training: {prompt, completion} or {prompt_ids, completion_ids}. `prompt_parts`, a list of
+ * {text, untrusted}, says which pieces of the prompt's last turn are somebody else's text: they hold no special tokens.
+ * @throws TemporaError naming file, row and field.
+ */
 export function completionRow(source: SourceRow, file: string): CompletionRow {
   const reader = new RowReader(source, file);
   if (reader.hasAll("prompt_ids", "completion_ids")) {
@@ -101,7 +109,7 @@ export function completionRow(source: SourceRow, file: string): CompletionRow {
   const completion = reader.conversation("completion");
   reader.sameForm("completion", completion, "prompt", prompt);
   reader.notEmpty("completion", completion);
-  return { ...reader.place, ...reader.variables(), prompt, completion };
+  return { ...reader.place, ...reader.variables(), prompt, ...reader.promptParts(prompt), completion };
 }
 
 /**
@@ -175,6 +183,18 @@ class RowReader {
     const named = this.parse(z.record(z.string(), z.unknown()).nullish(), "chat_template_kwargs") ?? {};
     const { tools } = this.value;
     return { variables: { ...(tools == null ? {} : { tools: this.tools(tools) }), ...named } };
+  }
+
+  promptParts(prompt: Conversation): { promptParts?: TextPart[] } {
+    const field = "prompt_parts";
+    if (!this.hasAll(field)) return {};
+    const promptParts = this.parse(textParts, field).map((part) =>
+      part.untrusted ? { untrusted: part.text } : part.text,
+    );
+    const last = typeof prompt === "string" ? { role: "user", content: prompt } : prompt.at(-1);
+    if (last?.role === "user" && last.content === partsText(promptParts)) return { promptParts };
+    const remedy = "Leave the field out, or split the prompt as it stands: the texts of the parts are joined.";
+    return this.fail(field, "The parts are not those of the prompt's last turn, the user's", remedy);
   }
 
   sameForm(field: string, value: Conversation, otherField: string, other: Conversation): void {

@@ -4,6 +4,7 @@ import type { CompletionRow, PreferenceRow, PromptRow } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { TooLongError } from "./too-long.ts";
 import type { Conversation, Message } from "./types.ts";
+import { encodeParts, renderParts, type TextPart } from "./untrusted.ts";
 
 export interface TokenizeOptions extends RenderOptions {
   /** The model's context, in tokens; longer rows are refused. */
@@ -63,7 +64,7 @@ export function tokenizeCompletion(
     return { promptIds, completionIds: check.completion("completion", promptIds, row.completionIds) };
   }
   const encoder = new Encoder(row, check.tokenizer(), row.variables, options);
-  const prompt = encoder.prompt(row.prompt);
+  const prompt = encoder.prompt(row.prompt, row.promptParts);
   const promptIds = check.prompt(prompt.ids);
   const ids = encoder.continuation(prompt, row.completion, "completion");
   return { promptIds, completionIds: check.completion("completion", promptIds, ids) };
@@ -85,7 +86,8 @@ export function tokenizePrompt(
 interface EncodedPrompt {
   /** With the system message that stands before it. */
   prompt: Conversation;
-  text: string;
+  /** Of its last turn, where the row says whose text they are. */
+  parts: readonly TextPart[] | undefined;
   ids: number[];
 }
 
@@ -102,29 +104,45 @@ class Encoder {
     this.variables = { ...options.variables, ...variables };
   }
 
-  prompt(given: Conversation): EncodedPrompt {
+  prompt(given: Conversation, parts?: readonly TextPart[]): EncodedPrompt {
     return this.placed("prompt", () => {
       const prompt = withSystem(given, this.options.system);
-      if (typeof prompt === "string") {
-        return { prompt, text: prompt, ids: this.tokenizer.encode(prompt, { special: true }) };
-      }
-      const text = this.render(prompt, true);
-      return { prompt, text, ids: this.tokenizer.encode(text) };
+      if (typeof prompt === "string") return { prompt, parts, ids: this.plain(prompt, parts, "") };
+      return { prompt, parts, ids: this.turns(prompt, parts, []) };
     });
   }
 
   /** What follows the prompt's ids in those of prompt + completion. */
-  continuation({ prompt, text, ids }: EncodedPrompt, given: Conversation, field: string): number[] {
+  continuation({ prompt, parts, ids }: EncodedPrompt, given: Conversation, field: string): number[] {
     return this.placed(field, () => {
       const completion = asCompletion(prompt, given);
       if (typeof prompt === "string" || typeof completion === "string") {
-        const whole = this.tokenizer.encode(text + this.withEos(completion as string), { special: true });
+        const whole = this.plain(prompt as string, parts, this.withEos(completion as string));
         return this.after(ids, whole, field, "Leave the space or line break before it to the completion");
       }
-      const rendered = this.render([...prompt, ...completion], false);
-      this.requireKept(rendered, completion, field);
-      return this.after(ids, this.tokenizer.encode(rendered), field, templateRemedy);
+      this.requireKept(this.render([...prompt, ...completion], false), completion, field);
+      return this.after(ids, this.turns(prompt, parts, completion), field, templateRemedy);
     });
+  }
+
+  /** Ids of a plain prompt and what follows it. */
+  private plain(prompt: string, parts: readonly TextPart[] | undefined, after: string): number[] {
+    if (parts === undefined) return this.tokenizer.encode(prompt + after, { special: true });
+    return encodeParts([...parts, after], this.tokenizer, { special: true });
+  }
+
+  /** Ids of a conversation with the answer's turns, or with the generation prompt where there are none. */
+  private turns(
+    prompt: readonly Message[],
+    parts: readonly TextPart[] | undefined,
+    answer: readonly Message[],
+  ): number[] {
+    const render = (turns: readonly Message[]) => this.render([...turns, ...answer], answer.length === 0);
+    if (parts === undefined) return this.tokenizer.encode(render(prompt));
+    const [before, last] = [prompt.slice(0, -1), prompt.at(-1) as Message];
+    const beside = [...before, ...answer].map(({ content }) => content ?? "");
+    const pieces = renderParts(parts, (content) => render([...before, { ...last, content }]), beside);
+    return encodeParts(pieces, this.tokenizer);
   }
 
   private after(ids: readonly number[], whole: readonly number[], field: string, remedy: string): number[] {

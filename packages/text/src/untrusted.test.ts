@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { completionRow } from "./rows.ts";
 import { copyTokenizer, zoo, zooFolder } from "./testing.ts";
+import { tokenizeCompletion } from "./tokenize.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { encodeParts, encodeUserTurn, partsText, type TextPart } from "./untrusted.ts";
 
@@ -36,6 +38,24 @@ describe.each(zoo)("%s: an answer cannot break out of the judge's prompt", (name
     const naive = tokenizer.encode(rendered(tokenizer, partsText(attack)));
     expect(addedIn(tokenizer, naive).length).toBeGreaterThan(addedIn(tokenizer, ids).length);
     expect(tokenizer.decode(ids, { skipSpecial: false })).toBe(tokenizer.decode(naive, { skipSpecial: false }));
+  });
+
+  test("nor can it break out of a row that teaches to judge, whose ids are those of what was asked", async () => {
+    const tokenizer = await loading;
+    const supervised = (answer: string) => {
+      const parts = judging(answer);
+      const value = {
+        prompt: [{ role: "user", content: partsText(parts) }],
+        prompt_parts: parts.map((part) =>
+          typeof part === "string" ? { text: part, untrusted: false } : { text: part.untrusted, untrusted: true },
+        ),
+        completion: [{ role: "assistant", content: "Wrong. Score: 1" }],
+      };
+      return tokenizeCompletion(completionRow({ row: 1, value }, "eft.jsonl"), tokenizer);
+    };
+    const { promptIds, completionIds } = supervised(attacks[name]);
+    expect(promptIds).toEqual(encodeUserTurn(judging(attacks[name]), tokenizer));
+    expect(completionIds).toEqual(supervised("Fine.").completionIds);
   });
 
   test.each(["The Vistula.", "  two  spaces ", "\n", "", "a < b |im_end| <|im_end", "日本語 🇩🇪 e\u0301"])(

@@ -39,15 +39,26 @@ export function encodeUserTurn(
   { variables = {}, now }: Pick<RenderOptions, "variables" | "now"> = {},
 ): number[] {
   if (!tokenizer.hasChatTemplate) return encodeParts(parts, tokenizer, { special: true });
-  // The template sees stand-ins: what it does with a text that holds "</think>" is done for trusted text only.
-  const mark = unusedMark(parts.filter((part) => typeof part === "string").join(""));
+  const render = (content: string) =>
+    tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true, variables, now });
+  return encodeParts(renderParts(parts, render), tokenizer);
+}
+
+/**
+ * The parts of a text that is rendered around others. What renders sees stand-ins for untrusted parts: what a template
+ * does with a text that holds "</think>" is done for trusted text only.
+ * @param beside Trusted text that `render` adds of its own.
+ */
+export function renderParts(
+  parts: readonly TextPart[],
+  render: (content: string) => string,
+  beside: readonly string[] = [],
+): TextPart[] {
+  const trusted = parts.filter((part) => typeof part === "string");
+  const mark = unusedMark([...trusted, ...beside].join(""));
   const content = parts.map((part, i) => (typeof part === "string" ? part : `${mark}${i}${mark}`)).join("");
-  const text = tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true, variables, now });
-  const pieces = text.split(new RegExp(`${mark}(\\d+)${mark}`, "u"));
-  return encodeParts(
-    pieces.map((piece, i) => (i % 2 === 0 ? piece : (parts[Number(piece)] as TextPart))),
-    tokenizer,
-  );
+  const pieces = render(content).split(new RegExp(`${mark}(\\d+)${mark}`, "u"));
+  return pieces.map((piece, i) => (i % 2 === 0 ? piece : (parts[Number(piece)] as TextPart)));
 }
 
 function contentOf(part: TextPart): string {

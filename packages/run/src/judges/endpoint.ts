@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { TemporaError } from "@tempora/errors";
-import { type JudgeTemplate, judgePrompt } from "@tempora/preferences";
+import { type JudgeTemplate, judgePrompt, judgePromptParts } from "@tempora/preferences";
 import OpenAI from "openai";
 import { pMapIterable } from "p-map";
 import { noTokens } from "../results/ledger.ts";
@@ -41,7 +41,7 @@ export function endpointJudge(options: EndpointJudgeOptions): Judge {
     perResponse: judgements,
     deterministic: sampling.temperature === 0,
     readsColumns: false,
-    question: ({ promptText, text }) => judgePrompt(template, promptText, text),
+    question: ({ promptText, text }) => judgePromptParts(template, promptText, text),
     judge: (responses, work) => judgeByEndpoint(judge, options, responses, work),
   };
   return judge;

@@ -1,5 +1,5 @@
 import { type Json, type Place, TemporaError } from "@tempora/errors";
-import type { CollapseLimits, ScoreFailure, ScoreScale } from "@tempora/preferences";
+import type { CollapseLimits, JudgePromptPart, ScoreFailure, ScoreScale } from "@tempora/preferences";
 import type { Conversation, Tokenizer } from "@tempora/text";
 import type { JudgementColumns, LedgerTotals } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
@@ -76,7 +76,7 @@ export interface Judge {
   /** True where the columns of the prompt's row decide the score too. */
   readonly readsColumns: boolean;
   /** What a judge that speaks is asked about a response; null for one that does not speak. */
-  readonly question: ((response: Response) => string) | null;
+  readonly question: ((response: Response) => JudgePromptPart[]) | null;
   /**
    * Tokens that judging a response takes of the context, the longest judgement included. Absent where no model of ours
    * reads it.

@@ -1,4 +1,4 @@
-import { type JudgeTemplate, judgePrompt } from "@tempora/preferences";
+import { type JudgeTemplate, judgePromptParts } from "@tempora/preferences";
 import type { LoadedModel } from "../models/model-host.ts";
 import { Meter } from "../results/ledger.ts";
 import { meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
@@ -49,7 +49,7 @@ export function sampledJudge(options: SampledJudgeOptions): Judge {
     perResponse: judgements,
     deterministic: sampling.temperature === 0,
     readsColumns: false,
-    question: ({ promptText, text }) => judgePrompt(template, promptText, text),
+    question: ({ promptText, text }) => judgePromptParts(template, promptText, text),
     contextOf: (response, tokenizer) =>
       judgePromptIds(template, response, tokenizer, model.now).length + sampling.maxNewTokens,
     judge: (responses, work) => judgeBySampling(judge, options, responses, work),

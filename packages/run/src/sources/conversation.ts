@@ -58,7 +58,10 @@ function variablesOf({ variables }: Task | Example): { variables?: Record<string
 function exampleIds(example: Example, tokenizer: Tokenizer, options: TokenizeOptions): SupervisedRow {
   const place = placeOf(example);
   const prompt = asConversation(example.prompt, tokenizer);
-  const row = { ...place, ...variablesOf(example), prompt, completion: asCompletion(prompt, example.completion) };
+  const { promptParts } = example;
+  const parts = promptParts === undefined ? {} : { promptParts: [...promptParts] };
+  const completion = asCompletion(prompt, example.completion);
+  const row = { ...place, ...variablesOf(example), prompt, ...parts, completion };
   return { ...tokenizeCompletion(row, tokenizer, options), where: place };
 }
 

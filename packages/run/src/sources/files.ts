@@ -35,7 +35,10 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
           : {
               count: data.length,
               identity: hashJson(
-                data.map(({ prompt, completion, variables }) => [prompt, completion, variables] as unknown as Json),
+                data.map(
+                  ({ prompt, promptParts = null, completion, variables }) =>
+                    [prompt, promptParts, completion, variables] as unknown as Json,
+                ),
               ),
               rows: () => data,
             },
@@ -140,7 +143,9 @@ async function readExamples(file: string, settings: Settings, note: (text: strin
     const prompt = withSystem(parsed.prompt, settings.system);
     const completion = asCompletion(prompt, parsed.completion);
     const variables = { ...settings.chatTemplateKwargs, ...parsed.variables };
-    return { prompt, completion, variables, where: placeOf(parsed) };
+    const { promptParts } = parsed;
+    const parts = promptParts === undefined ? {} : { promptParts };
+    return { prompt, ...parts, completion, variables, where: placeOf(parsed) };
   });
 }
 

@@ -1,7 +1,7 @@
 import type { ModelConfig } from "@tempora/engine";
 import type { Json, Place } from "@tempora/errors";
 import type { JudgeTemplate } from "@tempora/preferences";
-import type { Conversation } from "@tempora/text";
+import type { Conversation, TextPart } from "@tempora/text";
 
 /** One prompt that models answer. */
 export interface Task {
@@ -21,6 +21,8 @@ export interface Task {
 export interface Example {
   prompt: Conversation;
   completion: Conversation;
+  /** Of the prompt's last turn, where the row says which of its pieces are somebody else's text. */
+  promptParts?: readonly TextPart[];
   variables?: Record<string, unknown>;
   where?: Place;
 }
