@@ -1,6 +1,6 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { scratch } from "@tempora/testing";
+import { oracle, scratch } from "@tempora/testing";
 import { expect, test } from "vitest";
 import { tempora, temporaJson } from "./support/cli.ts";
 import { tinyConfig } from "./support/tiny-run.ts";
@@ -24,4 +24,19 @@ test("train --dry-run prints tokens, time, memory and disk, and leaves run folde
   expect(estimate.seconds).toBeGreaterThan(0);
   expect(estimate.memory.training.total).toBeGreaterThan(2 ** 20);
   expect(existsSync(runs)).toBe(false);
+}, 120_000);
+
+test("doctor --model tells what training and generation take, and what would fit where they do not", async () => {
+  const model = oracle("llama", "reference");
+  const outlook = await temporaJson<{
+    model: { parameters: number; fits: boolean | null; stepSeconds: number } & Record<string, { total: number }>;
+  }>(["doctor", "--model", model, "--device", "cpu", "--max-tokens", "256"]);
+  const { training, trainingWithCheckpointing, fits, stepSeconds } = outlook.model;
+  expect(fits).toBe(true);
+  expect(stepSeconds).toBeGreaterThan(0);
+  expect(training?.total).toBeGreaterThan(trainingWithCheckpointing?.total as number);
+  // More tokens than any machine has memory for.
+  const none = await tempora(["doctor", "--model", model, "--device", "cpu", "--max-tokens", "1000000000000"]);
+  expect(none.stdout).toContain("This training does not fit into");
+  expect(none.stdout).toMatch(/With .*--max-tokens 1024/);
 }, 120_000);
