@@ -27,6 +27,7 @@ export function memoryPlan(config: ModelConfig, dtype: DType, flags: MemoryFlags
   return {
     config,
     dtype: flags.dtype ?? dtype,
+    readAs: dtype,
     quantize: flags.quantize,
     moments: momentsOf(flags),
     adapter: rank === undefined ? null : { rank, alpha: 2 * rank, targets },

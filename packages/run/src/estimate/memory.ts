@@ -15,6 +15,8 @@ import { TemporaError } from "@tempora/errors";
 export interface MemoryPlan {
   config: ModelConfig;
   dtype: DType;
+  /** In which the checkpoint is read; default: dtype. */
+  readAs?: DType | undefined;
   quantize?: "nf4" | undefined;
   moments?: MomentsFormat | undefined;
   /** The adapter that is trained instead of the model. */
@@ -34,8 +36,10 @@ export interface MemoryEstimate {
   total: number;
 }
 
-/** Resident memory of Bun and the addon with an engine of nearly no size, measured on Linux. */
-const bareProgram = 64 * 2 ** 20;
+/** Resident memory of a command with its tokenizer and an engine of nearly no size, measured on Linux. */
+const commandBytes = 172 * 2 ** 20;
+/** Of a trained model that is saved, JavaScript holds tensors until it collects them: so many bytes at most. */
+const savedBytes = 512 * 2 ** 20;
 /** Freed memory that the engine's allocator keeps for the next request (allocator.cpp). */
 const keptByAllocator = 256 * 2 ** 20;
 /** What blocks, the arenas' chunks and the libraries' scratch add to the sizes that are asked for: measured. */
@@ -66,10 +70,13 @@ function blockBytes(bytes: number): number {
   return Math.ceil(Math.max(bytes, 64) / step) * step;
 }
 
-/** While a tensor is read, its bytes are in memory twice; an engine that takes gradients afterwards takes them from there. */
-function programBytes({ config, dtype }: MemoryPlan, reused: number): number {
-  const largest = Math.max(...parameterShapes(config).map(numbersOf)) * sizeOf(dtype);
-  return bareProgram + Math.max(0, Math.min(2 * largest, keptByAllocator) - reused);
+/**
+ * While a tensor is read, its bytes are in memory twice; an engine that takes `reused` bytes afterwards takes them from
+ * there. `saved`: bytes of what is written in the end.
+ */
+function programBytes({ config, dtype, readAs }: MemoryPlan, reused: number, saved: number): number {
+  const largest = Math.max(...parameterShapes(config).map(numbersOf)) * sizeOf(readAs ?? dtype);
+  return commandBytes + Math.max(0, Math.min(2 * largest, keptByAllocator) - reused) + Math.min(saved, savedBytes);
 }
 
 function adapterNumbers({ adapter, config }: MemoryPlan): number[] | null {
@@ -113,7 +120,7 @@ export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimat
     optimizer: sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32"))),
     workspace: workspaceShare * stepWorkspace(plan, step) + workspaceRest,
     cache: 0,
-    program: programBytes(plan, gradients),
+    program: programBytes(plan, gradients, plan.adapter == null ? weightBytes(plan) : 0),
   });
 }
 
@@ -160,7 +167,7 @@ export function generationMemory(
     optimizer: 0,
     workspace: rows * 4 * (vocabSize + 4 * hiddenSize + 3 * intermediateSize),
     cache: 2 * layers * cacheTokens * kvHeads * headDim * sizeOf(dtype),
-    program: programBytes(plan, packed),
+    program: programBytes(plan, packed, 0),
   });
 }
 
