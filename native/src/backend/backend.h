@@ -323,7 +323,7 @@ class Backend {
 
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
   // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward
-  // pass.
+  // pass. How they lie in 16 bits is the backend's own.
   virtual void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                             const Matrix& keep) = 0;
   // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += ... unless its data

@@ -1,9 +1,9 @@
 // The log-prob head, a block of rows by a chunk of the vocabulary at a time: the logits of one such tile are all that
 // exists at once.
 //
-// Kept bf16 logits are kept as log-probs: bf16 has 8 bits, so that a likely token's log-prob is nearly exact, where its
-// logit would be off by a part in 500 of itself. Until a row's log-sum-exp is known, they count from the largest logit
-// that the row has had so far.
+// Logits that are kept in bf16's place are kept as log-probs, in the 16 bits that kernels/head.h tells of: a likely
+// token's log-prob is nearly exact, where its logit would be off by a part in 2000 of itself. Until a row's log-sum-exp
+// is known, they count from the largest logit that the row has had so far.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -150,17 +150,19 @@ struct RowGradient {
  private:
   float read(const void* from, std::int64_t index) const {
     if (in == DType::f32) return static_cast<const float*>(from)[index];
-    const std::uint32_t bits = static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(from)[index]) << 16;
+    const std::uint32_t code = static_cast<const std::uint16_t*>(from)[index];
+    if (code == kKeptNan) return std::numeric_limits<float>::quiet_NaN();
+    const std::uint32_t bits = (code << kKeptShift) + kKeptBias;
     float value;
     std::memcpy(&value, &bits, sizeof value);
-    return value;
+    return -value;
   }
 
   void write(void* to, std::int64_t index, float value) const {
     if (out == DType::f32) {
       static_cast<float*>(to)[index] = value;
     } else {
-      kernels.keep(&value, 0, static_cast<std::uint16_t*>(to) + index, 1);
+      kernels.round(&value, static_cast<std::uint16_t*>(to) + index, 1);
     }
   }
 };

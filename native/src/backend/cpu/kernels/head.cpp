@@ -3,6 +3,38 @@
 #include "simd.h"
 
 namespace tempora::TEMPORA_ISA {
+// Beside simd.h's own, so that its loops find them.
+struct Kept {
+  std::uint16_t code;
+};
+
+inline VecF load(const Kept* from) {
+  VecH h;
+  __builtin_memcpy(&h, from, sizeof h);
+  const VecU code = __builtin_convertvector(h, VecU);
+  const VecF x = -reinterpret_cast<VecF>((code << kKeptShift) + kKeptBias);
+  return code == kKeptNan ? splat(__builtin_nanf("")) : x;
+}
+
+inline VecU kept_code(VecF log_prob) {
+  const VecF x = min(splat(0x1p31f), max(splat(0x1p-32f), -log_prob));
+  const VecU code = (reinterpret_cast<VecU>(x) - kKeptBias + (1u << (kKeptShift - 1))) >> kKeptShift;
+  return log_prob == log_prob ? code : kKeptNan + VecU{};
+}
+
+inline void store(Kept* to, VecF v) {
+  const VecH h = __builtin_convertvector(kept_code(v), VecH);
+  __builtin_memcpy(to, &h, sizeof h);
+}
+
+inline void store_one(Kept* to, float x) { to->code = static_cast<std::uint16_t>(kept_code(splat(x))[0]); }
+
+inline float widen(Kept kept) {
+  Kept all[kWidth];
+  for (Kept& one : all) one = kept;
+  return load(all)[0];
+}
+
 namespace {
 
 void add_to_log_sum(const float* logits, std::int64_t n, float* largest, double* exp_sum) {
@@ -22,11 +54,17 @@ void add_to_log_sum(const float* logits, std::int64_t n, float* largest, double*
 }
 
 void keep(const float* logits, float reference, std::uint16_t* to, std::int64_t n) {
-  for_vectors(n, [=](auto load, auto store) { store(to, load(logits) - reference); });
+  Kept* kept = reinterpret_cast<Kept*>(to);
+  for_vectors(n, [=](auto load, auto store) { store(kept, load(logits) - reference); });
 }
 
 void shift_all(std::uint16_t* x, float shift, std::int64_t n) {
-  for_vectors(n, [=](auto load, auto store) { store(x, load(x) + shift); });
+  Kept* kept = reinterpret_cast<Kept*>(x);
+  for_vectors(n, [=](auto load, auto store) { store(kept, load(kept) + shift); });
+}
+
+void round_all(const float* x, std::uint16_t* to, std::int64_t n) {
+  for_vectors(n, [=](auto load, auto store) { store(to, load(x)); });
 }
 
 template <typename X, typename Y>
@@ -42,7 +80,8 @@ const HeadKernels head_kernels = {
     add_to_log_sum,
     keep,
     shift_all,
-    {{scaled_exp<float, float>, scaled_exp<float, Bf16>}, {scaled_exp<Bf16, float>, scaled_exp<Bf16, Bf16>}},
+    round_all,
+    {{scaled_exp<float, float>, scaled_exp<float, Bf16>}, {scaled_exp<Kept, float>, scaled_exp<Kept, Bf16>}},
 };
 
 }  // namespace tempora::TEMPORA_ISA
