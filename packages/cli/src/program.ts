@@ -12,6 +12,7 @@ import { reportCommand } from "./commands/report.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { sftCommand } from "./commands/sft.ts";
 import { trainCommand } from "./commands/train.ts";
+import { watchCommand } from "./commands/watch.ts";
 import type { Context } from "./context.ts";
 
 /** Every command, bound to the context it will run in. Faults are thrown, never printed here. */
@@ -32,6 +33,7 @@ export function createProgram(context: Context): Command {
     pairsCommand,
     exportCommand,
     reportCommand,
+    watchCommand,
     doctorCommand,
   ];
   for (const create of commands) program.addCommand(create(context));

@@ -139,12 +139,19 @@ const field = (id) => document.getElementById(id);
 let page = 0;
 
 function fillFilters() {
-  const options = (values) => values.map((value) => element("option", "", value));
-  const unique = (get) => [...new Set(data.pairs.map(get))].sort();
-  field("pair-strategy").append(...options(unique((pair) => pair.strategy)));
-  field("pair-iteration").append(...options(unique((pair) => `${pair.iteration}`)));
-  field("pair-phase").append(...options(unique((pair) => `${pair.phase}`)));
-  field("pair-roles").append(...options(unique(rolesOf)));
+  fillFilter("pair-strategy", (pair) => pair.strategy);
+  fillFilter("pair-iteration", (pair) => `${pair.iteration}`);
+  fillFilter("pair-phase", (pair) => `${pair.phase}`);
+  fillFilter("pair-roles", rolesOf);
+}
+
+/** The first option stays, and so does what is chosen. */
+function fillFilter(id, get) {
+  const select = field(id);
+  const chosen = select.value;
+  const values = [...new Set(data.pairs.map(get))].sort();
+  select.replaceChildren(select.options[0], ...values.map((value) => element("option", "", value)));
+  select.value = values.includes(chosen) ? chosen : "";
 }
 
 const rolesOf = (pair) => `${pair.chosen.role} over ${pair.rejected.role}`;
@@ -240,6 +247,54 @@ field("pair-search").addEventListener("input", () => turnTo(0));
 field("pair-before").addEventListener("click", () => turnTo(page - 1));
 field("pair-after").addEventListener("click", () => turnTo(page + 1));
 
+// ---- a run that goes on
+
+function listen() {
+  const source = new EventSource("events");
+  const on = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  on("page", takePage);
+  on("charts", ({ charts }) => {
+    data.charts = charts;
+    drawCharts();
+  });
+  on("status", ({ html }) => showStatus(html));
+  on("end", () => {
+    source.close();
+    showStatus("");
+  });
+  source.addEventListener("error", () =>
+    showStatus("The run does not answer: it was stopped, or this page lost it. It goes on here when the run does."),
+  );
+}
+
+function showStatus(html) {
+  field("live").innerHTML = html;
+  field("live").hidden = html === "";
+}
+
+/** Replaces the parts that changed: what is searched, opened and scrolled to stays. The HTML is the server's own. */
+function takePage({ body, charts, pairs }) {
+  const next = new DOMParser().parseFromString(body, "text/html");
+  for (const part of next.querySelectorAll("[data-part]")) {
+    const shown = document.querySelector(`[data-part="${part.dataset.part}"]`);
+    if (shown.innerHTML !== part.innerHTML && !part.dataset.part.endsWith("-charts")) shown.innerHTML = part.innerHTML;
+    // Drawn charts differ from the server's: they are told apart by the charts that they hold.
+    if (part.dataset.part.endsWith("-charts")) takeCharts(shown, part);
+  }
+  const more = pairs.length !== data.pairs.length;
+  Object.assign(data, { charts, pairs });
+  drawCharts();
+  if (!more) return;
+  fillFilters();
+  showPairs();
+}
+
+function takeCharts(shown, next) {
+  const ids = (part) => [...part.querySelectorAll(".chart")].map(({ id }) => id).join();
+  if (ids(shown) !== ids(next)) shown.innerHTML = next.innerHTML;
+}
+
 fillFilters();
 showPairs();
+if (data.live) listen();
 setTheme(prefersDark.matches ? "dark" : "light");

@@ -1,8 +1,10 @@
 import type { RunResult, StrategyResult } from "@tempora/run";
 import { shownText } from "@tempora/text";
+import { type Alarm, alarmsOf } from "./alarms.ts";
 import { answersHtml } from "./answers.ts";
 import type { Chart } from "./charts.ts";
 import { escapeHtml, tableHtml } from "./html.ts";
+import type { SettingDifferences } from "./live/side-by-side.ts";
 import {
   countText,
   estimateText,
@@ -71,33 +73,60 @@ const sections: { id: Chart["section"]; title: string }[] = [
   { id: "judge", title: "The judge" },
 ];
 
-/** The page without its scripts: tables are in the HTML, charts and pairs are drawn from the data. */
-export function bodyHtml(name: string, run: Run, charts: readonly Chart[]): string {
-  const { result } = run;
+/**
+ * The page without its scripts: tables are in the HTML, charts and pairs are drawn from the data. What an open page
+ * replaces when its run goes on is marked by data-part.
+ */
+export function bodyHtml(
+  name: string,
+  run: Run,
+  charts: readonly Chart[],
+  differences: SettingDifferences | null,
+): string {
+  const { result, events } = run;
   const shown = sections.map((section) => {
     const own = charts.filter((chart) => chart.section === section.id);
     const table = section.id === "result" ? resultTable(result) : section.id === "judge" ? judgeTable(result) : "";
-    return `<h2 id="${section.id}">${section.title}</h2>${table}<div class="charts">${own.map(chartHtml).join("")}</div>`;
+    return `<h2 id="${section.id}">${section.title}</h2>${part(`${section.id}-table`, table)}${part(`${section.id}-charts`, `<div class="charts">${own.map(chartHtml).join("")}</div>`)}`;
   });
-  return `${headerHtml(name, result)}<main>${shown.join("")}
-<h2 id="ledger">Ledger</h2>${ledgerTable(result)}
-<h2 id="answers">Answers</h2>${answersHtml(run)}
+  const footer = `Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}`;
+  return `${headerHtml(name, result)}<main><div id="live" class="card" hidden></div>${part("alarms", alarmsHtml(alarmsOf(result, events)))}${part("differences", differencesHtml(differences))}${shown.join("")}
+<h2 id="ledger">Ledger</h2>${part("ledger", ledgerTable(result))}
+<h2 id="answers">Answers</h2>${part("answers", answersHtml(run))}
 <h2 id="browse">Pairs</h2>${browserHtml()}
-<h2 id="settings">Settings</h2><details class="card"><summary>Every setting of this run</summary><pre>${escapeHtml(JSON.stringify(result.settings, null, 2))}</pre></details>
-<footer>Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}</footer></main>`;
+<h2 id="settings">Settings</h2><details class="card"><summary>Every setting of this run</summary>${part("settings", `<pre>${escapeHtml(JSON.stringify(result.settings, null, 2))}</pre>`)}</details>
+<footer>${part("footer", footer)}</footer></main>`;
+}
+
+const part = (name: string, html: string) => `<div data-part="${name}">${html}</div>`;
+
+function alarmsHtml(alarms: readonly Alarm[]): string {
+  if (alarms.length === 0) return "";
+  const items = alarms.map(
+    ({ strategy, what, remedy }) =>
+      `<li><b>${escapeHtml(strategy)}</b> ${escapeHtml(what)} <span class="soft">${escapeHtml(remedy)}</span></li>`,
+  );
+  return `<section class="card alarms" role="status" aria-label="Alarms"><h3>Worth a look</h3><ul>${items.join("")}</ul></section>`;
+}
+
+function differencesHtml(differences: SettingDifferences | null): string {
+  if (differences === null) return "";
+  const { names, rows } = differences;
+  const shown =
+    rows.length === 0 ? [["none", ...names.map(() => "")]] : rows.map((row) => [row.setting, ...row.values]);
+  return `<h2 id="differences">Settings that differ</h2>${tableHtml(["setting", ...names], shown)}`;
 }
 
 function headerHtml(name: string, result: RunResult): string {
   const { device, start } = result;
   const facts = [
     result.strategies.map((strategy) => strategy.name).join(" and "),
-    `${countText(start.parameters)} parameters`,
-    `${device.dtype} on ${device.name}`,
+    ...(device.name === "" ? [] : [`${countText(start.parameters)} parameters`, `${device.dtype} on ${device.name}`]),
     ...(result.status === "finished" ? [] : ["still running"]),
   ];
   const links = [...sections.map(({ id }) => id), "ledger", "answers", "browse"];
   const nav = links.map((id) => `<a href="#${id}">${id === "browse" ? "browse pairs" : id}</a>`).join("");
-  return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft">${escapeHtml(facts.join(" · "))}</span><span class="spacer"></span><nav>${nav}</nav><button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div></header>`;
+  return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft" data-part="facts">${escapeHtml(facts.filter((fact) => fact !== "").join(" · "))}</span><span class="spacer"></span><nav>${nav}</nav><button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div></header>`;
 }
 
 function chartHtml(chart: Chart): string {

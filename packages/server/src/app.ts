@@ -1,5 +1,4 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import { isIP } from "node:net";
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
@@ -8,6 +7,7 @@ import { ApiError, apiErrorOf } from "./api-error.ts";
 import { answerChat } from "./chat.ts";
 import { answerCompletion } from "./completions.ts";
 import type { ServerLimits } from "./limits.ts";
+import { foreignName } from "./listen.ts";
 import type { Metrics } from "./metrics.ts";
 import type { ModelService } from "./model-service.ts";
 import { parseBody } from "./protocol/body.ts";
@@ -140,14 +140,10 @@ function authorize(c: Context, apiKey: string | null): void {
   throw new ApiError(401, "Give the server's key as `Authorization: Bearer KEY`.", { code: "invalid_api_key" });
 }
 
-/**
- * A page in a browser can make a name of its own stand for 127.0.0.1, and then ask as if it came from here. It cannot hide
- * the name.
- * @throws ApiError 403
- */
+/** @throws ApiError 403 */
 function refuseForeignName(c: Context): void {
-  const name = (c.req.header("host") ?? "").replace(/:\d+$/, "").toLowerCase();
-  if (/^(.+\.)?localhost$/.test(name) || isIP(name.replace(/^\[(.*)\]$/, "$1")) !== 0) return;
+  const name = foreignName(c.req.header("host") ?? "");
+  if (name === null) return;
   const message = `This server listens on its own machine and does not answer to the name ${JSON.stringify(name)}; give it a key.`;
   throw new ApiError(403, message, { code: "foreign_host" });
 }

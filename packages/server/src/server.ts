@@ -1,12 +1,11 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import { isIP } from "node:net";
 import { createAdaptorServer } from "@hono/node-server";
 import type { BatchOptions } from "@tempora/engine";
-import { systemErrorCode, TemporaError } from "@tempora/errors";
 import { Admission } from "./admission.ts";
 import { ApiError } from "./api-error.ts";
 import { createApp, paths } from "./app.ts";
 import { defaultLimits, type ServerLimits } from "./limits.ts";
+import { isLoopback, listen } from "./listen.ts";
 import { Metrics } from "./metrics.ts";
 import { ModelService } from "./model-service.ts";
 import type { ServedModel } from "./served-model.ts";
@@ -71,18 +70,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.maxConnections = limits.connections;
   server.on("request", (request, response) => watch(request, response, metrics, limits));
   for (const { scheduler } of services.values()) await scheduler.start();
-  await listen(server, host, options.port);
+  const url = await listen(server, host, options.port);
   return {
-    url: `http://${isIP(host) === 6 ? `[${host}]` : host}:${portOf(server)}`,
+    url,
     get load() {
       return loadOf(services, admission);
     },
     close: () => close(server, { services, admission, stop, limits }),
   };
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
 }
 
 function loadOf(services: ReadonlyMap<string, ModelService>, admission: Admission): RunningServer["load"] {
@@ -111,29 +106,6 @@ function watch(request: IncomingMessage, response: ServerResponse, metrics: Metr
     metrics.requests.inc({ path, status: response.statusCode });
     metrics.requestSeconds.observe({ path }, (performance.now() - began) / 1000);
   });
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", (error) => {
-      const code = systemErrorCode(error) ?? (error as NodeJS.ErrnoException).code;
-      const reasons: Record<string, string> = {
-        EADDRINUSE: "something listens there already",
-        EACCES: "this user may not listen there",
-        EADDRNOTAVAIL: "this machine has no such address",
-        ENOTFOUND: "there is no such host",
-      };
-      const reason = reasons[code ?? ""] ?? error.message;
-      const remedy = "Choose another --port or --host.";
-      reject(new TemporaError(`Cannot listen on ${host}:${port}: ${reason}`, { remedy, cause: error }));
-    });
-    server.listen(port, host, () => resolve());
-  });
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  return typeof address === "object" && address !== null ? address.port : 0;
 }
 
 interface Closing {

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { type StrategyName, strategyNames } from "@tempora/preferences";
-import { studyTable, summaryTable, writeReport } from "@tempora/report";
+import { PageFeed, ProgressLog, studyTable, summaryTable, writeReport } from "@tempora/report";
 import {
   mergeConfigs,
   type ParsedConfig,
@@ -19,10 +19,12 @@ import type { Context } from "../context.ts";
 import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
+import { addPageOptions, type PageFlags, servePage } from "../page-server.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
 import { dryRun } from "./dry-run.ts";
 
-interface TrainFlags extends ColumnFlags, SettingFlags {
+interface TrainFlags extends ColumnFlags, SettingFlags, PageFlags {
+  page: boolean;
   model?: string;
   prompts?: string;
   heldOut?: string;
@@ -73,6 +75,7 @@ export function trainCommand(context: Context): Command {
     "the judge's question: the name of one, or a JSON file {name, text, maxScore, answers?}",
   );
   command.option("--dry-run", "print the run's tokens, hours, memory and disk, and compute nothing of it", false);
+  addPageOptions(command).option("--no-page", "serve no page that shows the run while it goes on");
   return whenCalled(command, context, train);
 }
 
@@ -116,9 +119,26 @@ async function train(flags: TrainFlags, context: Context, args: readonly string[
   const config = await configuration(flags, args[0]);
   if (flags.dryRun) return dryRun(config, flags.seeds, context);
   const { overwrite, keepStages } = flags;
-  const options = { config, observer: runObserver(context.progress), signal: context.signal, overwrite, keepStages };
-  if (flags.seeds > 1) return reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
-  const outcome = await runLoop(options);
+  const progress = new ProgressLog(runObserver(context.progress));
+  const options = { config, observer: progress, signal: context.signal, overwrite, keepStages };
+  const page = flags.page
+    ? await servePage(new PageFeed({ folders: runFolders(config, flags.seeds), progress }), flags)
+    : null;
+  if (page !== null) context.progress.note(`The run is shown at ${page.url}`);
+  try {
+    if (flags.seeds > 1) await reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
+    else await reportRun(await runLoop(options), context);
+  } finally {
+    await page?.close();
+  }
+}
+
+function runFolders({ runs, run, settings }: ParsedConfig, seeds: number): string[] {
+  if (seeds === 1) return [join(runs, run)];
+  return Array.from({ length: seeds }, (_, k) => join(runs, run, `seed-${settings.seed + k}`));
+}
+
+async function reportRun(outcome: RunOutcome, context: Context): Promise<void> {
   const report = await writeReport(outcome.folder);
   const reuse = reuseText([outcome]);
   if (reuse !== "") context.progress.note(reuse);

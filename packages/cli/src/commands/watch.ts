@@ -1,0 +1,33 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { TemporaError } from "@tempora/errors";
+import { PageFeed } from "@tempora/report";
+import type { Command } from "commander";
+import type { Context } from "../context.ts";
+import { newCommand, whenCalled } from "../options.ts";
+import { addPageOptions, type PageFlags, servePage } from "../page-server.ts";
+
+export function watchCommand(context: Context): Command {
+  const command = newCommand("watch", "The report as a page that follows its run; several runs side by side", [
+    "watch runs/world-temporal",
+    "watch runs/one runs/other --port 8080",
+  ]).argument("<runs...>", "folders of runs, finished or not");
+  addPageOptions(command);
+  return whenCalled(command, context, watch);
+}
+
+async function watch(flags: PageFlags, context: Context, folders: readonly string[]): Promise<void> {
+  for (const folder of folders) {
+    if (existsSync(join(folder, "run.json")) || existsSync(join(folder, "events.jsonl"))) continue;
+    const remedy = "Name the folder of a run, as `tempora train` prints it.";
+    throw new TemporaError("This is no run folder", { where: { file: folder }, remedy });
+  }
+  const page = await servePage(new PageFeed({ folders, progress: null }), flags);
+  context.result({ url: page.url }, `${page.url} shows ${folders.join(", ")}; Ctrl-C stops it`);
+  if (!context.signal.aborted) {
+    await new Promise<void>((resolve) => {
+      context.signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+  await page.close();
+}
