@@ -15,6 +15,8 @@ export interface Running {
   child: ChildProcess;
   /** Resolves when standard error holds the text; rejects when the process ends before. */
   says(text: string): Promise<void>;
+  /** The same, with all of it so far. */
+  tells(text: string): Promise<string>;
   /** Resolves when standard output holds the text, with all of it so far; rejects when the process ends before. */
   prints(text: string): Promise<string>;
   done: Promise<Outcome>;
@@ -64,7 +66,7 @@ export function startTempora(
       void done.then(() => reject(new Error(`ended without saying "${text}":\n${output.stderr}`)));
     });
   const says = async (text: string) => void (await holds("stderr", text));
-  return { child, says, prints: (text) => holds("stdout", text), done };
+  return { child, says, tells: (text) => holds("stderr", text), prints: (text) => holds("stdout", text), done };
 }
 
 export function tempora(args: readonly string[], options: Parameters<typeof startTempora>[1] = {}): Promise<Outcome> {

@@ -49,12 +49,21 @@ export async function servePage(feed: PageFeed, { host, port }: PageFlags): Prom
     url,
     async close() {
       await feed.close();
-      server.close();
-      server.closeIdleConnections();
-      // What was sent last is on its way; whoever does not read it keeps nothing open.
-      setTimeout(() => server.closeAllConnections(), 200).unref();
+      await closed(server);
     },
   };
+}
+
+/** Lets what was sent last arrive; whoever does not read it keeps nothing open. */
+async function closed(server: Server): Promise<void> {
+  const all = new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+  const idle = setInterval(() => server.closeIdleConnections(), 20);
+  const late = setTimeout(() => server.closeAllConnections(), 500);
+  await all;
+  clearInterval(idle);
+  clearTimeout(late);
 }
 
 function pageApp(feed: PageFeed, local: boolean): Hono {
@@ -67,15 +76,16 @@ function pageApp(feed: PageFeed, local: boolean): Hono {
   app.get("/", async (c) => c.html(await feed.html()));
   app.get("/events", (c) =>
     streamSSE(c, async (stream) => {
+      const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+      stream.onAbort(end);
+      let sent: Promise<unknown> = Promise.resolve();
       const leave = feed.subscribe(({ name, data }: PageEvent) => {
-        void stream.writeSSE({ event: name, data: JSON.stringify(data) });
-        if (name === "end") void stream.close();
+        sent = sent.then(() => stream.writeSSE({ event: name, data: JSON.stringify(data) }));
+        if (name === "end") end();
       });
-      await new Promise<void>((resolve) => {
-        stream.onAbort(resolve);
-        if (c.req.raw.signal.aborted) resolve();
-      });
+      await ended;
       leave();
+      if (!stream.aborted) await sent;
     }),
   );
   return app;

@@ -22,7 +22,10 @@ async function watch(flags: PageFlags, context: Context, folders: readonly strin
     const remedy = "Name the folder of a run, as `tempora train` prints it.";
     throw new TemporaError("This is no run folder", { where: { file: folder }, remedy });
   }
-  const page = await servePage(new PageFeed({ folders, progress: null }), flags);
+  const feed = new PageFeed({ folders, progress: null });
+  // A run that cannot be read is said here, not on the page.
+  await feed.html();
+  const page = await servePage(feed, flags);
   context.result({ url: page.url }, `${page.url} shows ${folders.join(", ")}; Ctrl-C stops it`);
   if (!context.signal.aborted) {
     await new Promise<void>((resolve) => {

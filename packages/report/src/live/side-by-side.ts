@@ -30,9 +30,7 @@ export function sideBySide(runs: readonly Run[]): Run {
     // Answers stand beside each other under one prompt: where the runs were asked other prompts, they cannot.
     answers: !samePrompts(runs)
       ? []
-      : runs.flatMap(({ answers }, index) =>
-          answers.map((own) => ({ ...own, strategy: label(index, own.strategy) })),
-        ),
+      : runs.flatMap(({ answers }, index) => answers.map((own) => ({ ...own, strategy: label(index, own.strategy) }))),
   };
 }
 

@@ -1,5 +1,5 @@
-import { countText } from "../numbers.ts";
 import { escapeHtml } from "../html.ts";
+import { countText } from "../numbers.ts";
 import type { ShownStage } from "./progress-log.ts";
 
 /** The stages that run now, with what they tell; notes; the memory of the process in bytes. */

@@ -1,0 +1,55 @@
+import type { EventRow, RunResult } from "@tempora/run";
+import { expect, test } from "vitest";
+import { alarmsOf } from "./alarms.ts";
+import { estimate, sampleRun } from "./testing/sample-run.ts";
+import { renderReport } from "./write-report.ts";
+
+/** What is said of the sample's first strategy after a change to its run. */
+function said(
+  change: (strategy: RunResult["strategies"][number], run: ReturnType<typeof sampleRun>) => void,
+): string[] {
+  const run = sampleRun();
+  const strategy = run.result.strategies[0];
+  if (strategy === undefined) throw new TypeError("the sample has no strategy");
+  change(strategy, run);
+  return alarmsOf(run.result, run.events)
+    .filter((alarm) => alarm.strategy === strategy.name)
+    .map(({ what }) => what);
+}
+
+const quiet = said(() => {});
+
+test("a run that is well raises no alarm", () => {
+  expect(quiet).toEqual([]);
+});
+
+test("each trouble is said with its figures", () => {
+  const last = <T>(list: readonly T[]) => list[list.length - 1] as T;
+  const judge = (change: object) =>
+    said(({ models }) => {
+      const model = last(models);
+      model.judge = { ...model.judge, ...change };
+    });
+  const pairs = (change: object) => said(({ iterations }) => void Object.assign(last(last(iterations).phases), change));
+  expect(pairs({ scoreGap: estimate(1) })).toEqual([expect.stringContaining("from 3.67 to 1.00")]);
+  expect(pairs({ cosine: estimate(0.99) })).toEqual([expect.stringContaining("cosine 0.990")]);
+  expect(judge({ tieRate: 0.6 })).toEqual([expect.stringContaining("60.0 %")]);
+  expect(judge({ spearman: 0.1 })).toEqual([expect.stringMatching(/rank correlation .* to 0\.10/)]);
+  expect(judge({ failureRate: 0.3 })).toEqual([expect.stringContaining("30.0 %")]);
+  expect(said(({ models }) => void Object.assign(last(models), { answerLength: 1000 }))).toEqual([
+    expect.stringContaining("to 1000 tokens"),
+  ]);
+  const step = (weight: number): EventRow => ({
+    ...{ event: "step", strategy: "temporal", iteration: 2, phase: 2, model: "M2", step: 1, epoch: 1 },
+    ...{ loss: 0.1, grad_norm: 1, learning_rate: 1e-3, num_tokens: 10, "tempora/dpo_weight": weight },
+  });
+  expect(said((_, { events }) => void events.push(...Array.from({ length: 10 }, () => step(0.01))))).toEqual([
+    expect.stringContaining("0.010"),
+  ]);
+});
+
+test("the page shows alarms with what to do", async () => {
+  const run = sampleRun();
+  for (const { models } of run.result.strategies) for (const model of models) model.judge.tieRate = 0.9;
+  expect(await renderReport(run)).toContain("Use a judge with a finer score");
+});

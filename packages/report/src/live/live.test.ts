@@ -1,0 +1,81 @@
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { silentObserver } from "@tempora/run";
+import { afterAll, describe, expect, test } from "vitest";
+import { sampleRun } from "../testing/sample-run.ts";
+import { readLiveRun } from "./live-run.ts";
+import { PageFeed } from "./page-feed.ts";
+import { ProgressLog } from "./progress-log.ts";
+import { settingDifferences, sideBySide } from "./side-by-side.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "tempora-live-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const line = (row: object) => `${JSON.stringify(row)}\n`;
+
+describe("a run folder while its run goes on", () => {
+  test("is read before run.json is there, without the line that is being written", async () => {
+    const run = join(folder, "young");
+    const [, step] = sampleRun().events;
+    mkdirSync(join(run, "iterations", "1"), { recursive: true });
+    expect(await readLiveRun(run)).toBeNull();
+    writeFileSync(join(run, "events.jsonl"), `${line({ ...step, strategy: "temporal", iteration: 1 })}{"event":"st`);
+    writeFileSync(join(run, "iterations", "1", "pairs-future.jsonl"), line(sampleRun().pairs[0]?.rows[0] ?? {}));
+    const read = await readLiveRun(run);
+    expect(read?.events).toHaveLength(1);
+    expect(read?.result.strategies.map(({ name }) => name)).toEqual(["temporal"]);
+    expect(read?.pairs.map(({ phase, rows }) => [phase, rows.length])).toEqual([[1, 1]]);
+  });
+
+  test("is told to its pages as it grows, and that it ended", async () => {
+    const run = join(folder, "growing");
+    mkdirSync(run);
+    const feed = new PageFeed({ folders: [run], progress: null, interval: 10 });
+    const told: string[] = [];
+    feed.subscribe(({ name, data }) => told.push(name === "charts" ? `charts ${JSON.stringify(data).length}` : name));
+    await expect.poll(() => told[0]).toBe("page");
+    const rows = sampleRun().events.filter(({ event }) => event === "step");
+    for (const row of rows.slice(0, 3)) {
+      const before = told.length;
+      appendFileSync(join(run, "events.jsonl"), line(row));
+      await expect.poll(() => told.slice(before).some((name) => /page|charts/.test(name))).toBe(true);
+    }
+    await feed.close();
+    expect(told.at(-1)).toBe("end");
+  });
+});
+
+describe("runs side by side", () => {
+  const [one, other] = [sampleRun(), sampleRun()];
+  one.folder = "runs/one";
+  other.folder = "runs/other";
+  other.result.settings = { ...other.result.settings, loss: { beta: 0.1 } };
+
+  test("are one run whose strategies are named after them", () => {
+    const both = sideBySide([one, other]);
+    expect(both.result.strategies.map(({ name }) => name)).toContain("other: temporal");
+    expect(both.events).toHaveLength(2 * one.events.length);
+    expect(new Set(both.pairs.map(({ strategy }) => strategy)).size).toBe(4);
+  });
+
+  test("say in which settings they differ", () => {
+    expect(settingDifferences([one, other])).toEqual({
+      names: ["one", "other"],
+      rows: [{ setting: "loss.beta", values: ["0.3", "0.1"] }],
+    });
+  });
+});
+
+test("time left follows the pace since the stage was resumed", () => {
+  let now = 0;
+  const log = new ProgressLog(silentObserver, () => now);
+  log.begin({ id: "a", label: "answers", total: 100, unit: "answers" });
+  log.progress("a", 60);
+  expect(log.stages()[0]).toMatchObject({ done: 60, left: null });
+  now = 10_000;
+  log.progress("a", 80, { "tokens/s": 5 });
+  expect(log.stages()[0]).toMatchObject({ done: 80, left: 10, figures: { "tokens/s": 5 } });
+  log.finish("a", { reused: false, seconds: 10 });
+  expect(log.stages()).toEqual([]);
+});
