@@ -13,7 +13,7 @@ export interface NumberRule {
 export class ConfigReader {
   constructor(
     readonly raw: Record<string, unknown>,
-    private readonly file: string,
+    readonly file: string,
     private readonly prefix = "",
   ) {}
 
@@ -77,7 +77,7 @@ export class ConfigReader {
     );
   }
 
-  private fail(field: string, what: string, remedy: string): never {
+  fail(field: string, what: string, remedy: string): never {
     const name = `${this.prefix}${field}`;
     throw new TemporaError(`${name} ${what}`, { where: { file: this.file, field: name }, remedy: `${remedy}.` });
   }

@@ -153,10 +153,15 @@ describe("rotary settings", () => {
 describe("what the engine does not compute is refused by name", () => {
   const cases: [string, Record<string, unknown>, RegExp][] = [
     ["architectures", { architectures: ["GemmaForCausalLM"] }, /architecture GemmaForCausalLM.*LlamaForCausalLM/],
+    [
+      "architectures",
+      { architectures: ["Phi3ForCausalLM"] },
+      /Mistral.*`trl dpo .*`llama-server -m .*--judge endpoint/,
+    ],
+    ["architectures", { architectures: ["Qwen3MoeForCausalLM"] }, /Mistral.*`trl dpo .*`llama-server -m/],
     ["hidden_act", { hidden_act: "gelu" }, /activation "gelu"/],
     ["mlp_bias", { mlp_bias: true }, /biases in the MLP/],
     ["pretraining_tp", { pretraining_tp: 2 }, /sliced linear layers/],
-    ["quantization_config", { quantization_config: { quant_method: "gptq" } }, /quantized weights/],
     ["partial_rotary_factor", { partial_rotary_factor: 0.5 }, /a part of each head/],
     ["rope_parameters.partial_rotary_factor", { rope_parameters: { partial_rotary_factor: 0.5 } }, /a part of each/],
     ["attention_dropout", { attention_dropout: 0.1 }, /dropout/],
@@ -169,6 +174,19 @@ describe("what the engine does not compute is refused by name", () => {
     expect(error.where).toEqual({ file: "config.json", field });
     expect(error.message).toMatch(message);
     expect(error.remedy).toMatch(/^Choose a model/);
+  });
+
+  test("quantized weights, with how to come by others", async () => {
+    const parsed = (raw: object) =>
+      failure(() => parseModelConfig({ ...llama, ...raw }, "/models/small-4bit/config.json"));
+    const gptq = await parsed({ quantization_config: { quant_method: "gptq" } });
+    expect(gptq.where.field).toBe("quantization_config");
+    expect(gptq.message).toMatch(/quantized weights \(gptq\).*the model that it was quantized from.*a GGUF file/s);
+    expect(gptq.message).not.toContain("dequantize");
+    const bits = await parsed({ quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } });
+    expect(bits.remedy).toContain("from_pretrained('/models/small-4bit').dequantize().save_pretrained('unquantized')");
+    const mlx = await parsed({ quantization: { group_size: 64, bits: 4 } });
+    expect(mlx.where.field).toBe("quantization");
   });
 
   test("layer types that contradict the window settings", async () => {

@@ -1,7 +1,8 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { DType, Family, ModelConfig } from "@tempora/engine/model";
 import { ConfigReader } from "./config-reader.ts";
 import { readJsonObject } from "./json-file.ts";
+import { otherArchitectures, unquantized } from "./remedies.ts";
 import { readRope, ropeJson } from "./rope.ts";
 
 const architectures: Record<Family, string> = {
@@ -73,15 +74,28 @@ function readFamily(reader: ConfigReader): Family {
   if (names === null || names.length === 0) {
     const type = reader.string("model_type", "none");
     const family = families.find((known) => known === type);
-    return family ?? reader.refuse("model_type", `model type "${type}"`, families.join(", "));
+    return (
+      family ?? reader.refuse("model_type", `model type "${type}"`, `${families.join(", ")}. ${otherArchitectures}`)
+    );
   }
   const family = families.find((known) => architectures[known] === names[0]);
-  return family ?? reader.refuse("architectures", `the architecture ${names[0]}`, supported);
+  return (
+    family ?? reader.refuse("architectures", `the architecture ${names[0]}`, `${supported}. ${otherArchitectures}`)
+  );
 }
 
 function refuseUnsupported(reader: ConfigReader): void {
-  if ((reader.raw.quantization_config ?? null) !== null) {
-    reader.refuse("quantization_config", "quantized weights", "f32 or bf16 weights");
+  // MLX writes `quantization`, transformers and all others `quantization_config`.
+  for (const field of ["quantization_config", "quantization"]) {
+    const quantization = reader.optionalObject(field);
+    if (quantization === null) continue;
+    const { quant_method: method } = quantization.raw;
+    const by = typeof method === "string" ? ` (${method})` : "";
+    reader.fail(
+      field,
+      `asks for quantized weights${by}; F32, F16 and BF16 are read`,
+      unquantized(dirname(reader.file), method),
+    );
   }
   const activation = reader.string("hidden_act", "silu");
   if (activation !== "silu" && activation !== "swish") {

@@ -1,5 +1,6 @@
 import type { Family, ModelConfig, RopeScaling } from "@tempora/engine/model";
 import { TemporaError } from "@tempora/errors";
+import { otherArchitectures } from "../remedies.ts";
 import type { GgufTensor } from "./file.ts";
 import type { GgufMetadata } from "./metadata.ts";
 import { scalingOfDivisors, shortest } from "./rope-factors.ts";
@@ -13,6 +14,7 @@ export function refuseArchitecture(metadata: GgufMetadata): void {
   const type = metadata.optionalString("general.type") ?? "model";
   const where = { file: metadata.file, field: "general.architecture" };
   const choose = "Choose a Llama, Mistral, SmolLM, Qwen2 or Qwen3 model, as GGUF or as a Hugging Face folder.";
+  const other = `${choose} ${otherArchitectures}.`;
   if (type !== "model") {
     throw new TemporaError(`This GGUF file holds ${/^[aeiou]/.test(type) ? "an" : "a"} ${type}, not a model`, {
       where: { file: metadata.file, field: "general.type" },
@@ -20,10 +22,10 @@ export function refuseArchitecture(metadata: GgufMetadata): void {
     });
   }
   if (!Object.hasOwn(families, architecture)) {
-    throw new TemporaError(`The architecture ${architecture} is not computed`, { where, remedy: choose });
+    throw new TemporaError(`The architecture ${architecture} is not computed`, { where, remedy: other });
   }
   if (metadata.number(`${architecture}.expert_count`, 0) > 0) {
-    throw new TemporaError(`A mixture of experts (${architecture}) is not computed`, { where, remedy: choose });
+    throw new TemporaError(`A mixture of experts (${architecture}) is not computed`, { where, remedy: other });
   }
 }
 

@@ -111,8 +111,13 @@ describe("what is refused, by name and with what helps", () => {
   const text = (value: string): MetadataValue => ({ type: "string", value });
   const number = (value: number): MetadataValue => ({ type: "u32", value });
   test.each<[string, string, MetadataValue, RegExp]>([
-    ["another architecture", "general.architecture", text("gemma3"), /gemma3 is not computed.*Choose a Llama/],
-    ["experts", "llama.expert_count", number(8), /mixture of experts/],
+    [
+      "another architecture",
+      "general.architecture",
+      text("gemma3"),
+      /gemma3 is not computed.*Choose a Llama.*`trl dpo .*`llama-server -m/,
+    ],
+    ["experts", "llama.expert_count", number(8), /mixture of experts.*`trl dpo .*`llama-server -m/],
     ["an adapter", "general.type", text("adapter"), /holds an adapter/],
     ["yarn", "llama.rope.scaling.type", text("yarn"), /rope scaling of type "yarn"/],
     ["partial rotation", "llama.rope.dimension_count", number(4), /on a part of each head/],
