@@ -24,7 +24,10 @@ export interface PreferenceLoss {
   terms: readonly { type: LossType; weight: number }[];
   /** Strength of the pull to the reference; > 0. */
   beta: number;
-  /** In [0, 0.5) for sigmoid, robust and aot; must be > 0 for exo_pair. Ignored where a loss does not define it. */
+  /**
+   * In [0, 0.5) for sigmoid, robust and aot; must be > 0 for exo_pair. Ignored where a loss does not define it. A smoothed
+   * sigmoid is conservative DPO; TRL 1.13 leaves the smoothing out of sigmoid.
+   */
   labelSmoothing?: number;
   /** Temperature of discopop's modulation. Default 0.05, as in TRL. */
   discopopTau?: number;

@@ -38,6 +38,21 @@ describe.each(lossTypes)("%s", (type: LossType) => {
   });
 });
 
+test("sigmoid with label smoothing is conservative DPO: so often the pair counts the other way round", () => {
+  const terms = [{ type: "sigmoid", weight: 1 }] as const;
+  const swapped: PreferenceSums = {
+    policyChosen: sums.policyRejected,
+    policyRejected: sums.policyChosen,
+    referenceChosen: sums.referenceRejected,
+    referenceRejected: sums.referenceChosen,
+    chosenLengths: sums.rejectedLengths,
+    rejectedLengths: sums.chosenLengths,
+  };
+  const plain = { terms, beta: 0.2 };
+  const expected = 0.9 * mean(plain, sums) + 0.1 * mean(plain, swapped);
+  expect(mean({ ...plain, labelSmoothing: 0.1 }, sums)).toBeCloseTo(expected, 12);
+});
+
 test("a weighted sum is the sum of its terms", () => {
   const terms = [
     { type: "sigmoid", weight: 1 },
