@@ -124,6 +124,17 @@ describe("a run that is interrupted", () => {
     expect(stderr).not.toMatch(/^error/m);
   });
 
+  test("by SIGTERM stops as well, with 143", async () => {
+    const running = startTempora(args);
+    await untilLocked(running.child.pid as number);
+    await untilStage(elsewhere, "supervised-training");
+    await sleep(300);
+    running.child.kill("SIGTERM");
+    const { code, stderr } = await running.done;
+    expect(code).toBe(143);
+    expect(stderr).toContain("Run the same command again");
+  });
+
   test("is locked against a second process while it goes on", async () => {
     const running = startTempora(args);
     await untilLocked(running.child.pid as number);

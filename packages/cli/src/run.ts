@@ -5,10 +5,10 @@ import { inOurWords } from "./hugging-face-words.ts";
 import { createProgram } from "./program.ts";
 import { Progress } from "./progress.ts";
 
-/** Ctrl-C: what shells expect of an interrupted program. */
-const interruptedCode = 130;
+/** What shells expect of a program that a signal ended: 128 and the signal's number. */
+const stoppedCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 };
 
-/** Runs one command line and returns its exit code: 0 done, 1 a fault, 130 stopped by Ctrl-C. */
+/** Runs one command line and returns its exit code: 0 done, 1 a fault, 130 stopped by Ctrl-C, 143 by SIGTERM. */
 export async function main(argv: readonly string[]): Promise<number> {
   const json = argv.includes("--json");
   const debug = argv.includes("--debug") || Boolean(process.env.TEMPORA_DEBUG);
@@ -45,7 +45,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;
     if (controller.signal.aborted && (error instanceof Stopped || isCancellation(error, controller.signal))) {
       process.stderr.write(`Stopped. ${hint}\n`);
-      return interruptedCode;
+      return interrupt.code;
     }
     const known = program.commands.some((command) => command.name() === argv[0]);
     reportFailure(error, known ? (argv[0] as string) : "", { json, debug });
@@ -57,25 +57,30 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** First Ctrl-C asks the work to stop, the second one leaves at once. */
+/** The first signal asks the work to stop, the second one leaves at once; `code` is the first's. */
 function listenForInterrupts(
   controller: AbortController,
   progress: Progress,
   taken: () => (() => void) | null,
-): { dispose(): void } {
+): { readonly code: number; dispose(): void } {
+  let code = 1;
   const onSignal = (signal: NodeJS.Signals) => {
     const handler = taken();
     if (signal === "SIGINT" && handler !== null) {
       handler();
       return;
     }
-    if (controller.signal.aborted) process.exit(interruptedCode);
+    if (controller.signal.aborted) process.exit(stoppedCodes[signal]);
+    code = stoppedCodes[signal] ?? 1;
     progress.note("Stopping at the next safe point; Ctrl-C again leaves at once.");
-    controller.abort(new Stopped("stopped by Ctrl-C"));
+    controller.abort(new Stopped(`stopped by ${signal === "SIGINT" ? "Ctrl-C" : signal}`));
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   return {
+    get code() {
+      return code;
+    },
     dispose: () => {
       process.off("SIGINT", onSignal);
       process.off("SIGTERM", onSignal);

@@ -54,12 +54,28 @@ export class ModelHost implements Disposable {
     return { engine: slot.engine, tokenizer, checkpoint, endTokens: endTokens(checkpoint.endTokens, tokenizer) };
   }
 
-  /** As `use`, for training: afterwards the engine's weights belong to no checkpoint. */
+  /**
+   * As `use`, for training: afterwards the engine's weights belong to no checkpoint, until `trained` says to which. Engines of
+   * other shapes, such as the judge's, are idle meanwhile: their memory is given to gradients and moments.
+   */
   async useForTraining(model: ModelRef): Promise<LoadedModel> {
+    const { checkpoint } = await this.open(model);
+    const own = this.#key(checkpoint);
+    for (const [key, { engine }] of this.#slots) {
+      if (key === own) continue;
+      engine.dispose();
+      this.#slots.delete(key);
+    }
     const loaded = await this.use(model);
-    const slot = this.#slots.get(this.#key(loaded.checkpoint));
+    const slot = this.#slots.get(own);
     if (slot !== undefined) slot.hash = null;
     return loaded;
+  }
+
+  /** The training that began with `start` has ended, and what the engine holds was saved as the checkpoint of this hash. */
+  async trained(start: ModelRef, hash: string): Promise<void> {
+    const slot = this.#slots.get(this.#key((await this.open(start)).checkpoint));
+    if (slot !== undefined && slot.hash === null) slot.hash = hash;
   }
 
   async open(model: ModelRef): Promise<{ checkpoint: Checkpoint; tokenizer: Tokenizer }> {

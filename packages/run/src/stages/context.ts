@@ -41,6 +41,8 @@ export interface StagePlan<Result> {
   unit: string;
   inputs: Json;
   position: Position;
+  /** Called with the stage's folder once its result counts, each time it is asked for: what led to it may go. */
+  counts?(folder: string): Promise<void>;
   compute(folder: string, progress: (done: number, extra?: Record<string, number>) => void): Promise<Result>;
 }
 
@@ -65,6 +67,7 @@ export async function runStage<Result>(context: RunContext, plan: StagePlan<Resu
     onWait: () => observer.note(`Waiting: another process computes ${plan.label}.`),
     compute: (folder) => plan.compute(folder, (done, extra) => observer.progress(id, done, extra)),
   });
+  await plan.counts?.(outcome.folder);
   const seconds = (performance.now() - begun) / 1000;
   events.time(`${place}${plan.label}`, seconds, outcome.reused);
   observer.finish(id, { reused: outcome.reused, seconds });

@@ -86,9 +86,12 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       judgeTemplate: templateJson(source.judgeTemplate),
       dtype: host.dtypeOf(checkpoint),
     },
+    counts: TrainingState.remove,
     compute: async (stage, progress) => {
       const { engine, endTokens } = await host.useForTraining(start);
-      await using state = await TrainingState.open(stage, settings.saveStateSeconds);
+      await using state = await TrainingState.open(stage, settings.saveStateSeconds, (text) =>
+        context.observer.note(text),
+      );
       const meter = new Meter(engine.config, state.totals);
       replayEvents(context, plan, state);
       const summary = await trainPreferences({
@@ -106,17 +109,11 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
         resume: state.resume(engine),
         signal: context.signal,
       });
-      const { config, raw } = checkpoint;
-      return saveTrained(context, stage, {
-        engine,
-        config,
-        raw,
-        companion: checkpoint.companion,
-        endTokens,
-        summary,
-        state,
-        totals: meter.totals,
-      });
+      const { config, raw, companion } = checkpoint;
+      const model = { engine, config, raw, companion, endTokens };
+      const saved = await saveTrained(context, stage, { ...model, summary, state, totals: meter.totals });
+      await host.trained(start, saved.hash);
+      return saved;
     },
   });
   return {
@@ -164,10 +161,13 @@ export async function supervisedStage(
       training: { ...options },
       judgeTemplate: templateJson(source.judgeTemplate),
     },
+    counts: TrainingState.remove,
     compute: async (stage, progress) => {
       const begun = await plan.begin();
       const { engine } = begun;
-      await using state = await TrainingState.open(stage, settings.saveStateSeconds);
+      await using state = await TrainingState.open(stage, settings.saveStateSeconds, (text) =>
+        context.observer.note(text),
+      );
       const meter = new Meter(engine.config, state.totals);
       replayEvents(context, { name: plan.name, phase: 0, position }, state);
       const summary = await trainSupervised({
@@ -252,7 +252,6 @@ async function saveTrained(context: RunContext, stage: string, trained: Trained)
     files: { ...files, ...templateFile(context) },
   });
   const metrics = await state.log.seal();
-  await state.remove();
   return { hash: await checkpointHash(model), steps: summary.steps, tokens: summary.tokens, totals, metrics };
 }
 

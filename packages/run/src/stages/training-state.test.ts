@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, truncate } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
@@ -12,13 +12,19 @@ import { noTokens } from "../results/ledger.ts";
 import { TrainingState } from "./training-state.ts";
 
 let folder: string;
+let notes: string[];
+const note = (text: string) => notes.push(text);
 beforeEach(async () => {
+  notes = [];
   folder = await mkdtemp(join(tmpdir(), "tempora-state-"));
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
 /** Trains on the oracle's pairs, shuffled, with replay; stops with an error after `stopAfter` steps. */
-async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Metrics[] }> {
+async function train(
+  stopAfter: number,
+  onStep: (step: number) => unknown = () => undefined,
+): Promise<{ weights: Buffer; metrics: Metrics[] }> {
   const rows = await readAllRows(oracle("llama", "logprobs.jsonl"));
   const pairs = rows.map(({ value }) => ({
     promptIds: value.prompt_ids as number[],
@@ -27,7 +33,7 @@ async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Met
   }));
   const replay = pairs.slice(0, 5).map(({ promptIds, chosenIds }) => ({ promptIds, completionIds: chosenIds }));
   using engine = await Engine.load(await openCheckpoint(oracle("llama", "policy")), { device: "cpu" });
-  await using state = await TrainingState.open(folder, 0);
+  await using state = await TrainingState.open(folder, 0, note);
   const metrics = [...state.metrics];
   await trainPreferences({
     engine,
@@ -52,6 +58,7 @@ async function train(stopAfter: number): Promise<{ weights: Buffer; metrics: Met
       await state.log.add(row);
     },
     onStep: async (progress) => {
+      await onStep(progress.step);
       await state.afterStep(engine, progress, noTokens());
       if (progress.step === stopAfter) throw new Error("stopped");
     },
@@ -78,10 +85,45 @@ describe("TrainingState", () => {
     expect(resumed.weights.equals(whole.weights)).toBe(true);
   });
 
+  it("goes on with a warning when a state cannot be written, from the last one that was", async () => {
+    const whole = await train(0);
+    for (const name of await readdir(folder)) await rm(join(folder, name));
+    // A folder where the file would be: written it cannot be, whoever asks.
+    const block = (step: number) =>
+      mkdir(join(folder, `state-${step}.safetensors.partial`, "full"), { recursive: true });
+    const unblock = (step: number) => rm(join(folder, `state-${step}.safetensors.partial`), { recursive: true });
+    await expect(
+      train(4, async (step) => {
+        if (step === 3) await block(3);
+        if (step === 4) {
+          await unblock(3);
+          await block(4);
+        }
+      }),
+    ).rejects.toThrow("stopped");
+    expect(notes.length).toBe(2);
+    expect(notes[1]).toMatch(/Cannot write.*state-4.*The training goes on; killed, it would start again from step 2/s);
+    await unblock(4);
+    expect((await readdir(folder)).sort()).toEqual(["metrics.jsonl", "state-2.safetensors", "state.json"]);
+    const resumed = await train(0);
+    expect(resumed.metrics).toEqual(whole.metrics);
+    expect(resumed.weights.equals(whole.weights)).toBe(true);
+  });
+
+  it("removes what attempts that were killed while they saved have left, and all of it in the end", async () => {
+    await expect(train(2)).rejects.toThrow("stopped");
+    const left = ["state-1.safetensors", "state-3.safetensors", "state-4.safetensors.partial", "state.json.partial"];
+    for (const name of left) await writeFile(join(folder, name), "torn");
+    await (await TrainingState.open(folder, 0, note))[Symbol.asyncDispose]();
+    expect((await readdir(folder)).sort()).toEqual(["metrics.jsonl", "state-2.safetensors", "state.json"]);
+    await TrainingState.remove(folder);
+    expect(await readdir(folder)).toEqual(["metrics.jsonl"]);
+  });
+
   it("starts again where the metrics of its steps were lost", async () => {
     await expect(train(2)).rejects.toThrow("stopped");
     await truncate(join(folder, "metrics.jsonl"), 10);
-    await using state = await TrainingState.open(folder, 0);
+    await using state = await TrainingState.open(folder, 0, note);
     expect(state.metrics).toEqual([]);
     expect(state.totals).toBe(null);
   });

@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs";
-import { readFile, rename, rm } from "node:fs/promises";
+import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { DType, Engine, ModelSource, ParameterMoments, TensorSource } from "@tempora/engine";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
 import { writeJson } from "@tempora/text";
 import type { Metrics, TrainingProgress } from "@tempora/training";
@@ -16,6 +16,7 @@ interface Saved {
   weights: string;
 }
 
+const savedWeights = /^state-\d+\.safetensors(\.partial)?$|^state\.json\.partial$/;
 const firstMoment = "first:";
 const secondMoment = "second:";
 
@@ -33,6 +34,7 @@ export class TrainingState implements AsyncDisposable {
     readonly folder: string,
     readonly everySeconds: number,
     readonly log: RowLog<Metrics>,
+    private readonly note: (text: string) => void,
     /** Metrics of the steps that the saved state has behind it. */
     readonly metrics: readonly Metrics[],
     saved: Saved | null,
@@ -41,8 +43,10 @@ export class TrainingState implements AsyncDisposable {
     this.#saved = saved;
   }
 
-  static async open(folder: string, everySeconds: number): Promise<TrainingState> {
+  /** What an attempt that was killed while it saved has left goes away. `note` is told when a state cannot be saved. */
+  static async open(folder: string, everySeconds: number, note: (text: string) => void): Promise<TrainingState> {
     const saved = await readState(join(folder, "state.json"));
+    await removeWeights(folder, saved?.weights ?? null);
     const earlier: Metrics[] = [];
     const log = await RowLog.open<Metrics>(folder, "metrics", {
       place: ({ step }) => step,
@@ -52,8 +56,8 @@ export class TrainingState implements AsyncDisposable {
     });
     // Steps whose metrics were lost, as by a power cut, are done again.
     if (saved === null || earlier.length < saved.progress.step)
-      return new TrainingState(folder, everySeconds, log, [], null);
-    return new TrainingState(folder, everySeconds, log, earlier, saved);
+      return new TrainingState(folder, everySeconds, log, note, [], null);
+    return new TrainingState(folder, everySeconds, log, note, earlier, saved);
   }
 
   /** What the training starts from: the saved state, or nothing. */
@@ -68,24 +72,27 @@ export class TrainingState implements AsyncDisposable {
     return this.#saved?.totals ?? null;
   }
 
-  /** Saves when enough time has passed since the last time. */
+  /** Saves when enough time has passed since the last time. A state that the disk has no room for is not worth the training. */
   async afterStep(engine: Engine, progress: TrainingProgress, totals: LedgerTotals): Promise<void> {
     if ((performance.now() - this.#savedAt) / 1000 < this.everySeconds) return;
     await this.log.flush();
-    const before = this.#saved;
-    const weights = `state-${progress.step}.safetensors`;
-    await writeState(join(this.folder, weights), engine);
     const { optimizerSteps } = engine;
-    this.#saved = { progress: { ...progress }, totals: { ...totals }, optimizerSteps, weights };
-    await writeJson(this.#file, this.#saved);
-    if (before !== null && before.weights !== weights) await rm(join(this.folder, before.weights), { force: true });
+    const weights = `state-${progress.step}.safetensors`;
+    try {
+      await this.#save(engine, { progress: { ...progress }, totals: { ...totals }, optimizerSteps, weights });
+    } catch (error) {
+      if (!(error instanceof TemporaError) || systemErrorCode(error.cause) === undefined) throw error;
+      const earlier = this.#saved === null ? "its beginning" : `step ${this.#saved.progress.step}`;
+      this.note(`${error.message} The training goes on; killed, it would start again from ${earlier}.`);
+      await removeWeights(this.folder, this.#saved?.weights ?? null).catch(() => undefined);
+    }
     this.#savedAt = performance.now();
   }
 
-  /** The training is done: its state is not needed any more. */
-  async remove(): Promise<void> {
-    await rm(this.#file, { force: true });
-    if (this.#saved !== null) await rm(join(this.folder, this.#saved.weights), { force: true });
+  /** A stage's training is done, and its result counts: the state goes. */
+  static async remove(folder: string): Promise<void> {
+    await rm(join(folder, "state.json"), { force: true });
+    await removeWeights(folder, null);
   }
 
   /** What the log was told is kept, also when the training was stopped. */
@@ -93,10 +100,28 @@ export class TrainingState implements AsyncDisposable {
     await this.log.close();
   }
 
+  async #save(engine: Engine, state: Saved): Promise<void> {
+    await writeState(join(this.folder, state.weights), engine);
+    await writeJson(this.#file, state);
+    this.#saved = state;
+    await removeWeights(this.folder, state.weights);
+  }
+
   async #restore(engine: Engine, saved: Saved): Promise<void> {
     const file = await readSafetensors(join(this.folder, saved.weights));
     await engine.setParameters(sourceOf(engine, file));
     await engine.setOptimizerState(saved.optimizerSteps, savedMoments(engine, file));
+  }
+}
+
+/** Removes the saved weights, whole or not, except those that a state names. */
+async function removeWeights(folder: string, except: string | null): Promise<void> {
+  try {
+    for (const name of await readdir(folder)) {
+      if (savedWeights.test(name) && name !== except) await rm(join(folder, name), { force: true });
+    }
+  } catch (error) {
+    throw fileError(error, "Cannot remove the training's state", folder);
   }
 }
 
@@ -117,18 +142,19 @@ async function writeState(file: string, engine: Engine): Promise<void> {
     { name: `${secondMoment}${name}`, shape, dtype: "f32" as const },
   ]);
   const writer = await SafetensorsWriter.create(partial, layout);
-  for await (const tensor of engine.tensors()) await writer.write(tensor);
-  const shapes = new Map(engine.parameters.map(({ name, shape }) => [name, shape]));
-  for await (const { name, first, second } of engine.moments()) {
-    const shape = shapes.get(name) ?? [];
-    await writer.write({ name: `${firstMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(first) });
-    await writer.write({ name: `${secondMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(second) });
-  }
-  await writer.close();
   try {
+    for await (const tensor of engine.tensors()) await writer.write(tensor);
+    const shapes = new Map(engine.parameters.map(({ name, shape }) => [name, shape]));
+    for await (const { name, first, second } of engine.moments()) {
+      const shape = shapes.get(name) ?? [];
+      await writer.write({ name: `${firstMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(first) });
+      await writer.write({ name: `${secondMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(second) });
+    }
+    await writer.close();
     await rename(partial, file);
   } catch (error) {
-    throw fileError(error, "Cannot write the training's state", file);
+    await writer.abandon();
+    throw systemErrorCode(error) === undefined ? error : fileError(error, "Cannot write the training's state", file);
   }
 }
 
