@@ -39,7 +39,10 @@ export function addSettingFlags(command: Command): Command {
     .addOption(systemOption())
     .addOption(kwargsOption())
     .addOption(dateOption("the day of the first start", parseDayText))
-    .option("--skip-too-long", "leave out and count prompts whose answer has no room in the context, instead of ending")
+    .option(
+      "--skip-too-long",
+      "leave out and count prompts whose answer or judgement has no room in the context, instead of ending",
+    )
     .option("--temperature <number>", "of the answers; 0 takes the most likely token", realNumber(0))
     .addOption(judgeOption())
     .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
