@@ -215,6 +215,7 @@ describe("a run from a checkpoint", () => {
     writeFileSync(prompts, rows.join(""));
     const file = (name: string) => join(folder, name);
     const short = ["--temperature", "1", "--top-p", "1", "--max-new-tokens", "14"];
+    const spoken = ["--temperature", "0.3", "--top-p", "1", "--max-new-tokens", "50"];
     const model = ["--model", m0()];
     await temporaJson([
       "generate",
@@ -227,7 +228,7 @@ describe("a run from a checkpoint", () => {
       "4",
       ...short,
     ]);
-    const judged = ["judge", ...model, "--data", file("candidates.jsonl"), "--out", file("judged.jsonl"), ...short];
+    const judged = ["judge", ...model, "--data", file("candidates.jsonl"), "--out", file("judged.jsonl"), ...spoken];
     const { audit } = await temporaJson<{ audit: { judgements: number; failures: number } }>(judged);
     expect(audit.judgements).toBeGreaterThan(audit.failures);
     const formed = ["pairs", "--data", file("judged.jsonl"), "--out", file("formed.jsonl"), "--strategy", "temporal"];

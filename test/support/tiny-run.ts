@@ -12,8 +12,8 @@ export const tinyConfig = {
     limits: { minJudgements: 1_000_000, maxFailureRate: 1 },
   },
   start: {
-    demonstrations: 1600,
-    gradedExamples: 1600,
+    demonstrations: 3200,
+    gradedExamples: 3200,
     training: { learningRate: 4e-3, warmupSteps: 5, batchPairs: 32 },
   },
   training: { batchPairs: 8 },

@@ -24,8 +24,8 @@ export function tinySettings(): Settings {
     replay: { ...world.replay, perStep: 4 },
     start: {
       ...world.start,
-      demonstrations: 960,
-      gradedExamples: 960,
+      demonstrations: 2400,
+      gradedExamples: 2400,
       training: { ...world.start.training, batchPairs: 32, warmupSteps: 10, maxTokens: 2048 },
     },
     evaluation: { ...world.evaluation, prompts: 24, judgedPrompts: 16, judgements: 2 },
