@@ -117,11 +117,15 @@ describe("the ablations", () => {
 
   it("name the pools they read", () => {
     const roles = Object.values(strategies).map(({ name, phases }) => [name, phases.map(rolesOf)]);
+    const temporal = [
+      ["past", "current"],
+      ["past", "current", "future"],
+    ];
     expect(Object.fromEntries(roles)).toEqual({
-      temporal: [
-        ["past", "current"],
-        ["past", "current", "future"],
-      ],
+      temporal,
+      "temporal-previous": temporal,
+      "temporal-continued": temporal,
+      "temporal-previous-continued": temporal,
       "self-rewarding": [["current"]],
       "past-only": [["past", "current"]],
       "future-only": [["current"], ["current", "future"]],
@@ -146,6 +150,15 @@ describe("a strategy's variants", () => {
     expect(starts("temporal", "current")).toEqual(["current", "current"]);
     expect(starts("temporal", "future")).toEqual(["current", "future"]);
     expect(starts("self-rewarding", "future")).toEqual(["current"]);
+    const own = { past: null, nextStartsFrom: null };
+    const named = strategyVariant("temporal-previous-continued", own);
+    expect(strategyVariant("temporal", { past: "previous", nextStartsFrom: "future" })).toEqual({
+      ...named,
+      name: "temporal",
+      description: strategies.temporal.description,
+    });
+    expect(strategyVariant("temporal-previous", own).phases).toEqual(strategies.temporal.phases);
+    expect(strategyVariant("temporal-continued", own).past).toBe("first");
     expect(strategyVariant("temporal", { past: "previous", nextStartsFrom: "future" }).past).toBe("previous");
   });
 });

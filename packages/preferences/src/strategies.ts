@@ -23,7 +23,15 @@ export interface PhaseRule {
 /** Which model is the past one of M_i: M_0, as in the paper; M_{i−1}; or M_{i−lag}, M_0 where there is none so early. */
 export type Past = "first" | "previous" | { lag: number };
 
-export const strategyNames = ["temporal", "self-rewarding", "past-only", "future-only"] as const;
+export const strategyNames = [
+  "temporal",
+  "temporal-previous",
+  "temporal-continued",
+  "temporal-previous-continued",
+  "self-rewarding",
+  "past-only",
+  "future-only",
+] as const;
 
 export type StrategyName = (typeof strategyNames)[number];
 
@@ -35,26 +43,47 @@ export interface Strategy {
   phases: readonly PhaseRule[];
 }
 
-/** What of a strategy may be chosen otherwise. */
+/** What of a strategy may be chosen otherwise; null leaves it as the strategy has it. */
 export interface StrategyVariant {
-  past: Past;
+  past: Past | null;
   /** From M_f the next model goes on with what the temporary one has learned; a strategy without M_f starts from M_i. */
-  nextStartsFrom: "current" | "future";
+  nextStartsFrom: "current" | "future" | null;
 }
 
 const current: SideRule = { preferred: "current", otherwise: "current" };
 const pastWorst: SideRule = { preferred: "past", otherwise: "current" };
 const futureBest: SideRule = { preferred: "future", otherwise: "current" };
 
+const temporal: Strategy = {
+  name: "temporal",
+  description: "Rejected from the past model, chosen from the future one (arXiv:2508.06026)",
+  past: "first",
+  phases: [
+    { name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "future", startsFrom: "current" },
+    { name: "future-guided-chosen", chosen: futureBest, rejected: pastWorst, trains: "next", startsFrom: "current" },
+  ],
+};
+
 export const strategies: Readonly<Record<StrategyName, Strategy>> = {
-  temporal: {
-    name: "temporal",
-    description: "Rejected from the past model, chosen from the future one (arXiv:2508.06026)",
-    past: "first",
-    phases: [
-      { name: "anchored-rejection", chosen: current, rejected: pastWorst, trains: "future", startsFrom: "current" },
-      { name: "future-guided-chosen", chosen: futureBest, rejected: pastWorst, trains: "next", startsFrom: "current" },
-    ],
+  temporal,
+  "temporal-previous": {
+    ...temporal,
+    name: "temporal-previous",
+    description: "Temporal, whose past is the model before the current one",
+    past: "previous",
+  },
+  "temporal-continued": {
+    ...temporal,
+    name: "temporal-continued",
+    description: "Temporal, whose next model goes on from the future one",
+    phases: nextFrom("future", temporal.phases),
+  },
+  "temporal-previous-continued": {
+    ...temporal,
+    name: "temporal-previous-continued",
+    description: "Temporal, whose past is the model before and whose next model goes on from the future one",
+    past: "previous",
+    phases: nextFrom("future", temporal.phases),
   },
   "self-rewarding": {
     name: "self-rewarding",
@@ -84,11 +113,16 @@ export const strategies: Readonly<Record<StrategyName, Strategy>> = {
 /** A strategy in one of its variants. */
 export function strategyVariant(name: StrategyName, { past, nextStartsFrom }: StrategyVariant): Strategy {
   const strategy = strategies[name];
-  if (nextStartsFrom === "current" || !trainsFuture(strategy)) return { ...strategy, past };
-  const phases = strategy.phases.map((phase) =>
-    phase.trains === "next" ? { ...phase, startsFrom: nextStartsFrom } : phase,
-  );
-  return { ...strategy, past, phases };
+  const changed = nextStartsFrom !== null && trainsFuture(strategy);
+  return {
+    ...strategy,
+    past: past ?? strategy.past,
+    phases: changed ? nextFrom(nextStartsFrom, strategy.phases) : strategy.phases,
+  };
+}
+
+function nextFrom(startsFrom: PhaseRule["startsFrom"], phases: readonly PhaseRule[]): PhaseRule[] {
+  return phases.map((phase) => (phase.trains === "next" ? { ...phase, startsFrom } : phase));
 }
 
 export function trainsFuture({ phases }: Strategy): boolean {

@@ -163,9 +163,10 @@ describe("runLoop in the embedded world", () => {
   });
 
   it("goes on from the future model and rejects from the previous one, when told to", async () => {
-    const settings: Settings = { ...tinySettings(), past: "previous", nextStartsFrom: "future", iterations: 3 };
-    const one = config(join(scratch, "first"), { ...settings, baselines: [] }, "variant");
-    const variant = await runLoop({ config: one });
+    const settings: Settings = { ...tinySettings(), baselines: [], iterations: 3 };
+    const place = join(scratch, "first");
+    const told: Settings = { ...settings, past: "previous", nextStartsFrom: "future" };
+    const variant = await runLoop({ config: config(place, told, "variant") });
     // Until the future model is there, it is the run that was.
     expect(variant.stages.reused).toBeGreaterThan(6);
     const iterations = variant.result.strategies[0]?.iterations ?? [];
@@ -180,6 +181,14 @@ describe("runLoop in the embedded world", () => {
       ["current M1", "past M0", "future F2"],
       ["current M2", "past M1", "future F3"],
     ]);
+    // The strategy of that name does the same, and can be a baseline.
+    const named = await runLoop({
+      config: config(place, { ...settings, strategy: "temporal-previous-continued" }, "named-variant"),
+    });
+    expect(named.stages.computed).toBe(0);
+    expect(named.result.strategies[0]?.iterations.map(({ phases }) => phases)).toEqual(
+      variant.result.strategies[0]?.iterations.map(({ phases }) => phases),
+    );
     // The reference is the model that the training starts from: at first every reward is zero.
     for (const { phases } of iterations) {
       for (const { training } of phases) expect(training.first["rewards/margins"]).toBe(0);

@@ -55,10 +55,13 @@ export const settingsSchema = z.strictObject({
   strategy: z.enum(strategyNames),
   /** Strategies to compare with; each runs as many iterations as come nearest to the first one's FLOPs. */
   baselines: z.array(z.enum(strategyNames)),
-  /** Which model's answers `past` stands for: M0's, those of the model before the current one, or of k models before. */
-  past: z.union([z.enum(["first", "previous"]), z.strictObject({ lag: count })]),
-  /** What the next model is trained from: the current model, or the future one where the strategy trains one. */
-  nextStartsFrom: z.enum(["current", "future"]),
+  /**
+   * Which model's answers `past` stands for in every strategy of the run: M0's, those of the model before the current one,
+   * or of k models before; null: as each strategy has it.
+   */
+  past: z.union([z.enum(["first", "previous"]), z.strictObject({ lag: count })]).nullable(),
+  /** What the next model is trained from: the current model, or the future one where there is one; null: as each strategy has it. */
+  nextStartsFrom: z.enum(["current", "future"]).nullable(),
   iterations: count,
   /** Ends a strategy when so many models in a row score below the best before them on the held-out prompts; 0: never. */
   stopWhenWorse: z.int().min(0),
@@ -158,8 +161,8 @@ export const paperSettings: Settings = {
   seed: 0,
   strategy: "temporal",
   baselines: [],
-  past: "first",
-  nextStartsFrom: "current",
+  past: null,
+  nextStartsFrom: null,
   iterations: 2,
   stopWhenWorse: 0,
   maxBaselineIterations: 12,
