@@ -11,7 +11,6 @@ export default defineConfig({
   strategy: "self-rewarding",
   iterations: 2,
   sampling: { maxNewTokens: 112 },
-  stopWhenWorse: 1,
   judge: {
     kind: "function",
     functions: [{ name: "bullets", score: bulletPoints, range: [0, 5], weight: 1 }],
@@ -25,7 +24,7 @@ export default defineConfig({
       { type: "sft", weight: 0.2 },
     ],
   },
-  training: { learningRate: 5e-6, epochs: 2, batchPairs: 8 },
+  training: { learningRate: 5e-6, epochs: 2, batchPairs: 4 },
   evaluation: { sampling: { maxNewTokens: 112 } },
   engine: { dtype: "bf16" },
 });

@@ -49,7 +49,7 @@ test("the example of a judge is valid, and its function counts bullet points", (
   expect(settings.judge.functions.map(({ name, weight, range }) => [name, weight, range])).toEqual([
     ["bullets", 1, [0, 5]],
   ]);
-  const answers = ["- a\n- b\n- c", "Text.\n1. a\n2. b", "none", "* a\n* b\n* c\n* d\n* e\n* f"];
+  const answers = ["- a\n- b\n- c", "Text.\n- a\n- b", "1. a\n2. b\n3. c", "* a\n* b\n* c\n* d\n* e\n* f"];
   expect(bulletPoints({ prompts: [], answers })).toEqual([5, 3, 0, 0]);
   expect(bulletPoints({ prompts: [], answers, points: [3, 2, 2, 6] })).toEqual([5, 5, 0, 5]);
 });
