@@ -10,7 +10,7 @@ beforeEach(async () => {
   await write("native/src/engine.cpp", "int x;");
   await write(
     "packages/run/package.json",
-    JSON.stringify({ name: "@tempora/run", dependencies: { "@tempora/low": "" } }),
+    JSON.stringify({ name: "@tempora/run", dependencies: { "@tempora/low": "workspace:*", zod: "4.6.7" } }),
   );
   await write("packages/run/src/loop.ts", "1");
   await write("packages/low/package.json", JSON.stringify({ name: "@tempora/low" }));
@@ -43,6 +43,14 @@ describe("codeVersion", () => {
     await expect(codeVersion(root)).rejects.toThrow(/packages\/low\/src/);
     await rm(join(root, "packages/run"), { recursive: true });
     await expect(codeVersion(root)).rejects.toThrow(/no package @tempora\/run/);
+  });
+
+  it("takes no notice of what an older version left, and refuses a checkout that lacks a package it needs", async () => {
+    const before = await codeVersion(root);
+    await write("packages/older/node_modules/left.js", "1");
+    expect(await codeVersion(root)).toBe(before);
+    await rm(join(root, "packages/low"), { recursive: true });
+    await expect(codeVersion(root)).rejects.toThrow(/no package @tempora\/low/);
   });
 
   it("hashes this checkout", async () => {

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 
 /** The package whose outputs a run keeps, and the sources that its addon is made of. */
 const entry = "@tempora/run";
@@ -34,16 +34,20 @@ async function sourceFolders(root: string): Promise<string[]> {
   const reached = new Set<string>();
   const reach = (name: string): void => {
     const found = manifests.get(name);
-    if (found === undefined || reached.has(found.folder)) return;
+    if (found === undefined) {
+      throw new TemporaError(`The workspace has no package ${name}`, {
+        where: { file: join(root, "packages") },
+        remedy: "Run Tempora from its own checkout, whole.",
+      });
+    }
+    if (reached.has(found.folder)) return;
     reached.add(found.folder);
-    for (const dependency of Object.keys(found.manifest.dependencies ?? {})) reach(dependency);
+    for (const [dependency, version] of Object.entries(found.manifest.dependencies ?? {})) {
+      if (version.startsWith("workspace:")) reach(dependency);
+    }
   };
   reach(entry);
-  if (reached.size > 0) return [...reached].sort();
-  throw new TemporaError(`The workspace has no package ${entry}`, {
-    where: { file: join(root, "packages") },
-    remedy: "Run Tempora from its own checkout.",
-  });
+  return [...reached].sort();
 }
 
 async function workspaceManifests(root: string): Promise<Map<string, { folder: string; manifest: Manifest }>> {
@@ -55,6 +59,8 @@ async function workspaceManifests(root: string): Promise<Map<string, { folder: s
       const manifest = JSON.parse(await readFile(file, "utf8")) as Manifest;
       manifests.set(manifest.name, { folder: `packages/${name}/src`, manifest });
     } catch (error) {
+      // A folder without one is no package: an older version's, of which its node_modules are left.
+      if (systemErrorCode(error) === "ENOENT") continue;
       throw fileError(error, "Cannot read the package", file);
     }
   }
