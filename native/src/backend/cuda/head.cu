@@ -1,8 +1,8 @@
 // The log-prob head in chunks of the vocabulary: logits of one chunk at a time, an online log-sum-exp over the chunks
 // in the forward pass, exact coefficients in the backward pass.
 //
-// Kept bf16 logits are kept as log-probs, as on the CPU: a likely token's log-prob is then nearly exact. Until a row's
-// log-sum-exp is known, they count from the largest logit that the row has had so far.
+// Kept bf16 logits are kept as log-probs (in bf16; the CPU keeps 10 bits of fraction): a likely token's log-prob is
+// then nearly exact. Until a row's log-sum-exp is known, they count from the largest logit that the row has had so far.
 #include <algorithm>
 
 #include "check.h"
