@@ -11,6 +11,7 @@ const order = [
   "preferences",
   "world",
   "training",
+  "logging",
   "run",
   "report",
   "server",
@@ -26,6 +27,7 @@ const only: Record<string, readonly string[]> = {
   preferences: ["errors"],
   world: ["errors", "text", "preferences"],
   training: ["errors", "engine"],
+  logging: ["errors", "testing", "text"],
   server: ["errors", "testing", "engine", "text", "training"],
 };
 

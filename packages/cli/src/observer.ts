@@ -1,4 +1,4 @@
-import type { Observer, StageInfo } from "@tempora/run";
+import { type Observer, type StageInfo, silentObserver } from "@tempora/run";
 import { formatCount } from "./format.ts";
 import type { Progress, StageProgress } from "./progress.ts";
 
@@ -6,6 +6,7 @@ import type { Progress, StageProgress } from "./progress.ts";
 export function runObserver(progress: Progress): Observer {
   const shown = new Map<string, { info: StageInfo; stage: StageProgress | null; last: string }>();
   return {
+    ...silentObserver,
     begin(info) {
       shown.set(info.id, { info, stage: null, last: "" });
     },

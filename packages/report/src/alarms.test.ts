@@ -39,6 +39,17 @@ test("each trouble is said with its figures", () => {
   expect(said(({ models }) => void Object.assign(last(models), { answerLength: 1000 }))).toEqual([
     expect.stringContaining("to 1000 tokens"),
   ]);
+  const entropies = ({ models }: Parameters<Parameters<typeof said>[0]>[0]) =>
+    models.forEach((model, k) => {
+      model.tokenEntropy = 2 - 0.6 * k;
+    });
+  expect(said(entropies)).toEqual([expect.stringContaining("from 2.00 to 0.80 nats")]);
+  expect(
+    said(({ models }) => {
+      for (const model of models) Object.assign(model, { tokenEntropy: 2 });
+      Object.assign(last(models).judge, { spearman: null, mean: 4.9 });
+    }),
+  ).toEqual([expect.stringContaining("mean score of the same answers moved")]);
   const step = (weight: number): EventRow => ({
     ...{ event: "step", strategy: "temporal", iteration: 2, phase: 2, model: "M2", step: 1, epoch: 1 },
     ...{ loss: 0.1, grad_norm: 1, learning_rate: 1e-3, num_tokens: 10, "tempora/dpo_weight": weight },

@@ -18,6 +18,7 @@ const limits = {
   spearmanLost: 0.15,
   failures: 0.2,
   longer: 1.5,
+  entropyLeft: 0.5,
   cosine: 0.98,
   steps: 10,
 };
@@ -32,6 +33,7 @@ export function alarmsOf(result: RunResult, events: readonly EventRow[]): Alarm[
       judgeDrift(strategy),
       judgeFailures(strategy),
       lengthGrowing(strategy),
+      entropyFalling(strategy),
       alikePairs(strategy),
     ].flatMap((alarm) => (alarm === null ? [] : [{ strategy: strategy.name, ...alarm }])),
   );
@@ -114,6 +116,15 @@ function lengthGrowing({ models }: StrategyResult): Found {
     what: `Held-out answers grew from ${first.toFixed(0)} to ${last.toFixed(0)} tokens.`,
     remedy:
       "Read the length-controlled win rate instead of the plain one, and choose among answers of nearly equal scores by length (selection.lengthControl).",
+  };
+}
+
+function entropyFalling({ models }: StrategyResult): Found {
+  const [first, last] = [models[0]?.tokenEntropy, models.at(-1)?.tokenEntropy];
+  if (first === undefined || last === undefined || last >= limits.entropyLeft * first) return null;
+  return {
+    what: `The entropy of the answers fell from ${first.toFixed(2)} to ${last.toFixed(2)} nats a token: the model says ever the same.`,
+    remedy: "Raise loss.beta or lower the learning rate, sample at a higher temperature, or stop at the best model.",
   };
 }
 

@@ -26,7 +26,7 @@ const scales: Record<string, Scale> = {
 };
 
 /** Sizes and counts, whose zero means something. */
-const fromZero = new Set(["pair-count", "answer-length", "distinct-words", "grad-norm"]);
+const fromZero = new Set(["pair-count", "answer-length", "token-entropy", "distinct-words", "grad-norm"]);
 
 /** Of a scale that is not known, this share of the largest value is a difference worth a look. */
 const leastShare = 0.3;

@@ -101,6 +101,13 @@ function resultCharts(run: Run): PlainChart[] {
     },
     {
       ...base,
+      id: "token-entropy",
+      title: "Entropy of the answers",
+      note: "Mean −log-prob of a held-out answer's tokens, in nats: where it falls towards 0, a model says ever the same.",
+      series: perModel(result, ({ tokenEntropy }) => (tokenEntropy === undefined ? null : plain(tokenEntropy))),
+    },
+    {
+      ...base,
       id: "distinct-words",
       title: "Distinct words of an answer",
       note: "Counted by the report: answers that grow emptier or repeat themselves have fewer. Bars: 95 % intervals.",

@@ -1,6 +1,5 @@
 export { type Answer, alpacaEvalFile, arenaHardFile, markdownCounts } from "./answer-files.ts";
 export { type PageEvent, PageFeed } from "./live/page-feed.ts";
-export { ProgressLog } from "./live/progress-log.ts";
 export { type CardOptions, type ModelOrigin, modelCard, originOf } from "./model-card.ts";
 export { type Run, readRun } from "./run-folder.ts";
 export { studyTable, summaryTable } from "./summary-table.ts";

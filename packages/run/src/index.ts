@@ -19,6 +19,7 @@ export { type LoopOptions, type RunOutcome, runLoop } from "./loop/loop.ts";
 export type { LoadedModel } from "./models/model-host.ts";
 export { numericsOf } from "./models/numerics.ts";
 export * from "./results/ledger.ts";
+export { type LiveStage, type LiveState, liveFileName } from "./results/live-file.ts";
 export * from "./results/observer.ts";
 export { type PairColumns, type PairSide, pairColumns } from "./results/pair-columns.ts";
 export * from "./results/results.ts";

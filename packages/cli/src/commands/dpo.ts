@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { paperSettings } from "@tempora/run";
@@ -5,6 +6,7 @@ import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/traini
 import { type Command, Option } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
+import { addLogOptions, type LogFlags, openLoggers } from "../log-to.ts";
 import { requireTrainingMemory } from "../memory-check.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
@@ -28,7 +30,15 @@ import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface DpoFlags extends ColumnFlags, EngineFlags, LoraFlags, OptimizerFlags, TrainingFlags, TextFlags, SkipFlags {
+interface DpoFlags
+  extends ColumnFlags,
+    EngineFlags,
+    LoraFlags,
+    OptimizerFlags,
+    TrainingFlags,
+    TextFlags,
+    SkipFlags,
+    LogFlags {
   model: string;
   reference?: string;
   data: string;
@@ -76,6 +86,7 @@ export function dpoCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
+  addLogOptions(command, "<out>-logs");
   addLoraOptions(addOptimizerOption(command));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, dpo);
 }
@@ -109,9 +120,10 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
     ...pair,
     ...(references === null ? {} : { reference: references[index]! }),
   }));
-  const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, metricsFile, context);
+  const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
+  const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, { metricsFile, loggers }, context);
   const own = references === null ? context.progress.stage("reference", rows.length, "pairs") : null;
-  try {
+  await run.during(async () => {
     const summary = await trainPreferences({
       engine,
       rows,
@@ -127,9 +139,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
       signal: context.signal,
     });
     await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
-  } finally {
-    await run.close();
-  }
+  });
 }
 
 function checkedLoss(flags: DpoFlags): PreferenceLoss {

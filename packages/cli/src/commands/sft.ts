@@ -1,8 +1,10 @@
+import { basename } from "node:path";
 import { paperSettings } from "@tempora/run";
 import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
+import { addLogOptions, type LogFlags, openLoggers } from "../log-to.ts";
 import { requireTrainingMemory } from "../memory-check.ts";
 import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
@@ -24,7 +26,15 @@ import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { TrainingRun } from "./training.ts";
 
-interface SftFlags extends ColumnFlags, EngineFlags, LoraFlags, OptimizerFlags, TrainingFlags, TextFlags, SkipFlags {
+interface SftFlags
+  extends ColumnFlags,
+    EngineFlags,
+    LoraFlags,
+    OptimizerFlags,
+    TrainingFlags,
+    TextFlags,
+    SkipFlags,
+    LogFlags {
   model: string;
   data: string;
   out: string;
@@ -41,6 +51,7 @@ export function sftCommand(context: Context): Command {
     .option("--metrics <file>", "one JSON object for each optimizer step, under TRL's names");
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
+  addLogOptions(command, "<out>-logs");
   addLoraOptions(addOptimizerOption(command));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, sft);
 }
@@ -68,8 +79,9 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   );
   using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
-  const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, metricsFile, context);
-  try {
+  const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
+  const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, { metricsFile, loggers }, context);
+  await run.during(async () => {
     const summary = await trainSupervised({
       engine,
       rows,
@@ -78,7 +90,5 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
       signal: context.signal,
     });
     await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
-  } finally {
-    await run.close();
-  }
+  });
 }

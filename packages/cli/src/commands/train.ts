@@ -1,6 +1,6 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type StrategyName, strategyNames } from "@tempora/preferences";
-import { PageFeed, ProgressLog, studyTable, summaryTable, writeReport } from "@tempora/report";
+import { PageFeed, studyTable, summaryTable, writeReport } from "@tempora/report";
 import {
   mergeConfigs,
   type ParsedConfig,
@@ -16,6 +16,7 @@ import {
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultConfigFile, loadConfigFile } from "../config-file.ts";
 import type { Context } from "../context.ts";
+import { addLogOptions, type LogFlags, LoggingObserver, openLoggers, withLoggers } from "../log-to.ts";
 import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
@@ -23,7 +24,7 @@ import { addPageOptions, type PageFlags, servePage } from "../page-server.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
 import { dryRun } from "./dry-run.ts";
 
-interface TrainFlags extends ColumnFlags, SettingFlags, PageFlags {
+interface TrainFlags extends ColumnFlags, SettingFlags, PageFlags, LogFlags {
   page: boolean;
   model?: string;
   prompts?: string;
@@ -75,6 +76,7 @@ export function trainCommand(context: Context): Command {
     "the judge's question: the name of one, or a JSON file {name, text, maxScore, answers?}",
   );
   command.option("--dry-run", "print the run's tokens, hours, memory and disk, and compute nothing of it", false);
+  addLogOptions(command, "logs/ in the run's folder");
   addPageOptions(command).option("--no-page", "serve no page that shows the run while it goes on");
   return whenCalled(command, context, train);
 }
@@ -119,15 +121,24 @@ async function train(flags: TrainFlags, context: Context, args: readonly string[
   const config = await configuration(flags, args[0]);
   if (flags.dryRun) return dryRun(config, flags.seeds, context);
   const { overwrite, keepStages } = flags;
-  const progress = new ProgressLog(runObserver(context.progress));
-  const options = { config, observer: progress, signal: context.signal, overwrite, keepStages };
-  const page = flags.page
-    ? await servePage(new PageFeed({ folders: runFolders(config, flags.seeds), progress }), flags)
-    : null;
+  const folder = join(config.runs, config.run);
+  const loggers = openLoggers(
+    flags,
+    { folder: join(folder, "logs"), name: config.run, settings: config.settings },
+    context,
+  );
+  const shown = runObserver(context.progress);
+  // Of a study's runs, "seed-1/".
+  const place = (run: string) => (flags.seeds > 1 ? `${basename(run)}/` : "");
+  const observer = loggers === null ? shown : new LoggingObserver(shown, loggers, place);
+  const options = { config, observer, signal: context.signal, overwrite, keepStages };
+  const page = flags.page ? await servePage(new PageFeed({ folders: runFolders(config, flags.seeds) }), flags) : null;
   if (page !== null) context.progress.note(`The run is shown at ${page.url}`);
   try {
-    if (flags.seeds > 1) await reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
-    else await reportRun(await runLoop(options), context);
+    await withLoggers(loggers, context.signal, async () => {
+      if (flags.seeds > 1) await reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
+      else await reportRun(await runLoop(options), context);
+    });
   } finally {
     await page?.close();
   }

@@ -1,11 +1,13 @@
 import { rm } from "node:fs/promises";
 import type { Engine } from "@tempora/engine";
+import type { Loggers } from "@tempora/logging";
 import { saveCheckpoint } from "@tempora/models";
 import { JsonlLog } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
 import type { TrainedAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
+import { figuresOf, withLoggers } from "../log-to.ts";
 import type { OpenModel } from "../model.ts";
 import type { StageProgress } from "../progress.ts";
 
@@ -18,17 +20,18 @@ export class TrainingRun {
     private readonly label: string,
     private readonly steps: number,
     private readonly metrics: JsonlLog<Metrics> | null,
+    private readonly loggers: Loggers | null,
     private readonly context: Context,
   ) {}
 
   static async begin(
     label: string,
     { rows, batchPairs, epochs }: { rows: number; batchPairs: number; epochs: number },
-    metricsFile: string | null,
+    { metricsFile, loggers }: { metricsFile: string | null; loggers: Loggers | null },
     context: Context,
   ): Promise<TrainingRun> {
     const steps = Math.ceil(rows / batchPairs) * epochs;
-    return new TrainingRun(label, steps, await newLog(metricsFile), context);
+    return new TrainingRun(label, steps, await newLog(metricsFile), loggers, context);
   }
 
   /** Shows the bar; called when the first step begins. */
@@ -44,6 +47,7 @@ export class TrainingRun {
     if (margin !== undefined) shown.push(`margin ${margin.toFixed(3)}`);
     shown.push(`grad ${row.grad_norm.toFixed(2)}`, `${formatCount(row.num_tokens)} tokens`);
     this.#stage?.update(row.step, shown.join(" · "));
+    this.loggers?.step("", figuresOf({ ...row }));
     await this.metrics?.append([row]);
   };
 
@@ -74,9 +78,13 @@ export class TrainingRun {
     );
   }
 
-  /** The metrics stay as they are: the steps that were taken. */
-  async close(): Promise<void> {
-    await this.metrics?.close();
+  /** Trains, and closes metrics and loggers however that ended: they stay as they are, the steps that were taken. */
+  async during(work: () => Promise<void>): Promise<void> {
+    try {
+      await withLoggers(this.loggers, this.context.signal, work);
+    } finally {
+      await this.metrics?.close();
+    }
   }
 }
 

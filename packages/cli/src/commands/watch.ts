@@ -22,7 +22,7 @@ async function watch(flags: PageFlags, context: Context, folders: readonly strin
     const remedy = "Name the folder of a run, as `tempora train` prints it.";
     throw new TemporaError("This is no run folder", { where: { file: folder }, remedy });
   }
-  const feed = new PageFeed({ folders, progress: null });
+  const feed = new PageFeed({ folders });
   // A run that cannot be read is said here, not on the page.
   await feed.html();
   const page = await servePage(feed, flags);

@@ -2,8 +2,15 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { systemErrorCode } from "@tempora/errors";
-import type { EventRow, PairRow, RunResult, StrategyResult } from "@tempora/run";
-import { noTokens } from "@tempora/run";
+import {
+  type EventRow,
+  type LiveState,
+  liveFileName,
+  noTokens,
+  type PairRow,
+  type RunResult,
+  type StrategyResult,
+} from "@tempora/run";
 import { type PhasePairs, type Run, readAnswers, readResult } from "../run-folder.ts";
 
 /**
@@ -17,6 +24,16 @@ export async function readLiveRun(folder: string): Promise<Run | null> {
   const result = withBegun(known ?? unknownRun(), events);
   const pairs = await writtenPairs(folder, result, events);
   return { folder, result, events, pairs, answers: await readAnswers(folder, result) };
+}
+
+/** What a run says of this moment; null where it does not go on. */
+export async function readLiveState(folder: string): Promise<LiveState | null> {
+  try {
+    return JSON.parse(await readFile(join(folder, liveFileName), "utf8")) as LiveState;
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return null;
+    throw error;
+  }
 }
 
 /** "runs/a/seed-1" is "seed-1"; a run's name for people. */

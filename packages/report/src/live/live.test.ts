@@ -1,12 +1,10 @@
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { silentObserver } from "@tempora/run";
 import { afterAll, describe, expect, test } from "vitest";
 import { sampleRun } from "../testing/sample-run.ts";
 import { readLiveRun } from "./live-run.ts";
 import { PageFeed } from "./page-feed.ts";
-import { ProgressLog } from "./progress-log.ts";
 import { settingDifferences, sideBySide } from "./side-by-side.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "tempora-live-"));
@@ -31,7 +29,7 @@ describe("a run folder while its run goes on", () => {
   test("is told to its pages as it grows, and that it ended", async () => {
     const run = join(folder, "growing");
     mkdirSync(run);
-    const feed = new PageFeed({ folders: [run], progress: null, interval: 10 });
+    const feed = new PageFeed({ folders: [run], interval: 10 });
     const told: string[] = [];
     feed.subscribe(({ name, data }) => told.push(name === "charts" ? `charts ${JSON.stringify(data).length}` : name));
     await expect.poll(() => told[0]).toBe("page");
@@ -44,6 +42,38 @@ describe("a run folder while its run goes on", () => {
     await feed.close();
     expect(told.at(-1)).toBe("end");
   });
+});
+
+test("what a run of another process does now is on its page, and that it was stopped", async () => {
+  const run = join(folder, "elsewhere");
+  mkdirSync(run);
+  writeFileSync(
+    join(run, "events.jsonl"),
+    line({ ...sampleRun().events[0], event: "stage", label: "candidates of M0" }),
+  );
+  const stage = {
+    label: "temporal 1 · candidates of M0",
+    done: 25,
+    total: 100,
+    unit: "answers",
+    left: 30,
+    figures: {},
+  };
+  const answers = [{ model: "M0", prompt: "Say <b>", text: "bold" }];
+  const state = { at: Date.now(), stages: [stage], notes: [], memory: 1e9, answers };
+  writeFileSync(join(run, "live.json"), JSON.stringify(state));
+  const feed = new PageFeed({ folders: [run], interval: 10 });
+  let status = "";
+  feed.subscribe(({ name, data }) => {
+    if (name === "status") status = (data as { html: string }).html;
+  });
+  await expect.poll(() => status).toContain("25 of 100 answers (25 %) · 30 s left");
+  expect(status).toContain("Say &lt;b&gt;");
+  writeFileSync(join(run, "live.json"), JSON.stringify({ ...state, at: Date.now() - 60_000 }));
+  await expect.poll(() => status).toContain("it was stopped");
+  rmSync(join(run, "live.json"));
+  await expect.poll(() => status).toContain("stopped in");
+  await feed.close();
 });
 
 describe("runs side by side", () => {
@@ -65,17 +95,4 @@ describe("runs side by side", () => {
       rows: [{ setting: "loss.beta", values: ["0.3", "0.1"] }],
     });
   });
-});
-
-test("time left follows the pace since the stage was resumed", () => {
-  let now = 0;
-  const log = new ProgressLog(silentObserver, () => now);
-  log.begin({ id: "a", label: "answers", total: 100, unit: "answers" });
-  log.progress("a", 60);
-  expect(log.stages()[0]).toMatchObject({ done: 60, left: null });
-  now = 10_000;
-  log.progress("a", 80, { "tokens/s": 5 });
-  expect(log.stages()[0]).toMatchObject({ done: 80, left: 10, figures: { "tokens/s": 5 } });
-  log.finish("a", { reused: false, seconds: 10 });
-  expect(log.stages()).toEqual([]);
 });

@@ -2,10 +2,9 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Run } from "../run-folder.ts";
 import { type PageContent, pageContent, renderPage } from "../write-report.ts";
-import { emptyRun, readLiveRun, runName } from "./live-run.ts";
-import type { ProgressLog } from "./progress-log.ts";
+import { emptyRun, readLiveRun, readLiveState, runName } from "./live-run.ts";
 import { settingDifferences, sideBySide } from "./side-by-side.ts";
-import { statusHtml } from "./status.ts";
+import { noteHtml, statusHtml } from "./status.ts";
 
 /** What a page is told: the whole content, its charts alone, how far the stages are, or that nothing more will come. */
 export type PageEvent = { name: "page" | "charts" | "status" | "end"; data: unknown };
@@ -13,8 +12,6 @@ export type PageEvent = { name: "page" | "charts" | "status" | "end"; data: unkn
 export interface FeedOptions {
   /** Run folders; those that are not there yet may come. */
   folders: readonly string[];
-  /** Of the run that goes on in this process; null: the files are all that is known. */
-  progress: ProgressLog | null;
   /** Milliseconds between two looks at the files. */
   interval?: number;
 }
@@ -27,8 +24,8 @@ export class PageFeed {
   readonly #listeners = new Set<Listener>();
   #timer: NodeJS.Timeout | null = null;
   #seen = "";
-  /** Where runs of other processes stand, by their events. */
-  #stages: string[] = [];
+  /** Where unfinished runs stood when they last wrote, by their events. */
+  #stages = new Map<string, string>();
   #shown: PageContent | null = null;
   #busy: Promise<void> = Promise.resolve();
 
@@ -47,7 +44,7 @@ export class PageFeed {
     this.#after(async () => {
       this.#shown = await this.#content();
       listener({ name: "page", data: this.#shown });
-      listener(this.#status());
+      listener(await this.#status());
     });
     this.#timer ??= setInterval(() => this.#after(() => this.#look()), this.#options.interval ?? 1000);
     return () => {
@@ -74,7 +71,7 @@ export class PageFeed {
     this.#busy = this.#busy.then(work).catch((error: unknown) => {
       this.#seen = "";
       const what = error instanceof Error ? error.message : String(error);
-      this.#tell({ name: "status", data: { html: statusHtml([], [`cannot be read now: ${what}`]) } });
+      this.#tell({ name: "status", data: { html: noteHtml(`cannot be read now: ${what}`) } });
     });
   }
 
@@ -88,27 +85,31 @@ export class PageFeed {
       const same = before !== null && before.body === content.body && before.pairs.length === content.pairs.length;
       this.#tell(same ? { name: "charts", data: { charts: content.charts } } : { name: "page", data: content });
     }
-    this.#tell(this.#status());
+    this.#tell(await this.#status());
   }
 
   #tell(event: PageEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
 
-  #status(): PageEvent {
-    const { progress } = this.#options;
-    const html =
-      progress === null
-        ? statusHtml([], this.#stages)
-        : statusHtml(progress.stages(), progress.notes.slice(-1), process.memoryUsage.rss());
-    return { name: "status", data: { html } };
+  /** Of every run what it does now; of one that was stopped, in which stage. */
+  async #status(): Promise<PageEvent> {
+    const { folders } = this.#options;
+    const shown = folders.map(async (folder) => {
+      const name = folders.length > 1 ? runName(folder) : "";
+      const state = await readLiveState(folder);
+      if (state !== null) return statusHtml(name, state);
+      const stage = this.#stages.get(folder);
+      return stage === undefined ? "" : noteHtml(`${name === "" ? "" : `${name}: `}stopped in ${stage}`);
+    });
+    return { name: "status", data: { html: (await Promise.all(shown)).join("") } };
   }
 
   async #content(): Promise<PageContent> {
     const { folders } = this.#options;
     const read = await Promise.all(folders.map(readLiveRun));
     const runs = read.filter((run) => run !== null);
-    this.#stages = runs.flatMap(stageOf);
+    this.#stages = new Map(runs.flatMap(stageOf));
     if (runs.length === 0) return pageContent(emptyRun(folders[0] ?? ""));
     return pageContent(sideBySide(runs), runs.length > 1 ? settingDifferences(runs) : null);
   }
@@ -127,11 +128,11 @@ export class PageFeed {
 }
 
 /** The stage that an unfinished run was in when it last wrote. */
-function stageOf({ folder, result, events }: Run): string[] {
+function stageOf({ folder, result, events }: Run): [folder: string, stage: string][] {
   const last = events.findLastIndex(({ event }) => event === "stage");
   const stage = events[last];
   if (result.status === "finished" || stage?.event !== "stage") return [];
   const steps = events.length - last - 1;
   const place = stage.strategy === null ? "" : `${stage.strategy} ${stage.iteration} · `;
-  return [`${runName(folder)}: ${place}${stage.label}${steps === 0 ? "" : `, ${steps} steps`}`];
+  return [[folder, `${place}${stage.label}${steps === 0 ? "" : `, ${steps} steps`}`]];
 }

@@ -1,19 +1,40 @@
+import type { LiveStage, LiveState } from "@tempora/run";
 import { escapeHtml } from "../html.ts";
 import { countText } from "../numbers.ts";
-import type { ShownStage } from "./progress-log.ts";
 
-/** The stages that run now, with what they tell; notes; the memory of the process in bytes. */
-export function statusHtml(stages: readonly ShownStage[], notes: readonly string[], memory?: number): string {
+/** Milliseconds after which a run that tells nothing was stopped, or its machine sleeps: it tells something every second. */
+const silence = 30_000;
+
+/** The stages that a run is in, with what they tell; its memory, its last note, and the answers that it sampled last. */
+export function statusHtml(name: string, { at, stages, notes, memory, answers }: LiveState, now = Date.now()): string {
+  const heading = name === "" ? "" : `<h3>${escapeHtml(name)}</h3>`;
+  if (now - at > silence) {
+    const when = new Date(at).toISOString().slice(0, 19).replace("T", " ");
+    return (
+      heading +
+      noteHtml(`Nothing was heard of this run since ${when} UTC: it was stopped. It goes on when it is started again.`)
+    );
+  }
   const shown = stages.map((stage) => `<div class="stage">${stageHtml(stage)}</div>`);
-  if (memory !== undefined) shown.push(`<p class="note">memory ${countText(memory)}B</p>`);
-  for (const note of notes) shown.push(`<p class="note">${escapeHtml(note)}</p>`);
-  return shown.join("");
+  const said = [`memory ${countText(memory)}B`, ...notes].map(noteHtml);
+  return [heading, ...shown, ...said, answersHtml(answers)].join("");
 }
 
-function stageHtml({ label, done, total, unit, left, figures }: ShownStage): string {
+export const noteHtml = (text: string) => `<p class="note">${escapeHtml(text)}</p>`;
+
+function answersHtml(answers: LiveState["answers"]): string {
+  if (answers.length === 0) return "";
+  const items = answers.map(
+    ({ model, prompt, text }) =>
+      `<li><div class="prompt">${escapeHtml(prompt)}</div><div class="answer"><b>${escapeHtml(model)}</b> ${escapeHtml(text)}</div></li>`,
+  );
+  return `<div class="sampled"><h3>Sampled last</h3><ul>${items.join("")}</ul></div>`;
+}
+
+function stageHtml({ label, done, total, unit, left, figures }: LiveStage): string {
   const known = total > 0;
   const facts = [
-    known ? `${done} of ${total} ${unit}` : `${done} ${unit}`,
+    known ? `${done} of ${total} ${unit} (${Math.floor((100 * done) / total)} %)` : `${done} ${unit}`,
     ...(left === null ? [] : [`${durationText(left)} left`]),
     ...Object.entries(figures).map(([name, value]) => `${name} ${figureText(value)}`),
   ];

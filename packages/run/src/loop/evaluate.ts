@@ -50,6 +50,7 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
       }),
     ),
   );
+  const tokens = own.reduce((sum, { ids }) => sum + ids.length, 0);
   const heldOutScore = meanScore(scores);
   const isFirst = model.hash === first.hash;
   const against = isFirst ? null : { scores: (await score(base, first.name)).scores, answers: base };
@@ -64,7 +65,8 @@ export async function evaluateModel(context: RunContext, plan: EvaluationPlan): 
     winRate: wins?.plain ?? null,
     lengthControlledWinRate: wins?.lengthControlled ?? null,
     winRateBy: graded ? "true score" : "judge",
-    answerLength: own.reduce((sum, { ids }) => sum + ids.length, 0) / own.length,
+    answerLength: tokens / own.length,
+    tokenEntropy: -own.reduce((sum, { logProb }) => sum + logProb, 0) / tokens,
     judge,
   };
 }

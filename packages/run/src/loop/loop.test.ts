@@ -33,8 +33,9 @@ async function killedRun(runs: string, when: (line: string) => boolean): Promise
 import { runLoop } from "./loop.ts";
     import { tinySettings } from "./tiny.ts";
     const say = (text) => process.stdout.write(text + "\\n");
-    const observer = { begin: (s) => say("begin " + s.label), progress: (id, done) => say("progress " + id + " " + done),
-      finish: (id) => say("finish " + id), note() {} };
+    import { silentObserver } from "../results/observer.ts";
+    const observer = { ...silentObserver, begin: (s) => say("begin " + s.label), progress: (id, done) => say("progress " + id + " " + done),
+      finish: (id) => say("finish " + id) };
     await runLoop({ config: { run: "run", runs: ${JSON.stringify(runs)}, settings: tinySettings() }, codeVersion: "test",
       observer });`;
   const child = spawn(process.execPath, ["-e", script], {
@@ -58,12 +59,7 @@ describe("runLoop in the embedded world", () => {
   const labels: string[] = [];
 
   beforeAll(async () => {
-    const observer: Observer = {
-      begin: ({ label }) => labels.push(label),
-      progress() {},
-      finish() {},
-      note() {},
-    };
+    const observer: Observer = { ...silentObserver, begin: ({ label }) => labels.push(label) };
     const outcome = await runLoop({ config: config(join(scratch, "first")), observer });
     ({ folder, result } = outcome);
     expect(outcome.stages.computed).toBeGreaterThan(10);
@@ -234,12 +230,10 @@ describe("runLoop in the embedded world", () => {
     const controller = new AbortController();
     let answers = 0;
     const observer: Observer = {
-      begin() {},
+      ...silentObserver,
       progress(id) {
         if (id.startsWith("answers") && ++answers === 30) controller.abort();
       },
-      finish() {},
-      note() {},
     };
     await expect(runLoop({ config: config(runs), observer, signal: controller.signal })).rejects.toThrow(/abort/i);
     const outcome = await runLoop({ config: config(runs) });
@@ -360,7 +354,7 @@ describe("runLoop from a checkpoint", () => {
     async function run(truncated: "drop" | "keep") {
       const selection = { ...settings.selection, truncated };
       const notes: string[] = [];
-      const observer: Observer = { begin() {}, progress() {}, finish() {}, note: (text) => notes.push(text) };
+      const observer: Observer = { ...silentObserver, note: (text) => notes.push(text) };
       const over = { ...settings, selection };
       const { result, folder } = await runLoop({ config: config(join(scratch, "model"), over, truncated), observer });
       const read = async <T>(name: string) =>

@@ -10,7 +10,8 @@ import { numericsOf } from "../models/numerics.ts";
 import { bestModel, fallen } from "../results/best-model.ts";
 import { EventLog } from "../results/event-log.ts";
 import { addTotals, noTokens } from "../results/ledger.ts";
-import { type Observer, silentObserver } from "../results/observer.ts";
+import { LiveFile } from "../results/live-file.ts";
+import { ForwardingObserver, type Observer, silentObserver } from "../results/observer.ts";
 import type { LedgerTotals, ModelResult, RunResult, StrategyResult } from "../results/results.ts";
 import type { ParsedConfig } from "../settings/config.ts";
 import type { Settings } from "../settings/settings.ts";
@@ -59,7 +60,7 @@ export async function runLoop(options: LoopOptions): Promise<RunOutcome> {
     const recorded = JSON.parse(JSON.stringify(settings)) as Record<string, Json>;
     const keptCode = await prepareRunFolder(folder, { codeVersion: code, settings: recorded }, options);
     const store = new Store(join(runs, ".store"), code, { keptCode, onLost: (reason) => lost.abort(reason) });
-    const observer = options.observer ?? silentObserver;
+    using observer = new LiveFile(folder, options.observer ?? silentObserver);
     if (keptCode.length > 0) observer.note(keptText(keptCode));
     return await new Run(folder, { store, keptCode, recorded }, settings, observer, signal).run();
   } finally {
@@ -92,9 +93,6 @@ interface StrategyPlan {
 }
 
 class Run {
-  #computed = 0;
-  #reused = 0;
-
   constructor(
     readonly folder: string,
     readonly kept: Kept,
@@ -105,14 +103,14 @@ class Run {
 
   async run(): Promise<RunOutcome> {
     const { folder, watcher } = this;
-    const observer = this.#counting(watcher);
+    const observer = new CountingObserver(watcher);
     const { store, keptCode, recorded } = this.kept;
     const settings = await locateModels(this.settings, watcher, this.signal);
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
     await requireRunMemory(settings, source);
     using host = new ModelHost(settings.engine, this.signal);
-    using events = new EventLog(folder);
+    using events = new EventLog(folder, observer);
     const context: RunContext = {
       settings,
       source,
@@ -143,7 +141,7 @@ class Run {
     await this.#strategies(fitting, { first, external }, result);
     result.status = "finished";
     await writeRun(folder, result);
-    return { folder, result, stages: { computed: this.#computed, reused: this.#reused } };
+    return { folder, result, stages: observer.stages };
   }
 
   async #strategies(
@@ -218,6 +216,7 @@ class Run {
     strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
     strategy.models.push(await this.#evaluate(context, next, plan));
     strategy.best = bestModel(strategy.models)?.model ?? next.name;
+    context.observer.evaluated(this.folder, strategy);
     return next;
   }
 
@@ -247,18 +246,16 @@ class Run {
     const cost = last.ledger.reduce(addTotals, noTokens()).flops;
     return strategy.totals.flops + cost / 2 < target.flops;
   }
+}
 
-  #counting(watcher: Observer): Observer {
-    return {
-      begin: (stage) => watcher.begin(stage),
-      progress: (id, done, extra) => watcher.progress(id, done, extra),
-      finish: (id, outcome) => {
-        if (outcome.reused) this.#reused++;
-        else this.#computed++;
-        watcher.finish(id, outcome);
-      },
-      note: (text) => watcher.note(text),
-    };
+/** Counts what was computed and what was in the store. */
+class CountingObserver extends ForwardingObserver {
+  readonly stages = { computed: 0, reused: 0 };
+
+  override finish(id: string, outcome: { reused: boolean; seconds: number }): void {
+    if (outcome.reused) this.stages.reused++;
+    else this.stages.computed++;
+    super.finish(id, outcome);
   }
 }
 

@@ -5,6 +5,7 @@ import { canonical, fileError, isObject, type Json, systemErrorCode, TemporaErro
 import { openCheckpoint } from "@tempora/models";
 import { strategyNames } from "@tempora/preferences";
 import { dayOf, dayText, writeJson } from "@tempora/text";
+import { liveFileName } from "../results/live-file.ts";
 import type { RunResult } from "../results/results.ts";
 import { judgeTemplateFile } from "../settings/judge-template.ts";
 import { makeFolder } from "../store/store.ts";
@@ -13,7 +14,7 @@ import { makeFolder } from "../store/store.ts";
 const results = ["run.json", "report.html", "iterations", "evaluation", ...strategyNames];
 
 /** Everything that a run writes into its folder. */
-const ownEntries = [...results, "started.json", "events.jsonl", "timings.log", "models"];
+const ownEntries = [...results, "started.json", "events.jsonl", "timings.log", liveFileName, "logs", "models"];
 
 const startedFile = "started.json";
 

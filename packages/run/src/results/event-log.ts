@@ -1,6 +1,7 @@
 import { appendFileSync, closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileError } from "@tempora/errors";
+import type { Observer } from "./observer.ts";
 import type { EventRow } from "./results.ts";
 
 /**
@@ -12,7 +13,10 @@ export class EventLog implements Disposable {
   readonly #timings: string;
   #handle: number | null;
 
-  constructor(folder: string) {
+  constructor(
+    readonly folder: string,
+    private readonly observer: Observer,
+  ) {
     this.#file = join(folder, "events.jsonl");
     this.#timings = join(folder, "timings.log");
     try {
@@ -29,6 +33,7 @@ export class EventLog implements Disposable {
     } catch (error) {
       throw fileError(error, "Cannot write the events", this.#file);
     }
+    this.observer.event(this.folder, row);
   }
 
   time(label: string, seconds: number, reused: boolean): void {

@@ -5,6 +5,7 @@
  *     run.json                           RunResult
  *     started.json                       {date}: the day of the first start, which templates that ask for it are told
  *     events.jsonl                       EventRow, one a line, in the order in which a run without interruption writes them
+ *     live.json                          LiveState, while the run goes on
  *     models/M0, models/M1, ...          checkpoints of the first strategy (M0 belongs to all)
  *     iterations/<n>/candidates.jsonl    CandidateRow
  *     iterations/<n>/judgements.jsonl    JudgementRow
@@ -225,6 +226,11 @@ export interface ModelResult {
   winRateBy: "true score" | "judge";
   /** Mean tokens of a held-out answer. */
   answerLength: number;
+  /**
+   * Mean −log-prob of a token of the held-out answers, in nats, under the model itself at temperature 1. Sampled at
+   * temperature 1 with nothing cut off, its expectation is the mean token entropy; colder samples give less.
+   */
+  tokenEntropy?: number;
   judge: JudgeQuality;
 }
 

@@ -80,7 +80,7 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
       sampling: plan.sampling,
       seed,
     },
-    compute: async (stage, progress) => {
+    compute: async (stage, progress, id) => {
       const loaded = await context.host.use(model);
       const requests = answerRequests(loaded, tasks, samples, context.now);
       const prompts = await logPrompts(stage, requests);
@@ -88,7 +88,7 @@ export async function answerStage(context: RunContext, plan: AnswerPlan): Promis
         place: ({ task, sample: number }) => task * samples + number,
       });
       try {
-        await fillIn(context, plan, { loaded, requests, log, seed, progress });
+        await fillIn(context, plan, { loaded, requests, log, seed, progress, id });
       } finally {
         await log.close();
       }
@@ -131,6 +131,8 @@ interface FillIn {
   log: RowLog<Answer>;
   seed: number;
   progress(done: number, extra?: Record<string, number>): void;
+  /** Of the stage, for the observer. */
+  id: string;
 }
 
 /** Samples what the log does not have yet. A prompt that lacks one sample gets all of its samples again. */
@@ -153,6 +155,7 @@ async function fillIn(context: RunContext, plan: AnswerPlan, work: FillIn): Prom
     newTokens += ids.length;
     const logProb = logProbs.reduce((sum, value) => sum + value, 0);
     if (!(await log.add({ task, sample: number, text, ids, logProb, finishReason }))) continue;
+    context.observer.sampled(work.id, { model: plan.model.name, prompt: (plan.tasks[task] as Task).prompt, text });
     work.progress(log.count, { "tokens/s": (1000 * newTokens) / (performance.now() - begun) });
   }
 }

@@ -43,7 +43,11 @@ export interface StagePlan<Result> {
   position: Position;
   /** Called with the stage's folder once its result counts, each time it is asked for: what led to it may go. */
   counts?(folder: string): Promise<void>;
-  compute(folder: string, progress: (done: number, extra?: Record<string, number>) => void): Promise<Result>;
+  compute(
+    folder: string,
+    progress: (done: number, extra?: Record<string, number>) => void,
+    id: string,
+  ): Promise<Result>;
 }
 
 let counter = 0;
@@ -65,7 +69,7 @@ export async function runStage<Result>(context: RunContext, plan: StagePlan<Resu
     inputs,
     ...(signal === undefined ? {} : { signal }),
     onWait: () => observer.note(`Waiting: another process computes ${plan.label}.`),
-    compute: (folder) => plan.compute(folder, (done, extra) => observer.progress(id, done, extra)),
+    compute: (folder) => plan.compute(folder, (done, extra) => observer.progress(id, done, extra), id),
   });
   await plan.counts?.(outcome.folder);
   const seconds = (performance.now() - begun) / 1000;

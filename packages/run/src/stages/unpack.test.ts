@@ -15,7 +15,7 @@ test("a run that is given a GGUF file works on a Hugging Face folder, unpacked o
   const file = join(folder, "model.gguf");
   await saveGguf(await openCheckpoint(oracle("llama3", "policy")), file, { type: "Q8_0", name: "A model" });
   using host = new ModelHost(paperSettings.engine, undefined);
-  using events = new EventLog(folder);
+  using events = new EventLog(folder, silentObserver);
   const store = new Store(join(folder, "store"), "code");
   const context = { host, events, store, observer: silentObserver, numerics: null } as Partial<RunContext>;
   const unpacked = await unpackedFolder(context as RunContext, file);
