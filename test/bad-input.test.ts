@@ -226,7 +226,7 @@ describe("usage", () => {
   });
 
   test("help names every option with its default and gives an example", async () => {
-    const commands = ["train", "sft", "dpo", "logprobs", "generate", "judge", "pairs", "report", "doctor"];
+    const commands = ["train", "sft", "dpo", "logprobs", "generate", "compare", "judge", "pairs", "report", "doctor"];
     const main = await tempora(["--help"]);
     expect(main.code).toBe(0);
     for (const name of commands) {

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { chatCommand } from "./commands/chat.ts";
+import { compareCommand } from "./commands/compare.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { dpoCommand } from "./commands/dpo.ts";
 import { exportCommand } from "./commands/export.ts";
@@ -27,6 +28,7 @@ export function createProgram(context: Context): Command {
     logProbsCommand,
     generateCommand,
     chatCommand,
+    compareCommand,
     serveCommand,
     judgeCommand,
     mergeCommand,

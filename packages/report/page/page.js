@@ -80,6 +80,7 @@ function chartSeries(spec, series) {
     type: spec.kind === "bars" ? "bar" : "line",
     data: series.points.map(([x, y]) => [x, y]),
     showSymbol: series.points.length <= 40,
+    symbol: "circle",
     symbolSize: 7,
     lineStyle: { width: 2, color: stroke, type: series.dashed ? "dashed" : "solid" },
     itemStyle: { color: stroke, opacity: series.opacity ?? 1 },

@@ -28,6 +28,8 @@ test("a curve that moves does, its intervals included, between round numbers", (
 test("an axis keeps to what its measure can be, and a single or constant value has one", () => {
   expect(axisRange(chart("accuracy", [0.99, 1]))).toEqual([0.7, 1]);
   expect(axisRange(chart("judge-failures", [0, 0]))).toEqual([0, 0.1]);
+  expect(axisRange(chart("judge-failures", [0.03, 0.11]))).toEqual([0, 0.15]);
+  expect(axisRange(chart("score-by-compute", [0.4, 0.5], { percent: true }))[1]).toBeLessThanOrEqual(1);
   expect(axisRange(chart("pair-count", [0]))).toEqual([0, 1]);
   const [low, high] = axisRange(chart("other", [0]));
   expect(low).toBeLessThan(0);

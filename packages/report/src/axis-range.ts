@@ -12,6 +12,7 @@ const correlation: Scale = { least: 0.5, bounds: [-1, 1] };
 
 const scales: Record<string, Scale> = {
   "true-score": { least: 2, bounds: [0, 5] },
+  "score-by-compute": { least: 2, bounds: [0, 5] },
   "win-rate": share,
   "score-gap": { least: 1 },
   cosine: { least: 0.3, bounds: [-1, 1] },
@@ -25,8 +26,16 @@ const scales: Record<string, Scale> = {
   "judge-ties": share,
 };
 
-/** Sizes and counts, whose zero means something. */
-const fromZero = new Set(["pair-count", "answer-length", "token-entropy", "distinct-words", "grad-norm"]);
+/** Sizes, counts and rates of faults, whose zero means something. */
+const fromZero = new Set([
+  "pair-count",
+  "answer-length",
+  "token-entropy",
+  "distinct-words",
+  "grad-norm",
+  "judge-failures",
+  "judge-ties",
+]);
 
 /** Of a scale that is not known, this share of the largest value is a difference worth a look. */
 const leastShare = 0.3;
@@ -41,10 +50,13 @@ export function axisRange(chart: Omit<Chart, "range">): [low: number, high: numb
   );
   const [smallest, largest] = [Math.min(...values), Math.max(...values)];
   const size = Math.max(Math.abs(smallest), Math.abs(largest));
-  const scale = scales[chart.id] ?? (chart.percent === true ? share : { least: leastShare * size || 1 });
-  let [low, high] = fromZero.has(chart.id) ? [Math.min(0, smallest), largest] : [smallest, largest];
+  const own = chart.percent === true && chart.id === "score-by-compute" ? share : scales[chart.id];
+  const scale = own ?? (chart.percent === true ? share : { least: leastShare * size || 1 });
+  const zero = fromZero.has(chart.id);
+  let [low, high] = zero ? [Math.min(0, smallest), largest] : [smallest, largest];
   const missing = Math.max(0, scale.least - (high - low));
-  if (!fromZero.has(chart.id)) [low, high] = [low - missing / 2, high + missing / 2];
+  if (!zero) [low, high] = [low - missing / 2, high + missing / 2];
+  else if (own !== undefined) high += missing;
   if (high === low) high = low + 1;
   return rounded(inBounds([low, high], scale.bounds), scale.bounds);
 }

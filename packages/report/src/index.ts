@@ -1,4 +1,5 @@
 export { type Answer, alpacaEvalFile, arenaHardFile, markdownCounts } from "./answer-files.ts";
+export { type ComparedAnswer, type ComparedPrompt, type Comparison, comparisonPage } from "./comparison.ts";
 export { type PageEvent, PageFeed } from "./live/page-feed.ts";
 export { type CardOptions, type ModelOrigin, modelCard, originOf } from "./model-card.ts";
 export { type Run, readRun } from "./run-folder.ts";

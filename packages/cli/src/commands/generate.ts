@@ -1,6 +1,6 @@
 import { TemporaError } from "@tempora/errors";
-import { type LoadedModel, paperSettings, type Sampled, sample, textGivesIds } from "@tempora/run";
-import { type RenderOptions, templateColumns, writeJsonl } from "@tempora/text";
+import { type LoadedModel, paperSettings, type Sampled, textGivesIds } from "@tempora/run";
+import { type Conversation, type RenderOptions, shownText, templateColumns, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
 import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
@@ -21,6 +21,7 @@ import {
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { type PromptIds, RowReader } from "../rows.ts";
+import { samplePrompts } from "../sample-prompts.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
 interface GenerateFlags
@@ -88,7 +89,7 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   const ends = await model.endTokens();
   using engine = await loadEngine(model, flags, context);
   const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
-  const { completions, tokens } = await sampleAll(loaded, rows, flags, context);
+  const { completions, tokens } = await samplePrompts(loaded, rows, flags, { label: "generate", context });
   const results = rows.map((row, index) => ({
     ...row.source.value,
     ...promptColumns(row, render),
@@ -119,45 +120,7 @@ function checkSource({ data, prompt, out }: GenerateFlags): void {
 function printed(rows: readonly PromptIds[], completions: readonly Sampled[][]): string {
   const answers = completions.map((list) => list.map(({ text }) => text).join("\n---\n"));
   if (rows.length === 1) return answers[0] as string;
-  return rows.map(({ source }, i) => `> ${shownPrompt(source.value.prompt)}\n${answers[i]}`).join("\n\n");
-}
-
-function shownPrompt(prompt: unknown): string {
-  return typeof prompt === "string"
-    ? prompt
-    : (prompt as { content: string }[]).map(({ content }) => content).join("\n");
-}
-
-/** Samples [prompts][n], whatever order they end in. */
-async function sampleAll(
-  model: LoadedModel,
-  rows: readonly PromptIds[],
-  flags: GenerateFlags,
-  context: Context,
-): Promise<{ completions: Sampled[][]; tokens: number }> {
-  const completions: Sampled[][] = rows.map(() => []);
-  const stage = context.progress.stage("generate", rows.length * flags.n, "completions");
-  const began = performance.now();
-  let tokens = 0;
-  // Each row has samples of its own, also where another asks the same.
-  const requests = rows.map(({ promptIds }, index) => ({ key: `row ${index}`, ids: promptIds, samples: flags.n }));
-  const stream = sample(model, requests, {
-    sampling: flags,
-    limits: flags,
-    stop: flags.stop,
-    seed: flags.seed,
-    signal: context.signal,
-    onProgress: ({ newTokens, finished }) => {
-      const rate = newTokens / ((performance.now() - began) / 1000);
-      stage.update(finished, `${formatCount(newTokens)} tokens · ${formatCount(rate)} tokens/s`);
-    },
-  });
-  for await (const completion of stream) {
-    completions[completion.request]![completion.sample] = completion;
-    tokens += completion.ids.length;
-  }
-  stage.finish();
-  return { completions, tokens };
+  return rows.map(({ source }, i) => `> ${shownText(source.value.prompt as Conversation)}\n${answers[i]}`).join("\n\n");
 }
 
 /** What the flags add to a prompt, so that whoever reads the row next sees the prompt that was asked. */
