@@ -31,6 +31,9 @@ export function addPageOptions(command: Command): Command {
     );
 }
 
+/** Milliseconds after which a page that lost its run looks for it again; browsers take three seconds by themselves. */
+const lookAgain = 400;
+
 export interface PageServer {
   /** "http://127.0.0.1:8321" */
   url: string;
@@ -78,7 +81,8 @@ function pageApp(feed: PageFeed, local: boolean): Hono {
     streamSSE(c, async (stream) => {
       const { promise: ended, resolve: end } = Promise.withResolvers<void>();
       stream.onAbort(end);
-      let sent: Promise<unknown> = Promise.resolve();
+      // Said once, it holds for the page: one that lost its run looks for it this often, and misses no short one.
+      let sent: Promise<unknown> = stream.writeSSE({ event: "hello", data: "", retry: lookAgain });
       const leave = feed.subscribe(({ name, data }: PageEvent) => {
         sent = sent.then(() => stream.writeSSE({ event: name, data: JSON.stringify(data) }));
         if (name === "end") end();
