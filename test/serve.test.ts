@@ -20,6 +20,8 @@ async function serve(args: readonly string[] = []) {
   return { ...running, url: (JSON.parse(text) as { url: string }).url };
 }
 
+const zip = <A, B>(one: readonly A[], other: readonly B[]) => one.map((value, k) => [value, other[k] as B] as const);
+
 describe("serve", () => {
   test("gives what generate gives for the same rows and seed, however many ask at the same time", async () => {
     const prompts = ["Once upon", "In the beginning", "It was", "x"];
@@ -45,6 +47,49 @@ describe("serve", () => {
       expected.map(({ finish_reason }) => finish_reason),
     );
     await Promise.all(noise);
+  });
+
+  test("serves adapters by name beside their model, each as generate does with --adapter", async () => {
+    const data = join(folder, "teach.jsonl");
+    const adapters: Record<string, string> = {};
+    for (const [name, completion] of Object.entries({ yes: "yes yes yes", no: "no no no" })) {
+      writeFileSync(data, `${JSON.stringify({ prompt: "Say", completion })}\n`.repeat(8));
+      adapters[name] = join(folder, name);
+      const training = ["--lora-rank", "4", "--lr", "0.1", "--warmup-steps", "0", "--batch-pairs", "2"];
+      await temporaJson(["sft", "--model", model, "--data", data, "--out", adapters[name], ...training]);
+    }
+    const flags = Object.entries(adapters).flatMap(([name, path]) => ["--adapter", `${name}=${path}`]);
+    const { url } = await serve(flags);
+    const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
+    const listed = await openai.models.list();
+    expect(listed.data).toMatchObject([
+      { id: "bytes", parent: null },
+      { id: "yes", parent: "bytes" },
+      { id: "no", parent: "bytes" },
+    ]);
+    writeFileSync(data, `${JSON.stringify({ prompt: "Say" })}\n`);
+    const sampling = { prompt: "Say", n: 2, seed: 4, max_tokens: 12, temperature: 0.8, top_p: 0.95, logprobs: 0 };
+    const asked = ["bytes", "yes", "no"].map((name) => openai.completions.create({ model: name, ...sampling }));
+    const texts: string[] = [];
+    for (const [name, { choices }] of zip(["bytes", "yes", "no"], await Promise.all(asked))) {
+      const out = join(folder, `through-${name}.jsonl`);
+      const through = adapters[name] === undefined ? [] : ["--adapter", adapters[name]];
+      const same = ["--n", "2", "--seed", "4", "--max-new-tokens", "12", "--temperature", "0.8", "--top-p", "0.95"];
+      await temporaJson(["generate", "--model", model, "--data", data, "--out", out, ...through, ...same]);
+      const expected = readLines<GeneratedRow>(out).flatMap(({ completions }) => completions);
+      expect(choices.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
+      expect(choices.map(({ logprobs }) => logprobs?.token_logprobs)).toEqual(expected.map(({ logprobs }) => logprobs));
+      texts.push(choices.map(({ text }) => text).join());
+    }
+    expect(new Set(texts).size).toBe(3);
+    const scored = ["bytes", "yes"].map(async (name) => {
+      const echo = { echo: true, max_tokens: 0, logprobs: 0, prompt: "Say yes" };
+      const { choices } = await openai.completions.create({ model: name, ...echo });
+      return choices[0]?.logprobs?.token_logprobs;
+    });
+    expect(await scored[0]).not.toEqual(await scored[1]);
+    const unknown = openai.completions.create({ model: "maybe", prompt: "Say", max_tokens: 1 });
+    await expect(unknown).rejects.toThrow(/There is no model "maybe" here; there is bytes, yes, no/);
   });
 
   test("wants its key, from the flag or the environment, and ends well when told to", async () => {

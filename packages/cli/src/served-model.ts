@@ -1,4 +1,4 @@
-import type { Engine } from "@tempora/engine";
+import { type Engine, rootCount } from "@tempora/engine";
 import { isObject } from "@tempora/errors";
 import type { ServedModel } from "@tempora/server";
 import type { OpenModel } from "./model.ts";
@@ -14,4 +14,23 @@ export async function servedModel(model: OpenModel, engine: Engine, name: string
   };
   const [tokenizer, endTokens] = [await model.tokenizer(), await model.endTokens()];
   return { name, engine, tokenizer, endTokens, tokenizerConfig: config };
+}
+
+/** The same model through one of its engine's adapters, under a name of its own; null for the base alone. */
+export function throughAdapter(model: ServedModel, engine: Engine, adapter: string | null): ServedModel {
+  return {
+    ...model,
+    ...(adapter === null || adapter === model.name ? {} : { name: adapter, base: model.name }),
+    engine: {
+      config: engine.config,
+      dtype: engine.dtype,
+      deviceName: engine.deviceName,
+      memory: () => engine.memory(),
+      batch: (options) => engine.batch({ ...options, adapter }),
+      logProbs: (forest, options) => {
+        const rootAdapters = new Array<string | null>(rootCount(forest)).fill(adapter);
+        return engine.logProbs({ ...forest, rootAdapters }, options);
+      },
+    },
+  };
 }

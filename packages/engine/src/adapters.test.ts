@@ -95,6 +95,36 @@ describe("adapters", () => {
     expect((await engine.logProbs(forest)).token).toEqual(token);
   });
 
+  test("batches run side by side, each through an adapter of its own, whatever is active", async () => {
+    using engine = await random(richConfig);
+    for (const [name, seed] of [["a", 1], ["b", 2]] as const) await trained(engine, name, seed); // biome-ignore format: short
+    const ids = someIds(7, 61, 3);
+    const through = [null, "a", "b"] as const;
+    await engine.adapters.activate("b");
+    const batches = through.map((adapter) => engine.batch({ maxRows: 4, maxCacheTokens: 512, adapter }));
+    for (const batch of batches) batch.add({ ids, key: 1, maxNewTokens: 8, seed: 5 });
+    const live = await Promise.all(
+      batches.map(async (batch) => {
+        const tokens: [number, number][] = [];
+        while (batch.rows > 0) for (const { id, logProb } of await batch.step()) tokens.push([id, logProb]);
+        batch.dispose();
+        return tokens;
+      }),
+    );
+    expect(engine.adapters.active).toBe("b");
+    const alone: [number, number][][] = [];
+    for (const adapter of through) {
+      await engine.adapters.activate(adapter);
+      const [made] = await collect(engine.generate([{ ids, key: 1 }], { maxNewTokens: 8, seed: 5 }));
+      alone.push((made?.ids ?? []).map((id, k) => [id, made?.logProbs[k] ?? Number.NaN]));
+    }
+    expect(live).toEqual(alone);
+    expect(new Set(live.map((tokens) => JSON.stringify(tokens))).size).toBe(3);
+    using lost = engine.batch({ adapter: "c" });
+    lost.add({ ids, maxNewTokens: 1 });
+    await expect(lost.step()).rejects.toThrow(/no adapter "c"/);
+  });
+
   test("are chosen by the roots of a forest, in scoring and in generation", async () => {
     using engine = await random(tinyConfig);
     await trained(engine, "one", 1);

@@ -159,6 +159,19 @@ export class Adapters {
     return this.#change(name, (id) => this.#host.native.unmergeAdapter(id));
   }
 
+  /** @internal A native call with this adapter, or the base, in the active one's place: jobs run in the order they are queued in. */
+  async through<T>(name: string | null | undefined, call: () => Promise<T>): Promise<T> {
+    if (name === undefined) return call();
+    const idOf = (adapter: string | null) => (adapter === null ? base : this.#get(adapter).id);
+    const [wanted, active] = [idOf(name), idOf(this.#active)];
+    const activate = (id: number) => cancellable(undefined, () => this.#host.native.activateAdapter(id));
+    // Queued at once: nothing else comes between.
+    const results = await Promise.allSettled([activate(wanted), call(), activate(active)]);
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+    return (results[1] as PromiseFulfilledResult<T>).value;
+  }
+
   /** @internal The forest as C++ takes it: adapters by number. */
   native(forest: Forest): NativeForest {
     const { tokens, nodeStart, nodeParent, nodeScored, rootAdapters } = forest;

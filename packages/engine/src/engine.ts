@@ -295,7 +295,7 @@ export class Engine implements Disposable {
     }
   }
 
-  /** Completions that come and go while others run, all through the adapter that is active at the first step. Changing the weights meanwhile ends its steps with an error. */
+  /** Completions that come and go while others run, all through one adapter. Changing the weights meanwhile ends its steps with an error. */
   batch(options: BatchOptions = {}): GenerationBatch {
     this.#requireOpen();
     const changes = this.#weightChanges;
@@ -303,8 +303,9 @@ export class Engine implements Disposable {
       await this.#turn();
       if (changes !== this.#weightChanges) throw weightsChanged();
     };
-    const open = (native: NativeBatchOptions) =>
+    const start = (native: NativeBatchOptions) =>
       cancellable(undefined, (cancel) => this.#native.startBatch(native, cancel));
+    const open = (native: NativeBatchOptions) => this.adapters.through(options.adapter, () => start(native));
     return new GenerationBatch({ config: this.config, turn, open }, options);
   }
 

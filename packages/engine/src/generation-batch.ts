@@ -41,6 +41,8 @@ export interface BatchOptions {
   maxRows?: number | undefined;
   /** Tokens of the key/value cache, which is taken whole with the first step; default 32768. */
   maxCacheTokens?: number | undefined;
+  /** What all its requests go through; null for the base alone. Default: what is active at the first step. */
+  adapter?: string | null | undefined;
 }
 
 /** What a batch takes of its engine. */

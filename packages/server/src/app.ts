@@ -19,7 +19,7 @@ import { detokenize, tokenize, tokenizerInfo } from "./tokens.ts";
 
 /** What the routes share. */
 export interface AppState {
-  /** By name; adapters would be further names of a model's engine. */
+  /** By name; adapters are further names over a model's engine. */
   services: ReadonlyMap<string, ModelService>;
   apiKey: string | null;
   /** It listens on this machine's own address only. */

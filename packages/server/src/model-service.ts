@@ -48,12 +48,14 @@ export class ModelService {
 
   /** As /v1/models lists it. */
   get entry() {
-    const { name, engine } = this.model;
+    const { name, base, engine } = this.model;
     return {
       id: name,
       object: "model",
       created: this.created,
       owned_by: "tempora",
+      root: base ?? name,
+      parent: base ?? null,
       max_model_len: engine.config.maxPositions,
     };
   }

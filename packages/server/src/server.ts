@@ -88,6 +88,8 @@ function loadOf(services: ReadonlyMap<string, ModelService>, admission: Admissio
 function readings(services: ReadonlyMap<string, ModelService>, admission: Admission) {
   const memory: Record<string, number> = {};
   for (const { model } of services.values()) {
+    // An adapter's engine is that of its base.
+    if (model.base !== undefined) continue;
     for (const [use, bytes] of Object.entries(model.engine.memory())) memory[use] = (memory[use] ?? 0) + bytes;
   }
   return { ...loadOf(services, admission), memory };
