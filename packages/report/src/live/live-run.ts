@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { systemErrorCode } from "@tempora/errors";
+import { isObject, systemErrorCode } from "@tempora/errors";
 import {
   type EventRow,
   type LiveState,
@@ -21,34 +21,43 @@ export async function readLiveRun(folder: string): Promise<Run | null> {
   const events = await readWhole<EventRow>(join(folder, "events.jsonl"));
   const known = existsSync(join(folder, "run.json")) ? await readResult(join(folder, "run.json")) : null;
   if (known === null && events.length === 0) return null;
-  const result = withBegun(known ?? unknownRun(), events);
+  const result = withBegun(known ?? unknownRun(await startedWith(folder)), events);
   const pairs = await writtenPairs(folder, result, events);
   return { folder, result, events, pairs, answers: await readAnswers(folder, result) };
 }
 
 /** What a run says of this moment; null where it does not go on. */
 export async function readLiveState(folder: string): Promise<LiveState | null> {
-  try {
-    return JSON.parse(await readFile(join(folder, liveFileName), "utf8")) as LiveState;
-  } catch (error) {
-    if (systemErrorCode(error) === "ENOENT") return null;
-    throw error;
-  }
+  const text = await readText(join(folder, liveFileName));
+  return text === null ? null : (JSON.parse(text) as LiveState);
 }
 
 /** "runs/a/seed-1" is "seed-1"; a run's name for people. */
 export const runName = (folder: string) => basename(resolve(folder));
 
 /** A folder in which no run has told anything yet. */
-export const emptyRun = (folder: string): Run => ({ folder, result: unknownRun(), events: [], pairs: [], answers: [] });
+export const emptyRun = (folder: string): Run => ({
+  folder,
+  result: unknownRun({}),
+  events: [],
+  pairs: [],
+  answers: [],
+});
 
-/** What is known before the first iteration has ended: nothing. */
-function unknownRun(): RunResult {
+/** The settings that a run was started with: they are written before any work. */
+async function startedWith(folder: string): Promise<Record<string, unknown>> {
+  const text = await readText(join(folder, "started.json"));
+  const started: unknown = text === null ? null : JSON.parse(text);
+  return isObject(started) && isObject(started.settings) ? started.settings : {};
+}
+
+/** What is known before the first iteration has ended: the settings. */
+function unknownRun(settings: Record<string, unknown>): RunResult {
   return {
     format: 2,
     status: "running",
     codeVersion: "",
-    settings: {},
+    settings,
     device: { device: "", name: "", dtype: "" },
     graded: false,
     start: { origin: "given", checkpointHash: "", parameters: 0, steps: 0, tokens: 0, flops: 0, finalLoss: null },
@@ -99,13 +108,17 @@ async function writtenPairs(folder: string, result: RunResult, events: readonly 
 
 /** The whole lines of a file that may be written to at this moment; none where there is no file. */
 async function readWhole<T>(file: string): Promise<T[]> {
-  let text: string;
-  try {
-    text = await readFile(file, "utf8");
-  } catch (error) {
-    if (systemErrorCode(error) === "ENOENT") return [];
-    throw error;
-  }
+  const text = (await readText(file)) ?? "";
   const whole = text.slice(0, text.lastIndexOf("\n") + 1);
   return whole.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line) as T]));
+}
+
+/** Null where there is no file. */
+async function readText(file: string): Promise<string | null> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return null;
+    throw error;
+  }
 }

@@ -20,7 +20,9 @@ describe("a run folder while its run goes on", () => {
     expect(await readLiveRun(run)).toBeNull();
     writeFileSync(join(run, "events.jsonl"), `${line({ ...step, strategy: "temporal", iteration: 1 })}{"event":"st`);
     writeFileSync(join(run, "iterations", "1", "pairs-future.jsonl"), line(sampleRun().pairs[0]?.rows[0] ?? {}));
+    writeFileSync(join(run, "started.json"), JSON.stringify({ date: "2026-01-31", settings: { seed: 7 } }));
     const read = await readLiveRun(run);
+    expect(read?.result.settings).toEqual({ seed: 7 });
     expect(read?.events).toHaveLength(1);
     expect(read?.result.strategies.map(({ name }) => name)).toEqual(["temporal"]);
     expect(read?.pairs.map(({ phase, rows }) => [phase, rows.length])).toEqual([[1, 1]]);
