@@ -1,7 +1,8 @@
 /**
  * Tokens a second of `tempora serve` (bf16) and of llama.cpp's server under the same clients, one server after the other, llama.cpp's
  * on the same GGUF file and on those that it may prefer:
- *   bun bench/clients/throughput.ts MODEL.gguf [OTHER.gguf...]
+ *   bun bench/clients/throughput.ts MODEL.gguf [OTHER.gguf...] [NAME=URL...]
+ * and on further servers of OpenAI's interface that run already and call their model "served", such as vLLM's.
  * Installs xllamacpp (llama.cpp's server as a Python package, prebuilt) from PyPI into bench/clients/.llama-server once.
  */
 import { spawn } from "node:child_process";
@@ -137,7 +138,16 @@ async function load({ url, sampling }: Peer, clients: number, seconds: number): 
 async function main(model: string, others: readonly string[]): Promise<void> {
   await install();
   const most = Math.max(...clientCounts);
-  const starts = [() => tempora(model, most), ...[model, ...others].map((file) => () => llamaServer(file, most))];
+  const files = [model, ...others.filter((other) => !other.includes("=http"))];
+  const running = others.filter((other) => other.includes("=http"));
+  const starts = [
+    () => tempora(model, most),
+    ...files.map((file) => () => llamaServer(file, most)),
+    ...running.map((text) => async (): Promise<Peer> => {
+      const at = text.indexOf("=");
+      return { name: text.slice(0, at), url: text.slice(at + 1), sampling: {}, stop: async () => {} };
+    }),
+  ];
   for (const start of starts) {
     const peer = await start();
     await load(peer, 1, 1);
@@ -153,5 +163,7 @@ async function main(model: string, others: readonly string[]): Promise<void> {
 
 const [model, ...others] = process.argv.slice(2);
 if (model === undefined)
-  throw new TemporaError("Which model?", { remedy: "bun bench/clients/throughput.ts MODEL.gguf [OTHER.gguf...]" });
+  throw new TemporaError("Which model?", {
+    remedy: "bun bench/clients/throughput.ts MODEL.gguf [OTHER.gguf...] [NAME=URL...]",
+  });
 await main(model, others);
