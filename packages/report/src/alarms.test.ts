@@ -1,6 +1,6 @@
 import type { EventRow, RunResult } from "@tempora/run";
 import { expect, test } from "vitest";
-import { alarmsOf } from "./alarms.ts";
+import { alarmLines, alarmsOf } from "./alarms.ts";
 import { estimate, sampleRun } from "./testing/sample-run.ts";
 import { renderReport } from "./write-report.ts";
 
@@ -39,6 +39,13 @@ test("each trouble is said with its figures", () => {
   expect(said(({ models }) => void Object.assign(last(models), { answerLength: 1000 }))).toEqual([
     expect.stringContaining("to 1000 tokens"),
   ]);
+  expect(
+    said(({ iterations }) => {
+      for (const { training } of iterations.flatMap(({ phases }) => phases)) {
+        training.finalMargin = (training.first["rewards/margins"] ?? Number.NaN) + 0.014;
+      }
+    }),
+  ).toEqual([expect.stringMatching(/of 2 steps at most, .* no more than 0\.014/)]);
   const entropies = ({ models }: Parameters<Parameters<typeof said>[0]>[0]) =>
     models.forEach((model, k) => {
       model.tokenEntropy = 2 - 0.6 * k;
@@ -57,6 +64,14 @@ test("each trouble is said with its figures", () => {
   expect(said((_, { events }) => void events.push(...Array.from({ length: 10 }, () => step(0.01))))).toEqual([
     expect.stringContaining("0.010"),
   ]);
+});
+
+test("a terminal gets a line for each alarm, with its strategy", () => {
+  const run = sampleRun();
+  for (const { models } of run.result.strategies) for (const model of models) model.judge.tieRate = 0.9;
+  const lines = alarmLines(run.result, run.events);
+  expect(lines).toHaveLength(2);
+  expect(lines[0]).toMatch(/^temporal: The judge scores .* Use a judge with a finer score/);
 });
 
 test("the page shows alarms with what to do", async () => {

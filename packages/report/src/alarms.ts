@@ -21,6 +21,7 @@ const limits = {
   entropyLeft: 0.5,
   cosine: 0.98,
   steps: 10,
+  margin: 0.02,
 };
 
 /** The alarms of every strategy, of what is known so far. */
@@ -35,8 +36,14 @@ export function alarmsOf(result: RunResult, events: readonly EventRow[]): Alarm[
       lengthGrowing(strategy),
       entropyFalling(strategy),
       alikePairs(strategy),
+      hardlyMoved(strategy),
     ].flatMap((alarm) => (alarm === null ? [] : [{ strategy: strategy.name, ...alarm }])),
   );
+}
+
+/** A line for each alarm, for a terminal. */
+export function alarmLines(result: RunResult, events: readonly EventRow[]): string[] {
+  return alarmsOf(result, events).map(({ strategy, what, remedy }) => `${strategy}: ${what} ${remedy}`);
 }
 
 type Found = Omit<Alarm, "strategy"> | null;
@@ -134,5 +141,19 @@ function alikePairs(strategy: StrategyResult): Found {
   return {
     what: `Chosen and rejected are nearly the same to the model (cosine ${cosine.toFixed(3)}): their gradients cancel, or its answers have lost their variety.`,
     remedy: "Sample at a higher temperature, take more candidates, or take rejected answers from an older model.",
+  };
+}
+
+/** Few prompts at a learning rate meant for thousands: the loop runs, and every model is M0. */
+function hardlyMoved(strategy: StrategyResult): Found {
+  const trainings = lastPhases(strategy).map(({ training }) => training);
+  const moved = trainings.map(({ first, finalMargin }) => finalMargin - (first["rewards/margins"] ?? Number.NaN));
+  const most = Math.max(...moved);
+  // Infinite before the first training, and not a number where the loss has no rewards.
+  if (!(Math.abs(most) < limits.margin)) return null;
+  const steps = Math.max(...trainings.map((training) => training.steps));
+  return {
+    what: `The trainings, of ${steps} steps at most, raised the reward margin by no more than ${most.toFixed(3)}: the models are hardly moved from where they started.`,
+    remedy: "Raise the learning rate (--lr) or the number of epochs (--epochs), or give more prompts an iteration.",
   };
 }

@@ -32,7 +32,7 @@ export interface Run {
 /** Reads a run folder, of a finished run or of one that goes on. @throws TemporaError when it is none. */
 export async function readRun(folder: string): Promise<Run> {
   const result = await readResult(join(folder, "run.json"));
-  const events = await readList<EventRow>(join(folder, "events.jsonl"));
+  const events = await readEvents(folder);
   const pairs: PhasePairs[] = [];
   for (const strategy of result.strategies) {
     for (const { iteration, phases } of strategy.iterations) {
@@ -43,6 +43,11 @@ export async function readRun(folder: string): Promise<Run> {
     }
   }
   return { folder, result, events, pairs, answers: await readAnswers(folder, result) };
+}
+
+/** The events of a run, in their order. */
+export async function readEvents(folder: string): Promise<EventRow[]> {
+  return readList<EventRow>(join(folder, "events.jsonl"));
 }
 
 /** The held-out answers of every model that the result names. */

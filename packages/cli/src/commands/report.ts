@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { readRun, summaryTable, writeReport } from "@tempora/report";
+import { alarmLines, readRun, summaryTable, writeReport } from "@tempora/report";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { newCommand, whenCalled } from "../options.ts";
@@ -13,10 +13,16 @@ export function reportCommand(context: Context): Command {
 
 async function report(_: object, context: Context, args: readonly string[]): Promise<void> {
   const folder = args[0] as string;
-  const { result } = await readRun(folder);
+  const { result, events } = await readRun(folder);
   const file = await writeReport(folder);
   context.result(
     { report: file, run: result },
-    `${summaryTable(result)}\n\nreport  ${file}\nrun     ${join(folder, "run.json")}`,
+    [
+      summaryTable(result),
+      ...alarmLines(result, events),
+      "",
+      `report  ${file}`,
+      `run     ${join(folder, "run.json")}`,
+    ].join("\n"),
   );
 }

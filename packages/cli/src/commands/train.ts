@@ -1,6 +1,6 @@
 import { basename, join } from "node:path";
 import { type StrategyName, strategyNames } from "@tempora/preferences";
-import { PageFeed, studyTable, summaryTable, writeReport } from "@tempora/report";
+import { alarmLines, PageFeed, readEvents, studyTable, summaryTable, writeReport } from "@tempora/report";
 import {
   mergeConfigs,
   type ParsedConfig,
@@ -158,6 +158,7 @@ async function reportRun(outcome: RunOutcome, context: Context): Promise<void> {
     [
       "",
       summaryTable(outcome.result),
+      ...alarmLines(outcome.result, await readEvents(outcome.folder)),
       "",
       `report  ${report}`,
       `pairs   ${join(outcome.folder, "iterations")}`,

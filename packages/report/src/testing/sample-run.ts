@@ -113,7 +113,10 @@ function iterationResult(folder: string, iteration: number, phaseCount: number):
 
 function phaseResult(folder: string, iteration: number, phase: number, phaseCount: number): PhaseResult {
   const last = phase === phaseCount;
-  const metrics = { step: 1, epoch: 1, loss: 0.6, grad_norm: 1, learning_rate: 1e-3, num_tokens: 10 };
+  const metrics = {
+    ...{ step: 1, epoch: 1, loss: 0.6, grad_norm: 1, learning_rate: 1e-3, num_tokens: 10 },
+    "rewards/margins": 0,
+  };
   return {
     phase,
     name: "rule",
