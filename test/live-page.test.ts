@@ -104,6 +104,7 @@ testInBrowser("a run is seen at its start, middle and end, through a kill, and b
   expect(await page.locator("#live").isHidden()).toBe(true);
   await screenshot(page, "end");
 
+  await chartByKeys(page);
   await phoneAndDark(page);
   expect([...asked]).toEqual([new URL(first.url).host]);
   expect(faults).toEqual([]);
@@ -113,6 +114,24 @@ testInBrowser("a run is seen at its start, middle and end, through a kill, and b
   expect((await shown(finished)).charts).toEqual((await shown(page)).charts);
   await besideAnother(finished);
 });
+
+/** The arrow keys show the values at a chart's last model, which the page reads out; a digit hides a series. */
+async function chartByKeys(page: Page): Promise<void> {
+  const chart = page.locator("#chart-true-score");
+  await chart.focus();
+  await page.keyboard.press("End");
+  const score = result().strategies[0]?.models.at(-1)?.trueScore?.mean as number;
+  const value = `${+score.toPrecision(4)}`;
+  expect(await page.locator("#chart-point").textContent()).toBe(`True score: M3: temporal ${value}`);
+  expect(await chart.textContent()).toContain(`M3temporal ${value}`);
+  const intervals = () => chart.locator("svg path[stroke-width='1.3']").count();
+  expect(await intervals()).toBeGreaterThan(0);
+  await page.keyboard.press("1");
+  await expect.poll(intervals).toBe(0);
+  await page.keyboard.press("1");
+  await expect.poll(intervals).toBeGreaterThan(0);
+  await page.keyboard.press("Escape");
+}
 
 /** No part of the page is wider than a phone, and keys alone reach and press the button of the theme. */
 async function phoneAndDark(page: Page): Promise<void> {

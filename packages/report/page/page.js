@@ -5,6 +5,7 @@ const data = JSON.parse(document.getElementById("run-data").textContent);
 
 const root = document.documentElement;
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const field = (id) => document.getElementById(id);
 const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
 function setTheme(theme) {
@@ -28,6 +29,7 @@ function drawCharts() {
     // SVG stays sharp on paper.
     const chart = echarts.init(document.getElementById(`chart-${spec.id}`), null, { renderer: "svg" });
     chart.setOption(chartOption(spec));
+    if (reached.has(spec.id)) showPoint(spec, chart);
     return chart;
   });
 }
@@ -35,7 +37,7 @@ function drawCharts() {
 function chartOption(spec) {
   const ink = color("--soft");
   const line = color("--line");
-  const format = (value) => (spec.percent ? `${+(100 * value).toPrecision(4)} %` : `${+value.toPrecision(4)}`);
+  const format = formatOf(spec);
   const axis = {
     axisLine: { lineStyle: { color: line } },
     axisLabel: { color: ink },
@@ -114,11 +116,87 @@ function intervalMark(api, stroke) {
   };
 }
 
+// ---- charts by keys: arrows, Home and End walk over a chart's points, digits show and hide its series
+
+/** By id of a chart: the x that the keys have reached. Charts are drawn anew while a run goes on. */
+const reached = new Map();
+
+const placesOf = (spec) =>
+  [...new Set(spec.series.flatMap(({ points }) => points.map(([x]) => x)))].sort((a, b) => a - b);
+const steps = {
+  ArrowLeft: (at) => at - 1,
+  ArrowRight: (at) => at + 1,
+  Home: () => 0,
+  End: () => Number.POSITIVE_INFINITY,
+};
+
+/** Listens once for all charts: their elements come and go with the run. */
+document.addEventListener("keydown", (event) => {
+  const id = event.target.closest?.(".chart")?.id;
+  const index = data.charts.findIndex((spec) => `chart-${spec.id}` === id);
+  if (index < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+  const [spec, chart] = [data.charts[index], drawn[index]];
+  const named = spec.series[Number(event.key) - 1];
+  if (event.key in steps) walk(spec, chart, steps[event.key]);
+  else if (event.key === "Escape") leave(spec, chart);
+  else if (named !== undefined) chart.dispatchAction({ type: "legendToggleSelect", name: named.name });
+  else return;
+  event.preventDefault();
+});
+
+function walk(spec, chart, step) {
+  const places = placesOf(spec);
+  const before = reached.has(spec.id) ? places.indexOf(reached.get(spec.id)) : -1;
+  const at = Math.min(Math.max(step(before), 0), places.length - 1);
+  reached.set(spec.id, places[at]);
+  field("chart-point").textContent = `${spec.title}: ${pointText(spec, places[at])}`;
+  showPoint(spec, chart);
+}
+
+/** The tip of the pointer, at the place that the keys have reached. */
+function showPoint(spec, chart) {
+  const x = reached.get(spec.id);
+  // Of a series that is shown: hidden ones have no tip.
+  const hidden = chart.getOption().legend[0].selected ?? {};
+  const series = chart
+    .getOption()
+    .series.findIndex(
+      ({ type, name, data: own }) => type !== "custom" && hidden[name] !== false && own.some(([at]) => at === x),
+    );
+  if (series < 0) return;
+  const dataIndex = chart.getOption().series[series].data.findIndex(([at]) => at === x);
+  chart.dispatchAction({ type: "showTip", seriesIndex: series, dataIndex });
+}
+
+function leave(spec, chart) {
+  reached.delete(spec.id);
+  chart.dispatchAction({ type: "hideTip" });
+  field("chart-point").textContent = "";
+}
+
+document.addEventListener("focusout", (event) => {
+  const index = data.charts.findIndex((spec) => `chart-${spec.id}` === event.target.id);
+  if (index >= 0) leave(data.charts[index], drawn[index]);
+});
+
+/** What is to be heard of all series at x. */
+function pointText(spec, x) {
+  const values = spec.series.flatMap(({ name, points }) =>
+    points.filter(([at]) => at === x).map(([, y]) => `${name} ${formatOf(spec)(y)}`),
+  );
+  return `${placeText(spec, x)}: ${values.join(", ")}`;
+}
+
+const formatOf = (spec) => (value) =>
+  spec.percent ? `${+(100 * value).toPrecision(4)} %` : `${+value.toPrecision(4)}`;
+const placeText = (spec, x) =>
+  spec.categories ? spec.categories[x] : `${spec.xName.split(" ")[0]} ${+x.toPrecision(4)}`;
+
 function tooltip(spec, rows, format) {
   const lines = rows.filter((row) => row.seriesType !== "custom");
   if (lines.length === 0) return "";
   const x = lines[0].value[0];
-  const title = spec.categories ? spec.categories[x] : `${spec.xName.split(" ")[0]} ${+x.toPrecision(4)}`;
+  const title = placeText(spec, x);
   const body = lines.map((row) => {
     const point = spec.series[specIndex(spec, row.seriesName)].points.find(([at]) => at === x);
     const interval = point && point[2] !== null ? ` [${format(point[2])}, ${format(point[3])}]` : "";
@@ -136,7 +214,6 @@ addEventListener("resize", () => {
 // ---- pairs
 
 const pageSize = 20;
-const field = (id) => document.getElementById(id);
 let page = 0;
 
 function fillFilters() {

@@ -63,3 +63,19 @@ test("turns pages and orders by the score gap", async () => {
   expect(text(document, "pair-page")).toBe("page 1 of 7");
   expect(document.querySelector(".side.chosen .answer")?.textContent).toBe("good 24");
 });
+
+test("keys walk over a chart's points and say them, and stay at its ends", async () => {
+  const document = await open();
+  const chart = document.getElementById("chart-true-score");
+  const press = (key: string) =>
+    chart?.dispatchEvent(new (window as Window).KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  press("ArrowRight");
+  expect(text(document, "chart-point")).toBe("True score: M0: temporal 2.5, self-rewarding 2.5");
+  press("End");
+  press("ArrowRight");
+  expect(text(document, "chart-point")).toBe("True score: M2: temporal 3.5");
+  press("ArrowLeft");
+  expect(text(document, "chart-point")).toMatch(/: M1: /);
+  press("Escape");
+  expect(text(document, "chart-point")).toBe("");
+});

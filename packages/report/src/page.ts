@@ -95,6 +95,7 @@ export function bodyHtml(
 <h2 id="answers">Answers</h2>${part("answers", answersHtml(run))}
 <h2 id="browse">Pairs</h2>${browserHtml()}
 <h2 id="settings">Settings</h2><details class="card"><summary>Every setting of this run</summary>${part("settings", `<pre>${escapeHtml(JSON.stringify(result.settings, null, 2))}</pre>`)}</details>
+<p id="chart-keys" class="unseen">Arrow keys walk over a chart's points, digits show and hide its series, Escape leaves it.</p><div id="chart-point" class="unseen" aria-live="polite"></div>
 <footer>${part("footer", footer)}</footer></main>`;
 }
 
@@ -130,7 +131,7 @@ function headerHtml(name: string, result: RunResult): string {
 }
 
 function chartHtml(chart: Chart): string {
-  return `<figure class="card" style="margin:0"><h3>${escapeHtml(chart.title)}</h3><p class="note">${escapeHtml(chart.note)}</p><div class="chart" id="chart-${chart.id}" role="img" aria-label="${escapeHtml(chart.title)}"></div></figure>`;
+  return `<figure class="card" style="margin:0"><h3>${escapeHtml(chart.title)}</h3><p class="note">${escapeHtml(chart.note)}</p><div class="chart" id="chart-${chart.id}" tabindex="0" role="application" aria-roledescription="chart" aria-label="${escapeHtml(chart.title)}" aria-describedby="chart-keys"></div></figure>`;
 }
 
 function groupRow(strategy: StrategyResult, index: number): string[] {
