@@ -1,11 +1,12 @@
 /**
- * The peers, installed into folders of their own beside this file (never into the workspace) and measured in the same
- * run as Tempora: torch and TRL in a Python virtual environment, llama.cpp through node-llama-cpp.
+ * The peers, installed outside the workspace and measured in the same run as Tempora: torch and TRL in a Python virtual
+ * environment beside this file, llama.cpp through node-llama-cpp in the user's cache.
  */
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { TemporaError } from "@tempora/errors";
+import { llamaCppFolder } from "../../packages/testing/src/llama-cpp.ts";
 import { type GenerationMeasurement, generationShape } from "../generation.ts";
 import { jsonLines, run } from "../process.ts";
 import type { StepMeasurement } from "../step.ts";
@@ -49,17 +50,11 @@ export async function installPeers(say: (line: string) => void): Promise<void> {
     });
     await writeFile(join(pythonFolder, "complete"), "");
   }
-  if (!existsSync(join(llamaFolder, "complete"))) {
-    say("installing node-llama-cpp into bench/peers/.llama");
-    await rm(llamaFolder, { recursive: true, force: true });
-    await mkdir(llamaFolder, { recursive: true });
-    await writeFile(join(llamaFolder, "package.json"), JSON.stringify({ private: true, type: "module" }));
-    await run("npm", ["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "node-llama-cpp@3.22.1"], {
-      cwd: llamaFolder,
-      remedy: "Install Node.js with npm, and check the network.",
-    });
-    await writeFile(join(llamaFolder, "complete"), "");
-  }
+  say("llama.cpp: node-llama-cpp from npm, into the user's cache");
+  await run("bun", [join(here, "../../scripts/fetch-llama-cpp.ts")], {
+    remedy: "Install Node.js with npm, and check the network.",
+  });
+  await mkdir(llamaFolder, { recursive: true });
   const model = join(llamaFolder, "model.gguf");
   if (!existsSync(model)) {
     say("writing a GGUF file of the 135M shape");
@@ -83,11 +78,11 @@ export async function measureLlama(): Promise<GenerationMeasurement[]> {
   const model = join(llamaFolder, "model.gguf");
   const numbers = [prompt, newTokens, samples.join(",")].map(String);
   return jsonLines(
-    await run("node", [join(here, "llama-cpp.mjs"), model, ...numbers], { cwd: llamaFolder, remedy: reinstall }),
+    await run("node", [join(here, "llama-cpp.mjs"), model, ...numbers], { cwd: llamaCppFolder(), remedy: reinstall }),
   );
 }
 
-const reinstall = "Remove bench/peers/.python and bench/peers/.llama and run the command again.";
+const reinstall = `Remove bench/peers/.python, bench/peers/.llama and ${llamaCppFolder()} and run the command again.`;
 
 function last<T>(output: string): T {
   const lines = jsonLines<T>(output);

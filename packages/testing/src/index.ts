@@ -1,5 +1,13 @@
 export { describeRealModel } from "./describe-real-model.ts";
 export { type HubFaults, type HubRepository, type HubRequest, startHub, type TestHub } from "./hub.ts";
+export {
+  hasLlamaCpp,
+  type LlamaModel,
+  llamaCppDifferences,
+  llamaCppFolder,
+  openInLlamaCpp,
+  type ScoredTokens,
+} from "./llama-cpp.ts";
 export { realModel, realModelFile } from "./real-model.ts";
 
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
