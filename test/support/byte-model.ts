@@ -1,26 +1,6 @@
-import { Engine, type ModelConfig } from "@tempora/engine";
+import { Engine } from "@tempora/engine";
 import { newModelConfigJson, saveCheckpoint } from "@tempora/models";
-import { byteEndId, byteTokenizerFiles } from "@tempora/testing/byte-tokenizer";
-
-const config: ModelConfig = {
-  family: "llama",
-  vocabSize: 260,
-  hiddenSize: 32,
-  intermediateSize: 48,
-  layers: 2,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 8,
-  normEps: 1e-5,
-  tiedHead: false,
-  qkvBias: false,
-  outputBias: false,
-  qkNorm: false,
-  windows: [0, 0],
-  ropeTheta: 10_000,
-  ropeScaling: null,
-  maxPositions: 512,
-};
+import { byteEndId, byteTokenizerFiles, byteModelConfig as config } from "@tempora/testing/byte-tokenizer";
 
 /** Writes a random model of bytes, which chats in ChatML. Returns its folder. */
 export async function saveByteModel(folder: string): Promise<string> {

@@ -1,32 +1,11 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Engine, type ModelConfig } from "@tempora/engine";
-import { byteEndId, byteTokenizerFiles, scratch } from "@tempora/testing";
+import { Engine } from "@tempora/engine";
+import { byteEndId, byteModelConfig, byteTokenizerFiles, scratch } from "@tempora/testing";
 import { Tokenizer } from "@tempora/text";
 import { onTestFinished } from "vitest";
 import type { ServedModel } from "./served-model.ts";
 import { type RunningServer, type ServerOptions, startServer } from "./server.ts";
-
-/** Of a model with the tokenizer of bytes. */
-export const byteConfig: ModelConfig = {
-  family: "llama",
-  vocabSize: 260,
-  hiddenSize: 32,
-  intermediateSize: 48,
-  layers: 2,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 8,
-  normEps: 1e-5,
-  tiedHead: false,
-  qkvBias: false,
-  outputBias: false,
-  qkNorm: false,
-  windows: [0, 0],
-  ropeTheta: 10_000,
-  ropeScaling: null,
-  maxPositions: 512,
-};
 
 /** A random model of bytes, in memory. Disposed of with the test. */
 export async function byteModel(name = "bytes"): Promise<ServedModel & { engine: Engine }> {
@@ -34,7 +13,7 @@ export async function byteModel(name = "bytes"): Promise<ServedModel & { engine:
   const files = byteTokenizerFiles();
   await writeFile(join(folder, "tokenizer.json"), JSON.stringify(files.tokenizer));
   await writeFile(join(folder, "tokenizer_config.json"), JSON.stringify(files.config));
-  const engine = await Engine.random(byteConfig, { device: "cpu", seed: 3, std: 0.3 });
+  const engine = await Engine.random(byteModelConfig, { device: "cpu", seed: 3, std: 0.3 });
   onTestFinished(() => engine.dispose());
   return {
     name,

@@ -2,6 +2,27 @@
 export const byteStartId = 256;
 export const byteEndId = 257;
 
+/** Of a model with this tokenizer that computes in an instant: a config as the engine takes it. */
+export const byteModelConfig = {
+  family: "llama" as const,
+  vocabSize: 260,
+  hiddenSize: 32,
+  intermediateSize: 48,
+  layers: 2,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 8,
+  normEps: 1e-5,
+  tiedHead: false,
+  qkvBias: false,
+  outputBias: false,
+  qkNorm: false,
+  windows: [0, 0],
+  ropeTheta: 10_000,
+  ropeScaling: null,
+  maxPositions: 512,
+};
+
 /** GPT-2's names of the 256 bytes. */
 export function byteNames(): string[] {
   let next = 256;

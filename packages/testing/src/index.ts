@@ -18,7 +18,7 @@ import { TemporaError } from "@tempora/errors";
 import { afterAll } from "vitest";
 import { writeOlderCheckpoint } from "./older-checkpoint.ts";
 
-export { byteEndId, byteNames, byteStartId, byteTokenizerFiles } from "./byte-tokenizer.ts";
+export { byteEndId, byteModelConfig, byteNames, byteStartId, byteTokenizerFiles } from "./byte-tokenizer.ts";
 
 /** Model families of the oracles, one folder each. */
 export const families = ["llama", "llama3", "qwen2", "qwen3", "mistral"] as const;

@@ -4,12 +4,13 @@ import { type ModelConfig, type ParameterShape, parameterShapes } from "@tempora
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import type { Checkpoint } from "../checkpoint.ts";
 import { readFloats } from "../save-copy.ts";
+import type { TensorFile } from "../tensor-file.ts";
 import { encodeAs, encodings, type WrittenType } from "./encode.ts";
 import { ggufName, permutedHeads } from "./names.ts";
 import { permuteRows } from "./permutation.ts";
 import { ropeDivisors } from "./rope-factors.ts";
 import { tokenizerMetadata } from "./tokenizer-metadata.ts";
-import { type GgufLayout, GgufWriter, type MetadataValue } from "./writer.ts";
+import { createGguf, type GgufLayout, type MetadataValue } from "./writer.ts";
 
 /** Types of a written model's matrices. Vectors are always F32, as llama.cpp wants them. */
 export type GgufType = WrittenType;
@@ -41,10 +42,10 @@ export async function saveGguf(checkpoint: Checkpoint, file: string, options: Sa
   if (scaling !== null) layout.unshift({ name: ropeDivisorsName, type: "F32", shape: [config.headDim / 2] });
   const metadata = { ...modelMetadata(config, options), ...(await tokenizerOf(checkpoint)) };
   const partial = `${file}.partial`;
-  let writer: GgufWriter | null = null;
+  let writer: TensorFile | null = null;
   try {
     await mkdir(dirname(file), { recursive: true });
-    writer = await GgufWriter.create(partial, metadata, layout);
+    writer = await createGguf(partial, metadata, layout);
     if (scaling !== null) {
       const divisors = ropeDivisors(config.ropeTheta, config.headDim, scaling);
       await writer.write(ropeDivisorsName, encodeAs("F32", divisors, { file, field: ropeDivisorsName }));
@@ -95,7 +96,7 @@ function layoutOf({ name, shape }: ParameterShape, type: GgufType): GgufLayout {
 
 async function writeTensors(
   checkpoint: Checkpoint,
-  writer: GgufWriter,
+  writer: TensorFile,
   layout: readonly GgufLayout[],
   { signal, onProgress }: SaveGgufOptions,
 ): Promise<void> {

@@ -3,7 +3,7 @@ import { oracle, scratch } from "@tempora/testing";
 import { openCheckpoint } from "../checkpoint.ts";
 import { encodeAs } from "./encode.ts";
 import { type GgufType, saveGguf } from "./save.ts";
-import { type GgufLayout, GgufWriter, layoutBytes, type MetadataValue } from "./writer.ts";
+import { createGguf, type GgufLayout, layoutBytes, type MetadataValue } from "./writer.ts";
 
 /** An oracle checkpoint as a GGUF file in a fresh folder. */
 export async function oracleGguf(family: string, type: GgufType): Promise<string> {
@@ -58,7 +58,7 @@ export async function writeTiny(
   metadata: Record<string, MetadataValue> = tinyMetadata(),
   layout: readonly GgufLayout[] = tinyLayout,
 ): Promise<void> {
-  const writer = await GgufWriter.create(file, metadata, layout);
+  const writer = await createGguf(file, metadata, layout);
   for (const one of layout) {
     const values = Float32Array.from({ length: layoutBytes(one) / 4 }, (_, i) => i);
     await writer.write(one.name, encodeAs("F32", values, { file, field: one.name }));

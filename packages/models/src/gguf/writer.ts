@@ -1,6 +1,4 @@
-import { type FileHandle, open } from "node:fs/promises";
-import { fileError, TemporaError } from "@tempora/errors";
-import { writeAll } from "../safetensors-writer.ts";
+import { TensorFile, type TensorPlace } from "../tensor-file.ts";
 import { encodings, type WrittenType } from "./encode.ts";
 
 /** A value of the metadata with the type that it is written as. */
@@ -28,82 +26,21 @@ export function layoutBytes({ type, shape }: GgufLayout): number {
 }
 
 /**
- * Writes a GGUF file of version 3 whose layout is known while its tensors come one by one, in any order: each goes to its own
- * place. The file is complete when close() returns.
+ * Creates or empties a GGUF file of version 3 and writes its header; its tensors are written one by one.
  */
-export class GgufWriter {
-  readonly #pending: Map<string, { position: number; bytes: number }>;
-
-  private constructor(
-    private readonly file: string,
-    private readonly handle: FileHandle,
-    placed: ReadonlyMap<string, { position: number; bytes: number }>,
-  ) {
-    this.#pending = new Map(placed);
-  }
-
-  /** Creates or empties `file` and writes its header. */
-  static async create(
-    file: string,
-    metadata: Readonly<Record<string, MetadataValue>>,
-    layout: readonly GgufLayout[],
-  ): Promise<GgufWriter> {
-    const { header, placed, size } = await layOut(metadata, layout);
-    let handle: FileHandle | undefined;
-    try {
-      handle = await open(file, "w");
-      await handle.truncate(size);
-      await writeAll(handle, header, 0);
-    } catch (error) {
-      await handle?.close();
-      throw fileError(error, "Cannot write the model", file);
-    }
-    return new GgufWriter(file, handle, placed);
-  }
-
-  async write(name: string, bytes: Uint8Array): Promise<void> {
-    const place = this.#pending.get(name);
-    const where = { file: this.file, field: name };
-    if (place === undefined || place.bytes !== bytes.length) {
-      const what = place === undefined ? "was not announced, or was written before" : `must have ${place.bytes} bytes`;
-      throw new TemporaError(`This tensor ${what}`, { where, remedy: "Write every tensor of the layout once." });
-    }
-    try {
-      await writeAll(this.handle, bytes, place.position);
-    } catch (error) {
-      throw fileError(error, "Cannot write the model", this.file);
-    }
-    this.#pending.delete(name);
-  }
-
-  /** Flushes to the disk. @throws TemporaError when a tensor of the layout was never written. */
-  async close(): Promise<void> {
-    const [missing] = this.#pending.keys();
-    try {
-      if (missing === undefined) await this.handle.sync();
-    } catch (error) {
-      throw fileError(error, "Cannot write the model", this.file);
-    } finally {
-      await this.handle.close();
-    }
-    if (missing !== undefined) {
-      throw new TemporaError("This tensor was never given", {
-        where: { file: this.file, field: missing },
-        remedy: "Write every tensor of the layout once.",
-      });
-    }
-  }
-
-  /** Gives the file up as it is. */
-  async abandon(): Promise<void> {
-    await this.handle.close().catch(() => undefined);
-  }
+export async function createGguf(
+  file: string,
+  metadata: Readonly<Record<string, MetadataValue>>,
+  layout: readonly GgufLayout[],
+): Promise<TensorFile> {
+  const { header, places, size } = await layOut(metadata, layout);
+  return TensorFile.create(file, header, places, size);
 }
 
 async function layOut(metadata: Readonly<Record<string, MetadataValue>>, layout: readonly GgufLayout[]) {
   const head = await metadataBytes(metadata, layout.length);
   const infos: Uint8Array[] = [];
-  const relative = new Map<string, { position: number; bytes: number }>();
+  const relative = new Map<string, TensorPlace>();
   let offset = 0;
   for (const tensor of layout) {
     const bytes = layoutBytes(tensor);
@@ -113,10 +50,10 @@ async function layOut(metadata: Readonly<Record<string, MetadataValue>>, layout:
   }
   const header = Buffer.concat([head, ...infos]);
   const start = padded(header.length);
-  const placed = new Map(
+  const places = new Map(
     [...relative].map(([name, { position, bytes }]) => [name, { position: start + position, bytes }]),
   );
-  return { header, placed, size: start + offset };
+  return { header, places, size: start + offset };
 }
 
 function padded(bytes: number): number {

@@ -7,8 +7,9 @@ import { encodeAs } from "../gguf/encode.ts";
 import { ggufName, permutedHeads } from "../gguf/names.ts";
 import { permuteRows } from "../gguf/permutation.ts";
 import { architectureOf } from "../gguf/save.ts";
-import { type GgufLayout, GgufWriter, type MetadataValue } from "../gguf/writer.ts";
+import { createGguf, type GgufLayout, type MetadataValue } from "../gguf/writer.ts";
 import { readFloats } from "../save-copy.ts";
+import type { TensorFile } from "../tensor-file.ts";
 
 /**
  * Writes an adapter as a GGUF file that llama.cpp takes with --lora; whole or not at all. llama.cpp scales by alpha / rank for
@@ -37,10 +38,10 @@ export async function saveGgufAdapter(adapter: AdapterSource, model: ModelConfig
   // What llama.cpp will multiply a module of its rank by, against what it should.
   const factors = new Map(modules.map((module) => [module.name, module.scale / (written / module.rank)]));
   const partial = `${file}.partial`;
-  let writer: GgufWriter | null = null;
+  let writer: TensorFile | null = null;
   try {
     await mkdir(dirname(file), { recursive: true });
-    writer = await GgufWriter.create(partial, metadata, layout);
+    writer = await createGguf(partial, metadata, layout);
     for await (const tensor of adapter.tensors()) {
       const values = await valuesOf(tensor.name, await readFloats(tensor), factors, model);
       await writer.write(adapterName(tensor.name), encodeAs("F32", values, { file: tensor.file, field: tensor.name }));
