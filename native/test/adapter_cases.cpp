@@ -164,9 +164,9 @@ std::vector<Generated> generate(Engine& engine, const Forest& forest) {
     request.leaves.push_back(static_cast<std::int32_t>(3 * tree + 1));
     request.samples.push_back(2);
     request.prompt_keys.push_back(8);
+    request.seeds.push_back(4);
   }
   request.options.max_new_tokens = 7;
-  request.options.seed = 4;
   request.options.max_rows = 16;
   request.options.max_cache_tokens = 4096;
   const auto generation = engine.start_generation(std::move(request));

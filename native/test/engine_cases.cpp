@@ -194,9 +194,9 @@ void check_equals_cpu(const TinyModel& model) {
 std::vector<std::int32_t> generated(Engine& engine, GenerationRequest request, int new_tokens) {
   const std::vector<std::int32_t> leaves = request.leaves;
   request.samples.assign(leaves.size(), 2);
+  request.seeds.assign(leaves.size(), 4);
   request.options.sampling.top_p = 0.9f;
   request.options.max_new_tokens = new_tokens;
-  request.options.seed = 4;
   request.options.max_rows = 16;
   request.options.max_cache_tokens = 4096;
   const auto generation = engine.start_generation(std::move(request));

@@ -309,19 +309,21 @@ GenerationRequest generation_request_from(const Napi::Value& value, std::int32_t
   request.leaves = nodes_from(object.Get("leaves"), request.forest, "leaves");
   request.samples = vector_from<std::int32_t>(object.Get("samples"), "samples");
   const auto keys = vector_from<double>(object.Get("promptKeys"), "promptKeys");
-  if (request.samples.size() != request.leaves.size() || keys.size() != request.leaves.size()) {
-    throw_invalid(env, "leaves, samples and promptKeys differ in length");
+  const auto seeds = vector_from<double>(object.Get("seeds"), "seeds");
+  const std::size_t leaves = request.leaves.size();
+  if (request.samples.size() != leaves || keys.size() != leaves || seeds.size() != leaves) {
+    throw_invalid(env, "leaves, samples, promptKeys and seeds differ in length");
   }
   for (const std::int32_t samples : request.samples) {
     if (samples < 1) throw_invalid(env, "every leaf needs at least one sample");
   }
   for (const double key : keys) request.prompt_keys.push_back(key_from(env, key, "promptKeys"));
+  for (const double seed : seeds) request.seeds.push_back(key_from(env, seed, "seeds"));
 
   const Napi::Object options = object_from(object.Get("options"), "options");
   request.options.sampling = sampling_from(options);
   request.options.max_new_tokens = int_from(options, "maxNewTokens");
   request.options.end_tokens = vector_from<std::int32_t>(options.Get("endTokens"), "endTokens");
-  request.options.seed = key_from(env, number_from(options, "seed"), "seed");
   request.options.max_rows = int_from(options, "maxRows");
   request.options.max_cache_tokens = cache_tokens_from(options);
   return request;

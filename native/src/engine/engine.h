@@ -85,7 +85,6 @@ struct GenerationOptions {
   SamplingOptions sampling;
   int max_new_tokens = 0;
   std::vector<std::int32_t> end_tokens;
-  std::uint64_t seed = 0;
   int max_rows = 0;
   std::int64_t max_cache_tokens = 0;
 };
@@ -95,6 +94,7 @@ struct GenerationRequest {
   std::vector<std::int32_t> leaves;        // [R]
   std::vector<std::int32_t> samples;       // [R]
   std::vector<std::uint64_t> prompt_keys;  // [R]
+  std::vector<std::uint64_t> seeds;        // [R]
   GenerationOptions options;
 };
 

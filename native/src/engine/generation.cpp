@@ -100,7 +100,7 @@ std::vector<SampledRow> ForestGeneration::sampled_rows() const {
   for (const std::int32_t active : schedule_.active()) {
     const GenerationRow& row = schedule_.row(active);
     const SampleKey key{request_.prompt_keys[row.request], row.sample, row.generated};
-    rows.push_back({request_.options.sampling, request_.options.seed, key});
+    rows.push_back({request_.options.sampling, request_.seeds[row.request], key});
   }
   return rows;
 }

@@ -83,10 +83,7 @@ export class Adapters {
       const { native, config: model } = this.#host;
       const modules = adapterModules(source.config, model);
       const parameters = adapterTensors(modules);
-      const tensors = await collectTensors(
-        { ...source, config: model, dtype: "f32" } satisfies ModelSource,
-        parameters,
-      );
+      const tensors = await this.#collect(source, parameters);
       const spec = {
         parameters: Int32Array.from(modules, ({ parameter }) => parameter),
         ranks: Int32Array.from(modules, ({ rank }) => rank),
@@ -102,6 +99,16 @@ export class Adapters {
         throw error;
       }
       this.#held.set(name, { id, config: source.config, modules, parameters });
+    });
+  }
+
+  /** Replaces an adapter's tensors by those of another of the same modules. Its config and its optimizer's state stay. */
+  replace(name: string, source: Pick<AdapterSource, "name" | "tensors">): Promise<void> {
+    return this.#host.alone(async () => {
+      const { id, parameters } = this.#get(name);
+      const tensors = await this.#collect(source, parameters);
+      this.#host.changed();
+      await loadParameters(this.#host.native, tensors, { adapter: id });
     });
   }
 
@@ -196,6 +203,12 @@ export class Adapters {
     const { id, parameters } = this.#get(this.#active);
     const index = parameters.findIndex(({ name }) => name === tensor);
     return index < 0 ? undefined : { index, adapter: id };
+  }
+
+  #collect(source: Pick<AdapterSource, "name" | "tensors">, parameters: readonly ParameterShape[]) {
+    const { config } = this.#host;
+    const { name, tensors } = source;
+    return collectTensors({ name, tensors: () => tensors(), config, dtype: "f32" } satisfies ModelSource, parameters);
   }
 
   #tensor(name: string, index: number): Promise<Uint8Array> {

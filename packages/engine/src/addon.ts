@@ -142,7 +142,6 @@ export interface NativeGenerationOptions {
   maxNewTokens: number;
   /** Token ids that end a completion (they are part of it). */
   endTokens: Int32Array;
-  seed: number;
   /** Rows decoded at once at most. */
   maxRows: number;
   /** KV cache tokens at most (prompts held at the time plus rows). */
@@ -157,6 +156,8 @@ export interface NativeGenerationRequest {
   samples: Int32Array;
   /** [R] keys the random numbers together with the seed, the sample and the position. */
   promptKeys: Float64Array;
+  /** [R] of the random numbers of each leaf's completions. */
+  seeds: Float64Array;
   options: NativeGenerationOptions;
 }
 

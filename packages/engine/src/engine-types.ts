@@ -124,6 +124,15 @@ export interface ParameterMoments {
  */
 export type MomentsFormat = "f32" | "bf16" | "8bit";
 
+/** Numbers that one scale stands for, and the smallest tensor that is stored so: native/src/backend/backend.h. */
+const momentsBlock = 256;
+export const smallestIn8Bits = 4096;
+
+/** How many scales the first moments of a tensor of so many numbers have, and the second as many. */
+export function momentScales(numbers: number, format: MomentsFormat): number {
+  return format === "8bit" && numbers >= smallestIn8Bits ? Math.ceil(numbers / momentsBlock) : 0;
+}
+
 export interface TensorBytes {
   name: string;
   dtype: DType;

@@ -24,6 +24,7 @@ import type {
   LoadOptions,
   LogProbOptions,
   LogProbs,
+  MomentsFormat,
   OptimizerStepOptions,
   ParameterMoments,
   PreferenceStepOptions,
@@ -70,6 +71,8 @@ export class Engine implements Disposable {
   readonly deviceName: string;
   /** Every parameter by its Hugging Face name, in the order of their numbers. */
   readonly parameters: readonly ParameterShape[];
+  /** How AdamW's moments are stored. */
+  readonly momentsFormat: MomentsFormat;
   /** LoRA adapters over this model's weights. */
   readonly adapters: Adapters;
   readonly #native: NativeEngine;
@@ -88,17 +91,12 @@ export class Engine implements Disposable {
     this.dtype = dtype;
     this.device = device;
     this.deviceName = name;
+    this.momentsFormat = checkMomentsFormat(options.moments ?? "f32");
     this.parameters = parameterShapes(config);
     this.#index = new Map(this.parameters.map((parameter, index) => [parameter.name, index]));
     this.#native = new (addon().Engine)(
       { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
-      {
-        device,
-        dtype,
-        threads,
-        moments: checkMomentsFormat(options.moments ?? "f32"),
-        quantized: checkQuantize(options.quantize),
-      },
+      { device, dtype, threads, moments: this.momentsFormat, quantized: checkQuantize(options.quantize) },
     );
     this.adapters = new Adapters({
       config,

@@ -20,6 +20,8 @@ export interface GenerationLeaf {
   node: number;
   key?: number | undefined;
   samples?: number | undefined;
+  /** Default: that of the options. */
+  seed?: number | undefined;
 }
 
 export interface GenerationOptions {
@@ -134,6 +136,7 @@ export function generationRequest(
   leaves.forEach((leaf, index) => {
     checkNode(leaf.node, forest, `leaves[${index}]`);
     checkNumber(leaf.key ?? index, `the key of prompt ${index}`, { least: 0, integer: true });
+    checkNumber(leaf.seed ?? 0, `the seed of prompt ${index}`, { least: 0, integer: true });
     checkNumber(leaf.samples ?? 1, `the samples of prompt ${index}`, { least: 1, most: 0x7fffffff, integer: true });
     const length = ends[leaf.node] as number;
     if (length >= config.maxPositions) {
@@ -158,13 +161,13 @@ export function generationRequest(
     leaves: Int32Array.from(leaves, (leaf) => leaf.node),
     samples,
     promptKeys: Float64Array.from(leaves, (leaf, index) => leaf.key ?? index),
+    seeds: Float64Array.from(leaves, (leaf) => leaf.seed ?? options.seed ?? 0),
     options: {
       temperature: options.temperature ?? 1,
       topK: options.topK ?? 0,
       topP: options.topP ?? 1,
       maxNewTokens: options.maxNewTokens,
       endTokens: Int32Array.from(options.endTokens ?? []),
-      seed: options.seed ?? 0,
       maxRows,
       maxCacheTokens: options.maxCacheTokens ?? rowsAtOnce * widest,
     },

@@ -165,8 +165,8 @@ export class GenerationBatch implements Disposable {
         remedy: `Ask for fewer tokens, or give a maxCacheTokens of ${pages(length) + cachePage} or more.`,
       });
     }
-    const { temperature, topK, topP, maxNewTokens, endTokens, seed } = checked;
-    const sampling = { temperature, topK, topP, maxNewTokens, endTokens, seed };
+    const { temperature, topK, topP, maxNewTokens, endTokens } = checked;
+    const sampling = { temperature, topK, topP, maxNewTokens, endTokens, seed: options.seed ?? 0 };
     return { number, ids: Int32Array.from(ids), samples, key: key ?? 0, top, ...sampling };
   }
 

@@ -104,12 +104,13 @@ function buildBatch(items: readonly PackItem[], groups: readonly Group[]): Micro
   const batch: number[] = [];
   const leaves: number[][] = [];
   const prompts = groups.map((group) => (items[group.items[0] as number] as PackItem).promptIds);
-  addPrefixes(builder, prompts, worthSharing, (index, prompt) => {
+  const onEnd = (index: number, prompt: number) => {
     for (const number of (groups[index] as Group).items) {
       batch.push(number);
       leaves.push((items[number] as PackItem).completions.map((completion) => builder.add(completion, prompt, true)));
     }
-  });
+  };
+  addPrefixes(builder, prompts, { worth: worthSharing, onEnd });
   return { forest: builder.build(), items: batch, leaves };
 }
 

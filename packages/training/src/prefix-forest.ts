@@ -9,13 +9,22 @@ export interface PrefixForest {
 /**
  * The forest in which every prefix that two sequences have in common is held once: a judge's rubric for all its
  * prompts, a prompt for all its responses. Equal sequences end at the same node.
+ * @param adapters what each sequence goes through (Forest.rootAdapters): those of different ones share nothing
  */
-export function prefixForest(sequences: readonly (readonly number[])[]): PrefixForest {
+export function prefixForest(
+  sequences: readonly (readonly number[])[],
+  adapters: readonly (string | null | undefined)[] = [],
+): PrefixForest {
   const builder = new ForestBuilder();
   const leaves = new Array<number>(sequences.length).fill(-1);
-  addPrefixes(builder, sequences, 1, (sequence, node) => {
-    leaves[sequence] = node;
-  });
+  const members = Map.groupBy(sequences.keys(), (index) => adapters[index]);
+  for (const [adapter, own] of members) {
+    const some = own.map((index) => sequences[index] as readonly number[]);
+    const onEnd = (sequence: number, node: number) => {
+      leaves[own[sequence] as number] = node;
+    };
+    addPrefixes(builder, some, { worth: 1, adapter, onEnd });
+  }
   return { forest: builder.build(), leaves };
 }
 
@@ -27,16 +36,23 @@ interface Sharers {
   parent: number;
 }
 
+export interface PrefixOptions {
+  /** Tokens that sharing a prefix must save, since every further node costs a little too. */
+  worth: number;
+  /** What the trees go through (Forest.rootAdapters). */
+  adapter?: string | null | undefined;
+  /** Hears at once at which node a sequence ends, and may add children. */
+  onEnd(sequence: number, node: number): void;
+}
+
 /**
  * Adds nodes (not scored) for the sequences, none of them empty. A prefix that several have in common is held once where
- * that saves at least `worth` tokens, since every further node costs a little too. `onEnd` hears at once at which node a
- * sequence ends, and may add children.
+ * that is worth it.
  */
 export function addPrefixes(
   builder: ForestBuilder,
   sequences: readonly (readonly number[])[],
-  worth: number,
-  onEnd: (sequence: number, node: number) => void,
+  { worth, adapter, onEnd }: PrefixOptions,
 ): void {
   const order = sequences.map((_, index) => index);
   order.sort((a, b) => compare(sequences[a] as number[], sequences[b] as number[]) || a - b);
@@ -50,7 +66,10 @@ export function addPrefixes(
       const ended = members.filter((member) => (sequences[member] as readonly number[]).length === end);
       const longer = members.slice(ended.length);
       const shared = longer.length === 0 || (members.length - 1) * (end - depth) >= worth;
-      const node = shared || ended.length > 0 ? builder.add(first.slice(depth, end), parent, false) : parent;
+      const node =
+        shared || ended.length > 0
+          ? builder.add(first.slice(depth, end), parent, false, parent < 0 ? adapter : undefined)
+          : parent;
       for (const member of ended) onEnd(member, node);
       if (longer.length === 0) continue;
       pending.push({ members: longer, depth: shared ? end : depth, probe: end, parent: shared ? node : parent });

@@ -153,10 +153,11 @@ function buildBatch(
   const responses: number[] = [];
   const leaves: number[][] = [];
   const included = numbers.map((response) => sequences[response] as number[]);
-  addPrefixes(builder, included, worthSharing, (index, node) => {
+  const onEnd = (index: number, node: number) => {
     responses.push(numbers[index] as number);
     leaves.push(paths.map(({ ids }) => builder.share(ids, node, true)));
-  });
+  };
+  addPrefixes(builder, included, { worth: worthSharing, onEnd });
   return { forest: builder.build(), responses, leaves };
 }
 
