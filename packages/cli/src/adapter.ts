@@ -7,6 +7,14 @@ import { realNumber, wholeNumber } from "./options.ts";
 /** What the engine calls the one adapter that a command uses. */
 const only = "adapter";
 
+/** A model that a command was given. */
+export interface NamedModel {
+  /** As the user named it. */
+  name: string;
+  /** The LoRA adapter's folder, where the name is an adapter's: everything goes through it. */
+  adapter: string | null;
+}
+
 export interface AdapterFlags {
   adapter?: string;
 }
@@ -14,9 +22,9 @@ export interface AdapterFlags {
 export interface LoraFlags extends AdapterFlags {
   loraRank?: number;
   loraAlpha?: number;
-  loraTargets: AdapterConfig["targets"];
-  loraDropout: number;
-  rslora: boolean;
+  loraTargets?: "all-linear" | string[];
+  loraDropout?: number;
+  rslora?: boolean;
   seed: number;
   quantize?: "nf4";
 }
@@ -36,27 +44,39 @@ export function addLoraOptions(command: Command): Command {
       realNumber(0, Infinity, { above: true }),
     )
     .addOption(
-      new Option("--lora-targets <names>", "matrices it adapts: all-linear, or names as q_proj,v_proj")
-        .argParser(parseTargets)
-        .default("all-linear"),
+      new Option(
+        "--lora-targets <names>",
+        "matrices it adapts: all-linear (the default), or names as q_proj,v_proj",
+      ).argParser(parseTargets),
     )
-    .option("--lora-dropout <share>", "dropout of its input", realNumber(0, 1), 0)
-    .option("--rslora", "scale by alpha / √rank", false);
+    .option("--lora-dropout <share>", "dropout of its input (default: 0)", realNumber(0, 1))
+    .option("--rslora", "scale by alpha / √rank");
 }
 
-function parseTargets(text: string): AdapterConfig["targets"] {
+function parseTargets(text: string): "all-linear" | string[] {
   if (text === "all-linear") return text;
   const names = text.split(",").map((name) => name.trim());
   if (names.every((name) => name !== "")) return names;
   throw new InvalidArgumentError("Give names of modules, as q_proj,v_proj, or all-linear.");
 }
 
-/** Opens the adapter that --adapter names, before any weights are read. */
-export async function namedAdapter(flags: AdapterFlags): Promise<AdapterFolder | null> {
-  return flags.adapter === undefined ? null : openAdapter(flags.adapter);
+/** The adapter that --adapter or --model names, opened before any weights are read. */
+export async function namedAdapter(model: NamedModel, flags: AdapterFlags): Promise<AdapterFolder | null> {
+  const folder = adapterOf(model, flags);
+  return folder === null ? null : openAdapter(folder);
 }
 
-/** The flags of the base alone. */
+/** The folder of the adapter that --adapter or --model names. */
+export function adapterOf({ adapter }: NamedModel, flags: AdapterFlags): string | null {
+  if (adapter === null) return flags.adapter ?? null;
+  if (flags.adapter === undefined) return adapter;
+  throw new TemporaError("The model is an adapter already", {
+    where: { field: "--adapter" },
+    remedy: "Name the base by --model, or leave --adapter out.",
+  });
+}
+
+/** The flags of the model alone. */
 export function withoutAdapter<T extends AdapterFlags>(flags: T): Omit<T, "adapter"> {
   const { adapter: _, ...others } = flags;
   return others;
@@ -75,10 +95,10 @@ export interface TrainedAdapter {
   save(engine: Engine, folder: string): Promise<void>;
 }
 
-/** What the flags ask to train instead of the model: null for the model. `base` is the model as the user named it. */
-export async function trainedAdapter(flags: LoraFlags, base: string): Promise<TrainedAdapter | null> {
+/** What the flags ask to train instead of the model: null for the model. */
+export async function trainedAdapter(flags: LoraFlags, model: NamedModel): Promise<TrainedAdapter | null> {
   const { loraRank: rank } = flags;
-  const given = await namedAdapter(flags);
+  const given = await namedAdapter(model, flags);
   if (given !== null) {
     if (rank !== undefined) {
       throw new TemporaError("--adapter goes on with an adapter, --lora-rank begins a new one", {
@@ -103,9 +123,9 @@ export async function trainedAdapter(flags: LoraFlags, base: string): Promise<Tr
   const config: AdapterConfig = {
     rank,
     alpha: flags.loraAlpha ?? 2 * rank,
-    rsLora: flags.rslora,
-    dropout: flags.loraDropout,
-    targets: flags.loraTargets,
+    rsLora: flags.rslora ?? false,
+    dropout: flags.loraDropout ?? 0,
+    targets: flags.loraTargets ?? "all-linear",
   };
   return {
     config,
@@ -113,7 +133,7 @@ export async function trainedAdapter(flags: LoraFlags, base: string): Promise<Tr
       await engine.adapters.add(only, config, { seed: flags.seed });
       await engine.adapters.activate(only);
     },
-    save: (engine, folder) => save(engine, folder, config, newAdapterConfigJson(config, base)),
+    save: (engine, folder) => save(engine, folder, config, newAdapterConfigJson(config, model.name)),
   };
 }
 

@@ -17,7 +17,7 @@ import {
   templateOf,
 } from "@tempora/run";
 import { dayText } from "@tempora/text";
-import type { AdapterFlags } from "./adapter.ts";
+import { type AdapterFlags, adapterOf } from "./adapter.ts";
 import { loadConfigFile } from "./config-file.ts";
 import type { Context } from "./context.ts";
 import { loadEngine, type OpenModel, openModel } from "./model.ts";
@@ -75,8 +75,8 @@ export class JudgingModel implements Disposable {
   /** Of the model, and of the adapter that it judges through. */
   async #hash(folder: string): Promise<string> {
     const base = await checkpointHash(folder);
-    const { adapter } = this.flags;
-    return adapter === undefined ? base : `${base} ${await adapterHash(adapter)}`;
+    const adapter = adapterOf(await this.open(), this.flags);
+    return adapter === null ? base : `${base} ${await adapterHash(adapter)}`;
   }
 
   async #load(): Promise<LoadedModel> {

@@ -103,18 +103,17 @@ export function addEngineOptions(command: Command): Command {
 const optimizers = { adamw: "f32", adamw_bf16: "bf16", adamw_8bit: "8bit" } as const;
 
 export interface OptimizerFlags {
-  optimizer: keyof typeof optimizers;
+  optimizer?: keyof typeof optimizers;
 }
 
-export function addOptimizerOption(command: Command): Command {
-  return command.addOption(
-    new Option("--optimizer <name>", "AdamW with its moments in f32, bf16 or 8 bits")
-      .choices(Object.keys(optimizers))
-      .default("adamw"),
-  );
+export function optimizerOption(): Option {
+  return new Option(
+    "--optimizer <name>",
+    "AdamW with its moments in f32, bf16 or 8 bits (default: adamw, f32)",
+  ).choices(Object.keys(optimizers));
 }
 
-export function momentsOf({ optimizer }: OptimizerFlags): MomentsFormat {
+export function momentsOf({ optimizer = "adamw" }: OptimizerFlags): MomentsFormat {
   return optimizers[optimizer];
 }
 

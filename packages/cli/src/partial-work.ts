@@ -44,13 +44,13 @@ export class PartialWork implements AsyncDisposable {
 
   /** Judges the responses, going on with what the same judge made of the same responses before. */
   async judge(judge: Judge, responses: readonly Response[], options: JudgingOptions): Promise<JudgedRows> {
-    const { device, dtype, threads, date, limits, label = "judge" } = options;
+    const { device, dtype, threads, quantize, date, limits, label = "judge" } = options;
     await this.#begin({
       code: await codeVersion(),
       judge: judge.identity,
       responses: hashResponses(judge, responses),
       date,
-      numerics: numericsOf({ device, dtype: dtype ?? null, threads }),
+      numerics: numericsOf({ device, dtype: dtype ?? null, threads, quantize: quantize ?? null }),
     });
     const stage = this.context.progress.stage(label, responses.length * judge.perResponse, "judgements");
     const judged = await judge.judge(responses, {

@@ -2,11 +2,20 @@ import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { type JudgeKind, mergeConfigs, type TemporaConfig } from "@tempora/run";
 import { type Command, Option } from "commander";
-import { judgeOption, parseLossTerms, realNumber, wholeNumber } from "./options.ts";
+import { addLoraOptions, type LoraFlags } from "./adapter.ts";
+import {
+  judgeOption,
+  momentsOf,
+  type OptimizerFlags,
+  optimizerOption,
+  parseLossTerms,
+  realNumber,
+  wholeNumber,
+} from "./options.ts";
 import { dateOption, kwargsOption, parseDayText, systemOption } from "./text-flags.ts";
 
 /** Flags of `train` that stand for one setting each, under the names that `generate`, `dpo` and `judge` use for them. */
-export interface SettingFlags {
+export interface SettingFlags extends Omit<LoraFlags, "seed">, OptimizerFlags {
   system?: string;
   chatTemplateKwargs?: Record<string, unknown>;
   date?: string;
@@ -25,7 +34,8 @@ export interface SettingFlags {
 }
 
 export function addSettingFlags(command: Command): Command {
-  return command
+  return addLoraOptions(command)
+    .addOption(optimizerOption())
     .addOption(
       new Option("--loss <terms>", "loss_type, or a weighted sum as sigmoid,sft:0.3 (default: sigmoid)").argParser(
         parseLossTerms,
@@ -73,8 +83,16 @@ export function settingsOf(flags: SettingFlags): TemporaConfig {
     evaluation: { sampling: given(sampling) },
     judge: given({ kind, judgements }),
     ...given({ stopWhenWorse }),
+    ...adapterSettings(flags),
+    engine: given({ quantize: flags.quantize, moments: flags.optimizer && momentsOf(flags) }),
   };
   return mergeConfigs(config, ...flags.set.map(assignment));
+}
+
+function adapterSettings(flags: SettingFlags): TemporaConfig {
+  const { adapter, loraRank: rank, loraAlpha: alpha, loraTargets: targets, loraDropout: dropout, rslora } = flags;
+  const lora = given({ rank, alpha, targets, dropout, rsLora: rslora });
+  return { ...given({ adapter }), ...(Object.keys(lora).length === 0 ? {} : { lora }) };
 }
 
 /** Without what was left out: it must not override anything. */

@@ -8,6 +8,7 @@ import { firstPart } from "./gguf/file.ts";
 import { openGguf } from "./gguf/open.ts";
 import { openFolder } from "./hf-folder.ts";
 import { replacedFolder, tokenizerFiles } from "./layout.ts";
+import { isAdapterFolder } from "./peft/folder.ts";
 import { hasSafetensors } from "./weights.ts";
 
 /** A checkpoint on disk whose config, tensor names, shapes and element types were checked. Weights are read when asked for. */
@@ -34,6 +35,12 @@ export interface Checkpoint extends ModelSource {
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
   if (await isFolder(path)) {
+    if (isAdapterFolder(path)) {
+      throw new TemporaError("This is a LoRA adapter, not a whole model", {
+        where: { file: path },
+        remedy: "Name its base as the model, and this folder as the adapter (--adapter).",
+      });
+    }
     const gguf = hasSafetensors(path) ? null : await ggufIn(path);
     return gguf === null ? openFolder(path) : openGguf(gguf, path);
   }

@@ -6,6 +6,7 @@ export { type LocateOptions, locateModel } from "./hub.ts";
 export { newAdapterConfigJson } from "./peft/config.ts";
 export {
   type AdapterFolder,
+  adapterFiles,
   adapterHash,
   isAdapterFolder,
   openAdapter,

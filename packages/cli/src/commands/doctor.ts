@@ -4,14 +4,7 @@ import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { formatBytes } from "../format.ts";
 import { modelHelp } from "../model.ts";
-import {
-  addEngineOptions,
-  addOptimizerOption,
-  maxTokensOption,
-  newCommand,
-  whenCalled,
-  wholeNumber,
-} from "../options.ts";
+import { addEngineOptions, maxTokensOption, newCommand, optimizerOption, whenCalled, wholeNumber } from "../options.ts";
 import { describeOutlook, type OutlookFlags, outlookOf } from "./outlook.ts";
 
 type DeviceInfo = ReturnType<typeof deviceInfo>;
@@ -25,7 +18,7 @@ export function doctorCommand(context: Context): Command {
     .option("--lora-rank <count>", "of an adapter that is trained instead of the model", wholeNumber(1))
     .addOption(maxTokensOption())
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false);
-  return whenCalled(addEngineOptions(addOptimizerOption(command)), context, doctor);
+  return whenCalled(addEngineOptions(command.addOption(optimizerOption())), context, doctor);
 }
 
 /** Exit code 0 when the addon works: all else is a matter of speed. */

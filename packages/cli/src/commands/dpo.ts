@@ -12,13 +12,13 @@ import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
   addColumnsOption,
   addEngineOptions,
-  addOptimizerOption,
   addTrainingOptions,
   type ColumnFlags,
   type EngineFlags,
   momentsOf,
   newCommand,
   type OptimizerFlags,
+  optimizerOption,
   parseLossTerms,
   realNumber,
   type TrainingFlags,
@@ -87,7 +87,7 @@ export function dpoCommand(context: Context): Command {
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.training, "pairs");
   addLogOptions(command, "<out>-logs");
-  addLoraOptions(addOptimizerOption(command));
+  addLoraOptions(command.addOption(optimizerOption()));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, dpo);
 }
 
@@ -105,7 +105,7 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
     columns: flags.columns,
   });
   const pairs = await reader.preferences(flags.data);
-  const adapter = await trainedAdapter(flags, model.name);
+  const adapter = await trainedAdapter(flags, model);
   const lengths = pairs.map(
     ({ promptIds, chosenIds, rejectedIds }) => promptIds.length + chosenIds.length + rejectedIds.length,
   );
@@ -114,7 +114,8 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   );
   const references =
     flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
-  using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
+  const base = { ...model, adapter: null };
+  using engine = await loadEngine(base, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const rows = pairs.map((pair, index) => ({
     ...pair,

@@ -67,7 +67,13 @@ function missing(option: string, what: string): TemporaError {
 
 async function exportModel(flags: ExportFlags & { model: string }, context: Context): Promise<void> {
   const format = flags.format ?? (flags.out.endsWith(".gguf") ? "gguf" : "hf");
-  const { checkpoint, name: named } = await openModel(flags.model, context);
+  const { checkpoint, name: named, adapter } = await openModel(flags.model, context);
+  if (adapter !== null) {
+    throw new TemporaError("A LoRA adapter is no whole model", {
+      where: { file: adapter },
+      remedy: `Add it to its model first: tempora merge --model ${named} --out FOLDER; or give the adapter alone to llama.cpp: --out FILE.gguf there.`,
+    });
+  }
   const name = flags.name ?? basename(resolve(named), extname(named) === ".gguf" ? ".gguf" : "");
   const stage = context.progress.stage(`export ${named}`, 1, "model");
   const onProgress = (done: number, total: number) => stage.update(done / total);

@@ -4,6 +4,7 @@ import { TemporaError } from "@tempora/errors";
 import { type AdapterFolder, openAdapter } from "@tempora/models";
 import { type RunningServer, type ServedModel, startServer } from "@tempora/server";
 import { type Command, InvalidArgumentError } from "commander";
+import { adapterOf } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import {
@@ -88,9 +89,12 @@ async function serve(flags: ServeFlags, context: Context, args: readonly string[
   const key = flags.apiKey ?? keyOfEnvironment();
   await model.tokenizer();
   const name = flags.name ?? model.name;
-  const adapters = await openedAdapters(flags.adapter, name);
+  const nameless = flags.adapter.find((one) => one.name === null);
+  const own = adapterOf(model, nameless === undefined ? {} : { adapter: nameless.folder });
+  const named = flags.adapter.filter((one) => one.name !== null);
+  const adapters = await openedAdapters(own === null ? named : [{ name: null, folder: own }, ...named], name);
   const { adapter: _, ...plain } = flags;
-  using engine = await loadEngine(model, plain, context);
+  using engine = await loadEngine({ ...model, adapter: null }, plain, context);
   const served = await servedModels(model, engine, name, adapters);
   const server = await startServer({
     models: served,

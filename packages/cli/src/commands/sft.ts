@@ -10,13 +10,13 @@ import { loadEngine, modelHelp, openModel } from "../model.ts";
 import {
   addColumnsOption,
   addEngineOptions,
-  addOptimizerOption,
   addTrainingOptions,
   type ColumnFlags,
   type EngineFlags,
   momentsOf,
   newCommand,
   type OptimizerFlags,
+  optimizerOption,
   type TrainingFlags,
   trainingOptions,
   whenCalled,
@@ -52,7 +52,7 @@ export function sftCommand(context: Context): Command {
   addSkipOption(addTextOptions(command), "rows that are longer than the context");
   addTrainingOptions(command, paperSettings.start.training, "rows");
   addLogOptions(command, "<out>-logs");
-  addLoraOptions(addOptimizerOption(command));
+  addLoraOptions(command.addOption(optimizerOption()));
   return whenCalled(addColumnsOption(addEngineOptions(command)), context, sft);
 }
 
@@ -72,12 +72,13 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
     columns: flags.columns,
   });
   const rows = await reader.completions(flags.data);
-  const adapter = await trainedAdapter(flags, model.name);
+  const adapter = await trainedAdapter(flags, model);
   const lengths = rows.map(({ promptIds, completionIds }) => promptIds.length + completionIds.length);
   requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
     context.progress.note(text),
   );
-  using engine = await loadEngine(model, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
+  const base = { ...model, adapter: null };
+  using engine = await loadEngine(base, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
   const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, { metricsFile, loggers }, context);

@@ -105,7 +105,12 @@ function addSizes(command: Command, iterations: number): void {
     .addOption(
       new Option("--dtype <type>", "type of the weights (default: the checkpoint's own)").choices(["f32", "bf16"]),
     )
-    .option("--threads <count>", "CPU threads, 0 for all cores (default: 0)", wholeNumber(0));
+    .option("--threads <count>", "CPU threads, 0 for all cores (default: 0)", wholeNumber(0))
+    .addOption(
+      new Option("--quantize <format>", "hold the frozen base's matrices in 4 bits (QLoRA); needs an adapter").choices([
+        "nf4",
+      ]),
+    );
 }
 
 function parseStrategies(text: string): StrategyName[] {

@@ -29,6 +29,11 @@ export function isAdapterFolder(folder: string): boolean {
   return existsSync(join(folder, configFile));
 }
 
+/** The files that make an adapter. */
+export function adapterFiles(folder: string): string[] {
+  return [configFile, weightsFile].map((name) => join(folder, name));
+}
+
 /**
  * Opens an adapter folder. Weights (F32, F16 or BF16) are read when asked for.
  * @throws TemporaError for what is no LoRA adapter, or one that the engine does not compute, by file and field.

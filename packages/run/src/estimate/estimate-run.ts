@@ -1,6 +1,6 @@
 import { statfs } from "node:fs/promises";
-import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
-import { openCheckpoint } from "@tempora/models";
+import { type AdapterConfig, type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
+import { openAdapter, openCheckpoint } from "@tempora/models";
 import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
 import { Tokenizer } from "@tempora/text";
 import { locateModels } from "../models/locate-models.ts";
@@ -16,11 +16,12 @@ import {
   computesOnCpu,
   generationMemory,
   type MemoryEstimate,
+  type MemoryPlan,
   machineMemory,
   requireMemory,
   trainingMemory,
 } from "./memory.ts";
-import { type JudgeQuestion, type PlanInput, planRun, type RunPlan } from "./plan.ts";
+import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
 import { measureSpeed, type Speed } from "./speed.ts";
 import { taskLengths } from "./work.ts";
 
@@ -35,6 +36,8 @@ const mostExamples = 2048;
 export interface RunEstimate extends RunPlan {
   parameters: number;
   speed: Speed;
+  /** Numbers that the loop's trainings change: those of an adapter, or all. */
+  trained: number;
   memory: { training: MemoryEstimate; generation: MemoryEstimate; available: number };
   /** state: what a training saves to go on from, and removes when it ends. */
   disk: { models: number; state: number; rows: number; total: number; free: number | null };
@@ -62,16 +65,23 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
   const { device, threads } = settings.engine;
   const speed = await measureSpeed(config, { device, threads, dtype, rows: settings.generation.maxRows });
   signal?.throwIfAborted();
-  const input = await planInput({ settings, source, config, tokenizer, dtype, speed, signal });
+  const adapter = await plannedAdapter(settings);
+  const input = await planInput({ settings, source, config, tokenizer, dtype, adapter, speed, signal });
   const counted = planRun(input);
   const plan = unpacked ? { ...counted, models: counted.models + 1 } : counted;
   const parameters = countParameters(parameterShapes(config));
+  const trained = trainedParameters(config, adapter);
   return {
     ...plan,
     parameters,
+    trained,
     speed,
-    memory: memoryOf(settings, config, dtype),
-    disk: await diskOf(plan, { parameters, bytes: dtype === "f32" ? 4 : 2 }, options.runs),
+    memory: memoryOf(settings, { config, dtype, adapter }),
+    disk: await diskOf(
+      plan,
+      { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
+      options.runs,
+    ),
     assumptions: assumptionsOf(settings, input.judge),
   };
 }
@@ -98,6 +108,7 @@ async function modelOf({ start }: TaskSource, { engine }: Settings): Promise<Ope
 }
 
 interface InputParts extends OpenedModel {
+  adapter: AdapterConfig | null;
   settings: Settings;
   source: TaskSource;
   speed: Speed;
@@ -143,12 +154,33 @@ function judgeQuestion({ judge }: Settings, source: TaskSource): JudgeQuestion |
   return kind === "sampled" ? { kind, template: source.judgeTemplate ?? defaultJudgeTemplate } : null;
 }
 
-function memoryOf(settings: Settings, config: ModelConfig, dtype: DType): RunEstimate["memory"] {
-  const { generation, training, start, engine } = settings;
-  const plan = { config, dtype };
-  const steps = start.data.length > 0 || settings.model === null ? [training, start.training] : [training];
-  const estimates = steps.map(({ maxTokens: tokens, gradientCheckpointing: checkpointing }) =>
-    trainingMemory(plan, { tokens, checkpointing }),
+/** What the loop's trainings change instead of the whole model. */
+async function plannedAdapter({ adapter, lora }: Settings): Promise<AdapterConfig | null> {
+  if (adapter !== null) return (await openAdapter(adapter)).config;
+  return lora === null ? null : { ...lora, alpha: lora.alpha ?? 2 * lora.rank };
+}
+
+interface PlannedModel {
+  config: ModelConfig;
+  dtype: DType;
+  adapter: AdapterConfig | null;
+}
+
+/** Of the loop's trainings. */
+function memoryPlan({ engine }: Settings, { config, dtype, adapter }: PlannedModel): MemoryPlan {
+  return { config, dtype, adapter, quantize: engine.quantize ?? undefined, moments: engine.moments };
+}
+
+function memoryOf(settings: Settings, model: PlannedModel): RunEstimate["memory"] {
+  const { generation, training, start, engine, lora } = settings;
+  const plan = memoryPlan(settings, model);
+  const wholeStart = settings.model === null || lora?.start === "full";
+  const steps = [{ plan, training }];
+  if (start.data.length > 0 || settings.model === null) {
+    steps.push({ plan: wholeStart ? { ...plan, adapter: null } : plan, training: start.training });
+  }
+  const estimates = steps.map(({ plan: own, training: { maxTokens: tokens, gradientCheckpointing: checkpointing } }) =>
+    trainingMemory(own, { tokens, checkpointing }),
   );
   const [first, second = first] = estimates as [MemoryEstimate, MemoryEstimate?];
   return {
@@ -171,23 +203,31 @@ export async function requireRunMemory(settings: Settings, { start }: TaskSource
   if (!computesOnCpu(settings.engine.device)) return;
   const { config, dtype } =
     start.kind === "new" ? { ...start, dtype: "f32" as const } : await openCheckpoint(start.folder);
-  const plan = { config, dtype: settings.engine.dtype ?? dtype };
-  const memory = trainingMemory(plan, { tokens: 1, checkpointing: true });
-  const half = trainingMemory({ ...plan, dtype: "bf16" }, { tokens: 1, checkpointing: true });
-  const lighter = plan.dtype === "bf16" ? [] : [{ change: "--dtype bf16", memory: half }];
-  requireMemory("The training of the whole model", memory, machineMemory(), lighter);
+  const adapter = await plannedAdapter(settings);
+  const plan = memoryPlan(settings, { config, dtype: settings.engine.dtype ?? dtype, adapter });
+  const step = { tokens: 1, checkpointing: true };
+  const lighter = [
+    { change: "--dtype bf16", plan: { ...plan, dtype: "bf16" as const } },
+    { change: "--lora-rank 16", plan: { ...plan, adapter: adapter ?? { rank: 16, alpha: 32 } } },
+    {
+      change: "--dtype bf16 --lora-rank 16 --quantize nf4",
+      plan: { ...plan, dtype: "bf16" as const, quantize: "nf4" as const, adapter: adapter ?? { rank: 16, alpha: 32 } },
+    },
+  ].map(({ change, plan: other }) => ({ change, memory: trainingMemory(other, step) }));
+  const what = adapter === null ? "The training of the whole model" : "The training of the adapter";
+  requireMemory(what, trainingMemory(plan, step), machineMemory(), lighter);
 }
 
 async function diskOf(
-  { models, rows, stages }: RunPlan,
-  { parameters, bytes }: { parameters: number; bytes: number },
+  { models, adapters, rows, stages }: RunPlan,
+  { parameters, trained, bytes }: { parameters: number; trained: number | null; bytes: number },
   runs: string,
 ): Promise<RunEstimate["disk"]> {
   const tokens = stages.reduce((sum, { totals }) => sum + totals.generatedTokens + totals.judgedTokens, 0);
   const parts = {
-    models: models * parameters * bytes,
+    models: models * parameters * bytes + adapters * (trained ?? 0) * 4,
     // Weights and both moments.
-    state: parameters * (bytes + 8),
+    state: trained === null ? parameters * (bytes + 8) : trained * 12,
     rows: rows * rowBytes + tokens * tokenBytes,
   };
   return { ...parts, total: parts.models + parts.state + parts.rows, free: await freeBytes(runs) };

@@ -7,6 +7,7 @@ import {
   deviceInfo,
   type ModelConfig,
   type MomentsFormat,
+  momentScales,
   parameterShapes,
 } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
@@ -48,8 +49,6 @@ const workspaceRest = 8 * 2 ** 20;
 
 /** NF4 with double quantisation (QLoRA, arXiv:2305.14314): 4 bits, a byte for each 64 numbers, a float for each 256 of those. */
 const nf4Bytes = 1 / 2 + (1 + 4 / 256) / 64;
-/** Moments in 8 bits: two bytes, and two floats for each 256 numbers; smaller tensors than this stay in f32. */
-const smallestIn8Bits = 4096;
 /** Logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
 const keptLogits = 64 * 2 ** 20;
 const mostKeptLogits = 512 * 2 ** 20;
@@ -94,9 +93,8 @@ function weightBytes(plan: MemoryPlan): number {
 
 function momentBytes(numbers: number, format: MomentsFormat): number {
   if (format === "bf16") return blockBytes(4 * numbers);
-  if (format === "8bit" && numbers >= smallestIn8Bits) {
-    return blockBytes(2 * numbers) + blockBytes(8 * Math.ceil(numbers / 256));
-  }
+  const scales = momentScales(numbers, format);
+  if (scales > 0) return blockBytes(2 * numbers) + blockBytes(8 * scales);
   return blockBytes(8 * numbers);
 }
 

@@ -1,6 +1,13 @@
-import { type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
+import {
+  type AdapterConfig,
+  adapterModules,
+  adapterTensors,
+  type DType,
+  type ModelConfig,
+  parameterShapes,
+} from "@tempora/engine";
 import { type JudgeTemplate, pastIndex, rolesOf, type StrategyName, strategyVariant } from "@tempora/preferences";
-import { addTotals, countParameters, noTokens } from "../results/ledger.ts";
+import { addTotals, countParameters, noTokens, trainingPasses } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
 import type { Settings } from "../settings/settings.ts";
 import type { Speed } from "./speed.ts";
@@ -17,6 +24,8 @@ export interface PlanInput {
   settings: Settings;
   config: ModelConfig;
   dtype: DType;
+  /** What the loop trains; null: the whole model. */
+  adapter: AdapterConfig | null;
   speed: Speed;
   /** Null where no model of ours judges. */
   judge: JudgeQuestion | null;
@@ -46,11 +55,18 @@ export interface RunPlan {
   stages: EstimatedStage[];
   /** Iterations of each strategy. */
   iterations: { strategy: StrategyName; count: number; totals: LedgerTotals }[];
-  /** Checkpoints that the run keeps. */
+  /** Whole models that the run keeps. */
   models: number;
+  /** LoRA adapters that it keeps. */
+  adapters: number;
   /** Rows that the run keeps: answers, judgements, pairs. */
   rows: number;
   seconds: number;
+}
+
+/** Of the adapter, or of the whole model. */
+export function trainedParameters(config: ModelConfig, adapter: AdapterConfig | null): number {
+  return countParameters(adapter === null ? parameterShapes(config) : adapterTensors(adapterModules(adapter, config)));
 }
 
 /** Counts a whole run from its settings; see `StageWork` for what is counted at its longest. */
@@ -64,6 +80,7 @@ class Planner {
   /** Pools that are in the store already when another strategy asks for them: they are charged but take no time. */
   readonly #computed = new Set<string>();
   #models = 0;
+  #adapters = 0;
   #rows = 0;
 
   constructor(readonly input: PlanInput) {
@@ -91,7 +108,14 @@ class Planner {
       iterations.push({ strategy, count, totals });
     }
     const seconds = this.#stages.reduce((sum, stage) => sum + stage.seconds, 0);
-    return { stages: this.#stages, iterations, models: this.#models, rows: this.#rows, seconds };
+    return {
+      stages: this.#stages,
+      iterations,
+      models: this.#models,
+      adapters: this.#adapters,
+      rows: this.#rows,
+      seconds,
+    };
   }
 
   /** As the loop decides it. */
@@ -104,15 +128,19 @@ class Planner {
 
   #start(): void {
     const { start, settings } = this.input;
-    const { epochs, gradientCheckpointing, batchPairs } = settings.start.training;
+    const { epochs, gradientCheckpointing: checkpointing, batchPairs } = settings.start.training;
+    const whole = settings.model === null || settings.lora?.start === "full";
+    const adapter = whole ? null : this.input.adapter;
     const tokens = start.tokens * epochs;
     const totals = {
       ...noTokens(),
       trainedTokens: tokens,
-      flops: (gradientCheckpointing ? 4 : 3) * this.#work.rows(tokens),
+      flops: trainingPasses({ checkpointing, frozen: adapter !== null }) * this.#work.rows(tokens),
     };
-    this.#models++;
-    this.#add(null, "start", totals, this.#trainingSeconds(totals, Math.ceil(start.rows / batchPairs) * epochs));
+    if (adapter === null) this.#models++;
+    else this.#adapters++;
+    const steps = Math.ceil(start.rows / batchPairs) * epochs;
+    this.#add(null, "start", totals, this.#trainingSeconds(totals, steps, adapter));
   }
 
   #iteration(strategy: StrategyName, index: number): LedgerTotals {
@@ -163,12 +191,15 @@ class Planner {
     const steps = Math.ceil(tasks.length / batchPairs) * epochs;
     const reference = this.#work.scoredPairs(tasks);
     const replayedTokens = Math.ceil(steps * settings.replay.perStep * replayTokens);
-    const trained = this.#work.trainedPairs(tasks, { epochs, checkpointing, replayedTokens });
-    this.#models++;
+    const { adapter } = this.input;
+    const passes = trainingPasses({ checkpointing, frozen: adapter !== null });
+    const trained = this.#work.trainedPairs(tasks, { epochs, passes, replayedTokens });
+    if (adapter === null) this.#models++;
+    else this.#adapters++;
     this.#rows += tasks.length;
     this.#add(strategy, "evaluate", reference, reference.flops / speed.forward);
     this.#add(strategy, "reference", reference, reference.flops / speed.forward);
-    this.#add(strategy, "train", trained, this.#trainingSeconds(trained, steps));
+    this.#add(strategy, "train", trained, this.#trainingSeconds(trained, steps, adapter));
     if (settings.judge.heldBack > 0) this.#addJudged(strategy, tasks, 2, settings.judge.heldBack);
     return addTotals(reference, trained);
   }
@@ -217,9 +248,9 @@ class Planner {
     return { totals: addTotals(read, decoded), seconds: read.flops / forward + decoded.flops / decoding };
   }
 
-  #trainingSeconds({ flops }: LedgerTotals, steps: number): number {
+  #trainingSeconds({ flops }: LedgerTotals, steps: number, adapter: AdapterConfig | null): number {
     const { speed, config } = this.input;
-    const parameters = countParameters(parameterShapes(config));
+    const parameters = trainedParameters(config, adapter);
     return flops / speed.training + steps * parameters * speed.optimizerSecondsPerParameter;
   }
 

@@ -118,12 +118,11 @@ export class StageWork {
   /** A pair of each task in every epoch, and `replayed` rows of `replayedTokens` tokens in all. */
   trainedPairs(
     tasks: readonly TaskLengths[],
-    options: { epochs: number; checkpointing: boolean; replayedTokens: number },
+    options: { epochs: number; passes: number; replayedTokens: number },
   ): LedgerTotals {
-    const { epochs, checkpointing, replayedTokens } = options;
+    const { epochs, passes, replayedTokens } = options;
     const { tokens, flops } = this.#pairs(tasks);
     const replay = this.rows(replayedTokens);
-    const passes = checkpointing ? 4 : 3;
     return {
       ...noTokens(),
       trainedTokens: epochs * tokens + replayedTokens,

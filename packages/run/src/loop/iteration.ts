@@ -1,16 +1,17 @@
 import { join } from "node:path";
 import { type PhaseRule, rolesOf, type Strategy } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
-import type { ModelRef } from "../models/model-ref.ts";
+import { baseOf, type ModelRef } from "../models/model-ref.ts";
 import type { IterationResult, LedgerEntry, LedgerTotals, PhaseResult, PoolRole } from "../results/results.ts";
 import type { Task } from "../sources/source.ts";
+import { type Answers, answersTogether } from "../stages/answer.ts";
 import type { Position, RunContext } from "../stages/context.ts";
 import { pairCosinesStage } from "../stages/pair-cosines.ts";
 import { referenceStage } from "../stages/reference.ts";
 import { preferenceStage } from "../stages/train.ts";
 import { measuredGap } from "./gap.ts";
 import { type FormedPairs, formPairs } from "./pairs.ts";
-import { makePool, type Pool } from "./pools.ts";
+import { candidatesPlan, makePool, type Pool } from "./pools.ts";
 
 export interface IterationPlan {
   strategy: Strategy;
@@ -45,6 +46,8 @@ class Iteration {
   readonly #made: Pool[] = [];
   readonly #pools = new Map<PoolRole, Pool>();
   readonly #ledger: LedgerEntry[] = [];
+  /** By model: those that were sampled together. */
+  readonly #answers = new Map<string, Answers>();
   #future: ModelRef | null = null;
   #next: ModelRef | null = null;
 
@@ -61,6 +64,7 @@ class Iteration {
   async run(): Promise<IterationOutcome> {
     const { plan } = this;
     const phases: PhaseResult[] = [];
+    await this.#answerTogether();
     await this.#pool("current");
     for (const [index, rule] of plan.strategy.phases.entries()) phases.push(await this.#phase(rule, index + 1));
     if (this.#next === null) throw new TypeError(`no phase of ${plan.strategy.name} trains the next model`);
@@ -88,6 +92,18 @@ class Iteration {
     await writeJsonl(join(this.plan.runFolder, file), rows);
   }
 
+  /** Current and past model answer in one generation where they are adapters over one base. */
+  async #answerTogether(): Promise<void> {
+    const { current, past, strategy } = this.plan;
+    const asked = strategy.phases.some((phase) => rolesOf(phase).includes("past"));
+    const adapted = current.base !== null || past.base !== null;
+    if (!asked || !adapted || current.hash === past.hash || baseOf(current).hash !== baseOf(past).hash) return;
+    const plan = candidatesPlan(this.context.settings, this.#tasks, this.#position);
+    const models = [current, past];
+    const answers = await answersTogether(this.context, { ...plan, models });
+    for (const [index, { name }] of models.entries()) this.#answers.set(name, answers[index] as Answers);
+  }
+
   /** The pool of a role, made when it is first asked for. In the first iteration the past is the present. */
   async #pool(role: PoolRole): Promise<Pool> {
     const known = this.#pools.get(role);
@@ -99,7 +115,9 @@ class Iteration {
       return same;
     }
     const { judge } = this.plan;
-    const pool = await makePool(this.context, { role, model, judge, tasks: this.#tasks, position: this.#position });
+    const answers = this.#answers.get(model.name);
+    const plan = { role, model, judge, tasks: this.#tasks, position: this.#position, answers };
+    const pool = await makePool(this.context, plan);
     this.#pools.set(role, pool);
     this.#made.push(pool);
     this.#ledger.push(...pool.ledger);

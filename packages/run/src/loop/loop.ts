@@ -1,11 +1,10 @@
 import { join } from "node:path";
 import type { Json } from "@tempora/errors";
-import { checkpointHash } from "@tempora/models";
 import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferences";
 import { requireRunMemory } from "../estimate/estimate-run.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
-import type { ModelRef } from "../models/model-ref.ts";
+import { type ModelRef, wholeModel } from "../models/model-ref.ts";
 import { numericsOf } from "../models/numerics.ts";
 import { bestModel, fallen } from "../results/best-model.ts";
 import { EventLog } from "../results/event-log.ts";
@@ -136,6 +135,7 @@ class Run {
       strategies: [],
     };
     await placeModel(first.folder, join(folder, "models", first.name));
+    if (first.base !== null) await placeModel(first.base.folder, join(folder, "models", "base"));
     const external = await externalJudge(context);
     const fitting = { ...context, source: await fittingSource(context, first, external ?? first) };
     await this.#strategies(fitting, { first, external }, result);
@@ -263,5 +263,5 @@ async function externalJudge(context: RunContext): Promise<ModelRef | null> {
   const { role, model } = context.settings.judge;
   if (role !== "external" || model === null) return null;
   const folder = await unpackedFolder(context, model);
-  return { name: "judge", folder, hash: await checkpointHash(folder) };
+  return wholeModel("judge", folder);
 }

@@ -3,6 +3,7 @@ import { type Conversation, type Tokenizer, templateColumns } from "@tempora/tex
 import { judgementColumns, type Response } from "../judges/judge.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { CandidateRow, IterationResult, JudgementRow, LedgerEntry, PoolRole } from "../results/results.ts";
+import type { Settings } from "../settings/settings.ts";
 import { asConversation } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
 import { type Answer, type Answers, answerStage } from "../stages/answer.ts";
@@ -34,20 +35,15 @@ export interface PoolPlan {
   judge: ModelRef;
   tasks: readonly Task[];
   position: Position;
+  /** The model's answers, where they were sampled with those of another. */
+  answers?: Answers | undefined;
 }
 
 /** Samples and judges one pool. An empty answer is left unjudged: it can neither be chosen nor rejected. */
 export async function makePool(context: RunContext, plan: PoolPlan): Promise<Pool> {
   const { model, tasks, position, judge, role } = plan;
   const { settings } = context;
-  const answers = await answerStage(context, {
-    model,
-    tasks,
-    samples: settings.candidates,
-    sampling: settings.sampling,
-    purpose: "candidates",
-    position,
-  });
+  const answers = plan.answers ?? (await answerStage(context, { ...candidatesPlan(settings, tasks, position), model }));
   const label = `candidates of ${model.name}`;
   const distinct = await distinctResponses(tasks, answers);
   const outcome = await judgeStage(context, {
@@ -73,6 +69,12 @@ export async function makePool(context: RunContext, plan: PoolPlan): Promise<Poo
     audit: { ...outcome.audit, role, model: model.name },
     ledger: [entry("generate", answers.totals), entry("judge", outcome.totals)],
   };
+}
+
+/** What an iteration asks of each of its models. */
+export function candidatesPlan(settings: Settings, tasks: readonly Task[], position: Position) {
+  const { candidates: samples, sampling } = settings;
+  return { tasks, samples, sampling, purpose: "candidates" as const, position };
 }
 
 interface Judgements {

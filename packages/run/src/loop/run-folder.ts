@@ -2,7 +2,7 @@ import { constants, existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, readFile, realpath, rename, rm, stat, utimes } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { canonical, fileError, isObject, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
-import { openCheckpoint } from "@tempora/models";
+import { adapterFiles, isAdapterFolder, openCheckpoint } from "@tempora/models";
 import { strategyNames } from "@tempora/preferences";
 import { dayOf, dayText, writeJson } from "@tempora/text";
 import { liveFileName } from "../results/live-file.ts";
@@ -158,7 +158,7 @@ export async function placeModel(checkpoint: string, target: string): Promise<vo
 
 /** What makes the model, and nothing else that lies in the folder. */
 async function modelFiles(checkpoint: string): Promise<string[]> {
-  const { files } = await openCheckpoint(checkpoint);
+  const files = isAdapterFolder(checkpoint) ? adapterFiles(checkpoint) : (await openCheckpoint(checkpoint)).files;
   const template = join(checkpoint, judgeTemplateFile);
   return existsSync(template) ? [...files, template] : [...files];
 }

@@ -1,17 +1,17 @@
 import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
-import { checkpointHash } from "@tempora/models";
 import { oracle, scratch } from "@tempora/testing";
 import { expect, test, vi } from "vitest";
 import { ModelHost } from "./model-host.ts";
+import { wholeModel } from "./model-ref.ts";
 
-const options = { device: "cpu" as const, threads: 1, dtype: null };
+const options = { device: "cpu" as const, threads: 1, dtype: null, quantize: null, moments: "f32" as const };
 
 async function modelRef(name: string, family: string) {
   const folder = join(await scratch(), name);
   await cp(oracle(family, "policy"), folder, { recursive: true });
-  return { name, folder, hash: await checkpointHash(folder) };
+  return wholeModel(name, folder);
 }
 
 test("a trained model that the engine still holds is not read again", async () => {

@@ -1,8 +1,8 @@
-import { type DType, Engine } from "@tempora/engine";
-import { type Checkpoint, openCheckpoint } from "@tempora/models";
+import { type AdapterConfig, type DType, Engine } from "@tempora/engine";
+import { type Checkpoint, openAdapter, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
 import type { Settings } from "../settings/settings.ts";
-import type { ModelRef } from "./model-ref.ts";
+import { baseOf, type ModelRef } from "./model-ref.ts";
 
 /** A model in memory, ready to compute. */
 export interface LoadedModel {
@@ -19,9 +19,22 @@ interface Slot {
   hash: string | null;
 }
 
+/** A LoRA adapter that is to be trained, over a frozen model. */
+export interface AdapterTraining {
+  config: AdapterConfig;
+  /** Of its first values, where it is new, and of its dropout. */
+  seed: number;
+}
+
+/** What the engine calls the adapter that is trained; others have their models' hashes. */
+const inTraining = "in training";
+/** Held beside each other at most: each is some megabytes. */
+const mostAdapters = 8;
+
 /**
  * Keeps one engine for each model shape and swaps weight sets in: past, current, future and judge are names of
- * checkpoints, not further copies in memory. Disposing frees every engine.
+ * checkpoints, not further copies in memory. Models that are adapters over one base are held beside each other, and the
+ * base is read once. Disposing frees every engine.
  */
 export class ModelHost implements Disposable {
   #slots = new Map<string, Slot>();
@@ -32,8 +45,18 @@ export class ModelHost implements Disposable {
     readonly signal: AbortSignal | undefined,
   ) {}
 
-  /** The model's engine with its weights. Valid until the next call. */
+  /** The model's engine, whose calls go through the model. Valid until the next call. */
   async use(model: ModelRef): Promise<LoadedModel> {
+    return (await this.useTogether([model])).loaded;
+  }
+
+  /**
+   * As `use` of the first of some models of one base; the calls may name the others by their adapters (null: the base), which are
+   * given in the models' order.
+   */
+  async useTogether(models: readonly ModelRef[]): Promise<{ loaded: LoadedModel; adapters: (string | null)[] }> {
+    const model = models[0] as ModelRef;
+    const base = baseOf(model);
     const { checkpoint, tokenizer } = await this.open(model);
     const key = this.#key(checkpoint);
     let slot = this.#slots.get(key);
@@ -42,23 +65,32 @@ export class ModelHost implements Disposable {
         device: this.options.device,
         threads: this.options.threads,
         dtype: this.dtypeOf(checkpoint),
+        quantize: this.options.quantize ?? undefined,
+        moments: this.options.moments,
         ...(this.signal === undefined ? {} : { signal: this.signal }),
       });
-      slot = { engine, hash: model.hash };
+      slot = { engine, hash: base.hash };
       this.#slots.set(key, slot);
-    } else if (slot.hash !== model.hash) {
+    } else if (slot.hash !== base.hash) {
       slot.hash = null;
       await slot.engine.setParameters(checkpoint);
-      slot.hash = model.hash;
+      slot.hash = base.hash;
     }
-    return { engine: slot.engine, tokenizer, checkpoint, endTokens: endTokens(checkpoint.endTokens, tokenizer) };
+    const { engine } = slot;
+    await holdAdapters(engine, models);
+    const adapters = models.map(({ hash, base: under }) => (under === null ? null : hash));
+    const first = adapters[0] ?? null;
+    if (engine.adapters.active !== first) await engine.adapters.activate(first);
+    const loaded = { engine, tokenizer, checkpoint, endTokens: endTokens(checkpoint.endTokens, tokenizer) };
+    return { loaded, adapters };
   }
 
   /**
-   * As `use`, for training: afterwards the engine's weights belong to no checkpoint, until `trained` says to which. Engines of
-   * other shapes, such as the judge's, are idle meanwhile: their memory is given to gradients and moments.
+   * As `use`, for training: afterwards the engine's weights belong to no checkpoint, until `trained` says to which. With an
+   * adapter the weights stay, and the model's adapter, or a new one, is trained as a copy. Engines of other shapes, such
+   * as the judge's, are idle meanwhile: their memory is given to gradients and moments.
    */
-  async useForTraining(model: ModelRef): Promise<LoadedModel> {
+  async useForTraining(model: ModelRef, adapter: AdapterTraining | null = null): Promise<LoadedModel> {
     const { checkpoint } = await this.open(model);
     const own = this.#key(checkpoint);
     for (const [key, { engine }] of this.#slots) {
@@ -68,21 +100,25 @@ export class ModelHost implements Disposable {
     }
     const loaded = await this.use(model);
     const slot = this.#slots.get(own);
-    if (slot !== undefined) slot.hash = null;
+    if (adapter !== null) await beginAdapter(loaded.engine, model, adapter);
+    else if (slot !== undefined) slot.hash = null;
     return loaded;
   }
 
   /** The training that began with `start` has ended, and what the engine holds was saved as the checkpoint of this hash. */
   async trained(start: ModelRef, hash: string): Promise<void> {
     const slot = this.#slots.get(this.#key((await this.open(start)).checkpoint));
-    if (slot !== undefined && slot.hash === null) slot.hash = hash;
+    if (slot === undefined) return;
+    if (slot.engine.adapters.names.includes(inTraining)) await slot.engine.adapters.remove(inTraining);
+    else if (slot.hash === null) slot.hash = hash;
   }
 
   async open(model: ModelRef): Promise<{ checkpoint: Checkpoint; tokenizer: Tokenizer }> {
-    let opened = this.#opened.get(model.hash);
+    const { folder, hash } = baseOf(model);
+    let opened = this.#opened.get(hash);
     if (opened === undefined) {
-      opened = { checkpoint: await openCheckpoint(model.folder), tokenizer: await Tokenizer.load(model.folder) };
-      this.#opened.set(model.hash, opened);
+      opened = { checkpoint: await openCheckpoint(folder), tokenizer: await Tokenizer.load(folder) };
+      this.#opened.set(hash, opened);
     }
     return opened;
   }
@@ -100,4 +136,23 @@ export class ModelHost implements Disposable {
     for (const { engine } of this.#slots.values()) engine.dispose();
     this.#slots.clear();
   }
+}
+
+/** Loads the models' adapters that the engine lacks. */
+async function holdAdapters({ adapters }: Engine, models: readonly ModelRef[]): Promise<void> {
+  const wanted = models.filter(({ base }) => base !== null);
+  const missing = wanted.filter(({ hash }) => !adapters.names.includes(hash));
+  if (adapters.names.length + missing.length > mostAdapters) {
+    const kept = new Set(wanted.map(({ hash }) => hash));
+    for (const name of adapters.names) if (!kept.has(name)) await adapters.remove(name);
+  }
+  for (const { hash, folder } of missing) await adapters.load(hash, await openAdapter(folder));
+}
+
+async function beginAdapter({ adapters }: Engine, model: ModelRef, { config, seed }: AdapterTraining): Promise<void> {
+  // What an earlier training left that failed.
+  if (adapters.names.includes(inTraining)) await adapters.remove(inTraining);
+  if (model.base === null) await adapters.add(inTraining, config, { seed });
+  else await adapters.load(inTraining, await openAdapter(model.folder), { seed });
+  await adapters.activate(inTraining);
 }

@@ -1,7 +1,32 @@
-/** A model of the run: its name ("M0", "F1") and the checkpoint that holds it. */
+import { hashJson } from "@tempora/errors";
+import { adapterHash, checkpointHash } from "@tempora/models";
+
+/** A checkpoint, and its checkpointHash. */
+export interface WholeModel {
+  folder: string;
+  hash: string;
+}
+
+/** A model of the run: its name ("M0", "F1") and what holds it. */
 export interface ModelRef {
   name: string;
+  /** A checkpoint, or the adapter over `base`. */
   folder: string;
-  /** checkpointHash of the folder: what stages are keyed by. */
+  /** Of all that decides its outputs: what stages are keyed by. */
   hash: string;
+  /** What a LoRA adapter lies over; null: the model is whole. */
+  base: WholeModel | null;
+}
+
+export async function wholeModel(name: string, folder: string): Promise<ModelRef> {
+  return { name, folder, hash: await checkpointHash(folder), base: null };
+}
+
+export async function adaptedModel(name: string, folder: string, base: WholeModel): Promise<ModelRef> {
+  return { name, folder, hash: hashJson({ base: base.hash, adapter: await adapterHash(folder) }), base };
+}
+
+/** The whole model under a model: itself, or its adapter's base. */
+export function baseOf({ folder, hash, base }: ModelRef): WholeModel {
+  return base ?? { folder, hash };
 }

@@ -3,7 +3,7 @@ import type { Json } from "@tempora/errors";
 import type { Settings } from "../settings/settings.ts";
 
 /** What decides the last bits of a number besides the code. */
-export function numericsOf({ device, dtype, threads }: Settings["engine"]): Json {
+export function numericsOf({ device, dtype, threads, quantize }: Omit<Settings["engine"], "moments">): Json {
   const info = deviceInfo();
   const cuda = device !== "cpu" && info.cuda.devices.length > 0;
   return {
@@ -12,5 +12,6 @@ export function numericsOf({ device, dtype, threads }: Settings["engine"]): Json
     oneDnn: info.oneDnn,
     threads: threads === 0 ? info.threads : threads,
     dtype,
+    quantize,
   };
 }

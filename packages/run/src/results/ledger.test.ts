@@ -46,7 +46,9 @@ describe("the ledger's FLOPs", () => {
     meter.score(forest);
     const scored = meter.totals.flops;
     expect(scored).toBe(forwardFlops(config, work));
-    meter.train(forest, false);
+    meter.train(forest, { checkpointing: false, frozen: false });
     expect(meter.totals).toMatchObject({ flops: 4 * scored, scoredTokens: 6, trainedTokens: 6 });
+    meter.train(forest, { checkpointing: true, frozen: true });
+    expect(meter.totals).toMatchObject({ flops: 7 * scored, trainedTokens: 12 });
   });
 });

@@ -84,6 +84,21 @@ export function forestWork(
   return { tokens: forest.tokens.length, attended, headRows };
 }
 
+export interface TrainingPasses {
+  /** Whether activations are recomputed. */
+  checkpointing: boolean;
+  /** Whether the weights are frozen under an adapter. */
+  frozen: boolean;
+}
+
+/**
+ * How many forward passes a forward and a backward pass cost: three, one more where activations are recomputed, one less where
+ * frozen weights need no gradient; an adapter's own narrow products are left out.
+ */
+export function trainingPasses({ checkpointing, frozen }: TrainingPasses): number {
+  return 3 + (checkpointing ? 1 : 0) - (frozen ? 1 : 0);
+}
+
 /** Adds up what a stage computes. */
 export class Meter {
   readonly totals: LedgerTotals;
@@ -102,10 +117,10 @@ export class Meter {
     this.totals.flops += forwardFlops(this.config, forestWork(this.config, forest));
   }
 
-  /** Forward and backward: three times the forward pass, four where activations are recomputed. */
-  train(forest: Forest, checkpointing: boolean): void {
+  /** Forward and backward. */
+  train(forest: Forest, how: TrainingPasses): void {
     this.totals.trainedTokens += forest.tokens.length;
-    this.totals.flops += (checkpointing ? 4 : 3) * forwardFlops(this.config, forestWork(this.config, forest));
+    this.totals.flops += trainingPasses(how) * forwardFlops(this.config, forestWork(this.config, forest));
   }
 
   /** The prompts of a generation: each node of their forest once. */

@@ -15,6 +15,10 @@ export interface SamplingRequest {
    * decides the last bits of a log-prob, so a stage must give all of its requests, every time.
    */
   samples: number;
+  /** Of its random numbers; default: that of the options. */
+  seed?: number;
+  /** What it goes through, of models that are adapters over one base; default: the model's own. */
+  adapter?: string | null;
 }
 
 export interface Sampled {
@@ -53,10 +57,13 @@ export async function* sample(
   const wanted = requests.flatMap(({ samples }, index) => (samples > 0 ? [index] : []));
   if (wanted.length === 0) return;
   const { engine, tokenizer, endTokens } = model;
-  const { forest, leaves } = prefixForest(requests.map(({ ids }) => ids));
+  const { forest, leaves } = prefixForest(
+    requests.map(({ ids }) => ids),
+    requests.map(({ adapter }) => adapter),
+  );
   const ends = wanted.map((index) => {
-    const { key, samples } = requests[index] as SamplingRequest;
-    return { node: leaves[index] as number, samples, key: keyOf(key) };
+    const { key, samples, seed: own } = requests[index] as SamplingRequest;
+    return { node: leaves[index] as number, samples, key: keyOf(key), seed: own };
   });
   const { sampling, limits, stop = [], seed, onProgress, signal } = options;
   const completions = engine.generateForest(forest, ends, {

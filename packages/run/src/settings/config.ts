@@ -73,8 +73,10 @@ export function parseConfig(config: unknown, defaults: Settings, file?: string):
   };
 }
 
+type Fail = (what: string, field: string, remedy: string) => never;
+
 function checkTogether(settings: Settings, where: { file?: string }): void {
-  const fail = (what: string, field: string, remedy: string): never => {
+  const fail: Fail = (what, field, remedy) => {
     throw new TemporaError(what, { where: { ...where, field }, remedy });
   };
   if (settings.model !== null && settings.prompts === null) {
@@ -86,6 +88,7 @@ function checkTogether(settings: Settings, where: { file?: string }): void {
   if (settings.model === null && settings.heldOutPrompts !== null) {
     fail("Held-out prompts are given without a model", "model", "Name the checkpoint to start from (--model).");
   }
+  checkAdapter(settings, fail);
   checkJudge(settings.judge, fail);
   if (settings.model !== null && settings.replay.weight > 0 && settings.replay.data === null) {
     fail("Replay needs graded examples", "replay.data", "Name a file of {prompt, completion} rows, or set weight 0.");
@@ -109,6 +112,29 @@ function checkTogether(settings: Settings, where: { file?: string }): void {
     if (type === "exo_pair" && smooth === 0) {
       fail("exo_pair needs label smoothing", "loss.labelSmoothing", "Give a value above 0, as 0.001.");
     }
+  }
+}
+
+function checkAdapter({ model, adapter, lora, engine }: Settings, fail: Fail): void {
+  if (adapter !== null && model === null) {
+    fail("An adapter is given without a model", "adapter", "Name the model that it was trained over (--model).");
+  }
+  if (adapter !== null && lora !== null) {
+    fail(
+      "An adapter is given, and a new one is asked for",
+      "lora",
+      "Leave out one: --adapter goes on with an adapter, --lora-rank begins a new one.",
+    );
+  }
+  if (engine.quantize !== null && adapter === null && lora === null) {
+    fail(
+      "Quantized weights cannot be trained",
+      "engine.quantize",
+      "Train an adapter over them, as with --lora-rank 16, or leave it out.",
+    );
+  }
+  if (engine.quantize !== null && model === null) {
+    fail("The embedded world's M0 is trained whole", "engine.quantize", "Leave it out.");
   }
 }
 

@@ -30,10 +30,27 @@ const training = z.strictObject({
   gradientCheckpointing: z.boolean(),
 });
 
+const lora = z.strictObject({
+  rank: count,
+  /** The scale is alpha / rank, or alpha / √rank with rsLora; null: twice the rank. */
+  alpha: positive.nullable().default(null),
+  rsLora: z.boolean().default(false),
+  /** Names of the matrices that are adapted, as ["q_proj", "v_proj"], or all of the blocks. */
+  targets: z.union([z.literal("all-linear"), z.array(z.string().min(1)).min(1)]).default("all-linear"),
+  /** Of the adapter's input, in training. */
+  dropout: z.number().min(0).lt(1).default(0),
+  /** How M0 is fine-tuned where there is data for it: by the adapter, or whole, before it becomes the base. */
+  start: z.enum(["adapter", "full"]).default("adapter"),
+});
+
 /** Every setting of a run, complete. `TemporaConfig` is the same with every field optional. */
 export const settingsSchema = z.strictObject({
   /** Path of the checkpoint that is M0, or its name on the hub; null: the embedded world, whose M0 the run trains. */
   model: z.string().min(1).nullable(),
+  /** A LoRA adapter over the model, as PEFT saves it: M0 goes through it, and it is what is trained on; null: none. */
+  adapter: z.string().min(1).nullable(),
+  /** Trains LoRA adapters over one frozen base, which M1 and all later models are; null: the whole model. */
+  lora: lora.nullable(),
   /** File, folder or pattern of prompts (JSONL, JSON, CSV, Parquet), as `promptRow` of @tempora/text reads them; needed with a model. */
   prompts: z.string().min(1).nullable(),
   /** File of held-out prompts, used whole; null: a share of `prompts` that the prompts alone decide is held out. */
@@ -128,6 +145,10 @@ export const settingsSchema = z.strictObject({
     dtype: z.enum(["f32", "bf16"]).nullable(),
     /** 0: all cores. */
     threads: z.int().min(0),
+    /** Keeps the frozen base's matrices in 4 bits (QLoRA); needs an adapter to train. null: as dtype says. */
+    quantize: z.enum(["nf4"]).nullable(),
+    /** How AdamW's moments are stored. */
+    moments: z.enum(["f32", "bf16", "8bit"]),
   }),
 });
 
@@ -151,6 +172,8 @@ const paperTraining: Settings["training"] = {
 /** Settings for a given checkpoint: what the paper (arXiv:2508.06026) gives, and our choice where it is silent. */
 export const paperSettings: Settings = {
   model: null,
+  adapter: null,
+  lora: null,
   prompts: null,
   heldOutPrompts: null,
   columns: null,
@@ -194,5 +217,5 @@ export const paperSettings: Settings = {
   },
   generation: { maxRows: 256, maxCacheTokens: 131072 },
   saveStateSeconds: 300,
-  engine: { device: "auto", dtype: null, threads: 0 },
+  engine: { device: "auto", dtype: null, threads: 0, quantize: null, moments: "f32" },
 };

@@ -60,7 +60,7 @@ export function worldSettings(): Settings {
       judgements: loop.judgements,
     },
     generation: { maxRows: 512, maxCacheTokens: 65536 },
-    engine: { device: "auto", dtype: "f32", threads: 0 },
+    engine: { device: "auto", dtype: "f32", threads: 0, quantize: null, moments: "f32" },
   };
 }
 

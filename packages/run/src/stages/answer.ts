@@ -1,6 +1,6 @@
+import type { ModelConfig } from "@tempora/engine";
 import type { Json } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
-import type { LoadedModel } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
@@ -48,6 +48,11 @@ export interface AnswerPlan {
   position: Position;
 }
 
+/** As `AnswerPlan`, of several models. */
+export interface TogetherPlan extends Omit<AnswerPlan, "model"> {
+  models: readonly ModelRef[];
+}
+
 export interface Answers {
   /** Task after task, read from the store as it is asked for. */
   byTask(): AsyncGenerator<AnsweredTask>;
@@ -61,43 +66,70 @@ interface AnsweredStage {
 }
 
 /** Samples answers of one model to all tasks. An interrupted stage goes on with the answers that are missing. */
-export async function answerStage(context: RunContext, plan: AnswerPlan): Promise<Answers> {
-  const { model, tasks, samples } = plan;
-  const { settings } = context;
-  const seed = deriveSeed(settings.seed, plan.purpose, model.hash);
+export async function answerStage(context: RunContext, { model, ...plan }: AnswerPlan): Promise<Answers> {
+  return (await answersTogether(context, { ...plan, models: [model] }))[0] as Answers;
+}
+
+/**
+ * The answers of models that are adapters over one base (or the base itself) by one generation; a stage each, with the rows that
+ * `answerStage` would give it.
+ */
+export async function answersTogether(context: RunContext, plan: TogetherPlan): Promise<Answers[]> {
+  const all: Answers[] = [];
+  // Every stage that is not in the store yet is open while those after it open; then all are filled in.
+  const openFrom = async (index: number, open: readonly OpenStage[]): Promise<void> => {
+    const model = plan.models[index];
+    if (model === undefined) return open.length === 0 ? undefined : fillIn(context, plan, open);
+    const opened = { was: false };
+    const { result, folder } = await runStage<AnsweredStage>(context, {
+      ...(await stageOf(context, plan, model)),
+      compute: async (stage, progress, id) => {
+        opened.was = true;
+        const requests = await answerRequests(context, plan, model);
+        const prompts = await logPrompts(stage, requests);
+        const { samples } = plan;
+        const place = ({ task, sample: number }: Answer) => task * samples + number;
+        const log = await RowLog.open<Answer>(stage, "answers", { place });
+        try {
+          await openFrom(index + 1, [...open, { model, requests, log, progress, id }]);
+        } finally {
+          await log.close();
+        }
+        const answers = await log.seal();
+        const { config } = (await context.host.open(model)).checkpoint;
+        const totals = await meterAnswers(config, requests, sealedRows<Answer>(stage, "answers", answers));
+        return { prompts, answers, totals };
+      },
+    });
+    if (!opened.was) await openFrom(index + 1, open);
+    all[index] = { byTask: () => answeredTasks(folder, result, plan.samples), totals: result.totals };
+  };
+  await openFrom(0, []);
+  return all;
+}
+
+async function stageOf(context: RunContext, plan: TogetherPlan, model: ModelRef) {
+  const { tasks, samples, sampling, purpose, position } = plan;
   const { tokenizer } = await context.host.open(model);
-  const { result, folder } = await runStage<AnsweredStage>(context, {
+  return {
     kind: "answers",
-    label: `${plan.purpose === "candidates" ? "candidates" : "held-out answers"} of ${model.name}`,
+    label: `${purpose === "candidates" ? "candidates" : "held-out answers"} of ${model.name}`,
     total: tasks.length * samples,
     unit: "answers",
-    position: plan.position,
+    position,
     inputs: {
       model: model.hash,
       tasks: hashTasks(tasks),
       date: dateFor(context, tokenizer),
       samples,
-      sampling: plan.sampling,
-      seed,
+      sampling,
+      seed: seedOf(context, plan, model),
     },
-    compute: async (stage, progress, id) => {
-      const loaded = await context.host.use(model);
-      const requests = answerRequests(loaded, tasks, samples, context.now);
-      const prompts = await logPrompts(stage, requests);
-      const log = await RowLog.open<Answer>(stage, "answers", {
-        place: ({ task, sample: number }) => task * samples + number,
-      });
-      try {
-        await fillIn(context, plan, { loaded, requests, log, seed, progress, id });
-      } finally {
-        await log.close();
-      }
-      const answers = await log.seal();
-      const totals = await meterAnswers(loaded, requests, sealedRows<Answer>(stage, "answers", answers));
-      return { prompts, answers, totals };
-    },
-  });
-  return { byTask: () => answeredTasks(folder, result, samples), totals: result.totals };
+  };
+}
+
+function seedOf({ settings }: RunContext, { purpose }: TogetherPlan, model: ModelRef): number {
+  return deriveSeed(settings.seed, purpose, model.hash);
 }
 
 function hashTasks(tasks: readonly Task[]): string {
@@ -106,12 +138,19 @@ function hashTasks(tasks: readonly Task[]): string {
   return hash.digest();
 }
 
-function answerRequests(loaded: LoadedModel, tasks: readonly Task[], samples: number, now: Date): SamplingRequest[] {
-  const { tokenizer, checkpoint } = loaded;
-  return tasks.map((task) => ({
+async function answerRequests(
+  context: RunContext,
+  plan: TogetherPlan,
+  model: ModelRef,
+): Promise<(SamplingRequest & { seed: number })[]> {
+  const { tokenizer, checkpoint } = await context.host.open(model);
+  const { maxPositions: maxLength } = checkpoint.config;
+  const seed = seedOf(context, plan, model);
+  return plan.tasks.map((task) => ({
     key: task.id,
-    ids: promptIds(task, tokenizer, { maxLength: checkpoint.config.maxPositions, now }),
-    samples,
+    ids: promptIds(task, tokenizer, { maxLength, now: context.now }),
+    samples: plan.samples,
+    seed,
   }));
 }
 
@@ -125,47 +164,53 @@ async function logPrompts(stage: string, requests: readonly SamplingRequest[]): 
   return log.seal();
 }
 
-interface FillIn {
-  loaded: LoadedModel;
-  requests: readonly SamplingRequest[];
+/** A stage whose answers are being sampled. */
+interface OpenStage {
+  model: ModelRef;
+  requests: readonly (SamplingRequest & { seed: number })[];
   log: RowLog<Answer>;
-  seed: number;
   progress(done: number, extra?: Record<string, number>): void;
-  /** Of the stage, for the observer. */
+  /** For the observer. */
   id: string;
 }
 
-/** Samples what the log does not have yet. A prompt that lacks one sample gets all of its samples again. */
-async function fillIn(context: RunContext, plan: AnswerPlan, work: FillIn): Promise<void> {
-  const { log } = work;
+/** Samples what the logs do not have yet. A prompt that lacks one sample gets all of its samples again. */
+async function fillIn(context: RunContext, plan: TogetherPlan, open: readonly OpenStage[]): Promise<void> {
   const samples = Array.from({ length: plan.samples }, (_, k) => k);
-  const requests = work.requests.map((request, task) =>
-    samples.every((k) => log.has(task * plan.samples + k)) ? { ...request, samples: 0 } : request,
+  const { loaded, adapters } = await context.host.useTogether(open.map(({ model }) => model));
+  const requests = open.flatMap(({ requests: own, log }, index) =>
+    own.map((request, task) => ({
+      ...request,
+      ...(open.length === 1 ? {} : { adapter: adapters[index] as string | null }),
+      samples: samples.every((k) => log.has(task * plan.samples + k)) ? 0 : request.samples,
+    })),
   );
   let newTokens = 0;
   const begun = performance.now();
-  work.progress(log.count);
-  const sampled = sample(work.loaded, requests, {
+  for (const { progress, log } of open) progress(log.count);
+  const sampled = sample(loaded, requests, {
     sampling: plan.sampling,
     limits: context.settings.generation,
-    seed: work.seed,
+    seed: 0, // each request has its own
     signal: context.signal,
   });
-  for await (const { request: task, sample: number, text, ids, logProbs, finishReason } of sampled) {
+  for await (const { request, sample: number, text, ids, logProbs, finishReason } of sampled) {
     newTokens += ids.length;
+    const task = request % plan.tasks.length;
+    const { model, log, progress, id } = open[Math.floor(request / plan.tasks.length)] as OpenStage;
     const logProb = logProbs.reduce((sum, value) => sum + value, 0);
     if (!(await log.add({ task, sample: number, text, ids, logProb, finishReason }))) continue;
-    context.observer.sampled(work.id, { model: plan.model.name, prompt: (plan.tasks[task] as Task).prompt, text });
-    work.progress(log.count, { "tokens/s": (1000 * newTokens) / (performance.now() - begun) });
+    context.observer.sampled(id, { model: model.name, prompt: (plan.tasks[task] as Task).prompt, text });
+    progress(log.count, { "tokens/s": (1000 * newTokens) / (performance.now() - begun) });
   }
 }
 
 async function meterAnswers(
-  loaded: LoadedModel,
+  config: ModelConfig,
   requests: readonly SamplingRequest[],
   answers: AsyncIterable<Answer>,
 ): Promise<LedgerTotals> {
-  const meter = new Meter(loaded.checkpoint.config);
+  const meter = new Meter(config);
   meterPrompts(meter, requests);
   for await (const { task, ids } of answers) {
     meter.generated((requests[task] as SamplingRequest).ids.length, ids.length, "answer");

@@ -3,15 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine, parameterShapes } from "@tempora/engine";
 import { hashJson, type Json } from "@tempora/errors";
-import { checkpointHash, newModelConfigJson, openCheckpoint } from "@tempora/models";
+import { newModelConfigJson, openCheckpoint } from "@tempora/models";
 import { Tokenizer, writeWhole } from "@tempora/text";
 import { deriveSeed } from "@tempora/training";
-import type { ModelRef } from "../models/model-ref.ts";
+import { adaptedModel, type ModelRef, wholeModel } from "../models/model-ref.ts";
 import { countParameters } from "../results/ledger.ts";
 import type { StartResult } from "../results/results.ts";
 import { manyExampleIds } from "../sources/conversation.ts";
 import type { Examples, Start } from "../sources/source.ts";
 import { dateFor, type RunContext } from "./context.ts";
+import { learnerFrom } from "./learner.ts";
 import { supervisedStage } from "./train.ts";
 import { unpackedFolder } from "./unpack.ts";
 
@@ -26,7 +27,9 @@ export async function startModel(context: RunContext): Promise<Started> {
   if (start.kind === "new") return trainNew(context, start);
   const folder = await unpackedFolder(context, start.folder);
   const { config } = await openCheckpoint(folder);
-  const given: ModelRef = { name: "M0", folder, hash: await checkpointHash(folder) };
+  const base = await wholeModel("M0", folder);
+  const { adapter } = context.settings;
+  const given = adapter === null ? base : await adaptedModel("M0", adapter, base);
   const parameters = countParameters(parameterShapes(config));
   if (start.data !== null) return fineTune(context, given, start.data, parameters);
   return {
@@ -44,7 +47,11 @@ export async function startModel(context: RunContext): Promise<Started> {
 }
 
 async function fineTune(context: RunContext, given: ModelRef, data: Examples, parameters: number): Promise<Started> {
-  const { tokenizer, checkpoint } = await context.host.open(given);
+  const { host, settings } = context;
+  const { tokenizer, checkpoint } = await host.open(given);
+  const whole = settings.lora?.start === "full";
+  const learner = whole ? null : await learnerFrom(given, settings);
+  const seed = deriveSeed(settings.seed, "adapter");
   const outcome = await supervisedStage(context, {
     name: "M0",
     label: "supervised training of M0",
@@ -53,10 +60,13 @@ async function fineTune(context: RunContext, given: ModelRef, data: Examples, pa
       start: given.hash,
       data: data.identity,
       date: dateFor(context, tokenizer),
-      dtype: context.host.dtypeOf(checkpoint),
+      dtype: host.dtypeOf(checkpoint),
+      ...(learner === null ? {} : { seed }),
     },
+    learner,
     begin: async () => {
-      const { engine, endTokens } = await context.host.useForTraining(given);
+      const adapter = learner && { config: learner.config, seed };
+      const { engine, endTokens } = await host.useForTraining(given, adapter);
       const { config, raw } = checkpoint;
       const rows = await manyExampleIds(
         data.rows(),
@@ -93,8 +103,9 @@ async function trainNew(context: RunContext, start: Extract<Start, { kind: "new"
       dtype,
       seed,
     },
+    learner: null,
     begin: async () => {
-      const { device, threads } = settings.engine;
+      const { device, threads, moments } = settings.engine;
       const tokenizer = await tokenizerFrom(start.files);
       const rows = await manyExampleIds(
         start.data.rows(),
@@ -102,7 +113,7 @@ async function trainNew(context: RunContext, start: Extract<Start, { kind: "new"
         { maxLength: config.maxPositions, now: context.now },
         context.signal,
       );
-      made.engine = await Engine.random(config, { device, threads, dtype, seed, std: start.deviation });
+      made.engine = await Engine.random(config, { device, threads, dtype, moments, seed, std: start.deviation });
       const { bosId, eosId, padId } = tokenizer;
       const raw = newModelConfigJson(config, { bos: bosId, eos: eosId, pad: padId }, dtype);
       return { engine: made.engine, rows, config, raw, files: start.files };

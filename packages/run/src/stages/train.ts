@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import type { DType, Engine, ModelConfig, PreferenceLoss } from "@tempora/engine";
 import type { FileReader, Json } from "@tempora/errors";
-import { checkpointHash, saveCheckpoint } from "@tempora/models";
+import { saveAdapter, saveCheckpoint } from "@tempora/models";
+import { writeWhole } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
 import {
   deriveSeed,
@@ -10,7 +11,7 @@ import {
   trainPreferences,
   trainSupervised,
 } from "@tempora/training";
-import type { ModelRef } from "../models/model-ref.ts";
+import { adaptedModel, type ModelRef, wholeModel } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals, TrainingResult } from "../results/results.ts";
 import { judgeTemplateFile, templateJson } from "../settings/judge-template.ts";
@@ -19,6 +20,7 @@ import { manyExampleIds } from "../sources/conversation.ts";
 import { ContentHash } from "../store/content-hash.ts";
 import { type SealedRows, sealedRows } from "../store/row-log.ts";
 import { type Position, type RunContext, runStage } from "./context.ts";
+import { type Learner, learnerFrom } from "./learner.ts";
 import type { PairSet } from "./pair-set.ts";
 import { type References, trainingSeed } from "./reference.ts";
 import { TrainingState } from "./training-state.ts";
@@ -61,6 +63,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const { settings, host, source } = context;
   const loss = fullLoss(settings.loss);
   const seed = trainingSeed(context, plan.position);
+  const learner = await learnerFrom(start, settings);
   const { tokenizer, checkpoint } = await host.open(start);
   const replay = await manyExampleIds(
     source.replay,
@@ -84,11 +87,13 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       loss: loss as unknown as Json,
       replay: replayed ? { rows: hashRows(replay), perStep, weight } : null,
       judgeTemplate: templateJson(source.judgeTemplate),
+      adapter: learnerKey(learner),
+      moments: settings.engine.moments,
       dtype: host.dtypeOf(checkpoint),
     },
     counts: TrainingState.remove,
     compute: async (stage, progress) => {
-      const { engine, endTokens } = await host.useForTraining(start);
+      const { engine, endTokens } = await host.useForTraining(start, learner && { config: learner.config, seed });
       await using state = await TrainingState.open(stage, settings.saveStateSeconds, (text) =>
         context.observer.note(text),
       );
@@ -104,20 +109,20 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
           ...(replayed ? { replay: { rows: replay, perStep, weight } } : {}),
         },
         onMetrics: (row) => watch(context, plan, { row, state, progress }),
-        onForest: (forest) => meter.train(forest, settings.training.gradientCheckpointing),
+        onForest: (forest) => meter.train(forest, passes(settings.training, learner)),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
         signal: context.signal,
       });
       const { config, raw, companion } = checkpoint;
-      const model = { engine, config, raw, companion, endTokens };
+      const model = { engine, config, raw, companion, endTokens, learner };
       const saved = await saveTrained(context, stage, { ...model, summary, state, totals: meter.totals });
       await host.trained(start, saved.hash);
       return saved;
     },
   });
   return {
-    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash },
+    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base: learner?.base ?? null },
     training: summarize(await readMetrics(context, plan, { folder, result, reused }, 1 / 4), result),
     totals: result.totals,
   };
@@ -131,6 +136,8 @@ export interface SupervisedPlan {
   count: number;
   /** What decides the rows and the weights to start from. */
   inputs: Record<string, Json>;
+  /** The adapter that is trained; null: the whole model. */
+  learner: Learner | null;
   /** The rows, and the engine with the weights to start from. */
   begin(): Promise<{
     engine: Engine;
@@ -159,6 +166,8 @@ export async function supervisedStage(
     inputs: {
       ...plan.inputs,
       training: { ...options },
+      adapter: learnerKey(plan.learner),
+      moments: settings.engine.moments,
       judgeTemplate: templateJson(source.judgeTemplate),
     },
     counts: TrainingState.remove,
@@ -175,18 +184,33 @@ export async function supervisedStage(
         rows: begun.rows,
         options,
         onMetrics: (row) => watch(context, { name: plan.name, phase: 0, position }, { row, state, progress }),
-        onForest: (forest) => meter.train(forest, options.gradientCheckpointing),
+        onForest: (forest) => meter.train(forest, passes(options, plan.learner)),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
         signal: context.signal,
       });
-      return saveTrained(context, stage, { ...begun, summary, state, totals: meter.totals });
+      const { learner } = plan;
+      return saveTrained(context, stage, { ...begun, learner, summary, state, totals: meter.totals });
     },
   });
   const place = { name: plan.name, phase: 0, position };
   const { end } = await readMetrics(context, place, { folder, result, reused }, 1 / 20);
   const finalLoss = meanOf(end, ({ loss }) => loss);
-  return { model: { name: plan.name, folder: join(folder, "model"), hash: result.hash }, finalLoss, stage: result };
+  const base = plan.learner?.base ?? null;
+  return {
+    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base },
+    finalLoss,
+    stage: result,
+  };
+}
+
+/** Of a stage's key. The base is part of the start's hash. */
+function learnerKey(learner: Learner | null): Json {
+  return learner === null ? null : (learner.raw as Json);
+}
+
+function passes({ gradientCheckpointing: checkpointing }: Settings["training"], learner: Learner | null) {
+  return { checkpointing, frozen: learner !== null };
 }
 
 function origin(plan: { name: string; phase: number; position: Position }) {
@@ -231,6 +255,7 @@ interface Trained {
   /** Ids that end an answer in this run; what the saved model's files are to state. */
   endTokens?: readonly number[];
   files?: Record<string, string>;
+  learner: Learner | null;
   summary: TrainingSummary;
   state: TrainingState;
   totals: LedgerTotals;
@@ -238,11 +263,20 @@ interface Trained {
 
 /** Writes the trained model and its metrics, and gives the optimizer's memory back. */
 async function saveTrained(context: RunContext, stage: string, trained: Trained): Promise<TrainedStage> {
-  const { engine, config, raw, companion, endTokens = [], files, summary, state, totals } = trained;
+  const { engine, learner, summary, state, totals } = trained;
   const model = join(stage, "model");
-  const dtype: DType = engine.dtype;
   await engine.resetOptimizer();
-  await saveCheckpoint(model, {
+  if (learner === null) await saveWhole(context, model, trained);
+  else await saveLearner(context, model, engine, learner);
+  const metrics = await state.log.seal();
+  const { hash } = learner === null ? await wholeModel("", model) : await adaptedModel("", model, learner.base);
+  return { hash, steps: summary.steps, tokens: summary.tokens, totals, metrics };
+}
+
+async function saveWhole(context: RunContext, folder: string, trained: Trained): Promise<void> {
+  const { engine, config, raw, companion, endTokens = [], files } = trained;
+  const dtype: DType = engine.dtype;
+  await saveCheckpoint(folder, {
     config,
     raw,
     dtype,
@@ -251,8 +285,15 @@ async function saveTrained(context: RunContext, stage: string, trained: Trained)
     endTokens,
     files: { ...files, ...templateFile(context) },
   });
-  const metrics = await state.log.seal();
-  return { hash: await checkpointHash(model), steps: summary.steps, tokens: summary.tokens, totals, metrics };
+}
+
+/** The adapter that was trained, which is the active one. */
+async function saveLearner(context: RunContext, folder: string, { adapters }: Engine, learner: Learner): Promise<void> {
+  const { config, raw } = learner;
+  const active = adapters.active as string;
+  const [parameters, tensors] = [adapters.parameters(active), adapters.tensors(active)];
+  await saveAdapter(folder, { config, raw, parameters, tensors });
+  for (const [name, text] of Object.entries(templateFile(context))) await writeWhole(join(folder, name), text);
 }
 
 interface MetricsEnds {

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Engine } from "@tempora/engine";
+import { Engine, type EngineOptions } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { oracle } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
@@ -24,6 +24,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 async function train(
   stopAfter: number,
   onStep: (step: number) => unknown = () => undefined,
+  through: { adapter?: boolean; engine?: EngineOptions } = {},
 ): Promise<{ weights: Buffer; metrics: Metrics[] }> {
   const rows = await readAllRows(oracle("llama", "logprobs.jsonl"));
   const pairs = rows.map(({ value }) => ({
@@ -32,7 +33,13 @@ async function train(
     rejectedIds: value.rejected_ids as number[],
   }));
   const replay = pairs.slice(0, 5).map(({ promptIds, chosenIds }) => ({ promptIds, completionIds: chosenIds }));
-  using engine = await Engine.load(await openCheckpoint(oracle("llama", "policy")), { device: "cpu" });
+  const options = { device: "cpu" as const, ...through.engine };
+  using engine = await Engine.load(await openCheckpoint(oracle("llama", "policy")), options);
+  const { adapters } = engine;
+  if (through.adapter === true) {
+    await adapters.add("trained", { rank: 4, alpha: 8, dropout: 0.1 }, { seed: 5 });
+    await adapters.activate("trained");
+  }
   await using state = await TrainingState.open(folder, 0, note);
   const metrics = [...state.metrics];
   await trainPreferences({
@@ -64,7 +71,8 @@ async function train(
     },
   });
   const parts: Uint8Array[] = [];
-  for await (const { bytes } of engine.tensors()) parts.push(bytes);
+  const trained = adapters.active === null ? engine.tensors() : adapters.tensors(adapters.active);
+  for await (const { bytes } of trained) parts.push(bytes);
   return { weights: Buffer.concat(parts), metrics };
 }
 
@@ -81,6 +89,26 @@ describe("TrainingState", () => {
       computed: expect.any(Number),
     });
     const resumed = await train(0);
+    expect(resumed.metrics).toEqual(whole.metrics);
+    expect(resumed.weights.equals(whole.weights)).toBe(true);
+  });
+
+  const kinds = [
+    ["an adapter", { adapter: true }],
+    ["an adapter over bf16", { adapter: true, engine: { dtype: "bf16" } }],
+    [
+      "an adapter over four-bit weights, moments in 8 bits",
+      { adapter: true, engine: { quantize: "nf4", moments: "8bit" } },
+    ],
+    ["moments in bf16", { engine: { moments: "bf16" } }],
+    ["moments in 8 bits", { engine: { moments: "8bit" } }],
+  ] as const;
+  it.each(kinds)("does so for %s", async (_, through) => {
+    const nothing = () => undefined;
+    const whole = await train(0, nothing, through);
+    for (const name of await readdir(folder)) await rm(join(folder, name));
+    await expect(train(7, nothing, through)).rejects.toThrow("stopped");
+    const resumed = await train(0, nothing, through);
     expect(resumed.metrics).toEqual(whole.metrics);
     expect(resumed.weights.equals(whole.weights)).toBe(true);
   });

@@ -1,7 +1,14 @@
 import { existsSync } from "node:fs";
 import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { DType, Engine, ModelSource, ParameterMoments, TensorSource } from "@tempora/engine";
+import {
+  type DType,
+  type Engine,
+  type ModelSource,
+  momentScales,
+  type ParameterMoments,
+  type TensorSource,
+} from "@tempora/engine";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
 import { writeJson } from "@tempora/text";
@@ -17,11 +24,16 @@ interface Saved {
 }
 
 const savedWeights = /^state-\d+\.safetensors(\.partial)?$|^state\.json\.partial$/;
-const firstMoment = "first:";
-const secondMoment = "second:";
+/** Names of a parameter's moments, and of their scales where they are in 8 bits, by what is put before its own. */
+const kinds = {
+  first: "first:",
+  second: "second:",
+  firstScales: "first_scales:",
+  secondScales: "second_scales:",
+} as const;
 
 /**
- * A training's state in its stage folder: weights, AdamW's moments, progress, and the log of its metrics. A killed training
+ * A training's state in its stage folder: the trained weights, AdamW's moments, progress, and the log of its metrics. A killed training
  * that goes on from it gives the bytes of one that was never interrupted. state.json is renamed into place last and names
  * the weights it belongs to.
  */
@@ -109,7 +121,9 @@ export class TrainingState implements AsyncDisposable {
 
   async #restore(engine: Engine, saved: Saved): Promise<void> {
     const file = await readSafetensors(join(this.folder, saved.weights));
-    await engine.setParameters(sourceOf(engine, file));
+    const { active } = engine.adapters;
+    if (active === null) await engine.setParameters(sourceOf(engine, file));
+    else await engine.adapters.replace(active, sourceOf(engine, file));
     await engine.setOptimizerState(saved.optimizerSteps, savedMoments(engine, file));
   }
 }
@@ -136,19 +150,21 @@ async function readState(file: string): Promise<Saved | null> {
 
 async function writeState(file: string, engine: Engine): Promise<void> {
   const partial = `${file}.partial`;
-  const layout = engine.parameters.flatMap(({ name, shape }) => [
-    { name, shape, dtype: engine.dtype },
-    { name: `${firstMoment}${name}`, shape, dtype: "f32" as const },
-    { name: `${secondMoment}${name}`, shape, dtype: "f32" as const },
+  const { active } = engine.adapters;
+  const layout = engine.trainable.flatMap(({ name, shape }) => [
+    { name, shape, dtype: trainedDType(engine) },
+    ...momentsLayout(engine, { name, shape }),
   ]);
   const writer = await SafetensorsWriter.create(partial, layout);
   try {
-    for await (const tensor of engine.tensors()) await writer.write(tensor);
-    const shapes = new Map(engine.parameters.map(({ name, shape }) => [name, shape]));
-    for await (const { name, first, second } of engine.moments()) {
-      const shape = shapes.get(name) ?? [];
-      await writer.write({ name: `${firstMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(first) });
-      await writer.write({ name: `${secondMoment}${name}`, shape, dtype: "f32", bytes: bytesOf(second) });
+    const tensors = active === null ? engine.tensors() : engine.adapters.tensors(active);
+    for await (const tensor of tensors) await writer.write(tensor);
+    const shapes = new Map(engine.trainable.map((parameter) => [parameter.name, parameter]));
+    for await (const moments of engine.moments()) {
+      const parameter = shapes.get(moments.name);
+      for (const { kind, ...layout } of parameter === undefined ? [] : momentsLayout(engine, parameter)) {
+        await writer.write({ ...layout, bytes: bytesOf(moments[kind] ?? new Float32Array(0)) });
+      }
     }
     await writer.close();
     await rename(partial, file);
@@ -158,15 +174,36 @@ async function writeState(file: string, engine: Engine): Promise<void> {
   }
 }
 
+/** Of the tensors that keep a parameter's moments. */
+function momentsLayout({ momentsFormat }: Engine, { name, shape }: { name: string; shape: readonly number[] }) {
+  const scales = momentScales(
+    shape.reduce((product, size) => product * size, 1),
+    momentsFormat,
+  );
+  const all = [
+    { kind: "first", shape },
+    { kind: "second", shape },
+    ...(scales === 0
+      ? []
+      : ([
+          { kind: "firstScales", shape: [scales] },
+          { kind: "secondScales", shape: [scales] },
+        ] as const)),
+  ] as const;
+  return all.map((one) => ({ ...one, name: `${kinds[one.kind]}${name}`, dtype: "f32" as const }));
+}
+
 function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 
 /** One parameter's after the other, so that all of them are never in memory together. */
 async function* savedMoments(engine: Engine, file: SafetensorsFile): AsyncGenerator<ParameterMoments, void, undefined> {
-  for (const { name } of engine.parameters) {
-    const first = await moments(file, `${firstMoment}${name}`);
-    yield { name, first, second: await moments(file, `${secondMoment}${name}`) };
+  for (const parameter of engine.trainable) {
+    const { name } = parameter;
+    const own: ParameterMoments = { name, first: new Float32Array(0), second: new Float32Array(0) };
+    for (const { kind, name: tensor } of momentsLayout(engine, parameter)) own[kind] = await moments(file, tensor);
+    yield own;
   }
 }
 
@@ -185,14 +222,19 @@ function tensorOf(file: SafetensorsFile, name: string) {
   });
 }
 
+/** An adapter is in f32, whatever its base is. */
+function trainedDType(engine: Engine): DType {
+  return engine.adapters.active === null ? engine.dtype : "f32";
+}
+
 function sourceOf(engine: Engine, file: SafetensorsFile): ModelSource {
-  const dtype: DType = engine.dtype;
+  const dtype = trainedDType(engine);
   return {
     config: engine.config,
     name: file.file,
     dtype,
     tensors: (): TensorSource[] =>
-      engine.parameters.map(({ name, shape }) => {
+      engine.trainable.map(({ name, shape }) => {
         const tensor = tensorOf(file, name);
         return { name, dtype, shape, file: file.file, read: () => tensor.read() };
       }),
