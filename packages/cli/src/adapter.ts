@@ -91,6 +91,8 @@ export async function useAdapter(engine: Engine, adapter: AdapterFolder, seed?: 
 /** An adapter to train, given or new, and how to save it. */
 export interface TrainedAdapter {
   readonly config: AdapterConfig;
+  /** Of the given one; null: it is new. */
+  readonly folder: string | null;
   begin(engine: Engine): Promise<void>;
   save(engine: Engine, folder: string): Promise<void>;
 }
@@ -109,6 +111,7 @@ export async function trainedAdapter(flags: LoraFlags, model: NamedModel): Promi
     const { config, raw } = given;
     return {
       config,
+      folder: given.path,
       begin: (engine) => useAdapter(engine, given, flags.seed),
       save: (engine, folder) => save(engine, folder, config, raw),
     };
@@ -129,6 +132,7 @@ export async function trainedAdapter(flags: LoraFlags, model: NamedModel): Promi
   };
   return {
     config,
+    folder: null,
     begin: async (engine) => {
       await engine.adapters.add(only, config, { seed: flags.seed });
       await engine.adapters.activate(only);

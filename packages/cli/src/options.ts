@@ -185,6 +185,8 @@ export interface TrainingFlags {
   adamBeta2: number;
   adamEpsilon: number;
   gradientCheckpointing: boolean;
+  saveSteps?: number;
+  saveStateSeconds: number;
 }
 
 /** `defaults`: the settings of the loop for the same kind of training, so that a command does what the loop does. */
@@ -223,8 +225,17 @@ export function addTrainingOptions(command: Command, defaults: Settings["trainin
       realNumber(0, 1, { above: true }),
       defaults.epsilon,
     )
-    .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false);
+    .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time", false)
+    .option("--save-steps <count>", "keep the model after every so many steps, in <out>-checkpoints", wholeNumber(1))
+    .option(
+      "--save-state-seconds <seconds>",
+      "save so often what a killed training goes on from, by the same command",
+      realNumber(0),
+      defaultStateSeconds,
+    );
 }
+
+const defaultStateSeconds = 300;
 
 export function trainingOptions(flags: TrainingFlags): TrainingOptions {
   return {

@@ -33,7 +33,7 @@ export class PartialWork implements AsyncDisposable {
     readonly context: Context,
     private readonly lock: { release(): Promise<void> },
     /** Aborts with the context, and when the folder's lock is lost. */
-    private readonly signal: AbortSignal,
+    readonly signal: AbortSignal,
   ) {}
 
   static async open(folder: string, context: Context): Promise<PartialWork> {
@@ -45,8 +45,7 @@ export class PartialWork implements AsyncDisposable {
   /** Judges the responses, going on with what the same judge made of the same responses before. */
   async judge(judge: Judge, responses: readonly Response[], options: JudgingOptions): Promise<JudgedRows> {
     const { device, dtype, threads, quantize, date, limits, label = "judge" } = options;
-    await this.#begin({
-      code: await codeVersion(),
+    await this.begin({
       judge: judge.identity,
       responses: hashResponses(judge, responses),
       date,
@@ -77,22 +76,23 @@ export class PartialWork implements AsyncDisposable {
     await this.lock.release();
   }
 
-  /** Keeps what other inputs left only where they are the same. */
-  async #begin(inputs: Json): Promise<void> {
+  /** What was made of other inputs, or by other code, is begun anew. Returns whether there is something to go on with. */
+  async begin(inputs: Record<string, Json>): Promise<boolean> {
     const file = join(this.folder, "inputs.json");
-    const text = `${canonical(inputs)}\n`;
+    const text = `${canonical({ code: await codeVersion(), ...inputs })}\n`;
     let before: string | null = null;
     try {
       before = await readFile(file, "utf8");
     } catch (error) {
       if (systemErrorCode(error) !== "ENOENT") throw fileError(error, "Cannot read what was begun", file);
     }
-    if (before === text) return;
+    if (before === text) return true;
     if (before !== null)
-      this.context.progress.note(`${this.folder} is of another judge or other rows: it is begun anew.`);
+      this.context.progress.note(`${this.folder} is of other inputs, settings or code: it is begun anew.`);
     await this.#empty();
     await mkdir(this.folder, { recursive: true });
     await writeWhole(file, text);
+    return false;
   }
 
   async #empty(): Promise<void> {

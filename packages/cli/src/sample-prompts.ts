@@ -9,6 +9,15 @@ export interface SampleFlags extends SamplingFlags, CacheFlags {
   stop: readonly string[];
 }
 
+export interface SamplePlan {
+  label: string;
+  context: Context;
+  /** What was sampled of the same prompts before. */
+  earlier?: readonly Sampled[];
+  onCompletion?(completion: Sampled): Promise<unknown>;
+  signal?: AbortSignal;
+}
+
 /**
  * Samples [prompts][n], whatever order they end in, behind a bar of this name. A prompt's random numbers follow from the seed
  * and its place alone: every model is given the same.
@@ -17,28 +26,40 @@ export async function samplePrompts(
   model: LoadedModel,
   rows: readonly PromptIds[],
   flags: SampleFlags,
-  { label, context }: { label: string; context: Context },
+  { label, context, earlier = [], onCompletion, signal = context.signal }: SamplePlan,
 ): Promise<{ completions: Sampled[][]; tokens: number }> {
   const completions: Sampled[][] = rows.map(() => []);
+  for (const completion of earlier) completions[completion.request]![completion.sample] = completion;
   const stage = context.progress.stage(label, rows.length * flags.n, "completions");
   const began = performance.now();
-  let tokens = 0;
+  let tokens = earlier.reduce((sum, { ids }) => sum + ids.length, 0);
   // Each row has samples of its own, also where another asks the same.
-  const requests = rows.map(({ promptIds }, index) => ({ key: `row ${index}`, ids: promptIds, samples: flags.n }));
+  const requests = rows.map(({ promptIds }, index) => {
+    const all = Object.keys(completions[index] as Sampled[]).length === flags.n;
+    return { key: `row ${index}`, ids: promptIds, samples: all ? 0 : flags.n };
+  });
+  const before = earlier.length;
   const stream = sample(model, requests, {
     sampling: flags,
     limits: flags,
     stop: flags.stop,
     seed: flags.seed,
-    signal: context.signal,
+    signal,
     onProgress: ({ newTokens, finished }) => {
       const rate = newTokens / ((performance.now() - began) / 1000);
-      stage.update(finished, `${formatCount(newTokens)} tokens · ${formatCount(rate)} tokens/s`);
+      stage.update(
+        Math.min(before + finished, rows.length * flags.n),
+        `${formatCount(newTokens)} tokens · ${formatCount(rate)} tokens/s`,
+      );
     },
   });
   for await (const completion of stream) {
-    completions[completion.request]![completion.sample] = completion;
+    const own = completions[completion.request] as Sampled[];
+    // A prompt that lacks one sample gets all of its samples again.
+    if (own[completion.sample] !== undefined) continue;
+    own[completion.sample] = completion;
     tokens += completion.ids.length;
+    await onCompletion?.(completion);
   }
   stage.finish();
   return { completions, tokens };

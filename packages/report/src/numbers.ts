@@ -115,8 +115,10 @@ export function pairNotes(result: RunResult): string[] {
       notes.push(`${name}: ${differing} of ${pairs} pairs have a text that does not give the trained ids again`);
     }
     if (truncated > manyTruncated * answers) {
+      const share = `${name}: ${percentText(truncated / answers)} of the answers were cut off by length`;
+      const kept = (result.settings.selection as { truncated?: string } | undefined)?.truncated === "keep";
       notes.push(
-        `${name}: ${percentText(truncated / answers)} of the answers were cut off by length: pairs without them favour short answers`,
+        kept ? `${share}, and train without an end token` : `${share}: pairs without them favour short answers`,
       );
     }
     return notes;

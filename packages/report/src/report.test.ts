@@ -185,6 +185,8 @@ describe("the terminal's tables", () => {
     expect(summaryTable(run.result)).not.toContain("temporal: 4 of");
     expect(summaryTable(run.result)).toContain("temporal: 22.3 % of the answers were cut off by length");
     expect(await renderReport(run)).toContain("22.3 % of the answers were cut off by length");
+    run.result.settings.selection = { truncated: "keep" };
+    expect(summaryTable(run.result)).toContain("were cut off by length, and train without an end token");
   });
 
   test("and the page say why a strategy ended early", async () => {

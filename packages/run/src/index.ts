@@ -39,7 +39,10 @@ export { paperSettings, type Settings, settingsSchema } from "./settings/setting
 export { asConversation, judgePromptIds, type SampledText, textGivesIds } from "./sources/conversation.ts";
 export type { Example, Start, Task, TaskSource } from "./sources/source.ts";
 export { worldSettings } from "./sources/world.ts";
+export { TrainingState } from "./stages/training-state.ts";
 export { codeVersion } from "./store/code-version.ts";
+export { ContentHash } from "./store/content-hash.ts";
 export * from "./store/locks.ts";
+export { RowLog, sealedRows } from "./store/row-log.ts";
 export * from "./store/store.ts";
 export { type StudyOptions, type StudyOutcome, studyRows, studySeeds } from "./study.ts";

@@ -1,14 +1,21 @@
 import { basename } from "node:path";
-import type { PreferenceLoss } from "@tempora/engine";
-import { TemporaError } from "@tempora/errors";
-import { paperSettings } from "@tempora/run";
-import { type ReferenceSums, scoreRows, trainPreferences } from "@tempora/training";
+import type { Engine, PreferenceLoss } from "@tempora/engine";
+import { type Json, TemporaError } from "@tempora/errors";
+import { ContentHash, paperSettings } from "@tempora/run";
+import {
+  type ReferenceSums,
+  scoreReferences,
+  scoreRows,
+  type TrainingOptions,
+  trainPreferences,
+} from "@tempora/training";
 import { type Command, Option } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { addLogOptions, type LogFlags, openLoggers } from "../log-to.ts";
 import { requireTrainingMemory } from "../memory-check.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
+import { modelIdentity } from "../model-identity.ts";
 import {
   addColumnsOption,
   addEngineOptions,
@@ -28,6 +35,7 @@ import {
 import { claimFile, claimFolder } from "../output.ts";
 import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
+import { PartialTraining } from "./partial-training.ts";
 import { TrainingRun } from "./training.ts";
 
 interface DpoFlags
@@ -92,7 +100,7 @@ export function dpoCommand(context: Context): Command {
 }
 
 async function dpo(flags: DpoFlags, context: Context): Promise<void> {
-  context.onStopped("No checkpoint was written: run the same command again.");
+  context.onStopped("The training's state is kept: run the same command again to go on.");
   const inputs = [flags.model, flags.reference, flags.adapter].filter((input) => input !== undefined);
   const loss = checkedLoss(flags);
   const out = await claimFolder("--out", flags.out, inputs);
@@ -112,34 +120,65 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
     context.progress.note(text),
   );
-  const references =
-    flags.reference === undefined ? null : await scoreReference(flags.reference, model, pairs, flags, context);
+  const reference = flags.reference === undefined ? null : await openReference(flags.reference, model, context);
+  const plan = { command: "dpo" as const, model, adapter, out, inputs: await inputsOf(pairs, reference, loss) };
+  await using partial = await PartialTraining.open(plan, flags, context);
+  const given =
+    reference === null
+      ? null
+      : await partial.references(pairs.length, (onSums) =>
+          scoreReference(reference, pairs, { flags, onSums }, context),
+        );
   const base = { ...model, adapter: null };
   using engine = await loadEngine(base, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
-  const rows = pairs.map((pair, index) => ({
-    ...pair,
-    ...(references === null ? {} : { reference: references[index]! }),
-  }));
+  const options = trainingOptions(flags);
+  const references = given ?? (await ownReferences(partial, engine, pairs, options, context));
+  const rows = pairs.map((pair, index) => ({ ...pair, reference: references[index] as ReferenceSums }));
   const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
-  const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, { metricsFile, loggers }, context);
-  const own = references === null ? context.progress.stage("reference", rows.length, "pairs") : null;
+  const { state } = partial;
+  const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, { metricsFile, loggers, state }, context);
   await run.during(async () => {
     const summary = await trainPreferences({
       engine,
       rows,
-      options: { ...trainingOptions(flags), loss },
-      onReference: (done, total) => {
-        own?.update(done);
-        if (done === total) {
-          own?.finish();
-          run.start();
-        }
-      },
+      options: { ...options, loss },
       onMetrics: run.onMetrics,
-      signal: context.signal,
+      ...partial.hooks(engine),
     });
     await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
+    await partial.done();
+  });
+}
+
+/** What decides the training beside the model and its options. */
+async function inputsOf(
+  pairs: readonly PreferenceIds[],
+  reference: OpenModel | null,
+  loss: PreferenceLoss,
+): Promise<Record<string, Json>> {
+  const hash = new ContentHash();
+  for (const { promptIds, chosenIds, rejectedIds } of pairs) hash.ids(promptIds).ids(chosenIds).ids(rejectedIds);
+  return {
+    rows: hash.digest(),
+    reference: reference === null ? null : await modelIdentity(reference.checkpoint, reference.adapter),
+    loss: loss as unknown as Json,
+  };
+}
+
+/** The reference is what is trained, as it is before. */
+function ownReferences(
+  partial: PartialTraining,
+  engine: Engine,
+  pairs: readonly PreferenceIds[],
+  options: TrainingOptions,
+  context: Context,
+): Promise<ReferenceSums[]> {
+  return partial.references(pairs.length, async (onSums) => {
+    const stage = context.progress.stage("reference", pairs.length, "pairs");
+    const { signal } = context;
+    await scoreReferences({ engine, rows: pairs, options, onSums, onProgress: (done) => stage.update(done), signal });
+    stage.finish();
   });
 }
 
@@ -165,22 +204,23 @@ function checkedLoss(flags: DpoFlags): PreferenceLoss {
   };
 }
 
-/** Summed log-probs of every pair under another model, which leaves the memory again before training begins. */
-async function scoreReference(
-  folder: string,
-  policy: OpenModel,
-  pairs: readonly PreferenceIds[],
-  flags: DpoFlags,
-  context: Context,
-): Promise<ReferenceSums[]> {
+async function openReference(folder: string, policy: OpenModel, context: Context): Promise<OpenModel> {
   const model = await openModel(folder, context);
   const [own, wanted] = [model.checkpoint.config.vocabSize, policy.checkpoint.config.vocabSize];
-  if (own !== wanted) {
-    throw new TemporaError(`The reference has a vocabulary of ${own} tokens, the model one of ${wanted}`, {
-      where: { file: folder },
-      remedy: "Name a reference that reads the same token ids.",
-    });
-  }
+  if (own === wanted) return model;
+  throw new TemporaError(`The reference has a vocabulary of ${own} tokens, the model one of ${wanted}`, {
+    where: { file: folder },
+    remedy: "Name a reference that reads the same token ids.",
+  });
+}
+
+/** Summed log-probs of every pair under another model, which leaves the memory again before training begins. */
+async function scoreReference(
+  model: OpenModel,
+  pairs: readonly PreferenceIds[],
+  { flags, onSums }: { flags: DpoFlags; onSums(pair: number, sums: ReferenceSums): Promise<void> },
+  context: Context,
+): Promise<void> {
   using engine = await loadEngine(model, withoutAdapter(flags), context);
   const stage = context.progress.stage("reference", pairs.length, "pairs");
   const items = pairs.map(({ promptIds, chosenIds, rejectedIds, where }) => ({
@@ -194,5 +234,7 @@ async function scoreReference(
     onProgress: (done) => stage.update(done),
   });
   stage.finish();
-  return scored.map(([chosen, rejected]) => ({ chosen: chosen!.sum, rejected: rejected!.sum }));
+  for (const [pair, [chosen, rejected]] of scored.entries()) {
+    await onSums(pair, { chosen: chosen!.sum, rejected: rejected!.sum });
+  }
 }

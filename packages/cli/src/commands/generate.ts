@@ -1,11 +1,20 @@
-import { TemporaError } from "@tempora/errors";
-import { type LoadedModel, paperSettings, type Sampled, textGivesIds } from "@tempora/run";
+import { type Json, TemporaError } from "@tempora/errors";
+import {
+  ContentHash,
+  type LoadedModel,
+  numericsOf,
+  paperSettings,
+  RowLog,
+  type Sampled,
+  textGivesIds,
+} from "@tempora/run";
 import { type Conversation, type RenderOptions, shownText, templateColumns, writeJsonl } from "@tempora/text";
 import type { Command } from "commander";
-import { type AdapterFlags, addAdapterOption } from "../adapter.ts";
+import { type AdapterFlags, adapterOf, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { formatCount } from "../format.ts";
-import { loadEngine, modelHelp, openModel } from "../model.ts";
+import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
+import { modelIdentity } from "../model-identity.ts";
 import {
   addCacheOptions,
   addColumnsOption,
@@ -20,8 +29,9 @@ import {
   wholeNumber,
 } from "../options.ts";
 import { claimFile } from "../output.ts";
+import { PartialWork } from "../partial-work.ts";
 import { type PromptIds, RowReader } from "../rows.ts";
-import { samplePrompts } from "../sample-prompts.ts";
+import { type SamplePlan, samplePrompts } from "../sample-prompts.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 
 interface GenerateFlags
@@ -77,7 +87,8 @@ export function generateCommand(context: Context): Command {
 }
 
 async function generate(flags: GenerateFlags, context: Context): Promise<void> {
-  context.onStopped("Nothing was written: run the same command again.");
+  const kept = "Completions made so far are kept: run the same command again to go on.";
+  context.onStopped(flags.out === undefined ? "Run the same command again." : kept);
   checkSource(flags);
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, flags.data ? [flags.data] : []);
   const model = await openModel(flags.model, context);
@@ -87,9 +98,14 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   const rows = await (flags.data === undefined ? reader.texts(flags.prompt, "--prompt") : reader.prompts(flags.data));
   const tokenizer = await model.tokenizer();
   const ends = await model.endTokens();
+  await using partial = out === null ? null : await PartialWork.open(`${out}.work`, context);
+  await partial?.begin({ generate: await identityOf(model, rows, flags) });
   using engine = await loadEngine(model, flags, context);
   const loaded = { engine, checkpoint: model.checkpoint, tokenizer, endTokens: ends };
-  const { completions, tokens } = await samplePrompts(loaded, rows, flags, { label: "generate", context });
+  const sampled = { label: "generate", context };
+  const { completions, tokens } = await (partial === null
+    ? samplePrompts(loaded, rows, flags, sampled)
+    : loggedSamples(partial, loaded, rows, flags, sampled));
   const results = rows.map((row, index) => ({
     ...row.source.value,
     ...promptColumns(row, render),
@@ -103,8 +119,44 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
     return;
   }
   await writeJsonl(out, results);
+  await partial?.done();
   const summary = `${counts.completions} completions of ${rows.length} prompts, ${formatCount(tokens)} tokens: ${flags.out}`;
   context.result({ out, ...counts, ...machine }, summary);
+}
+
+/** What decides the completions. */
+async function identityOf(model: OpenModel, rows: readonly PromptIds[], flags: GenerateFlags): Promise<Json> {
+  const { n, stop, temperature, topP, topK, maxNewTokens, seed, device, dtype, threads, quantize, adapter } = flags;
+  const prompts = new ContentHash();
+  for (const { promptIds } of rows) prompts.ids(promptIds);
+  return {
+    model: await modelIdentity(model.checkpoint, adapterOf(model, adapter === undefined ? {} : { adapter })),
+    prompts: prompts.digest(),
+    sampling: { n, stop: [...stop], temperature, topP, topK, maxNewTokens, seed },
+    numerics: numericsOf({ device, dtype: dtype ?? null, threads, quantize: quantize ?? null }),
+  };
+}
+
+/** Keeps every completion in the folder of what was begun, and goes on with those that are there. */
+async function loggedSamples(
+  partial: PartialWork,
+  loaded: LoadedModel,
+  rows: readonly PromptIds[],
+  flags: GenerateFlags,
+  plan: SamplePlan,
+): ReturnType<typeof samplePrompts> {
+  const earlier: Sampled[] = [];
+  const log = await RowLog.open<Sampled>(partial.folder, "completions", {
+    place: ({ request, sample }) => request * flags.n + sample,
+    onEarlier: (completion) => earlier.push(completion),
+  });
+  if (earlier.length > 0) plan.context.progress.note(`Going on behind ${earlier.length} completions made before.`);
+  try {
+    const onCompletion = (completion: Sampled) => log.add(completion);
+    return await samplePrompts(loaded, rows, flags, { ...plan, earlier, onCompletion, signal: partial.signal });
+  } finally {
+    await log.close();
+  }
 }
 
 /** @throws TemporaError unless there is one source of prompts, and a place for the answers. */

@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import { paperSettings } from "@tempora/run";
+import { ContentHash, paperSettings } from "@tempora/run";
 import { trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
@@ -24,6 +24,7 @@ import {
 import { claimFile, claimFolder } from "../output.ts";
 import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
+import { PartialTraining } from "./partial-training.ts";
 import { TrainingRun } from "./training.ts";
 
 interface SftFlags
@@ -57,7 +58,7 @@ export function sftCommand(context: Context): Command {
 }
 
 async function sft(flags: SftFlags, context: Context): Promise<void> {
-  context.onStopped("No checkpoint was written: run the same command again.");
+  context.onStopped("The training's state is kept: run the same command again to go on.");
   const out = await claimFolder(
     "--out",
     flags.out,
@@ -77,19 +78,25 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
     context.progress.note(text),
   );
+  const hash = new ContentHash();
+  for (const { promptIds, completionIds } of rows) hash.ids(promptIds).ids(completionIds);
+  const plan = { command: "sft" as const, model, adapter, out, inputs: { rows: hash.digest() } };
+  await using partial = await PartialTraining.open(plan, flags, context);
+  const { state } = partial;
   const base = { ...model, adapter: null };
   using engine = await loadEngine(base, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);
   const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
-  const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, { metricsFile, loggers }, context);
+  const run = await TrainingRun.begin("sft", { ...flags, rows: rows.length }, { metricsFile, loggers, state }, context);
   await run.during(async () => {
     const summary = await trainSupervised({
       engine,
       rows,
       options: trainingOptions(flags),
       onMetrics: run.onMetrics,
-      signal: context.signal,
+      ...partial.hooks(engine),
     });
     await run.finish(model, engine, summary, { out, skipped: reader.skipped, adapter });
+    await partial.done();
   });
 }

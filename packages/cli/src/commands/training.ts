@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises";
 import type { Engine } from "@tempora/engine";
 import type { Loggers } from "@tempora/logging";
 import { saveCheckpoint } from "@tempora/models";
+import type { TrainingState } from "@tempora/run";
 import { JsonlLog } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
 import type { TrainedAdapter } from "../adapter.ts";
@@ -20,18 +21,19 @@ export class TrainingRun {
     private readonly label: string,
     private readonly steps: number,
     private readonly metrics: JsonlLog<Metrics> | null,
-    private readonly loggers: Loggers | null,
+    private readonly kept: { loggers: Loggers | null; state: TrainingState },
     private readonly context: Context,
   ) {}
 
   static async begin(
     label: string,
     { rows, batchPairs, epochs }: { rows: number; batchPairs: number; epochs: number },
-    { metricsFile, loggers }: { metricsFile: string | null; loggers: Loggers | null },
+    { metricsFile, loggers, state }: { metricsFile: string | null; loggers: Loggers | null; state: TrainingState },
     context: Context,
   ): Promise<TrainingRun> {
     const steps = Math.ceil(rows / batchPairs) * epochs;
-    return new TrainingRun(label, steps, await newLog(metricsFile), loggers, context);
+    const log = await newLog(metricsFile, state.metrics);
+    return new TrainingRun(label, steps, log, { loggers, state }, context);
   }
 
   /** Shows the bar; called when the first step begins. */
@@ -47,7 +49,8 @@ export class TrainingRun {
     if (margin !== undefined) shown.push(`margin ${margin.toFixed(3)}`);
     shown.push(`grad ${row.grad_norm.toFixed(2)}`, `${formatCount(row.num_tokens)} tokens`);
     this.#stage?.update(row.step, shown.join(" · "));
-    this.loggers?.step("", figuresOf({ ...row }));
+    this.kept.loggers?.step("", figuresOf({ ...row }));
+    await this.kept.state.log.add(row);
     await this.metrics?.append([row]);
   };
 
@@ -59,17 +62,7 @@ export class TrainingRun {
     { out, skipped, adapter }: { out: string; skipped: number; adapter: TrainedAdapter | null },
   ): Promise<void> {
     this.#stage?.finish();
-    const { checkpoint } = model;
-    if (adapter !== null) await adapter.save(engine, out);
-    else
-      await saveCheckpoint(out, {
-        config: checkpoint.config,
-        raw: checkpoint.raw,
-        dtype: engine.dtype,
-        tensors: engine.tensors(),
-        companion: checkpoint.companion,
-        endTokens: await model.endTokens(),
-      });
+    await saveTrained(model, engine, out, adapter);
     const last = this.#last;
     const tokens = formatCount(summary.tokens);
     this.context.result(
@@ -81,16 +74,38 @@ export class TrainingRun {
   /** Trains, and closes metrics and loggers however that ended: they stay as they are, the steps that were taken. */
   async during(work: () => Promise<void>): Promise<void> {
     try {
-      await withLoggers(this.loggers, this.context.signal, work);
+      await withLoggers(this.kept.loggers, this.context.signal, work);
     } finally {
       await this.metrics?.close();
     }
   }
 }
 
-/** Metrics are a log: they can be followed while the training goes on. One of an earlier training is replaced. */
-async function newLog(file: string | null): Promise<JsonlLog<Metrics> | null> {
+/** Writes the model, or the adapter that is trained over it, as it is now. */
+export async function saveTrained(
+  model: OpenModel,
+  engine: Engine,
+  folder: string,
+  adapter: TrainedAdapter | null,
+): Promise<void> {
+  if (adapter !== null) return adapter.save(engine, folder);
+  const { config, raw, companion } = model.checkpoint;
+  const { dtype } = engine;
+  await saveCheckpoint(folder, {
+    ...{ config, raw, dtype, companion },
+    tensors: engine.tensors(),
+    endTokens: await model.endTokens(),
+  });
+}
+
+/**
+ * Metrics are a log: they can be followed while the training goes on. One of an earlier training is replaced, by the steps of this
+ * one that an earlier process did.
+ */
+async function newLog(file: string | null, earlier: readonly Metrics[]): Promise<JsonlLog<Metrics> | null> {
   if (file === null) return null;
   await rm(file, { force: true });
-  return JsonlLog.open<Metrics>(file);
+  const log = await JsonlLog.open<Metrics>(file);
+  if (earlier.length > 0) await log.append([...earlier]);
+  return log;
 }
