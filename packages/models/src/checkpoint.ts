@@ -2,7 +2,7 @@ import { createHash, type Hash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { ModelSource } from "@tempora/engine/model";
+import { type ModelSource, parameterShapes } from "@tempora/engine/model";
 import { canonical, type FileReader, fileError, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
 import { firstPart } from "./gguf/file.ts";
 import { openGguf } from "./gguf/open.ts";
@@ -79,17 +79,27 @@ async function ggufIn(folder: string): Promise<string | null> {
   });
 }
 
+export interface HashOptions {
+  signal?: AbortSignal | undefined;
+  /** Told after each tensor. */
+  onProgress?(done: number, total: number): void;
+}
+
 /**
  * SHA-256 (hex) of the content that decides a checkpoint's outputs: its config as the engine reads it, its end tokens, the
  * bytes of every parameter and the tokenizer files. How the weights are split into files does not matter.
  */
-export async function checkpointHash(path: string): Promise<string> {
+export async function checkpointHash(path: string, options: HashOptions = {}): Promise<string> {
   const checkpoint = await openCheckpoint(path);
+  const total = parameterShapes(checkpoint.config).length;
+  let done = 0;
   const hash = createHash("sha256");
   const { config, dtype, endTokens } = checkpoint;
   addField(hash, "config", canonical([config as unknown as Json, dtype, endTokens]));
   for await (const tensor of checkpoint.tensors()) {
+    options.signal?.throwIfAborted();
     addField(hash, `${tensor.name} ${tensor.dtype} [${tensor.shape.join(", ")}]`, await tensor.read());
+    options.onProgress?.(++done, total);
   }
   for (const name of tokenizerFiles) {
     const content = await checkpoint.companion(name);

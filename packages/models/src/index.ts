@@ -1,4 +1,4 @@
-export { type Checkpoint, checkpointHash, openCheckpoint } from "./checkpoint.ts";
+export { type Checkpoint, checkpointHash, type HashOptions, openCheckpoint } from "./checkpoint.ts";
 export { newModelConfigJson, parseModelConfig, readModelConfig, type SpecialTokens } from "./config.ts";
 export { type FolderLock, folderLockOwner, tryLockFolder } from "./folder-lock.ts";
 export { type GgufType, type SaveGgufOptions, saveGguf } from "./gguf/save.ts";

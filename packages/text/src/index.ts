@@ -3,7 +3,7 @@ export { type ReadOptions, readAllRows, readRows } from "./datasets.ts";
 export { endTokens, withoutEnd } from "./end-tokens.ts";
 export { writeJson, writeJsonl, writeWhole, writeWholeStream } from "./files.ts";
 export type { RowKind } from "./formats.ts";
-export { JsonlLog, type LogRow, logRows } from "./jsonl-log.ts";
+export { JsonlLog, type LineFormat, type LogReading, type LogRow, logRows } from "./jsonl-log.ts";
 export { asCompletion, dayOf, dayText, type RenderOptions, shownText, templateColumns, withSystem } from "./render.ts";
 export {
   type CompletionRow,

@@ -10,6 +10,20 @@ export interface LogRow<T> {
   end: number;
 }
 
+/** How rows are written and read; "read" is given a line without its end, and throws for one that was not written so. */
+export interface LineFormat<T> {
+  write(row: T): string;
+  read(line: string): T;
+  /** What to do about a damaged line. */
+  remedy: string;
+}
+
+export const plainLines: LineFormat<unknown> = {
+  write: (row) => jsonLine(row).slice(0, -1),
+  read: (line) => JSON.parse(line),
+  remedy: "Remove the file to do its work again.",
+};
+
 /**
  * A JSONL file that grows while work goes on and survives a kill at any moment: a row counts once its line end is
  * written, and a torn last line is cut off when the file is opened again. Rows are not kept in memory.
@@ -23,6 +37,7 @@ export class JsonlLog<T> {
     private readonly handle: FileHandle,
     private size: number,
     private readonly onRow: (row: LogRow<T>) => void,
+    private readonly format: LineFormat<T>,
   ) {}
 
   /**
@@ -30,18 +45,22 @@ export class JsonlLog<T> {
    * earlier processes, then each appended one.
    * @throws TemporaError for a damaged row before the last one.
    */
-  static async open<T>(file: string, onRow: (row: LogRow<T>) => void = () => {}): Promise<JsonlLog<T>> {
+  static async open<T>(
+    file: string,
+    onRow: (row: LogRow<T>) => void = () => {},
+    format: LineFormat<T> = plainLines as LineFormat<T>,
+  ): Promise<JsonlLog<T>> {
     let handle: FileHandle | undefined;
     try {
       await mkdir(dirname(file), { recursive: true });
       handle = await openForUpdate(file);
       let size = 0;
-      for await (const row of logRows<T>(handle, file)) {
+      for await (const row of logRows<T>(handle, file, { format })) {
         onRow(row);
         size = row.end;
       }
       if (size < (await handle.stat()).size) await handle.truncate(size);
-      return new JsonlLog<T>(file, handle, size, onRow);
+      return new JsonlLog<T>(file, handle, size, onRow, format);
     } catch (error) {
       await handle?.close();
       throw fileError(error, "Cannot open the log", file);
@@ -51,7 +70,7 @@ export class JsonlLog<T> {
   /** Adds rows in one write; calls queue up. When it fails, the file keeps the rows it had. */
   async append(rows: readonly T[]): Promise<void> {
     if (this.closed) throw new Error(`${this.file} was closed before this append`);
-    const lines = rows.map((row) => Buffer.from(jsonLine(row)));
+    const lines = rows.map((row) => Buffer.from(`${this.format.write(row)}\n`));
     const done = this.queue.then(() => this.write(lines, rows));
     this.queue = done.catch(() => undefined);
     await done;
@@ -91,22 +110,27 @@ export class JsonlLog<T> {
   }
 }
 
+export interface LogReading<T> {
+  format?: LineFormat<T>;
+  /** Told the bytes of the file as they are read. */
+  onBytes?(bytes: Uint8Array): void;
+}
+
 /**
- * The rows of a log one by one; what follows the last line end is no row. `onBytes` is told the bytes of the file as they
- * are read.
- * @throws TemporaError for a line that is not JSON.
+ * The rows of a log one by one; what follows the last line end is no row.
+ * @throws TemporaError for a line that the format cannot read.
  */
 export async function* logRows<T>(
   handle: FileHandle,
   file: string,
-  onBytes: (bytes: Uint8Array) => void = () => {},
+  { format = plainLines as LineFormat<T>, onBytes = () => {} }: LogReading<T> = {},
 ): AsyncGenerator<LogRow<T>> {
   let row = 0;
   let start = 0;
   for await (const line of wholeLines(handle, onBytes)) {
     row += 1;
     const end = start + line.length;
-    yield { value: parseRow<T>(line, file, row), start, end };
+    yield { value: parseRow(line, format, file, row), start, end };
     start = end;
   }
 }
@@ -144,13 +168,13 @@ async function openForUpdate(file: string): Promise<FileHandle> {
 
 const utf8 = new TextDecoder();
 
-function parseRow<T>(line: Uint8Array, file: string, row: number): T {
+function parseRow<T>(line: Uint8Array, format: LineFormat<T>, file: string, row: number): T {
   try {
-    return JSON.parse(utf8.decode(line)) as T;
+    return format.read(utf8.decode(line.subarray(0, -1)));
   } catch (error) {
     throw new TemporaError("This row of the log is damaged", {
       where: { file, row },
-      remedy: "Remove the file to do its work again.",
+      remedy: format.remedy,
       cause: error,
     });
   }

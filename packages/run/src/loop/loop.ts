@@ -4,7 +4,7 @@ import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferen
 import { requireRunMemory } from "../estimate/estimate-run.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
-import { type ModelRef, wholeModel } from "../models/model-ref.ts";
+import type { ModelRef } from "../models/model-ref.ts";
 import { numericsOf } from "../models/numerics.ts";
 import { bestModel, fallen } from "../results/best-model.ts";
 import { EventLog } from "../results/event-log.ts";
@@ -17,6 +17,7 @@ import type { Settings } from "../settings/settings.ts";
 import { fileSource } from "../sources/files.ts";
 import { worldSource } from "../sources/world.ts";
 import type { RunContext } from "../stages/context.ts";
+import { givenModel } from "../stages/given-model.ts";
 import { startModel } from "../stages/start.ts";
 import { StrategyEnded } from "../stages/strategy-ended.ts";
 import { unpackedFolder } from "../stages/unpack.ts";
@@ -108,7 +109,7 @@ class Run {
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
     await requireRunMemory(settings, source);
-    using host = new ModelHost(settings.engine, this.signal);
+    using host = new ModelHost(settings.engine, this.signal, store.folder);
     using events = new EventLog(folder, observer);
     const context: RunContext = {
       settings,
@@ -263,5 +264,5 @@ async function externalJudge(context: RunContext): Promise<ModelRef | null> {
   const { role, model } = context.settings.judge;
   if (role !== "external" || model === null) return null;
   const folder = await unpackedFolder(context, model);
-  return wholeModel("judge", folder);
+  return givenModel(context, "judge", folder);
 }

@@ -1,8 +1,9 @@
-import { cp, rm } from "node:fs/promises";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
 import { oracle, scratch } from "@tempora/testing";
 import { expect, test, vi } from "vitest";
+import { knownHash } from "./known-hashes.ts";
 import { ModelHost } from "./model-host.ts";
 import { wholeModel } from "./model-ref.ts";
 
@@ -27,6 +28,39 @@ test("a trained model that the engine still holds is not read again", async () =
   expect(read).not.toHaveBeenCalled();
   await host.use(start);
   expect(read).toHaveBeenCalledTimes(1);
+});
+
+test("a model of the store is read only where it is the one that was saved", async () => {
+  const model = await modelRef("M0", "llama");
+  const file = join(model.folder, "model.safetensors");
+  const bytes = await readFile(file);
+  (bytes[bytes.length - 100] as number) ^= 1;
+  await writeFile(file, bytes);
+  using host = new ModelHost(options, undefined, join(model.folder, ".."));
+  await expect(host.use(model)).rejects.toThrow(/The model is not the one that was saved/);
+  // Elsewhere it is somebody else's to change: its hash was taken at the start.
+  using outside = new ModelHost(options, undefined, join(model.folder, "store"));
+  await outside.use(model);
+});
+
+test("the hash of a model is known until one of its files changes", async () => {
+  const { folder, hash } = await modelRef("M0", "llama");
+  const store = await scratch();
+  let read = 0;
+  const known = () => knownHash(store, folder, { onProgress: () => read++ });
+  expect(await known()).toBe(hash);
+  expect(read).toBeGreaterThan(0);
+  read = 0;
+  expect(await known()).toBe(hash);
+  expect(read).toBe(0);
+  const file = join(folder, "model.safetensors");
+  const bytes = await readFile(file);
+  (bytes[bytes.length - 100] as number) ^= 1;
+  await writeFile(file, bytes);
+  expect(await known()).not.toBe(hash);
+  expect(read).toBeGreaterThan(0);
+  await writeFile(join(store, "model-hashes.json"), "damaged");
+  expect(await known()).not.toBe(hash);
 });
 
 test("an idle engine of another shape is gone before training begins", async () => {

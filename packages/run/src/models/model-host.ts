@@ -1,8 +1,11 @@
+import { resolve, sep } from "node:path";
 import { type AdapterConfig, type DType, Engine } from "@tempora/engine";
-import { type Checkpoint, openAdapter, openCheckpoint } from "@tempora/models";
+import { TemporaError } from "@tempora/errors";
+import { type Checkpoint, checkpointHash, openAdapter, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
 import type { Settings } from "../settings/settings.ts";
-import { baseOf, type ModelRef } from "./model-ref.ts";
+import { changedRemedy } from "../store/sealed.ts";
+import { adaptedModel, baseOf, type ModelRef, type WholeModel } from "./model-ref.ts";
 
 /** A model in memory, ready to compute. */
 export interface LoadedModel {
@@ -40,9 +43,14 @@ export class ModelHost implements Disposable {
   #slots = new Map<string, Slot>();
   #opened = new Map<string, { checkpoint: Checkpoint; tokenizer: Tokenizer }>();
 
+  /** Hashes of models whose files were found to be what was saved. */
+  #verified = new Set<string>();
+
+  /** @param store the folder whose models are checked against their hashes before they are read */
   constructor(
     readonly options: Settings["engine"],
     readonly signal: AbortSignal | undefined,
+    readonly store: string | null = null,
   ) {}
 
   /** The model's engine, whose calls go through the model. Valid until the next call. */
@@ -60,6 +68,7 @@ export class ModelHost implements Disposable {
     const { checkpoint, tokenizer } = await this.open(model);
     const key = this.#key(checkpoint);
     let slot = this.#slots.get(key);
+    if (slot?.hash !== base.hash) await this.#verify(base, async () => checkpointHash(base.folder));
     if (slot === undefined) {
       const engine = await Engine.load(checkpoint, {
         device: this.options.device,
@@ -77,7 +86,7 @@ export class ModelHost implements Disposable {
       slot.hash = base.hash;
     }
     const { engine } = slot;
-    await holdAdapters(engine, models);
+    await this.#holdAdapters(engine, models);
     const adapters = models.map(({ hash, base: under }) => (under === null ? null : hash));
     const first = adapters[0] ?? null;
     if (engine.adapters.active !== first) await engine.adapters.activate(first);
@@ -128,6 +137,34 @@ export class ModelHost implements Disposable {
     return this.options.dtype ?? checkpoint.dtype;
   }
 
+  /** Loads the models' adapters that the engine lacks. */
+  async #holdAdapters({ adapters }: Engine, models: readonly ModelRef[]): Promise<void> {
+    const wanted = models.filter(({ base }) => base !== null);
+    const missing = wanted.filter(({ hash }) => !adapters.names.includes(hash));
+    if (adapters.names.length + missing.length > mostAdapters) {
+      const kept = new Set(wanted.map(({ hash }) => hash));
+      for (const name of adapters.names) if (!kept.has(name)) await adapters.remove(name);
+    }
+    for (const model of missing) {
+      const { name, folder, hash, base } = model;
+      await this.#verify(model, async () => (await adaptedModel(name, folder, base as WholeModel)).hash);
+      await adapters.load(hash, await openAdapter(folder));
+    }
+  }
+
+  /** @throws TemporaError when a model of the store is not the one that was saved there */
+  async #verify({ folder, hash }: WholeModel, compute: () => Promise<string>): Promise<void> {
+    if (this.store === null || this.#verified.has(hash)) return;
+    if (!resolve(folder).startsWith(`${resolve(this.store)}${sep}`)) return;
+    if ((await compute()) !== hash) {
+      throw new TemporaError("The model is not the one that was saved", {
+        where: { file: folder },
+        remedy: changedRemedy,
+      });
+    }
+    this.#verified.add(hash);
+  }
+
   #key(checkpoint: Checkpoint): string {
     return JSON.stringify([checkpoint.config, this.dtypeOf(checkpoint)]);
   }
@@ -136,17 +173,6 @@ export class ModelHost implements Disposable {
     for (const { engine } of this.#slots.values()) engine.dispose();
     this.#slots.clear();
   }
-}
-
-/** Loads the models' adapters that the engine lacks. */
-async function holdAdapters({ adapters }: Engine, models: readonly ModelRef[]): Promise<void> {
-  const wanted = models.filter(({ base }) => base !== null);
-  const missing = wanted.filter(({ hash }) => !adapters.names.includes(hash));
-  if (adapters.names.length + missing.length > mostAdapters) {
-    const kept = new Set(wanted.map(({ hash }) => hash));
-    for (const name of adapters.names) if (!kept.has(name)) await adapters.remove(name);
-  }
-  for (const { hash, folder } of missing) await adapters.load(hash, await openAdapter(folder));
 }
 
 async function beginAdapter({ adapters }: Engine, model: ModelRef, { config, seed }: AdapterTraining): Promise<void> {

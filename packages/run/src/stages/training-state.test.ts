@@ -83,7 +83,7 @@ describe("TrainingState", () => {
     await expect(train(2)).rejects.toThrow("stopped");
     await expect(train(9)).rejects.toThrow("stopped");
     expect((await readdir(folder)).sort()).toEqual(["metrics.jsonl", "state-9.safetensors", "state.json"]);
-    expect(JSON.parse(await readFile(join(folder, "state.json"), "utf8")).progress).toEqual({
+    expect(JSON.parse(await readFile(join(folder, "state.json"), "utf8")).result.progress).toEqual({
       step: 9,
       seen: expect.any(Number),
       computed: expect.any(Number),
@@ -146,6 +146,21 @@ describe("TrainingState", () => {
     expect((await readdir(folder)).sort()).toEqual(["metrics.jsonl", "state-2.safetensors", "state.json"]);
     await TrainingState.remove(folder);
     expect(await readdir(folder)).toEqual(["metrics.jsonl"]);
+  });
+
+  it("goes on from no state of which a byte has changed", async () => {
+    await expect(train(3)).rejects.toThrow("stopped");
+    for (const name of ["state.json", "state-3.safetensors"]) {
+      const file = join(folder, name);
+      const bytes = await readFile(file);
+      for (const at of [0.3, 0.6, 0.9].map((share) => Math.floor(share * bytes.length))) {
+        const changed = Buffer.from(bytes);
+        (changed[at] as number) ^= 1;
+        await writeFile(file, changed);
+        await expect(train(0)).rejects.toThrow(/The training's state is not what was saved \(.*state/);
+      }
+      await writeFile(file, bytes);
+    }
   });
 
   it("starts again where the metrics of its steps were lost", async () => {

@@ -9,18 +9,21 @@ import {
   type ParameterMoments,
   type TensorSource,
 } from "@tempora/engine";
-import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
-import { readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
-import { writeJson } from "@tempora/text";
+import { fileError, type Place, systemErrorCode, TemporaError } from "@tempora/errors";
+import { type NamedTensor, readSafetensors, type SafetensorsFile, SafetensorsWriter } from "@tempora/models";
+import { writeWhole } from "@tempora/text";
 import type { Metrics, TrainingProgress } from "@tempora/training";
 import type { LedgerTotals } from "../results/results.ts";
 import { RowLog } from "../store/row-log.ts";
+import { changedRemedy, sealed, sha256, unsealed } from "../store/sealed.ts";
 
 interface Saved {
   progress: TrainingProgress;
   totals: LedgerTotals;
   optimizerSteps: number;
   weights: string;
+  /** SHA-256 of each tensor in it. */
+  hashes: Record<string, string>;
 }
 
 const savedWeights = /^state-\d+\.safetensors(\.partial)?$|^state\.json\.partial$/;
@@ -112,15 +115,16 @@ export class TrainingState implements AsyncDisposable {
     await this.log.close();
   }
 
-  async #save(engine: Engine, state: Saved): Promise<void> {
-    await writeState(join(this.folder, state.weights), engine);
-    await writeJson(this.#file, state);
-    this.#saved = state;
+  async #save(engine: Engine, state: Omit<Saved, "hashes">): Promise<void> {
+    const hashes = await writeState(join(this.folder, state.weights), engine);
+    const saved = { ...state, hashes };
+    await writeWhole(this.#file, sealed(saved));
+    this.#saved = saved;
     await removeWeights(this.folder, state.weights);
   }
 
   async #restore(engine: Engine, saved: Saved): Promise<void> {
-    const file = await readSafetensors(join(this.folder, saved.weights));
+    const file = checkedTensors(await readSafetensors(join(this.folder, saved.weights)), saved.hashes);
     const { active } = engine.adapters;
     if (active === null) await engine.setParameters(sourceOf(engine, file));
     else await engine.adapters.replace(active, sourceOf(engine, file));
@@ -142,13 +146,15 @@ async function removeWeights(folder: string, except: string | null): Promise<voi
 async function readState(file: string): Promise<Saved | null> {
   if (!existsSync(file)) return null;
   try {
-    return JSON.parse(await readFile(file, "utf8")) as Saved;
+    return unsealed(await readFile(file, "utf8")) as Saved;
   } catch (error) {
-    throw fileError(error, "Cannot read the training's state", file);
+    if (systemErrorCode(error) !== undefined) throw fileError(error, "Cannot read the training's state", file);
+    throw changed({ file }, error);
   }
 }
 
-async function writeState(file: string, engine: Engine): Promise<void> {
+/** Returns the hashes of the tensors. */
+async function writeState(file: string, engine: Engine): Promise<Record<string, string>> {
   const partial = `${file}.partial`;
   const { active } = engine.adapters;
   const layout = engine.trainable.flatMap(({ name, shape }) => [
@@ -156,22 +162,45 @@ async function writeState(file: string, engine: Engine): Promise<void> {
     ...momentsLayout(engine, { name, shape }),
   ]);
   const writer = await SafetensorsWriter.create(partial, layout);
+  const hashes: Record<string, string> = {};
+  const write = async (tensor: NamedTensor) => {
+    hashes[tensor.name] = sha256(tensor.bytes);
+    await writer.write(tensor);
+  };
   try {
     const tensors = active === null ? engine.tensors() : engine.adapters.tensors(active);
-    for await (const tensor of tensors) await writer.write(tensor);
+    for await (const tensor of tensors) await write(tensor);
     const shapes = new Map(engine.trainable.map((parameter) => [parameter.name, parameter]));
     for await (const moments of engine.moments()) {
       const parameter = shapes.get(moments.name);
       for (const { kind, ...layout } of parameter === undefined ? [] : momentsLayout(engine, parameter)) {
-        await writer.write({ ...layout, bytes: bytesOf(moments[kind] ?? new Float32Array(0)) });
+        await write({ ...layout, bytes: bytesOf(moments[kind] ?? new Float32Array(0)) });
       }
     }
     await writer.close();
     await rename(partial, file);
+    return hashes;
   } catch (error) {
     await writer.abandon();
     throw systemErrorCode(error) === undefined ? error : fileError(error, "Cannot write the training's state", file);
   }
+}
+
+function changed(where: Place, cause?: unknown): TemporaError {
+  return new TemporaError("The training's state is not what was saved", { where, remedy: changedRemedy, cause });
+}
+
+/** The file's tensors; reading one whose bytes are not those that were saved is an error. */
+function checkedTensors(file: SafetensorsFile, hashes: Readonly<Record<string, string>>): SafetensorsFile {
+  const tensors = [...file.tensors].map(([name, tensor]) => {
+    const read = async () => {
+      const bytes = await tensor.read();
+      if (sha256(bytes) === hashes[name]) return bytes;
+      throw changed({ file: file.file, field: name });
+    };
+    return [name, { ...tensor, read }] as const;
+  });
+  return { ...file, tensors: new Map(tensors) };
 }
 
 /** Of the tensors that keep a parameter's moments. */

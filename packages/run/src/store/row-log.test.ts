@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFile, readdir, readFile, stat, truncate } from "node:fs/promises";
+import { appendFile, readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { failure, scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
+import { checkedLines } from "./checked-lines.ts";
 import { RowLog, sealedRows } from "./row-log.ts";
 
 interface Row {
@@ -102,8 +103,22 @@ describe("RowLog", () => {
   it("refuses rows that are not those that were sealed", async () => {
     const folder = await scratch();
     const sealed = await (await fill(folder, order(0))).seal();
-    await appendFile(join(folder, "answers.jsonl"), '{"task":0,"sample":0,"text":"more"}\n');
+    await appendFile(join(folder, "answers.jsonl"), `${checkedLines.write({ task: 0, sample: 0, text: "more" })}\n`);
     const error = await failure(() => list(sealedRows(folder, "answers", sealed)));
     expect(error.message).toMatch(/rows are not those that were written \(.*answers.jsonl\)/);
+  });
+
+  it("goes on with no row of which a single byte has changed", async () => {
+    const folder = await scratch();
+    const file = join(folder, "answers.jsonl");
+    await (await fill(folder, order(0).slice(0, 5))).close();
+    const bytes = await readFile(file);
+    for (let at = 0; at < bytes.length - 1; at++) {
+      const changed = Uint8Array.from(bytes);
+      (changed[at] as number) ^= 1;
+      await writeFile(file, changed);
+      const { message } = await failure(() => fill(folder, []));
+      expect(message).toMatch(/This row of the log is damaged \(.*answers.jsonl, row \d+\)/);
+    }
   });
 });

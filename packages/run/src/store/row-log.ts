@@ -2,7 +2,9 @@ import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, TemporaError } from "@tempora/errors";
-import { JsonlLog, logRows, writeWholeStream } from "@tempora/text";
+import { JsonlLog, type LineFormat, type LogRow, logRows, writeWholeStream } from "@tempora/text";
+import { checkedLines } from "./checked-lines.ts";
+import { changedRemedy } from "./sealed.ts";
 
 /** What result.json says of a stage's rows: all that later stages need to know of them. */
 export interface SealedRows {
@@ -48,10 +50,11 @@ export class RowLog<T> {
     const file = rowFile(folder, name);
     const index = new Index();
     let opening = true;
-    const log = await JsonlLog.open<T>(file, ({ value, start, end }) => {
+    const onRow = ({ value, start, end }: LogRow<T>) => {
       index.wrote(options.place(value), start, end);
       if (opening) options.onEarlier?.(value);
-    });
+    };
+    const log = await JsonlLog.open<T>(file, onRow, checkedLines as LineFormat<T>);
     opening = false;
     return new RowLog(file, log, index, options.place);
   }
@@ -115,9 +118,10 @@ export async function* sealedRows<T>(folder: string, name: string, sealed: Seale
   const file = rowFile(folder, name);
   const hash = createHash("sha256");
   let count = 0;
+  const onBytes = (bytes: Uint8Array) => hash.update(bytes);
   const handle = await openRows(file);
   try {
-    for await (const { value } of logRows<T>(handle, file, (bytes) => hash.update(bytes))) {
+    for await (const { value } of logRows<T>(handle, file, { format: checkedLines as LineFormat<T>, onBytes })) {
       count += 1;
       yield value;
     }
@@ -127,7 +131,7 @@ export async function* sealedRows<T>(folder: string, name: string, sealed: Seale
   if (count === sealed.count && hash.digest("hex") === sealed.hash) return;
   throw new TemporaError("The stage's rows are not those that were written", {
     where: { file },
-    remedy: "Something else wrote to the store: delete this stage's folder and run again.",
+    remedy: changedRemedy,
   });
 }
 

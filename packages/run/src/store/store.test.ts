@@ -22,7 +22,11 @@ function firstLine(process: ReturnType<typeof spawn>): Promise<string> {
 }
 
 describe("Store", () => {
-  const work = (compute: (folder: string) => Promise<number>, inputs = { x: 1 }) => ({ kind: "test", inputs, compute });
+  const work = <Result = number>(compute: (folder: string) => Promise<Result>, inputs = { x: 1 }) => ({
+    kind: "test",
+    inputs,
+    compute,
+  });
 
   it("computes a stage once and reuses it, also from another Store", async () => {
     let calls = 0;
@@ -97,7 +101,24 @@ describe("Store", () => {
     const store = new Store(folder, "v1");
     const { folder: stage } = await store.stage(work(async () => 1));
     await writeFile(join(stage, "result.json"), "{");
-    await expect(store.stage(work(async () => 1))).rejects.toThrow(/not JSON \(.*result.json\)/);
+    await expect(store.stage(work(async () => 1))).rejects.toThrow(/not what was written \(.*result.json\)/);
+  });
+
+  it("reads no result of which a single byte has changed", async () => {
+    const store = new Store(folder, "v1");
+    const result = { hash: "beef", steps: 12, totals: { flops: 3.25e9 } };
+    const { folder: stage } = await store.stage(work(async () => result));
+    const file = join(stage, "result.json");
+    const bytes = await readFile(file);
+    expect((await store.stage(work(async () => result))).result).toEqual(result);
+    for (let at = 0; at < bytes.length - 1; at++) {
+      const changed = Uint8Array.from(bytes);
+      (changed[at] as number) ^= 1;
+      await writeFile(file, changed);
+      await expect(store.stage(work(async () => result)), String.fromCharCode(...changed)).rejects.toThrow(
+        /not what was written/,
+      );
+    }
   });
 });
 

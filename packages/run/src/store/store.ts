@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { canonical, fileError, hashJson, type Json, systemErrorCode, TemporaError } from "@tempora/errors";
 import { type FolderLock, tryLockFolder } from "@tempora/models";
 import { writeWhole } from "@tempora/text";
+import { changedRemedy, sealed, unsealed } from "./sealed.ts";
 
 export interface StageOutcome<Result> {
   key: string;
@@ -71,7 +72,7 @@ export class Store {
       await writeWhole(join(folder, "inputs.json"), `${canonical(work.inputs)}\n`);
       const result = await work.compute(folder);
       lost.signal.throwIfAborted();
-      await writeWhole(join(folder, "result.json"), `${JSON.stringify(result)}\n`);
+      await writeWhole(join(folder, "result.json"), sealed(result));
       // Through JSON, so that a fresh result is what a reused one will be.
       return { key, folder, result: JSON.parse(JSON.stringify(result)) as Result, reused: false };
     } finally {
@@ -103,11 +104,11 @@ async function readResult<Result>(folder: string): Promise<{ result: Result } | 
     throw fileError(error, "Cannot read the stage's result", file);
   }
   try {
-    return { result: JSON.parse(text) as Result };
+    return { result: unsealed(text) as Result };
   } catch (error) {
-    throw new TemporaError("The stage's result is not JSON", {
+    throw new TemporaError("The stage's result is not what was written", {
       where: { file },
-      remedy: "Something else wrote to the store: delete this stage's folder and run again.",
+      remedy: changedRemedy,
       cause: error,
     });
   }
