@@ -12,6 +12,7 @@ import { pairsCommand } from "./commands/pairs.ts";
 import { reportCommand } from "./commands/report.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { sftCommand } from "./commands/sft.ts";
+import { cleanCommand, storeCommand } from "./commands/store.ts";
 import { trainCommand } from "./commands/train.ts";
 import { watchCommand } from "./commands/watch.ts";
 import type { Context } from "./context.ts";
@@ -35,6 +36,8 @@ export function createProgram(context: Context): Command {
     pairsCommand,
     exportCommand,
     reportCommand,
+    storeCommand,
+    cleanCommand,
     watchCommand,
     doctorCommand,
   ];

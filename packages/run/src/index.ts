@@ -42,6 +42,7 @@ export { worldSettings } from "./sources/world.ts";
 export { TrainingState } from "./stages/training-state.ts";
 export { codeVersion } from "./store/code-version.ts";
 export { ContentHash } from "./store/content-hash.ts";
+export { type Cleaned, cleanStore, type StoredStage, storeInventory, storeOf } from "./store/inventory.ts";
 export * from "./store/locks.ts";
 export { RowLog, sealedRows } from "./store/row-log.ts";
 export * from "./store/store.ts";

@@ -11,6 +11,7 @@ import { type Observer, silentObserver } from "../results/observer.ts";
 import type { EventRow, RunResult } from "../results/results.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
 import { worldSource } from "../sources/world.ts";
+import { cleanStore, storeOf } from "../store/inventory.ts";
 import { lockFolder } from "../store/locks.ts";
 import { type LoopOptions, runLoop as runTheLoop } from "./loop.ts";
 import { artifacts, tinySettings } from "./tiny.ts";
@@ -224,6 +225,17 @@ describe("runLoop in the embedded world", () => {
     expect(outcome.stages.computed).toBeGreaterThan(5);
     expect(await artifacts(outcome.folder)).toEqual(reference);
   }, 600_000);
+
+  it("is the same again after its future models were cleaned away", async () => {
+    const runs = join(scratch, "cleaned");
+    const first = await runLoop({ config: config(runs) });
+    const { models, stages } = await cleanStore(storeOf(runs), { pretend: false });
+    // The first iteration's is also the baseline's M1.
+    expect([models.length, stages.length]).toEqual([1, 0]);
+    const again = await runLoop({ config: config(runs) });
+    expect(again.stages).toEqual({ computed: 0, reused: first.stages.computed + first.stages.reused });
+    expect(await artifacts(again.folder)).toEqual(reference);
+  }, 300_000);
 
   it("stops when asked, and goes on with the same bytes", async () => {
     const runs = join(scratch, "aborted");

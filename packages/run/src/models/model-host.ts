@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { resolve, sep } from "node:path";
 import { type AdapterConfig, type DType, Engine } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
@@ -64,6 +65,7 @@ export class ModelHost implements Disposable {
    */
   async useTogether(models: readonly ModelRef[]): Promise<{ loaded: LoadedModel; adapters: (string | null)[] }> {
     const model = models[0] as ModelRef;
+    for (const { name, folder } of models) requireFiles(name, folder);
     const base = baseOf(model);
     const { checkpoint, tokenizer } = await this.open(model);
     const key = this.#key(checkpoint);
@@ -123,7 +125,7 @@ export class ModelHost implements Disposable {
   }
 
   async open(model: ModelRef): Promise<{ checkpoint: Checkpoint; tokenizer: Tokenizer }> {
-    const { folder, hash } = baseOf(model);
+    const { folder, hash } = existsSync(baseOf(model).folder) ? baseOf(model) : (model.kin ?? baseOf(model));
     let opened = this.#opened.get(hash);
     if (opened === undefined) {
       opened = { checkpoint: await openCheckpoint(folder), tokenizer: await Tokenizer.load(folder) };
@@ -173,6 +175,14 @@ export class ModelHost implements Disposable {
     for (const { engine } of this.#slots.values()) engine.dispose();
     this.#slots.clear();
   }
+}
+
+function requireFiles(name: string, folder: string): void {
+  if (existsSync(folder)) return;
+  throw new TemporaError(`The files of ${name} are no longer in the store`, {
+    where: { file: folder },
+    remedy: "They were cleaned away: delete the folder of this stage, and it is trained again.",
+  });
 }
 
 async function beginAdapter({ adapters }: Engine, model: ModelRef, { config, seed }: AdapterTraining): Promise<void> {

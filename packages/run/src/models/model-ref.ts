@@ -16,6 +16,8 @@ export interface ModelRef {
   hash: string;
   /** What a LoRA adapter lies over; null: the model is whole. */
   base: WholeModel | null;
+  /** A model with the same config and tokenizer, which answers for a temporary model whose files were cleaned away. */
+  kin?: WholeModel;
 }
 
 export async function wholeModel(name: string, folder: string): Promise<ModelRef> {

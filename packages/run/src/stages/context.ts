@@ -66,6 +66,7 @@ export async function runStage<Result>(context: RunContext, plan: StagePlan<Resu
   events.append({ event: "stage", strategy, iteration, kind: plan.kind, label: plan.label, key });
   const outcome = await context.store.stage<Result>({
     kind: plan.kind,
+    label: plan.label,
     inputs,
     ...(signal === undefined ? {} : { signal }),
     onWait: () => observer.note(`Waiting: another process computes ${plan.label}.`),

@@ -11,7 +11,7 @@ import {
   trainPreferences,
   trainSupervised,
 } from "@tempora/training";
-import { adaptedModel, type ModelRef, wholeModel } from "../models/model-ref.ts";
+import { adaptedModel, baseOf, type ModelRef, wholeModel } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals, TrainingResult } from "../results/results.ts";
 import { judgeTemplateFile, templateJson } from "../settings/judge-template.ts";
@@ -64,13 +64,8 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const loss = fullLoss(settings.loss);
   const seed = trainingSeed(context, plan.position);
   const learner = await learnerFrom(start, settings);
-  const { tokenizer, checkpoint } = await host.open(start);
-  const replay = await manyExampleIds(
-    source.replay,
-    tokenizer,
-    { maxLength: checkpoint.config.maxPositions, now: context.now },
-    context.signal,
-  );
+  const { checkpoint } = await host.open(start);
+  const replay = await replayRows(context, start);
   const { perStep, weight } = settings.replay;
   const replayed = replay.length > 0 && weight > 0;
   const { result, folder, reused } = await runStage<TrainedStage>(context, {
@@ -115,17 +110,25 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
         signal: context.signal,
       });
       const { config, raw, companion } = checkpoint;
-      const model = { engine, config, raw, companion, endTokens, learner };
-      const saved = await saveTrained(context, stage, { ...model, summary, state, totals: meter.totals });
+      const model = { engine, config, raw, companion, endTokens, learner, state, totals: meter.totals };
+      const saved = await saveTrained(context, stage, { ...model, summary });
       await host.trained(start, saved.hash);
       return saved;
     },
   });
+  const base = learner?.base ?? null;
+  const kin = start.kin ?? baseOf(start);
   return {
-    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base: learner?.base ?? null },
+    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base, kin },
     training: summarize(await readMetrics(context, plan, { folder, result, reused }, 1 / 4), result),
     totals: result.totals,
   };
+}
+
+/** The source's graded examples, as the model reads them. */
+async function replayRows({ host, source, now, signal }: RunContext, start: ModelRef): Promise<SupervisedRow[]> {
+  const { tokenizer, checkpoint } = await host.open(start);
+  return manyExampleIds(source.replay, tokenizer, { maxLength: checkpoint.config.maxPositions, now }, signal);
 }
 
 /** Supervised training from a given model (or from new weights, by `engine`). */

@@ -6,6 +6,7 @@ import { canonical, fileError, hashJson, type Json, systemErrorCode, TemporaErro
 import { type FolderLock, tryLockFolder } from "@tempora/models";
 import { writeWhole } from "@tempora/text";
 import { changedRemedy, sealed, unsealed } from "./sealed.ts";
+import { markUser, type StoreUser } from "./users.ts";
 
 export interface StageOutcome<Result> {
   key: string;
@@ -18,6 +19,8 @@ export interface StageOutcome<Result> {
 
 export interface StageWork<Result> {
   kind: string;
+  /** For people: "training F1 from M0". */
+  label?: string;
   /** Everything that decides the output, the code version aside. */
   inputs: Json;
   signal?: AbortSignal;
@@ -33,6 +36,8 @@ export interface StageWork<Result> {
 export interface StoreOptions {
   /** Called when a stage's lock was taken away from this process: what computes it must stop. */
   onLost?(reason: Error): void;
+  /** Who asks: each stage that is asked for keeps it, so that what nobody needs can be told from the rest. */
+  user?: StoreUser;
   /** Earlier versions of the code whose stages count, and are gone on with, as if they were this version's. */
   keptCode?: readonly string[];
 }
@@ -63,11 +68,15 @@ export class Store {
     const key = this.key(work.kind, work.inputs);
     const folder = join(this.folder, work.kind, key);
     const done = await readResult<Result>(folder);
-    if (done !== null) return { key, folder, result: done.result, reused: true };
+    if (done !== null) {
+      await markUser(folder, this.options.user, work.label);
+      return { key, folder, result: done.result, reused: true };
+    }
     const lost = new AbortController();
     const lock = await this.#lock(folder, work, lost);
     try {
       const meanwhile = await readResult<Result>(folder);
+      await markUser(folder, this.options.user, work.label);
       if (meanwhile !== null) return { key, folder, result: meanwhile.result, reused: true };
       await writeWhole(join(folder, "inputs.json"), `${canonical(work.inputs)}\n`);
       const result = await work.compute(folder);
