@@ -275,7 +275,7 @@ function widenBytes(bytes: Uint8Array): Uint8Array {
 test("a command without a fault ends with 0 and says nothing but its result on standard output", async () => {
   const outcome = await tempora(["doctor", "--json"]);
   expect(outcome.code).toBe(0);
-  const value = JSON.parse(outcome.stdout) as { bun: string; addon: { cpuKernels: string; oneDnn: string } };
-  expect(value.bun).toBe(process.versions.bun);
+  const value = JSON.parse(outcome.stdout) as { runtime: string; addon: { cpuKernels: string; oneDnn: string } };
+  expect(value.runtime).toBe(`Bun ${process.versions.bun}`);
   expect(value.addon.oneDnn).toMatch(/\d/);
 });

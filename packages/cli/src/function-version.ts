@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { builtinModules } from "node:module";
-import { dirname, extname, join, relative, sep } from "node:path";
-import { fileError, TemporaError } from "@tempora/errors";
+import { dirname, join, relative, sep } from "node:path";
+import { pathToFileURL } from "node:url";
+import { TemporaError } from "@tempora/errors";
+import { importedFile, importsOf } from "./module-imports.ts";
 
 /**
  * What decides a function's results: a hash of the module that exports it and of all that this imports; packages by
@@ -22,7 +24,7 @@ export async function functionVersion(work: unknown, configFile: string): Promis
 /** The module that exports exactly this function. All of them have been loaded by the configuration. */
 async function definingModule(work: unknown, files: readonly string[]): Promise<{ file: string; name: string } | null> {
   for (const file of files) {
-    const module = (await import(file)) as Record<string, unknown>;
+    const module = (await import(pathToFileURL(file).href)) as Record<string, unknown>;
     const name = Object.keys(module).find((key) => module[key] === work);
     if (name !== undefined) return { file, name };
   }
@@ -64,19 +66,9 @@ class ModuleGraph {
   }
 }
 
-function importsOf(file: string): string[] {
-  if (extname(file) === ".json") return [];
-  try {
-    const loader = /\.[cm]?jsx?$/.test(file) ? "jsx" : extname(file) === ".tsx" ? "tsx" : "ts";
-    return new Bun.Transpiler({ loader }).scanImports(readFileSync(file, "utf8")).map(({ path }) => path);
-  } catch (error) {
-    throw fileError(error, "Cannot read the imports", file);
-  }
-}
-
 function resolved(specifier: string, from: string): string {
   try {
-    return Bun.resolveSync(specifier, dirname(from));
+    return importedFile(specifier, from);
   } catch (cause) {
     throw new TemporaError(`The import ${specifier} leads nowhere`, {
       where: { file: from },

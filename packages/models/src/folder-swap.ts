@@ -45,7 +45,16 @@ export async function writeSynced(file: string, content: string | Uint8Array): P
   }
 }
 
-async function refuseForeignFolder(target: string, { what, isOne }: FolderContent): Promise<void> {
+/** What a model's folder may be written over, whole or an adapter's: known before the hours that lead to it. */
+export function requireReplaceable(folder: string): Promise<void> {
+  const isOne = (names: readonly string[]) => names.includes("config.json") || names.includes("adapter_config.json");
+  return refuseForeignFolder(resolve(folder), { what: "model", isOne });
+}
+
+async function refuseForeignFolder(
+  target: string,
+  { what, isOne }: Pick<FolderContent, "what" | "isOne">,
+): Promise<void> {
   if (!existsSync(target)) return;
   const names = await readdir(target);
   if (names.length === 0 || isOne(names)) return;

@@ -24,7 +24,7 @@ export function doctorCommand(context: Context): Command {
 /** Exit code 0 when the addon works: all else is a matter of speed. */
 async function doctor(flags: OutlookFlags, context: Context): Promise<void> {
   const machine = {
-    bun: Bun.version,
+    runtime: process.versions.bun === undefined ? `Node ${process.versions.node}` : `Bun ${process.versions.bun}`,
     platform: `${process.platform} ${process.arch}`,
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: availableParallelism(),
@@ -47,7 +47,7 @@ async function doctor(flags: OutlookFlags, context: Context): Promise<void> {
 }
 
 interface Machine {
-  bun: string;
+  runtime: string;
   platform: string;
   cpu: string;
   cores: number;
@@ -64,7 +64,7 @@ function missingParts(info: DeviceInfo): string[] {
 
 function describe(machine: Machine, info: DeviceInfo | null, missing: readonly string[]): string {
   const lines: [string, string][] = [
-    ["bun", machine.bun],
+    ["runtime", machine.runtime],
     ["platform", machine.platform],
     ["cpu", `${machine.cpu}, ${machine.cores} cores`],
     ["memory", `${formatBytes(machine.memory.total)}, ${formatBytes(machine.memory.free)} free`],

@@ -8,6 +8,7 @@ let root: string;
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "tempora-code-"));
   await write("native/src/engine.cpp", "int x;");
+  await write("bun.lock", lock("4.6.7", "1.0.0"));
   await write(
     "packages/run/package.json",
     JSON.stringify({ name: "@tempora/run", dependencies: { "@tempora/low": "workspace:*", zod: "4.6.7" } }),
@@ -19,6 +20,17 @@ beforeEach(async () => {
   await write("packages/page/src/page.ts", "1");
 });
 afterEach(() => rm(root, { recursive: true, force: true }));
+
+/** As Bun writes it: with commas behind last elements. */
+const lock = (zod: string, other: string) => `{
+  "lockfileVersion": 1,
+  "packages": {
+    "zod": ["zod@${zod}", "", { "dependencies": { "inner": "^2" } }, "sha512-x"],
+    "inner": ["inner@2.0.0", "", {}, "sha512-y"],
+    "other": ["other@${other}", "", {}, "sha512-z"],
+  },
+}
+`;
 
 async function write(file: string, text: string): Promise<void> {
   await mkdir(join(root, file, ".."), { recursive: true });
@@ -36,6 +48,18 @@ describe("codeVersion", () => {
       await write(file, "2");
       expect(await codeVersion(root)).not.toBe(last);
     }
+  });
+
+  it("changes with what the lockfile gives these packages, and with nothing else in it", async () => {
+    const before = await codeVersion(root);
+    await write("bun.lock", lock("4.6.7", "1.0.1"));
+    expect(await codeVersion(root)).toBe(before);
+    await write("bun.lock", lock("4.6.7", "1.0.1").replace("inner@2.0.0", "inner@2.0.1"));
+    expect(await codeVersion(root)).not.toBe(before);
+    await write("bun.lock", lock("4.6.8", "1.0.0"));
+    expect(await codeVersion(root)).not.toBe(before);
+    await write("bun.lock", lock("4.6.7", "1.0.0").replace('"zod":', '"zed":'));
+    await expect(codeVersion(root)).rejects.toThrow(/The lockfile lacks zod/);
   });
 
   it("refuses a checkout without the sources of one of them", async () => {
