@@ -32,5 +32,6 @@ int main(int argc, char** argv) {
       .cuda = true, .against_cpu = has_cpu_backend(), .many_passes = !test::device_is_emulated()};
   test::run_engine_cases(run, cases);
   test::run_adapter_cases(run, cases);
+  test::run_adapter_batch_cases(run, cases);
   return run.finish();
 }

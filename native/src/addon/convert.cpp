@@ -284,6 +284,7 @@ LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size)
   for (const std::int32_t id : request.prompt) {
     if (id < 0 || id >= vocab_size) throw_invalid(env, "a token id lies outside the vocabulary");
   }
+  request.adapter = int_from(object, "adapter");
   request.samples = int_from(object, "samples");
   request.prompt_key = key_from(env, number_from(object, "key"), "key");
   request.seed = key_from(env, number_from(object, "seed"), "seed");

@@ -164,13 +164,15 @@ std::vector<const Adapter*> Adapters::of_trees(const std::vector<std::int32_t>& 
                                 std::to_string(root_adapter.size()) + " adapters");
   }
   std::vector<const Adapter*> adapters;
-  for (const std::int32_t id : root_adapter) {
-    adapters.push_back(find(id));
-    if (id == kNone) continue;
-    at(id).tensors.require_loaded();
-    require_unmerged(id);
-  }
+  for (const std::int32_t id : root_adapter) adapters.push_back(usable(id));
   return adapters;
+}
+
+const Adapter* Adapters::usable(int id) {
+  if (id == kNone) return nullptr;
+  at(id).tensors.require_loaded();
+  require_unmerged(id);
+  return &at(id);
 }
 
 void Adapters::require_unmerged(int id) const {

@@ -100,6 +100,8 @@ class Adapters {
   void remove(int id);  // an active one is active no more
   Adapter& at(int id);  // throws std::invalid_argument for an unknown one
   const Adapter* find(int id) { return id == kNone ? nullptr : &at(id); }
+  // Throws std::invalid_argument for one that rows cannot go through: not loaded, or merged.
+  const Adapter* usable(int id);
   void activate(int id);
   int active() const { return active_; }
   // What a training step changes: the active adapter's tensors, or the base.

@@ -110,6 +110,7 @@ struct GenerationStep {
 struct LiveRequest {
   std::int64_t number = 0;  // by which steps name it
   std::vector<std::int32_t> prompt;
+  std::int32_t adapter = -1;  // that it goes through, or Engine::kBase
   std::int32_t samples = 1;
   std::uint64_t prompt_key = 0;
   std::uint64_t seed = 0;

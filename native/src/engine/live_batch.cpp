@@ -1,9 +1,10 @@
 // Engine::start_batch. Rows hold their prompts' path in a tree of computed tokens and pages of their own for what
-// follows; pages are taken when they are needed. A row for which there is none goes back to waiting with what it has
-// generated, and is computed again from where the tree leaves off: to the same bits, since a row's follow from its path
-// alone.
+// follows; pages are taken when they are needed. Rows of all adapters are one pass; each adapter has a tree of its own.
+// A row for which there is none goes back to waiting with what it has generated, and is computed again from where the
+// tree leaves off: to the same bits, since a row's follow from its path alone.
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <stdexcept>
 
 #include "cached_decoder.h"
@@ -19,11 +20,12 @@ constexpr std::size_t kPrefillRows = 512;
 // One sample. Its input is the last of its tokens; the pass that computes it predicts the next.
 struct LiveRow {
   std::shared_ptr<const LiveRequest> request;
+  const Adapter* adapter = nullptr;  // it is there as long as the weights' version is the same
   std::int32_t sample = 0;
-  std::vector<std::int32_t> tokens;        // prompt and what was generated
-  std::int32_t leaf = PrefixCache::kRoot;  // where its path in the tree ends
-  std::int32_t held = 0;                   // tokens of that path
-  CachedTokens own;                        // the tokens after it, but for the last, which is the input
+  std::vector<std::int32_t> tokens;  // prompt and what was generated
+  std::int32_t leaf = -1;            // of a row that was admitted: where its path in the tree ends
+  std::int32_t held = 0;             // tokens of that path
+  CachedTokens own;                  // the tokens after it, but for the last, which is the input
 
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size() - request->prompt.size()); }
 };
@@ -38,21 +40,23 @@ class PagedBatch : public LiveBatch {
   LiveStep step(const CancelFlag* cancel) override;
 
  private:
+  std::int32_t root_of(const LiveRow& row);
   bool admit(LiveRow& row);
   void admit_waiting();
   void leave(LiveRow& row);
   void make_own_pages();
   void add_prompts(CacheRows& rows);
   bool is_computed(const LiveRow& row) const;
+  std::vector<LiveRow*> computed_rows();
   void add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const;
   void take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result);
 
   std::shared_ptr<Engine::Impl> impl_;
   LiveBatchOptions options_;
   std::uint64_t weights_version_;
-  const Adapter* adapter_;  // the one that was active; it is there as long as the weights' version is the same
   KvCache cache_;
   PrefixCache tree_;
+  std::map<std::int32_t, std::int32_t> roots_;  // in tree_, by adapter
   std::deque<LiveRow> waiting_;
   std::vector<LiveRow> active_;  // in the order of their admission
   bool broken_ = false;
@@ -62,7 +66,6 @@ PagedBatch::PagedBatch(std::shared_ptr<Engine::Impl> impl, LiveBatchOptions opti
     : impl_(std::move(impl)),
       options_(options),
       weights_version_(impl_->weights_version()),
-      adapter_(impl_->adapters.find(impl_->adapters.active())),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
              static_cast<std::int32_t>(options.max_cache_tokens / kCachePage)),
       tree_(cache_.pool()) {
@@ -78,10 +81,12 @@ void PagedBatch::add(LiveRequest request) {
   if (pages_for(prompt + request.max_new_tokens) + 1 > options_.max_cache_tokens / kCachePage) {
     throw std::invalid_argument("the cache is too small for this request");
   }
+  const Adapter* adapter = impl_->adapters.usable(request.adapter);
   const auto shared = std::make_shared<const LiveRequest>(std::move(request));
   for (std::int32_t sample = 0; sample < shared->samples; ++sample) {
     LiveRow& row = waiting_.emplace_back();
     row.request = shared;
+    row.adapter = adapter;
     row.sample = sample;
     row.tokens = shared->prompt;
   }
@@ -98,14 +103,20 @@ void PagedBatch::end(std::int64_t number, std::int32_t sample) {
   std::erase_if(active_, meant);
 }
 
+std::int32_t PagedBatch::root_of(const LiveRow& row) {
+  const auto [found, added] = roots_.try_emplace(row.request->adapter);
+  if (added) found->second = tree_.add_root();
+  return found->second;
+}
+
 // False where there is no room beside the rows that run.
 bool PagedBatch::admit(LiveRow& row) {
   const std::vector<std::int32_t> path(row.tokens.begin(), row.tokens.end() - 1);
-  row.leaf = tree_.hold(path, 1);
+  row.leaf = tree_.hold(root_of(row), path, 1);
   if (row.leaf < 0 && active_.empty()) {
     // The tree's runs, which end within pages, leave no room: begin again, with the path in one run.
     tree_.make_room(options_.max_cache_tokens / kCachePage);
-    row.leaf = tree_.hold(path, 1);
+    row.leaf = tree_.hold(root_of(row), path, 1);
   }
   if (row.leaf < 0) return false;
   row.held = static_cast<std::int32_t>(path.size());
@@ -130,7 +141,7 @@ void PagedBatch::leave(LiveRow& row) {
   tree_.adopt(row.leaf, std::move(computed), std::move(row.own));
   tree_.release(row.leaf);
   row.own = {};
-  row.leaf = PrefixCache::kRoot;
+  row.leaf = -1;
   row.held = 0;
 }
 
@@ -163,7 +174,7 @@ void PagedBatch::add_prompts(CacheRows& rows) {
       for (; node.computed < node.cache.length; ++node.computed) {
         if (rows.tokens.size() == kPrefillRows) return;
         const std::int32_t at = node.computed;
-        rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group, adapter_);
+        rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group, row.adapter);
         for (std::size_t above = 0; above < depth; ++above) {
           const CachedTokens& whole = tree_.node(path[above]).cache;
           rows.paths.add_segment(whole, whole.length);
@@ -181,9 +192,19 @@ bool PagedBatch::is_computed(const LiveRow& row) const {
                      [&](std::int32_t index) { return tree_.node(index).computed == tree_.node(index).cache.length; });
 }
 
+// The rows that get a token, those of one adapter together: a run of rows costs two narrow products.
+std::vector<LiveRow*> PagedBatch::computed_rows() {
+  std::vector<LiveRow*> rows;
+  for (LiveRow& row : active_) {
+    if (is_computed(row)) rows.push_back(&row);
+  }
+  std::ranges::stable_sort(rows, {}, [](const LiveRow* row) { return row->request->adapter; });
+  return rows;
+}
+
 void PagedBatch::add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const {
   const auto position = static_cast<std::int32_t>(row.tokens.size()) - 1;
-  rows.begin(row.tokens.back(), position, row.own.slot(row.own.length), group, adapter_);
+  rows.begin(row.tokens.back(), position, row.own.slot(row.own.length), group, row.adapter);
   for (const std::int32_t index : tree_.path(row.leaf)) {
     const CachedTokens& whole = tree_.node(index).cache;
     rows.paths.add_segment(whole, whole.length);
@@ -226,14 +247,13 @@ LiveStep PagedBatch::step(const CancelFlag* cancel) {
   CacheRows inputs;
   add_prompts(inputs);
   const auto prompts = static_cast<std::int64_t>(inputs.tokens.size());
-  std::vector<LiveRow*> rows;
+  const std::vector<LiveRow*> rows = computed_rows();
   std::vector<SampledRow> sampled;
   auto group = static_cast<std::int32_t>(prompts);  // above those of the prompts, which are row numbers
-  for (LiveRow& row : active_) {
-    if (!is_computed(row)) continue;
-    if (!rows.empty() && rows.back()->leaf != row.leaf) ++group;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const LiveRow& row = *rows[i];
+    if (i > 0 && rows[i - 1]->leaf != row.leaf) ++group;
     add_input(inputs, row, group);
-    rows.push_back(&row);
     const LiveRequest& request = *row.request;
     const SampleKey key{request.prompt_key, row.sample, row.generated()};
     sampled.push_back({request.sampling, request.seed, key, request.likely});

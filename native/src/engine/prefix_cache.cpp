@@ -15,9 +15,9 @@ std::int32_t common_length(const std::vector<std::int32_t>& run, const std::vect
 
 }  // namespace
 
-// The deepest node whose path the tokens begin with. A run that they leave after whole pages is cut there.
-PrefixCache::Found PrefixCache::find(const std::vector<std::int32_t>& tokens) {
-  Found found{kRoot, 0};
+// The deepest node below a root whose path the tokens begin with. A run that they leave after whole pages is cut there.
+PrefixCache::Found PrefixCache::find(std::int32_t root, const std::vector<std::int32_t>& tokens) {
+  Found found{root, 0};
   while (static_cast<std::size_t>(found.tokens) < tokens.size()) {
     std::int32_t best = -1, length = 0;
     for (const std::int32_t child : node(found.node).children) {
@@ -34,8 +34,8 @@ PrefixCache::Found PrefixCache::find(const std::vector<std::int32_t>& tokens) {
   return found;
 }
 
-std::int32_t PrefixCache::hold(const std::vector<std::int32_t>& tokens, std::int64_t spare) {
-  const Found found = find(tokens);
+std::int32_t PrefixCache::hold(std::int32_t root, const std::vector<std::int32_t>& tokens, std::int64_t spare) {
+  const Found found = find(root, tokens);
   touch(found.node);
   ++node(found.node).users;
   const auto count = static_cast<std::int32_t>(tokens.size()) - found.tokens;
@@ -78,8 +78,8 @@ void PrefixCache::adopt(std::int32_t parent, std::vector<std::int32_t> tokens, C
 bool PrefixCache::make_room(std::int64_t pages) {
   while (pool_.available() < pages) {
     std::int32_t oldest = -1;
-    for (std::size_t i = 1; i < nodes_.size(); ++i) {
-      const PrefixNode& one = nodes_[i];
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      const PrefixNode& one = nodes_[i];  // neither a root nor a number that is free
       if (one.parent < 0 || one.users > 0 || !one.children.empty()) continue;
       if (oldest < 0 || one.last_used < node(oldest).last_used) oldest = static_cast<std::int32_t>(i);
     }
@@ -91,21 +91,12 @@ bool PrefixCache::make_room(std::int64_t pages) {
 
 std::vector<std::int32_t> PrefixCache::path(std::int32_t index) const {
   std::vector<std::int32_t> nodes;
-  for (; index != kRoot; index = node(index).parent) nodes.push_back(index);
+  for (; !is_root(index); index = node(index).parent) nodes.push_back(index);
   std::reverse(nodes.begin(), nodes.end());
   return nodes;
 }
 
-std::int32_t PrefixCache::position(std::int32_t index) const {
-  std::int32_t tokens = 0;
-  while (index != kRoot) {
-    index = node(index).parent;
-    tokens += node(index).cache.length;
-  }
-  return tokens;
-}
-
-std::int32_t PrefixCache::make_node(std::int32_t parent) {
+std::int32_t PrefixCache::new_node() {
   std::int32_t index = static_cast<std::int32_t>(nodes_.size());
   if (unused_.empty()) {
     nodes_.emplace_back();
@@ -114,6 +105,11 @@ std::int32_t PrefixCache::make_node(std::int32_t parent) {
     unused_.pop_back();
     node(index) = {};
   }
+  return index;
+}
+
+std::int32_t PrefixCache::make_node(std::int32_t parent) {
+  const std::int32_t index = new_node();
   node(index).parent = parent;
   node(parent).children.push_back(index);
   return index;
@@ -142,7 +138,7 @@ std::int32_t PrefixCache::cut(std::int32_t index, std::int32_t length) {
 
 void PrefixCache::touch(std::int32_t index) {
   ++clock_;
-  for (; index != kRoot; index = node(index).parent) node(index).last_used = clock_;
+  for (; !is_root(index); index = node(index).parent) node(index).last_used = clock_;
 }
 
 void PrefixCache::drop(std::int32_t index) {

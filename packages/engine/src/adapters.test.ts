@@ -95,34 +95,42 @@ describe("adapters", () => {
     expect((await engine.logProbs(forest)).token).toEqual(token);
   });
 
-  test("batches run side by side, each through an adapter of its own, whatever is active", async () => {
+  test("are chosen by the requests of one batch, and give each what it gets alone, whatever is active", async () => {
     using engine = await random(richConfig);
     for (const [name, seed] of [["a", 1], ["b", 2]] as const) await trained(engine, name, seed); // biome-ignore format: short
-    const ids = someIds(7, 61, 3);
-    const through = [null, "a", "b"] as const;
-    await engine.adapters.activate("b");
-    const batches = through.map((adapter) => engine.batch({ maxRows: 4, maxCacheTokens: 512, adapter }));
-    for (const batch of batches) batch.add({ ids, key: 1, maxNewTokens: 8, seed: 5 });
-    const live = await Promise.all(
-      batches.map(async (batch) => {
-        const tokens: [number, number][] = [];
-        while (batch.rows > 0) for (const { id, logProb } of await batch.step()) tokens.push([id, logProb]);
-        batch.dispose();
-        return tokens;
-      }),
-    );
-    expect(engine.adapters.active).toBe("b");
+    // Over a page, so that what requests of one adapter share is held once, and others' is not taken for it.
+    const [ids, longer] = [someIds(37, 61, 3), [...someIds(37, 61, 3), 8, 9]];
+    const through = ["b", null, "a"] as const;
+    const settings = { maxNewTokens: 12, seed: 5 };
     const alone: [number, number][][] = [];
-    for (const adapter of through) {
+    for (const [prompt, adapter] of [ids, longer].flatMap((one) => through.map((name) => [one, name] as const))) {
       await engine.adapters.activate(adapter);
-      const [made] = await collect(engine.generate([{ ids, key: 1 }], { maxNewTokens: 8, seed: 5 }));
+      const [made] = await collect(engine.generate([{ ids: prompt, key: 1 }], settings));
       alone.push((made?.ids ?? []).map((id, k) => [id, made?.logProbs[k] ?? Number.NaN]));
     }
-    expect(live).toEqual(alone);
-    expect(new Set(live.map((tokens) => JSON.stringify(tokens))).size).toBe(3);
-    using lost = engine.batch({ adapter: "c" });
-    lost.add({ ids, maxNewTokens: 1 });
-    await expect(lost.step()).rejects.toThrow(/no adapter "c"/);
+    expect(new Set(alone.map((tokens) => JSON.stringify(tokens))).size).toBe(6);
+    await engine.adapters.activate("b");
+    // In the smallest one rows give way to each other, and a tree's pages to those of another adapter.
+    for (const maxCacheTokens of [2048, 224, 80]) {
+      using batch = engine.batch({ maxCacheTokens });
+      const made: [number, number][][] = alone.map(() => []);
+      const add = (prompt: number[]) => {
+        for (const adapter of through) batch.add({ ids: prompt, key: 1, adapter, ...settings });
+      };
+      add(ids);
+      for (let step = 0; step < 3 || batch.rows > 0; step++) {
+        if (step === 2) add(longer);
+        for (const { request, id, logProb } of await batch.step()) made[request]?.push([id, logProb]);
+      }
+      expect(made).toEqual(alone);
+      expect(() => batch.add({ ids, adapter: "c", maxNewTokens: 1 })).toThrow(/no adapter "c"/);
+    }
+    expect(engine.adapters.active).toBe("b");
+    using batch = engine.batch();
+    batch.add({ ids, key: 1, adapter: "a", ...settings });
+    await batch.step();
+    await engine.adapters.remove("a");
+    await expect(batch.step()).rejects.toThrow("The weights changed while a generation was running");
   });
 
   test("are chosen by the roots of a forest, in scoring and in generation", async () => {
@@ -159,7 +167,7 @@ describe("adapters", () => {
     }
     await engine.adapters.activate("two");
     const active = await collect(engine.generate([{ ids, key: 1 }], options));
-    // A running batch goes through the adapter that was active when it began.
+    // A request that names none goes through the active one.
     using batch = engine.batch();
     batch.add({ ids, key: 1, samples: 2, maxNewTokens: 6, seed: 5 });
     const live: number[][] = [[], []];

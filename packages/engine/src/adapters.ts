@@ -166,17 +166,10 @@ export class Adapters {
     return this.#change(name, (id) => this.#host.native.unmergeAdapter(id));
   }
 
-  /** @internal A native call with this adapter, or the base, in the active one's place: jobs run in the order they are queued in. */
-  async through<T>(name: string | null | undefined, call: () => Promise<T>): Promise<T> {
-    if (name === undefined) return call();
-    const idOf = (adapter: string | null) => (adapter === null ? base : this.#get(adapter).id);
-    const [wanted, active] = [idOf(name), idOf(this.#active)];
-    const activate = (id: number) => cancellable(undefined, () => this.#host.native.activateAdapter(id));
-    // Queued at once: nothing else comes between.
-    const results = await Promise.allSettled([activate(wanted), call(), activate(active)]);
-    const failed = results.find((result) => result.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
-    return (results[1] as PromiseFulfilledResult<T>).value;
+  /** @internal The number of an adapter, or of the base for null; of the active one where none is named. */
+  idOf(name: string | null | undefined): number {
+    const wanted = name === undefined ? this.#active : name;
+    return wanted === null ? base : this.#get(wanted).id;
   }
 
   /** @internal The forest as C++ takes it: adapters by number. */
@@ -190,11 +183,8 @@ export class Adapters {
         remedy: "Build forests by ForestBuilder.",
       });
     }
-    const ids = named.map((name) => {
-      const wanted = name === undefined ? this.#active : name;
-      return wanted === null ? base : this.#get(wanted).id;
-    });
-    return { tokens, nodeStart, nodeParent, nodeScored, rootAdapter: Int32Array.from(ids) };
+    const rootAdapter = Int32Array.from(named, (name) => this.idOf(name));
+    return { tokens, nodeStart, nodeParent, nodeScored, rootAdapter };
   }
 
   /** @internal Where a tensor of the active adapter lies. */

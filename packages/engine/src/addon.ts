@@ -191,6 +191,8 @@ export interface NativeBatchRequest {
   /** By which steps name it. */
   number: number;
   ids: Int32Array;
+  /** The number of the adapter that it goes through, -1 for the base. */
+  adapter: number;
   samples: number;
   key: number;
   seed: number;

@@ -293,7 +293,7 @@ export class Engine implements Disposable {
     }
   }
 
-  /** Completions that come and go while others run, all through one adapter. Changing the weights meanwhile ends its steps with an error. */
+  /** Completions that come and go while others run, each through an adapter of its own or none. Changing the weights meanwhile ends its steps with an error. */
   batch(options: BatchOptions = {}): GenerationBatch {
     this.#requireOpen();
     const changes = this.#weightChanges;
@@ -301,10 +301,10 @@ export class Engine implements Disposable {
       await this.#turn();
       if (changes !== this.#weightChanges) throw weightsChanged();
     };
-    const start = (native: NativeBatchOptions) =>
+    const open = (native: NativeBatchOptions) =>
       cancellable(undefined, (cancel) => this.#native.startBatch(native, cancel));
-    const open = (native: NativeBatchOptions) => this.adapters.through(options.adapter, () => start(native));
-    return new GenerationBatch({ config: this.config, turn, open }, options);
+    const adapterId = (name: string | null | undefined) => this.adapters.idOf(name);
+    return new GenerationBatch({ config: this.config, turn, open, adapterId }, options);
   }
 
   /** One parameter's little-endian bytes in the engine's dtype. */

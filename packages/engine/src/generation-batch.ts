@@ -10,6 +10,8 @@ export interface BatchRequest {
   ids: ArrayLike<number>;
   /** Keys the random numbers with `seed`, the sample's number and the position. Default 0. */
   key?: number | undefined;
+  /** The adapter that it goes through: a name, null for the base; default: what is active when it is added. */
+  adapter?: string | null | undefined;
   /** Completions of the prompt; default 1. */
   samples?: number | undefined;
   temperature?: GenerationOptions["temperature"];
@@ -41,8 +43,6 @@ export interface BatchOptions {
   maxRows?: number | undefined;
   /** Tokens of the key/value cache, which is taken whole with the first step; default 32768. */
   maxCacheTokens?: number | undefined;
-  /** What all its requests go through; null for the base alone. Default: what is active at the first step. */
-  adapter?: string | null | undefined;
 }
 
 /** What a batch takes of its engine. */
@@ -51,6 +51,8 @@ export interface BatchEngine {
   /** Waits for the engine's turn; throws when the batch cannot go on. */
   turn(): Promise<void>;
   open(options: NativeBatchOptions): Promise<NativeBatch>;
+  /** @throws TemporaError for a name that no adapter has. */
+  adapterId(name: string | null | undefined): number;
 }
 
 const defaults = { maxRows: 64, maxCacheTokens: 32_768 };
@@ -64,8 +66,8 @@ interface Running {
 
 /**
  * Completions that begin and end while others go on. What a completion becomes depends on the weights and on its own
- * request, as in `Engine.generate`, never on what runs beside it. Beginnings that prompts share, with each other or with
- * earlier completions, are computed once as long as the cache holds them. Disposing ends everything.
+ * request, as in `Engine.generate`, never on what runs beside it. Beginnings that prompts of one adapter share, with each
+ * other or with earlier completions, are computed once as long as the cache holds them. Disposing ends everything.
  */
 export class GenerationBatch implements Disposable {
   readonly #engine: BatchEngine;
@@ -98,7 +100,7 @@ export class GenerationBatch implements Disposable {
 
   /**
    * Adds a prompt; its first tokens come with one of the next steps. Returns the request's number.
-   * @throws TemporaError for a value out of range, and for a prompt that is empty, leaves no room in the model's context or
+   * @throws TemporaError for a value out of range, an unknown adapter, and for a prompt that is empty, leaves no room in the model's context or
    * does not fit into the cache with its completion.
    */
   add(request: BatchRequest): number {
@@ -153,7 +155,7 @@ export class GenerationBatch implements Disposable {
   }
 
   #nativeRequest(request: BatchRequest, number: number): NativeBatchRequest {
-    const { ids, key, samples = 1, topLogProbs = 0, ...options } = request;
+    const { ids, adapter, key, samples = 1, topLogProbs = 0, ...options } = request;
     const { config } = this.#engine;
     const { forest, leaves } = promptForest([{ ids, key: key ?? 0, samples }], config);
     const checked = generationRequest(forest, leaves, options, config).options;
@@ -167,7 +169,8 @@ export class GenerationBatch implements Disposable {
     }
     const { temperature, topK, topP, maxNewTokens, endTokens } = checked;
     const sampling = { temperature, topK, topP, maxNewTokens, endTokens, seed: options.seed ?? 0 };
-    return { number, ids: Int32Array.from(ids), samples, key: key ?? 0, top, ...sampling };
+    const own = { number, ids: Int32Array.from(ids), adapter: this.#engine.adapterId(adapter) };
+    return { ...own, samples, key: key ?? 0, top, ...sampling };
   }
 
   #tokensOf(step: NativeBatchStep): BatchToken[] {

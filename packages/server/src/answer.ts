@@ -85,7 +85,8 @@ export async function generateAnswer(context: RequestContext, generation: Genera
     signal.throwIfAborted();
     context.metrics.promptTokens.inc(prompts.reduce((sum, ids) => sum + ids.length, 0));
     // The place is free when all is generated: a client that reads slowly keeps others from nothing.
-    job = new Job(service.scheduler, service.model.tokenizer, prompts, settings, release);
+    const { adapter, tokenizer } = service.model;
+    job = new Job(service.scheduler, tokenizer, prompts, { ...settings, adapter }, release);
     const head = {
       id: `${wording.idPrefix}-${randomUUID().replaceAll("-", "")}`,
       created: Math.floor(Date.now() / 1000),

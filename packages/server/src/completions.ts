@@ -68,7 +68,7 @@ function echoesOf(prompts: readonly Prompt[], top: number | null, { model, score
     prompts.map(async ({ ids, text }) => {
       if (top === null) return { text, tokens: [] };
       let offset = 0;
-      const tokens = (await scorer.score(ids, top)).map((token) => {
+      const tokens = (await scorer.score(ids, model.adapter, top)).map((token) => {
         const placed = { ...token, offset };
         offset += model.tokenizer.tokenText(token.id).length;
         return placed;

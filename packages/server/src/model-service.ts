@@ -16,29 +16,54 @@ interface ServiceOptions {
   metrics: Metrics;
 }
 
-/** A served model with what runs on it. */
-export class ModelService {
-  readonly model: ServedModel;
+/** What runs on an engine, for all the models that are served from it. */
+class EngineService {
   readonly scheduler: Scheduler;
   readonly scorer: Scorer;
   /** Tokens of prompt and completion at most. */
-  readonly #longest: number;
-  /** Seconds since 1970. */
-  readonly created = Math.floor(Date.now() / 1000);
+  readonly longest: number;
 
-  constructor(model: ServedModel, { limits, batch, metrics }: ServiceOptions) {
-    this.model = model;
-    const { maxPositions } = model.engine.config;
+  constructor(engine: ServedModel["engine"], { limits, batch, metrics }: ServiceOptions) {
+    const { maxPositions } = engine.config;
     const wanted = batch.maxCacheTokens ?? defaultCacheTokens;
     const rows = batch.maxRows ?? limits.concurrency;
     // No more than all rows together can fill, with the pages that end within.
     const maxCacheTokens = Math.min(wanted, (rows + 1) * (maxPositions + cacheMargin));
-    this.#longest = Math.min(maxPositions, maxCacheTokens - cacheMargin);
+    this.longest = Math.min(maxPositions, maxCacheTokens - cacheMargin);
     this.scheduler = new Scheduler(
-      () => model.engine.batch({ maxRows: rows, maxCacheTokens }),
+      () => engine.batch({ maxRows: rows, maxCacheTokens }),
       (count) => metrics.generatedTokens.inc(count),
     );
-    this.scorer = new Scorer(model.engine, limits.scoringTokens);
+    this.scorer = new Scorer(engine, limits.scoringTokens);
+  }
+}
+
+/** The models by name, those of one engine on one batch. */
+export function modelServices(models: readonly ServedModel[], options: ServiceOptions): Map<string, ModelService> {
+  const engines = new Map<ServedModel["engine"], EngineService>();
+  const services = new Map<string, ModelService>();
+  for (const model of models) {
+    const running = engines.get(model.engine) ?? new EngineService(model.engine, options);
+    engines.set(model.engine, running);
+    services.set(model.name, new ModelService(model, running));
+  }
+  return services;
+}
+
+/** A served model with what its engine runs. */
+export class ModelService {
+  readonly model: ServedModel;
+  readonly scheduler: Scheduler;
+  readonly scorer: Scorer;
+  readonly #longest: number;
+  /** Seconds since 1970. */
+  readonly created = Math.floor(Date.now() / 1000);
+
+  constructor(model: ServedModel, { scheduler, scorer, longest }: EngineService) {
+    this.model = model;
+    this.scheduler = scheduler;
+    this.scorer = scorer;
+    this.#longest = longest;
   }
 
   /** Tokens that may follow a prompt of this length; at least 1. */

@@ -7,14 +7,15 @@ export type ScoredToken = Omit<LoggedToken, "offset">;
 
 interface Waiting {
   ids: readonly number[];
+  adapter: string | null;
   top: number;
   resolve(tokens: ScoredToken[]): void;
   reject(error: unknown): void;
 }
 
 /**
- * Log-probs of prompts. Those that are asked for while a pass runs share the next one, and in it the prefixes that they
- * have in common.
+ * Log-probs of prompts. Those that are asked for while a pass runs share the next one, and in it the prefixes that those
+ * of one adapter have in common.
  */
 export class Scorer {
   readonly #engine: Pick<Engine, "logProbs">;
@@ -28,10 +29,13 @@ export class Scorer {
     this.#maxTokens = maxTokens;
   }
 
-  /** @param top How many of the most likely tokens are wanted in each place. */
-  score(ids: readonly number[], top: number): Promise<ScoredToken[]> {
+  /**
+   * @param adapter what the prompt goes through; null for the base alone
+   * @param top How many of the most likely tokens are wanted in each place.
+   */
+  score(ids: readonly number[], adapter: string | null, top: number): Promise<ScoredToken[]> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ ids, top, resolve, reject });
+      this.#waiting.push({ ids, adapter, top, resolve, reject });
       if (!this.#running) void this.#run();
     });
   }
@@ -64,7 +68,10 @@ export class Scorer {
   }
 
   async #pass(batch: readonly Waiting[]): Promise<ScoredToken[][]> {
-    const { forest, leaves } = prefixForest(batch.map(({ ids }) => ids));
+    const { forest, leaves } = prefixForest(
+      batch.map(({ ids }) => ids),
+      batch.map(({ adapter }) => adapter),
+    );
     const { nodeStart, nodeParent } = forest;
     const scored = { ...forest, nodeScored: new Uint8Array(nodeParent.length).fill(1) };
     const most = Math.max(0, ...batch.map(({ top }) => top));

@@ -7,7 +7,7 @@ import { createApp, paths } from "./app.ts";
 import { defaultLimits, type ServerLimits } from "./limits.ts";
 import { isLoopback, listen } from "./listen.ts";
 import { Metrics } from "./metrics.ts";
-import { ModelService } from "./model-service.ts";
+import { type ModelService, modelServices } from "./model-service.ts";
 import type { ServedModel } from "./served-model.ts";
 
 export interface ServerOptions {
@@ -19,7 +19,7 @@ export interface ServerOptions {
   port: number;
   /** What every request but /health must carry; null: nothing. */
   apiKey?: string | null | undefined;
-  /** Of each model's batch: rows and cache. */
+  /** Of each engine's batch: rows and cache. */
   batch?: BatchOptions | undefined;
   limits?: Partial<ServerLimits> | undefined;
   /** Hears of failures that are no client's fault. */
@@ -43,10 +43,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const limits = { ...defaultLimits, ...options.limits };
   const admission = new Admission(limits.concurrency, limits.queue);
   const stop = new AbortController();
-  const services = new Map<string, ModelService>();
-  const metrics = new Metrics(() => readings(services, admission));
-  const batch = options.batch ?? {};
-  for (const model of options.models) services.set(model.name, new ModelService(model, { limits, batch, metrics }));
+  const metrics: Metrics = new Metrics(() => readings(services, admission));
+  const services = modelServices(options.models, { limits, batch: options.batch ?? {}, metrics });
   const host = options.host ?? "127.0.0.1";
   const app = createApp({
     services,
@@ -69,7 +67,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }) as Server;
   server.maxConnections = limits.connections;
   server.on("request", (request, response) => watch(request, response, metrics, limits));
-  for (const { scheduler } of services.values()) await scheduler.start();
+  for (const scheduler of schedulers(services)) await scheduler.start();
   const url = await listen(server, host, options.port);
   return {
     url,
@@ -80,17 +78,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
 }
 
+/** One an engine. */
+function schedulers(services: ReadonlyMap<string, ModelService>) {
+  return new Set([...services.values()].map(({ scheduler }) => scheduler));
+}
+
 function loadOf(services: ReadonlyMap<string, ModelService>, admission: Admission): RunningServer["load"] {
-  const rows = [...services.values()].reduce((sum, { scheduler }) => sum + scheduler.rows, 0);
+  const rows = [...schedulers(services)].reduce((sum, scheduler) => sum + scheduler.rows, 0);
   return { running: admission.running, waiting: admission.waiting, rows };
 }
 
 function readings(services: ReadonlyMap<string, ModelService>, admission: Admission) {
   const memory: Record<string, number> = {};
-  for (const { model } of services.values()) {
-    // An adapter's engine is that of its base.
-    if (model.base !== undefined) continue;
-    for (const [use, bytes] of Object.entries(model.engine.memory())) memory[use] = (memory[use] ?? 0) + bytes;
+  for (const engine of new Set([...services.values()].map(({ model }) => model.engine))) {
+    for (const [use, bytes] of Object.entries(engine.memory())) memory[use] = (memory[use] ?? 0) + bytes;
   }
   return { ...loadOf(services, admission), memory };
 }
@@ -133,5 +134,5 @@ async function close(server: Server, { services, admission, stop, limits }: Clos
   await closed;
   clearTimeout(deadline);
   clearInterval(idle);
-  for (const { scheduler } of services.values()) scheduler.close();
+  for (const scheduler of schedulers(services)) scheduler.close();
 }

@@ -18,6 +18,7 @@ export async function byteModel(name = "bytes"): Promise<ServedModel & { engine:
   return {
     name,
     engine,
+    adapter: null,
     tokenizer: await Tokenizer.load(folder),
     endTokens: [byteEndId],
     tokenizerConfig: files.config,

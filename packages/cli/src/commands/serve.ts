@@ -143,13 +143,10 @@ async function servedModels(
   name: string,
   adapters: ReadonlyMap<string, AdapterFolder>,
 ): Promise<ServedModel[]> {
-  const served = await servedModel(model, engine, name);
+  const served = await servedModel(model, engine, name, adapters.has(name) ? name : null);
   for (const [own, adapter] of adapters) await engine.adapters.load(own, adapter);
   const others = [...adapters.keys()].filter((own) => own !== name);
-  return [
-    throughAdapter(served, engine, adapters.has(name) ? name : null),
-    ...others.map((own) => throughAdapter(served, engine, own)),
-  ];
+  return [served, ...others.map((own) => throughAdapter(served, own))];
 }
 
 function keyOfEnvironment(): string | null {
