@@ -1,4 +1,4 @@
-import { Format, SingleBar } from "cli-progress";
+import cliProgress from "cli-progress";
 import { formatCount, formatDuration } from "./format.ts";
 
 /** Plain output, without a terminal, says something this often. */
@@ -109,7 +109,7 @@ abstract class Stage {
 }
 
 class BarStage extends Stage {
-  #bar: SingleBar | null = null;
+  #bar: cliProgress.SingleBar | null = null;
 
   constructor(stream: NodeJS.WriteStream, label: string, total: number, unit: string) {
     super(stream, label, total, unit);
@@ -126,7 +126,7 @@ class BarStage extends Stage {
   }
 
   resume(): void {
-    this.#bar = new SingleBar({
+    this.#bar = new cliProgress.SingleBar({
       stream: this.stream,
       clearOnComplete: true,
       hideCursor: true,
@@ -135,7 +135,8 @@ class BarStage extends Stage {
       barIncompleteChar: "░",
       fps: 5,
       linewrap: false,
-      format: (options, params) => `${this.label} ${Format.BarFormat(params.progress, options)} ${this.describe()}`,
+      format: (options, params) =>
+        `${this.label} ${cliProgress.Format.BarFormat(params.progress, options)} ${this.describe()}`,
     });
     this.#bar.start(Math.max(1, this.total), this.done);
   }

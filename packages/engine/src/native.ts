@@ -1,11 +1,24 @@
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { TemporaError } from "@tempora/errors";
 import type { NativeAddon, NativeCancel, NativeDeviceInfo, NativeErrorCode } from "./addon.ts";
 
-/** Where cmake-js leaves the addon; TEMPORA_ADDON names another build, such as one with sanitizers. */
+/** Where cmake-js leaves the addon in a checkout. */
+const builtFile = fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
+
+/** The addon: that of TEMPORA_ADDON, such as one with sanitizers, the one built here, or the one installed for this platform. */
 export const addonFile =
-  process.env.TEMPORA_ADDON ?? fileURLToPath(new URL("../../../native/build/Release/tempora.node", import.meta.url));
+  process.env.TEMPORA_ADDON ?? (existsSync(builtFile) ? builtFile : installedFile()) ?? builtFile;
+
+/** Null where the packages were not installed, or there is none for this platform. */
+function installedFile(): string | null {
+  try {
+    return createRequire(import.meta.url).resolve(`@tempora/${process.platform}-${process.arch}-gnu`);
+  } catch {
+    return null;
+  }
+}
 
 /** Loads an addon file, or says what to do about it. */
 export function openAddon(file: string): NativeAddon {
@@ -19,7 +32,7 @@ export function openAddon(file: string): NativeAddon {
       {
         where: { file },
         remedy: missing
-          ? "Run `bun run build`."
+          ? "In a checkout run `bun run build`. Installed from npm there is an engine for Linux on x64 with glibc 2.28 or newer: elsewhere build it from a checkout."
           : "Run `bun run build` on this machine; if a shared library is named, install it (oneDNN is libdnnl-dev on Debian).",
         cause,
       },

@@ -11,6 +11,7 @@ import { folderReader, TemporaError } from "@tempora/errors";
 import type { Checkpoint } from "./checkpoint.ts";
 import { readModelConfig } from "./config.ts";
 import { statedEndTokens } from "./end-tokens.ts";
+import { widenHalves } from "./half.ts";
 import { readJsonObject } from "./json-file.ts";
 import { companionFiles } from "./layout.ts";
 import type { SafetensorsTensor } from "./safetensors.ts";
@@ -98,8 +99,9 @@ export function readAs(tensor: SafetensorsTensor): Pick<TensorSource, "dtype" | 
 }
 
 function widenHalf(bytes: Uint8Array): Uint8Array {
-  const halves = new Float16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-  return new Uint8Array(new Float32Array(halves).buffer);
+  const values = new Float32Array(bytes.length / 2);
+  widenHalves(bytes, values);
+  return new Uint8Array(values.buffer);
 }
 
 function refuseUnexpected(

@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import { jStat } from "jstat";
+import jStat from "jstat";
 import { sampleStandardDeviation } from "simple-statistics";
 import { type WinRate, winRate } from "./statistics.ts";
 

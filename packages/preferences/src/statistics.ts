@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import { jStat } from "jstat";
+import jStat from "jstat";
 import { mean as meanOf, sampleStandardDeviation } from "simple-statistics";
 
 /** The arithmetic mean (compensated sum); NaN of nothing. */

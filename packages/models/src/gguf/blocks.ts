@@ -1,3 +1,5 @@
+import { halves, widenHalves } from "../half.ts";
+
 /** A GGUF element type that is read: how its bytes are cut into blocks, and the float32 values of a block. */
 export interface BlockFormat {
   name: string;
@@ -9,19 +11,12 @@ export interface BlockFormat {
   decode(raw: Uint8Array, out: Float32Array): void;
 }
 
-/** Every float16 by its bits: block scales are looked up here. */
-const half = new Float32Array(new Float16Array(Uint16Array.from({ length: 1 << 16 }, (_, bits) => bits).buffer));
-
 function halfAt(raw: Uint8Array, at: number): number {
-  return half[raw[at]! | (raw[at + 1]! << 8)]!;
+  return halves[raw[at]! | (raw[at + 1]! << 8)]!;
 }
 
 function decodeF32(raw: Uint8Array, out: Float32Array): void {
   new Uint8Array(out.buffer, out.byteOffset, raw.length).set(raw);
-}
-
-function decodeF16(raw: Uint8Array, out: Float32Array): void {
-  out.set(new Float16Array(raw.buffer, raw.byteOffset, raw.length / 2));
 }
 
 function decodeBF16(raw: Uint8Array, out: Float32Array): void {
@@ -122,7 +117,7 @@ function decodeQ6_K(raw: Uint8Array, out: Float32Array): void {
 /** The types that are read, by their number in the file (ggml.h: ggml_type; ggml-quants.c: dequantize_row_*). */
 export const blockFormats: Readonly<Record<number, BlockFormat>> = {
   0: { name: "F32", elements: 1, bytes: 4, decode: decodeF32 },
-  1: { name: "F16", elements: 1, bytes: 2, decode: decodeF16 },
+  1: { name: "F16", elements: 1, bytes: 2, decode: widenHalves },
   2: nibbles("Q4_0", { head: 2, minimum: false, fifth: false }),
   3: nibbles("Q4_1", { head: 4, minimum: true, fifth: false }),
   6: nibbles("Q5_0", { head: 6, minimum: false, fifth: true }),

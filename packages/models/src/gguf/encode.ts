@@ -1,4 +1,5 @@
 import { TemporaError } from "@tempora/errors";
+import { halfBits, narrowToHalves } from "../half.ts";
 
 /** Element types that are written. */
 export type WrittenType = "F32" | "F16" | "BF16" | "Q8_0";
@@ -14,7 +15,7 @@ interface Encoding {
 
 export const encodings: Readonly<Record<WrittenType, Encoding>> = {
   F32: { type: 0, elements: 1, bytes: 4, encode: (values, out) => out.set(bytesOf(values)) },
-  F16: { type: 1, elements: 1, bytes: 2, encode: encodeF16 },
+  F16: { type: 1, elements: 1, bytes: 2, encode: narrowToHalves },
   BF16: { type: 30, elements: 1, bytes: 2, encode: encodeBF16 },
   Q8_0: { type: 8, elements: 32, bytes: 34, encode: encodeQ8_0 },
 };
@@ -40,10 +41,6 @@ function bytesOf(values: Float32Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 
-function encodeF16(values: Float32Array, out: Uint8Array): void {
-  new Float16Array(out.buffer, out.byteOffset, values.length).set(values);
-}
-
 /** Finite values only come in, so an exponent of ones is one that grew too large. */
 function overflows(halves: Uint8Array): boolean {
   const words = new Uint16Array(halves.buffer, halves.byteOffset, halves.length / 2);
@@ -61,17 +58,16 @@ export function encodeBF16(values: Float32Array, out: Uint8Array): void {
 /** A float16 scale of the greatest magnitude / 127, and 32 signed bytes (ggml-quants.c: quantize_row_q8_0_ref). */
 function encodeQ8_0(values: Float32Array, out: Uint8Array): void {
   const blocks = values.length / 32;
-  const scales = new Float16Array(1);
-  const scaleBytes = new Uint8Array(scales.buffer);
   const signed = new Int8Array(out.buffer, out.byteOffset, out.length);
   for (let block = 0; block < blocks; block++) {
     let greatest = 0;
     for (let j = 0; j < 32; j++) greatest = Math.max(greatest, Math.abs(values[32 * block + j]!));
     const scale = Math.fround(greatest / 127);
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
-    scales[0] = scale;
     const at = 34 * block;
-    out.set(scaleBytes, at);
+    const word = halfBits(scale);
+    out[at] = word & 0xff;
+    out[at + 1] = word >>> 8;
     for (let j = 0; j < 32; j++) {
       const value = Math.fround(values[32 * block + j]! * inverse);
       // Halves away from zero, as roundf.
