@@ -58,3 +58,5 @@ export async function packTools(): Promise<PackTools> {
   for (const program of [tools.zig, tools.patchelf]) await chmod(program, 0o755);
   return tools;
 }
+
+if (import.meta.main && process.argv.includes("--fetch")) await packTools();

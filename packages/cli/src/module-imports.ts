@@ -1,15 +1,17 @@
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, extname } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { fileError } from "@tempora/errors";
 import { resolve } from "import-meta-resolve";
-import { parseSync } from "oxc-parser";
 
 /** What a JavaScript or TypeScript module imports, as it names it; types are left out. */
 export function importsOf(file: string): string[] {
   if (extname(file) === ".json") return [];
   try {
     const source = readFileSync(file, "utf8");
+    // Native code that only functions without a version of their own need.
+    const { parseSync } = createRequire(import.meta.url)("oxc-parser") as typeof import("oxc-parser");
     const { module, errors } = parseSync(file, source);
     const wrong = errors.find(({ severity }) => severity === "Error");
     if (wrong !== undefined) throw new SyntaxError(wrong.message);
