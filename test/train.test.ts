@@ -206,6 +206,12 @@ describe("a run from a checkpoint", () => {
     expect(stderr).toMatch(/error: .*\d+ of \d+ judgements gave no score/);
     expect(stderr).toMatch(/remedy: .*graded examples/);
     expect(existsSync(join(runs, "noise", "iterations", "1", "pairs.jsonl"))).toBe(false);
+    // How it came to that is to be seen.
+    const result = JSON.parse(readFileSync(join(runs, "noise", "run.json"), "utf8")) as RunResult;
+    expect(result).toMatchObject({ status: "failed", failure: expect.stringContaining("judgements gave no score") });
+    expect(stderr).toContain(join(runs, "noise", "report.html"));
+    const page = readFileSync(join(runs, "noise", "report.html"), "utf8");
+    expect(page).toMatch(/The run ended early<\/h3><p>The judge M0 is of no use here/);
   });
 
   test("goes the same way step by step: generate, judge, pairs, dpo", async () => {

@@ -90,7 +90,7 @@ export function bodyHtml(
     return `<h2 id="${section.id}">${section.title}</h2>${part(`${section.id}-table`, table)}${part(`${section.id}-charts`, `<div class="charts">${own.map(chartHtml).join("")}</div>`)}`;
   });
   const footer = `Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}`;
-  return `${headerHtml(name, result)}<main><div id="live" class="card" hidden></div>${part("alarms", alarmsHtml(alarmsOf(result, events)))}${part("differences", differencesHtml(differences))}${shown.join("")}
+  return `${headerHtml(name, result)}<main><div id="live" class="card" hidden></div>${part("failure", failureHtml(result))}${part("alarms", alarmsHtml(alarmsOf(result, events)))}${part("differences", differencesHtml(differences))}${shown.join("")}
 <h2 id="ledger">Ledger</h2>${part("ledger", ledgerTable(result))}
 <h2 id="answers">Answers</h2>${part("answers", answersHtml(run))}
 <h2 id="browse">Pairs</h2>${browserHtml()}
@@ -100,6 +100,11 @@ export function bodyHtml(
 }
 
 const part = (name: string, html: string) => `<div data-part="${name}">${html}</div>`;
+
+function failureHtml({ failure }: RunResult): string {
+  if (failure === undefined) return "";
+  return `<section class="card alarms" role="alert"><h3>The run ended early</h3><p>${escapeHtml(failure)}</p></section>`;
+}
 
 function alarmsHtml(alarms: readonly Alarm[]): string {
   if (alarms.length === 0) return "";
@@ -123,7 +128,7 @@ function headerHtml(name: string, result: RunResult): string {
   const facts = [
     result.strategies.map((strategy) => strategy.name).join(" and "),
     ...(device.name === "" ? [] : [`${countText(start.parameters)} parameters`, `${device.dtype} on ${device.name}`]),
-    ...(result.status === "finished" ? [] : ["still running"]),
+    ...(result.status === "running" ? ["still running"] : []),
   ];
   const links = [...sections.map(({ id }) => id), "ledger", "answers", "browse"];
   const nav = links.map((id) => `<a href="#${id}">${id === "browse" ? "browse pairs" : id}</a>`).join("");

@@ -1,6 +1,7 @@
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type StrategyName, strategyNames } from "@tempora/preferences";
-import { alarmLines, PageFeed, readEvents, studyTable, summaryTable, writeReport } from "@tempora/report";
+import { alarmLines, PageFeed, readEvents, readRun, studyTable, summaryTable, writeReport } from "@tempora/report";
 import {
   mergeConfigs,
   type ParsedConfig,
@@ -144,9 +145,19 @@ async function train(flags: TrainFlags, context: Context, args: readonly string[
       if (flags.seeds > 1) await reportStudy(await studySeeds({ ...options, seeds: flags.seeds }), context);
       else await reportRun(await runLoop(options), context);
     });
+  } catch (error) {
+    for (const run of runFolders(config, flags.seeds)) await reportFailure(run, context);
+    throw error;
   } finally {
     await page?.close();
   }
+}
+
+/** A run that cannot go on has a report too, of how it came to that. */
+async function reportFailure(folder: string, context: Context): Promise<void> {
+  if (!existsSync(join(folder, "run.json"))) return;
+  const { result } = await readRun(folder);
+  if (result.status === "failed") context.progress.note(`report  ${await writeReport(folder)}`);
 }
 
 function runFolders({ runs, run, settings }: ParsedConfig, seeds: number): string[] {

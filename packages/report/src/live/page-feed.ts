@@ -131,7 +131,7 @@ export class PageFeed {
 function stageOf({ folder, result, events }: Run): [folder: string, stage: string][] {
   const last = events.findLastIndex(({ event }) => event === "stage");
   const stage = events[last];
-  if (result.status === "finished" || stage?.event !== "stage") return [];
+  if (result.status !== "running" || stage?.event !== "stage") return [];
   const steps = events.length - last - 1;
   const place = stage.strategy === null ? "" : `${stage.strategy} ${stage.iteration} · `;
   return [[folder, `${place}${stage.label}${steps === 0 ? "" : `, ${steps} steps`}`]];

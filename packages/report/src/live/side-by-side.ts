@@ -14,7 +14,7 @@ export function sideBySide(runs: readonly Run[]): Run {
     folder: names.join(", "),
     result: {
       ...first.result,
-      status: runs.every(({ result }) => result.status === "finished") ? "finished" : "running",
+      status: runs.every(({ result }) => result.status !== "running") ? "finished" : "running",
       graded: runs.every(({ result }) => result.graded),
       settings: Object.fromEntries(runs.map(({ result }, index) => [names[index] as string, result.settings])),
       strategies: runs.flatMap(({ result }, index) =>

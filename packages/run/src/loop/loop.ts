@@ -142,10 +142,22 @@ class Run {
     if (first.base !== null) await placeModel(first.base.folder, join(folder, "models", "base"));
     const external = await externalJudge(context);
     const fitting = { ...context, source: await fittingSource(context, first, external ?? first) };
-    await this.#strategies(fitting, { first, external }, result);
+    try {
+      await this.#strategies(fitting, { first, external }, result);
+    } catch (error) {
+      if (error instanceof StrategyEnded) await this.#failed(result, error);
+      throw error;
+    }
     result.status = "finished";
     await writeRun(folder, result);
     return { folder, result, stages: observer.stages };
+  }
+
+  /** What led to the end is to be seen: a judge that collapsed, say, by its audits. */
+  async #failed(result: RunResult, { message }: StrategyEnded): Promise<void> {
+    const last = result.strategies.at(-1);
+    if (last !== undefined) last.stopped = message;
+    await writeRun(this.folder, { ...result, status: "failed", failure: message });
   }
 
   async #strategies(

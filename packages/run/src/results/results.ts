@@ -264,7 +264,9 @@ export interface StartResult {
 
 export interface RunResult {
   format: 2;
-  status: "running" | "finished";
+  /** "failed": its first strategy cannot go on, as `failure` says; what was measured until then is here. */
+  status: "running" | "finished" | "failed";
+  failure?: string;
   /** Hash of the sources that decide the outputs. */
   codeVersion: string;
   /** Earlier versions whose stages the run was told to keep. */
