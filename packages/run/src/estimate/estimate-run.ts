@@ -1,6 +1,5 @@
-import { statfs } from "node:fs/promises";
 import { type AdapterConfig, type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
-import { openAdapter, openCheckpoint } from "@tempora/models";
+import { openCheckpoint } from "@tempora/models";
 import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
 import { Tokenizer } from "@tempora/text";
 import { locateModels } from "../models/locate-models.ts";
@@ -12,15 +11,16 @@ import { fileSource } from "../sources/files.ts";
 import type { Example, TaskSource } from "../sources/source.ts";
 import { worldSource } from "../sources/world.ts";
 import { tokenizerFrom } from "../stages/start.ts";
+import { freeBytes } from "./disk.ts";
 import {
   computesOnCpu,
   generationMemory,
   type MemoryEstimate,
-  type MemoryPlan,
   machineMemory,
   requireMemory,
   trainingMemory,
 } from "./memory.ts";
+import { memoryPlan, type PlannedModel, plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
 import { measureSpeed, type Speed } from "./speed.ts";
 import { taskLengths } from "./work.ts";
@@ -154,23 +154,6 @@ function judgeQuestion({ judge }: Settings, source: TaskSource): JudgeQuestion |
   return kind === "sampled" ? { kind, template: source.judgeTemplate ?? defaultJudgeTemplate } : null;
 }
 
-/** What the loop's trainings change instead of the whole model. */
-async function plannedAdapter({ adapter, lora }: Settings): Promise<AdapterConfig | null> {
-  if (adapter !== null) return (await openAdapter(adapter)).config;
-  return lora === null ? null : { ...lora, alpha: lora.alpha ?? 2 * lora.rank };
-}
-
-interface PlannedModel {
-  config: ModelConfig;
-  dtype: DType;
-  adapter: AdapterConfig | null;
-}
-
-/** Of the loop's trainings. */
-function memoryPlan({ engine }: Settings, { config, dtype, adapter }: PlannedModel): MemoryPlan {
-  return { config, dtype, adapter, quantize: engine.quantize ?? undefined, moments: engine.moments };
-}
-
 function memoryOf(settings: Settings, model: PlannedModel): RunEstimate["memory"] {
   const { generation, training, start, engine, lora } = settings;
   const plan = memoryPlan(settings, model);
@@ -231,19 +214,6 @@ async function diskOf(
     rows: rows * rowBytes + tokens * tokenBytes,
   };
   return { ...parts, total: parts.models + parts.state + parts.rows, free: await freeBytes(runs) };
-}
-
-/** Of the disk of a folder, or of the working folder where it does not exist yet. */
-async function freeBytes(folder: string): Promise<number | null> {
-  for (const path of [folder, "."]) {
-    try {
-      const { bavail, bsize } = await statfs(path);
-      return bavail * bsize;
-    } catch {
-      // Not there yet.
-    }
-  }
-  return null;
 }
 
 function assumptionsOf(settings: Settings, judge: JudgeQuestion | null): string[] {

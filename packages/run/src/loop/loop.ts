@@ -1,6 +1,7 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Json } from "@tempora/errors";
 import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferences";
+import { freeBytes, requireRunDisk } from "../estimate/disk.ts";
 import { requireRunMemory } from "../estimate/estimate-run.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
@@ -112,6 +113,8 @@ class Run {
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
     await requireRunMemory(settings, source);
+    const runs = dirname(store.folder);
+    await requireRunDisk(settings, source, { runs, free: await freeBytes(runs) });
     using host = new ModelHost(settings.engine, this.signal, store.folder);
     using events = new EventLog(folder, observer);
     const context: RunContext = {
