@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/gguf_blocks.h"
 #include "op_cases.h"
 #include "reference.h"
 
@@ -112,15 +113,11 @@ void check_changed_weight(Device& device, DType dtype) {
 }
 
 // A quantised weight multiplies as the numbers that it stands for.
-void check_quantised(Device& device, DType dtype, std::int64_t rows, std::int64_t n, std::int64_t k) {
-  Random random(21);
-  std::vector<float> numbers;
-  for (const double value : random.normals(n * k, 0.1)) numbers.push_back(static_cast<float>(value));
-  const auto weight = device.backend.make_weight(WeightFormat::nf4, n, k);
-  expect(device.backend.set_weight(*weight, DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
-         "finite numbers were refused");
-  const std::vector<std::uint8_t> bytes = device.backend.get_weight(*weight, DType::f32);
-  std::vector<float> stood_for(numbers.size());
+void check_multiplies(Device& device, DType dtype, std::int64_t rows, const Weight& weight) {
+  Random random(22);
+  const std::int64_t n = weight.rows, k = weight.cols;
+  const std::vector<std::uint8_t> bytes = device.backend.get_weight(weight, DType::f32);
+  std::vector<float> stood_for(static_cast<std::size_t>(n * k));
   std::memcpy(stood_for.data(), bytes.data(), bytes.size());
   std::vector<double> values;
   for (const float value : stood_for) values.push_back(round_to(dtype, value));
@@ -129,9 +126,9 @@ void check_quantised(Device& device, DType dtype, std::int64_t rows, std::int64_
   for (const DType result : {dtype, DType::f32}) {
     const Inside out(device, random, rows, n, result), by_rows(device, random, rows, n, result);
     const Inside d_x(device, random, rows, k, result);
-    device.backend.product(x.matrix, *weight, out.matrix, false);
-    device.backend.row_product(x.matrix, *weight, by_rows.matrix, false);
-    device.backend.transposed_product(d_out.matrix, *weight, d_x.matrix, false);
+    device.backend.product(x.matrix, weight, out.matrix, false);
+    device.backend.row_product(x.matrix, weight, by_rows.matrix, false);
+    device.backend.transposed_product(d_out.matrix, weight, d_x.matrix, false);
     expect_close("product", device.read(out.matrix), forward, tolerance_of(result));
     expect_close("row product", device.read(by_rows.matrix), forward, tolerance_of(result));
     expect_close("transposed product", device.read(d_x.matrix),
@@ -139,14 +136,45 @@ void check_quantised(Device& device, DType dtype, std::int64_t rows, std::int64_
     for (const Inside* written : {&out, &by_rows, &d_x}) written->expect_frame_untouched(device);
   }
   const Tensor together = device.output(rows, n, DType::f32), alone = device.output(1, n, DType::f32);
-  device.backend.row_product(x.matrix, *weight, together.matrix, false);
-  device.backend.row_product(x.matrix.row_range(rows - 1, 1), *weight, alone.matrix, false);
+  device.backend.row_product(x.matrix, weight, together.matrix, false);
+  device.backend.row_product(x.matrix.row_range(rows - 1, 1), weight, alone.matrix, false);
   const std::vector<double> all = device.read(together);
   const std::vector<double> last(all.end() - n, all.end());
   expect(device.read(alone) == last, "a row alone differs from the same row among others");
+}
+
+void check_nf4(Device& device, DType dtype, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  Random random(21);
+  std::vector<float> numbers;
+  for (const double value : random.normals(n * k, 0.1)) numbers.push_back(static_cast<float>(value));
+  const auto weight = device.backend.make_weight(WeightFormat::nf4, n, k);
+  expect(device.backend.set_weight(*weight, DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
+         "finite numbers were refused");
+  check_multiplies(device, dtype, rows, *weight);
   numbers.back() = std::nanf("");
   expect(!device.backend.set_weight(*weight, DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
          "a number that is not finite was taken");
+}
+
+// Blocks of any bits with scales of at most 2⁻⁵.
+void check_gguf(Device& device, DType dtype, WeightFormat format, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  Random random(23);
+  const auto weight = device.backend.make_weight(format, n, k);
+  const GgufBlock block = gguf_block(format);
+  std::vector<std::uint8_t> bytes;
+  for (const std::int32_t byte : random.tokens(n * k / block.numbers * block.bytes, 256)) {
+    bytes.push_back(static_cast<std::uint8_t>(byte));
+  }
+  const auto high_byte = [&](std::size_t at, int half) -> std::uint8_t& {
+    return bytes[at + static_cast<std::size_t>(block.first_half + 2 * half) + 1];
+  };
+  for (std::size_t at = 0; at < bytes.size(); at += static_cast<std::size_t>(block.bytes)) {
+    for (int half = 0; half < block.halves; ++half) high_byte(at, half) &= 0xA7;
+  }
+  expect(device.backend.set_weight_blocks(*weight, bytes.data()), "finite blocks were refused");
+  check_multiplies(device, dtype, rows, *weight);
+  high_byte(bytes.size() - static_cast<std::size_t>(block.bytes), block.halves - 1) |= 0x7C;
+  expect(!device.backend.set_weight_blocks(*weight, bytes.data()), "a scale that is not finite was taken");
 }
 
 }  // namespace
@@ -179,7 +207,13 @@ std::vector<OpCase> matmul_cases() {
   }
   for (const Shape s : {Shape{37, 130, 64}, Shape{5, 51, 33}, Shape{1, 1, 3}}) {
     cases.push_back({"nf4 weight " + std::to_string(s.n) + "x" + std::to_string(s.k),
-                     [s](Device& device, DType dtype) { check_quantised(device, dtype, s.m, s.n, s.k); }});
+                     [s](Device& device, DType dtype) { check_nf4(device, dtype, s.m, s.n, s.k); }});
+  }
+  for (int i = static_cast<int>(WeightFormat::q4_0); i <= static_cast<int>(WeightFormat::q6_k); ++i) {
+    const auto format = static_cast<WeightFormat>(i);
+    const int k = 2 * gguf_block(format).numbers;
+    cases.push_back({"weight of blocks of " + std::to_string(gguf_block(format).bytes) + " bytes",
+                     [format, k](Device& device, DType dtype) { check_gguf(device, dtype, format, 5, 51, k); }});
   }
   cases.push_back({"a changed weight", check_changed_weight});
   cases.push_back({"matmul of nothing", [](Device& device, DType dtype) {

@@ -1,11 +1,14 @@
-// Moments in 8 bits and weights in 4 against bitsandbytes' own (test/oracles/quantization).
+// Moments in 8 bits and weights in 4 against bitsandbytes' own (test/oracles/quantization), GGUF's blocks against the
+// gguf package's (test/oracles/gguf).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "backend/dynamic_map.h"
+#include "backend/gguf_host.h"
 #include "backend/nf4_host.h"
 #include "test_support.h"
 
@@ -13,7 +16,7 @@ namespace tempora::test {
 namespace {
 
 std::string read_file(const std::string& name) {
-  const std::string path = "test/oracles/quantization/" + name;
+  const std::string path = "test/oracles/" + name;
   std::ifstream file(path);
   expect(file.good(), path + " is missing: run the tests in the repository's folder");
   std::stringstream text;
@@ -40,9 +43,10 @@ std::vector<double> numbers_at(const std::string& json, std::size_t at) {
   return numbers;
 }
 
-std::vector<std::uint8_t> base64_at(const std::string& json, std::size_t at) {
+// Of the string after `at`.
+std::vector<std::uint8_t> base64_of(const std::string& json, std::size_t at) {
   static const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  at = json.find('"', value_of(json, "bytes", at)) + 1;
+  at = json.find('"', at) + 1;
   std::vector<std::uint8_t> bytes;
   std::uint32_t bits = 0;
   int count = 0;
@@ -56,6 +60,10 @@ std::vector<std::uint8_t> base64_at(const std::string& json, std::size_t at) {
   return bytes;
 }
 
+std::vector<std::uint8_t> base64_at(const std::string& json, std::size_t at) {
+  return base64_of(json, value_of(json, "bytes", at));
+}
+
 std::vector<float> floats_at(const std::string& json, std::size_t at) {
   const std::vector<std::uint8_t> bytes = base64_at(json, at);
   std::vector<float> values(bytes.size() / 4);
@@ -66,7 +74,7 @@ std::vector<float> floats_at(const std::string& json, std::size_t at) {
 std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
 
 void check_maps() {
-  const std::string json = read_file("blockwise8.json");
+  const std::string json = read_file("quantization/blockwise8.json");
   for (const bool has_sign : {true, false}) {
     const DynamicMap& map = has_sign ? signed_dynamic_map() : unsigned_dynamic_map();
     const std::vector<double> want = numbers_at(json, value_of(json, has_sign ? "signed" : "unsigned"));
@@ -92,7 +100,7 @@ void check_maps() {
 
 // bitsandbytes searches its map a little coarser on a CPU: no code of ours is further from its value than theirs.
 void check_quantising() {
-  const std::string json = read_file("blockwise8.json");
+  const std::string json = read_file("quantization/blockwise8.json");
   const auto backend = make_cpu_backend(2);
   std::size_t at = value_of(json, "cases");
   for (const bool first : {true, false}) {
@@ -122,7 +130,7 @@ void check_quantising() {
 }
 
 void check_steps(int tensor, double tolerance) {
-  const std::string json = read_file("adamw8bit.json");
+  const std::string json = read_file("quantization/adamw8bit.json");
   std::size_t at = value_of(json, "start", value_of(json, "tensors"));
   for (int i = 0; i < tensor; ++i) at = value_of(json, "start", at);
   const std::vector<double> scales = numbers_at(json, value_of(json, "scales"));
@@ -168,7 +176,7 @@ float from_half(std::uint16_t half) {
 
 // Codes, their blocks' maxima and what they stand for.
 void check_nf4() {
-  const std::string json = read_file("nf4.json");
+  const std::string json = read_file("quantization/nf4.json");
   std::size_t at = value_of(json, "cases");
   for (int i = 0; i < 5; ++i) {
     at = value_of(json, "weight", at);
@@ -206,6 +214,30 @@ void check_nf4() {
   expect(bits < 4.13, "a number takes " + std::to_string(bits) + " bits");
 }
 
+// Every block type of the gguf package's oracle, by its numbers.
+void check_gguf() {
+  const std::string json = read_file("gguf/blocks.json");
+  const std::map<std::string, WeightFormat> formats = {{"Q4_0", WeightFormat::q4_0}, {"Q4_1", WeightFormat::q4_1},
+                                                       {"Q5_0", WeightFormat::q5_0}, {"Q5_1", WeightFormat::q5_1},
+                                                       {"Q8_0", WeightFormat::q8_0}, {"Q4_K", WeightFormat::q4_k},
+                                                       {"Q5_K", WeightFormat::q5_k}, {"Q6_K", WeightFormat::q6_k}};
+  for (const auto& [name, format] : formats) {
+    const std::size_t at = json.find("\"" + name + "\"");
+    expect(at != std::string::npos, "the oracle has no " + name);
+    const std::vector<std::uint8_t> blocks = base64_of(json, value_of(json, "bytes", at));
+    const std::vector<std::uint8_t> numbers = base64_of(json, value_of(json, "values", at));
+    std::vector<float> want(numbers.size() / 4);
+    std::memcpy(want.data(), numbers.data(), numbers.size());
+    expect(gguf_finite(format, blocks.data(), blocks.size()), name + " is not finite");
+    const std::vector<float> got = gguf_dequantised(format, blocks.data(), static_cast<std::int64_t>(want.size()));
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      expect(std::abs(got[i] - want[i]) <= 1e-6f * std::abs(want[i]), name + ": number " + std::to_string(i) + " is " +
+                                                                          std::to_string(got[i]) + ", not " +
+                                                                          std::to_string(want[i]));
+    }
+  }
+}
+
 void check_sizes() {
   const auto backend = make_cpu_backend(1);
   expect(backend->make_moments(MomentsFormat::blocks8, 4095).format == MomentsFormat::f32, "small moments have 8 bits");
@@ -226,5 +258,6 @@ int main(int argc, char** argv) {
   run.run("small tensors keep their moments in f32", [] { check_steps(1, 1e-5); });
   run.run("8-bit moments are small", check_sizes);
   run.run("NF4 is bitsandbytes'", check_nf4);
+  run.run("blocks of GGUF files are the gguf package's", check_gguf);
   return run.finish();
 }

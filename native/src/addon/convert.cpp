@@ -1,6 +1,7 @@
 #include "convert.h"
 
 #include <algorithm>
+#include <map>
 
 #include "job.h"
 
@@ -44,6 +45,16 @@ DType dtype_from(const Napi::Value& value) {
 }
 
 namespace {
+
+WeightFormat gguf_format_from(const Napi::Value& value) {
+  static const std::map<std::string, WeightFormat> formats = {
+      {"Q4_0", WeightFormat::q4_0}, {"Q4_1", WeightFormat::q4_1}, {"Q5_0", WeightFormat::q5_0},
+      {"Q5_1", WeightFormat::q5_1}, {"Q8_0", WeightFormat::q8_0}, {"Q4_K", WeightFormat::q4_k},
+      {"Q5_K", WeightFormat::q5_k}, {"Q6_K", WeightFormat::q6_k}};
+  const auto found = formats.find(value.IsString() ? value.As<Napi::String>().Utf8Value() : "");
+  if (found == formats.end()) throw_invalid(value.Env(), "a format of blocks is none of GGUF's");
+  return found->second;
+}
 
 MomentsFormat moments_format_from(const Napi::Value& value) {
   const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
@@ -111,6 +122,14 @@ EngineOptions engine_options_from(const Napi::Value& value) {
       throw_invalid(value.Env(), "quantized must be null or nf4");
     }
     options.quantised = WeightFormat::nf4;
+  }
+  const Napi::Value kept = object.Get("kept");
+  if (!kept.IsUndefined()) {
+    const Napi::Array formats = kept.As<Napi::Array>();
+    for (std::uint32_t i = 0; kept.IsArray() && i < formats.Length(); ++i) {
+      const Napi::Value name = formats.Get(i);
+      if (!name.IsNull()) options.kept.emplace(static_cast<int>(i), gguf_format_from(name));
+    }
   }
   return options;
 }

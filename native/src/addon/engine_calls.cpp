@@ -65,7 +65,8 @@ Napi::Value EngineObject::ready(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::set_parameter(const Napi::CallbackInfo& info) {
   const int index = index_from(info[0]);
-  const DType dtype = dtype_from(info[1]);
+  const bool blocks = info[1].IsString() && info[1].As<Napi::String>().Utf8Value() == "blocks";
+  const DType dtype = blocks ? DType::f32 : dtype_from(info[1]);
   const auto array = typed_array_from<std::uint8_t>(info[2], "bytes");
   // Not copied: a parameter may be half a gigabyte. The job keeps the array alive, the caller leaves it alone.
   const std::uint8_t* bytes = array.Data();
@@ -73,8 +74,12 @@ Napi::Value EngineObject::set_parameter(const Napi::CallbackInfo& info) {
   const int adapter = adapter_from(info[3]);
   return submit<Nothing>(
       info, "setParameter", kNoCancel,
-      [index, dtype, bytes, size, adapter](EngineState& state, const CancelFlag&) {
-        state.engine().set_parameter(index, dtype, bytes, size, adapter);
+      [index, blocks, dtype, bytes, size, adapter](EngineState& state, const CancelFlag&) {
+        if (blocks) {
+          state.engine().set_parameter_blocks(index, bytes, size);
+        } else {
+          state.engine().set_parameter(index, dtype, bytes, size, adapter);
+        }
         return Nothing{};
       },
       no_value, array);

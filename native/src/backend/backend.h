@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../forest/forest.h"
+#include "weight_format.h"
 
 namespace tempora {
 
@@ -86,11 +87,9 @@ inline void require_dense(const char* operation, std::initializer_list<Matrix> m
   }
 }
 
-// How a weight's numbers are stored. Those of f32 and bf16 can be trained; nf4 (nf4.h) is frozen.
-enum class WeightFormat : std::uint8_t { f32, bf16, nf4 };
-
-constexpr bool is_plain(WeightFormat format) { return format != WeightFormat::nf4; }
+// Of `size` numbers; rows of a GGUF format are whole blocks.
 std::size_t weight_bytes(WeightFormat format, std::int64_t size);
+int weight_block(WeightFormat format);  // the numbers of a block that a row holds whole; 1 where rows may end anywhere
 
 constexpr WeightFormat format_of(DType dtype) { return dtype == DType::f32 ? WeightFormat::f32 : WeightFormat::bf16; }
 
@@ -253,9 +252,11 @@ class Backend {
   // ---- weights [N,K], their content undefined until written. Activations have a plain weight's dtype; a quantised one
   // is dequantised to theirs. Rows of x, out and their gradients may lie apart.
   virtual std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) = 0;
-  // numbers [N·K] on the host; rounded or quantised to the weight's format, and back. False where one is not finite:
-  // then the weight is of no use.
+  // numbers [N·K] on the host; rounded or quantised (to NF4) to the weight's format, and back. False where one is not
+  // finite: then the weight is of no use.
   bool set_weight(Weight& weight, DType dtype, const std::uint8_t* numbers);
+  // Of a GGUF format: the blocks as a file holds them, on the host.
+  bool set_weight_blocks(Weight& weight, const std::uint8_t* blocks);
   std::vector<std::uint8_t> get_weight(const Weight& weight, DType dtype);
   // out [T,N] (+)= x A [T,K] · weightᵀ; out is A or f32.
   virtual void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;

@@ -1,8 +1,10 @@
 // Weights on their way from and to the host.
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 #include "backend.h"
+#include "gguf_host.h"
 #include "nf4_host.h"
 
 namespace tempora {
@@ -42,11 +44,19 @@ std::vector<std::uint8_t> narrowed(DType dtype, const std::vector<float>& values
 
 std::size_t weight_bytes(WeightFormat format, std::int64_t size) {
   if (format == WeightFormat::nf4) return Nf4Layout(size).bytes;
+  if (is_gguf(format)) {
+    const GgufBlock block = gguf_block(format);
+    if (size % block.numbers != 0) throw std::invalid_argument("a row of quantised blocks ends within one");
+    return static_cast<std::size_t>(size / block.numbers * block.bytes);
+  }
   return static_cast<std::size_t>(size) * (format == WeightFormat::f32 ? 4 : 2);
 }
 
+int weight_block(WeightFormat format) { return gguf_block(format).numbers; }
+
 bool Backend::set_weight(Weight& weight, DType dtype, const std::uint8_t* numbers) {
   const auto count = static_cast<std::size_t>(weight.size());
+  if (is_gguf(weight.format)) throw std::invalid_argument("a weight of GGUF's blocks takes blocks, not numbers");
   weight.changed();
   if (!is_plain(weight.format)) {
     const std::vector<float> values = widened(dtype, numbers, count);
@@ -68,9 +78,20 @@ bool Backend::set_weight(Weight& weight, DType dtype, const std::uint8_t* number
   return all_finite(target);
 }
 
+bool Backend::set_weight_blocks(Weight& weight, const std::uint8_t* blocks) {
+  if (!is_gguf(weight.format)) throw std::invalid_argument("the weight is not held in GGUF's blocks");
+  weight.changed();
+  if (!gguf_finite(weight.format, blocks, weight.storage.bytes())) return false;
+  copy_in(weight.storage.data(), blocks, weight.storage.bytes());
+  return true;
+}
+
 std::vector<std::uint8_t> Backend::get_weight(const Weight& weight, DType dtype) {
   std::vector<std::uint8_t> storage(weight.storage.bytes());
   copy_out(storage.data(), weight.storage.data(), storage.size());
+  if (is_gguf(weight.format)) {
+    return narrowed(dtype, gguf_dequantised(weight.format, storage.data(), weight.size()));
+  }
   if (!is_plain(weight.format)) return narrowed(dtype, nf4_dequantised(storage.data(), weight.size()));
   if (weight.values().dtype == dtype) return storage;
   return narrowed(dtype, widened(weight.values().dtype, storage.data(), static_cast<std::size_t>(weight.size())));

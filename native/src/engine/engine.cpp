@@ -10,7 +10,7 @@ namespace tempora {
 Engine::Impl::Impl(ModelShape model_shape, const EngineOptions& options)
     : shape(std::move(model_shape)),
       backend(options.cuda ? make_cuda_backend() : make_cpu_backend(options.threads)),
-      parameters(*backend, shape, options.dtype, options.quantised, options.moments),
+      parameters(*backend, shape, options.dtype, FrozenFormats{options.quantised, options.kept}, options.moments),
       adapters(*backend, parameters),
       decoder(*backend, shape, parameters, adapters),
       scoring(*backend, shape, parameters, decoder) {}
@@ -35,6 +35,19 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
   if (adapter == kBase) impl_->adapters.base_changed();
   parameter.loaded = false;
   if (!impl_->backend->set_weight(*parameter.weight, dtype, bytes)) throw std::domain_error("not finite");
+  parameter.loaded = true;
+}
+
+void Engine::set_parameter_blocks(int index, const std::uint8_t* blocks, std::size_t size) {
+  Parameter& parameter = impl_->parameters.at(index);
+  if (!is_gguf(parameter.weight->format) || size != parameter.weight->storage.bytes()) {
+    throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) +
+                                " bytes of blocks");
+  }
+  impl_->weights_changed();
+  impl_->adapters.base_changed();
+  parameter.loaded = false;
+  if (!impl_->backend->set_weight_blocks(*parameter.weight, blocks)) throw std::domain_error("not finite");
   parameter.loaded = true;
 }
 

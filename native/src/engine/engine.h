@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -42,6 +43,8 @@ struct EngineOptions {
   MomentsFormat moments = MomentsFormat::f32;
   // The matrices of the blocks in this format instead of dtype's: they are frozen, and only adapters can be trained.
   std::optional<WeightFormat> quantised;
+  // Of these parameters, matrices of the blocks, in formats of their own: as a GGUF file holds them.
+  std::map<int, WeightFormat> kept;
 };
 
 struct LogProbs {
@@ -181,6 +184,8 @@ class Engine {
   int parameter_count(int adapter = kBase) const;
   std::size_t parameter_bytes(int index, int adapter = kBase) const;
   void set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size, int adapter = kBase);
+  // Of a parameter that is kept in a GGUF format: its blocks.
+  void set_parameter_blocks(int index, const std::uint8_t* blocks, std::size_t size);
   std::vector<std::uint8_t> get_parameter(int index, int adapter = kBase) const;
   std::vector<float> get_gradient(int index, int adapter = kBase) const;
 

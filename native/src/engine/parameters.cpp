@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 namespace tempora {
 
@@ -56,9 +57,9 @@ void ParameterSet::drop_training_state() {
   }
 }
 
-Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype, std::optional<WeightFormat> quantised,
+Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype, FrozenFormats quantised,
                        MomentsFormat moments)
-    : ParameterSet(backend, moments), dtype_(dtype), quantised_(quantised) {
+    : ParameterSet(backend, moments), dtype_(dtype), quantised_(std::move(quantised)) {
   const std::int64_t hidden = shape.hidden_size, inner = shape.intermediate_size;
   const std::int64_t queries = shape.query_size(), keys = shape.key_size();
   embedding_ = add_plain(shape.vocab_size, hidden, true);
@@ -87,6 +88,11 @@ Parameters::Parameters(Backend& backend, const ModelShape& shape, DType dtype, s
   }
   final_norm_ = add_plain(1, hidden, false);
   head_ = shape.tied_head ? embedding_ : add_plain(shape.vocab_size, hidden, true);
+  for (const auto& [index, format] : quantised_.some) {
+    if (index < 0 || index >= count() || !adaptable(index)) {
+      throw std::invalid_argument("parameter " + std::to_string(index) + " is no matrix of a block");
+    }
+  }
 }
 
 int Parameters::add_plain(std::int64_t rows, std::int64_t cols, bool decays) {
@@ -94,7 +100,12 @@ int Parameters::add_plain(std::int64_t rows, std::int64_t cols, bool decays) {
 }
 
 int Parameters::add_block_matrix(std::int64_t rows, std::int64_t cols) {
-  return add(quantised_.value_or(format_of(dtype_)), rows, cols, true);
+  const auto own = quantised_.some.find(count());
+  const WeightFormat format = own == quantised_.some.end() ? quantised_.all.value_or(format_of(dtype_)) : own->second;
+  if (cols % weight_block(format) != 0) {
+    throw std::invalid_argument("rows of parameter " + std::to_string(count()) + " are not whole blocks");
+  }
+  return add(format, rows, cols, true);
 }
 
 bool Parameters::adaptable(int index) const {

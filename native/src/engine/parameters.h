@@ -1,6 +1,7 @@
 // Weights that are trained together, and those of one model: weights always, gradients and moments once training asks.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,11 +70,18 @@ struct BlockParameters {
   int gate = -1, up = -1, down = -1;
 };
 
+// Formats of the matrices of the blocks that are not dtype's: of all of them, or of some by their parameters' indices.
+struct FrozenFormats {
+  std::optional<WeightFormat> all;
+  std::map<int, WeightFormat> some;
+
+  bool any() const { return all.has_value() || !some.empty(); }
+};
+
 // The order is that of parameterShapes in packages/engine/src/model.ts.
 class Parameters : public ParameterSet {
  public:
-  Parameters(Backend& backend, const ModelShape& shape, DType dtype, std::optional<WeightFormat> quantised,
-             MomentsFormat moments);
+  Parameters(Backend& backend, const ModelShape& shape, DType dtype, FrozenFormats quantised, MomentsFormat moments);
 
   const BlockParameters& block(int layer) const { return blocks_[static_cast<std::size_t>(layer)]; }
   // Whether a parameter is one of the matrices of the blocks, which adapters may adapt.
@@ -82,14 +90,14 @@ class Parameters : public ParameterSet {
   int final_norm() const { return final_norm_; }
   int head() const { return head_; }  // the embedding when tied
   DType dtype() const { return dtype_; }
-  bool quantised() const { return quantised_.has_value(); }
+  bool quantised() const { return quantised_.any(); }
 
  private:
   int add_plain(std::int64_t rows, std::int64_t cols, bool decays);
   int add_block_matrix(std::int64_t rows, std::int64_t cols);
 
   DType dtype_;
-  std::optional<WeightFormat> quantised_;
+  FrozenFormats quantised_;
   std::vector<BlockParameters> blocks_;
   int embedding_ = -1, final_norm_ = -1, head_ = -1;
 };

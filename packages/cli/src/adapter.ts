@@ -1,4 +1,4 @@
-import type { AdapterConfig, Engine } from "@tempora/engine";
+import type { AdapterConfig, Engine, Quantization } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { type AdapterFolder, newAdapterConfigJson, openAdapter, saveAdapter } from "@tempora/models";
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -26,7 +26,7 @@ export interface LoraFlags extends AdapterFlags {
   loraDropout?: number;
   rslora?: boolean;
   seed: number;
-  quantize?: "nf4";
+  quantize?: Quantization;
 }
 
 export function addAdapterOption(command: Command): Command {

@@ -1,4 +1,5 @@
-import type { AdapterConfig, DType, ModelConfig } from "@tempora/engine";
+import type { AdapterConfig, DType, Quantization } from "@tempora/engine";
+import type { Checkpoint } from "@tempora/models";
 import {
   computesOnCpu,
   lighterTrainings,
@@ -15,20 +16,24 @@ import { type EngineFlags, momentsOf, type OptimizerFlags } from "./options.ts";
 /** The flags that decide how much memory a training takes. */
 export interface MemoryFlags extends OptimizerFlags {
   dtype?: DType;
-  quantize?: "nf4";
+  quantize?: Quantization;
   loraRank?: number;
   loraTargets?: AdapterConfig["targets"];
   maxTokens: number;
   gradientCheckpointing: boolean;
 }
 
-export function memoryPlan(config: ModelConfig, dtype: DType, flags: MemoryFlags): MemoryPlan {
+export function memoryPlan(
+  { config, dtype, blockBytes }: Pick<Checkpoint, "config" | "dtype" | "blockBytes">,
+  flags: MemoryFlags,
+): MemoryPlan {
   const { loraRank: rank, loraTargets: targets } = flags;
   return {
     config,
     dtype: flags.dtype ?? dtype,
     readAs: dtype,
     quantize: flags.quantize,
+    blockBytes,
     moments: momentsOf(flags),
     adapter: rank === undefined ? null : { rank, alpha: 2 * rank, targets },
   };
@@ -44,7 +49,7 @@ export function requireTrainingMemory(
   { rows, adapter }: { rows: readonly number[]; adapter: AdapterConfig | undefined },
   note: (text: string) => void,
 ): void {
-  const own = memoryPlan(checkpoint.config, checkpoint.dtype, flags);
+  const own = memoryPlan(checkpoint, flags);
   const plan = { ...own, adapter: adapter ?? own.adapter };
   const longest = rows.reduce((most, tokens) => Math.max(most, tokens), 0);
   const all = rows.reduce((sum, tokens) => sum + tokens, 0);

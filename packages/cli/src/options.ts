@@ -1,4 +1,4 @@
-import { type LossType, lossTypes, type MomentsFormat, type PreferenceLoss } from "@tempora/engine";
+import { type LossType, lossTypes, type MomentsFormat, type PreferenceLoss, type Quantization } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { judgeKinds, paperSettings, type Settings } from "@tempora/run";
 import { type Columns, parseColumns } from "@tempora/text";
@@ -78,7 +78,7 @@ export interface EngineFlags {
   device: "auto" | "cpu" | "cuda";
   dtype?: "f32" | "bf16";
   threads: number;
-  quantize?: "nf4";
+  quantize?: Quantization;
 }
 
 export function addEngineOptions(command: Command): Command {
@@ -94,8 +94,8 @@ export function addEngineOptions(command: Command): Command {
     .addOption(
       new Option(
         "--quantize <format>",
-        "hold the blocks' matrices in 4 bits (QLoRA); training then needs an adapter",
-      ).choices(["nf4"]),
+        "hold the blocks' matrices in 4 bits (nf4: QLoRA), or as a GGUF file has them (gguf); training then needs an adapter",
+      ).choices(["nf4", "gguf"]),
     );
 }
 

@@ -1,4 +1,4 @@
-import type { ModelConfig } from "./model.ts";
+import type { BlockFormatName, ModelConfig } from "./model.ts";
 
 /**
  * The whole native addon, typed. native/src/addon implements exactly this. Numbers arrive checked: the addon trusts
@@ -28,6 +28,8 @@ export interface NativeEngineOptions {
   moments: "f32" | "bf16" | "8bit";
   /** The matrices of the blocks in 4 bits, frozen; null: as dtype says. */
   quantized: "nf4" | null;
+  /** By parameter, of matrices of the blocks: the GGUF format in which it is set, frozen; null: as above. */
+  kept?: readonly (BlockFormatName | null)[];
 }
 
 /** What setOptimizerState restores bit for bit where getOptimizerState gave it. */
@@ -249,10 +251,11 @@ export interface NativeEngine {
   /** Takes the device and the weights' memory. To be awaited before anything else. */
   ready(): Promise<void>;
   /**
-   * Copies one parameter in, converting between f32 and bf16. Rejects on NaN or infinity. `bytes` is read while the
+   * Copies one parameter in, converting between f32 and bf16; "blocks" are those of a parameter that is kept. Rejects on NaN
+   * or infinity. `bytes` is read while the
    * promise is pending: leave it alone until then.
    */
-  setParameter(index: number, dtype: "f32" | "bf16", bytes: Uint8Array, adapter?: number): Promise<void>;
+  setParameter(index: number, dtype: "f32" | "bf16" | "blocks", bytes: Uint8Array, adapter?: number): Promise<void>;
   /** One parameter's bytes, in the engine's dtype; an adapter's in f32. */
   getParameter(index: number, adapter?: number): Promise<Uint8Array>;
   getGradient(index: number, adapter?: number): Promise<Float32Array>;

@@ -1,5 +1,5 @@
 import { TemporaError } from "@tempora/errors";
-import type { MomentsFormat } from "./engine-types.ts";
+import type { MomentsFormat, Quantization } from "./engine-types.ts";
 import { type Forest, nodeCount } from "./forest.ts";
 import { couplesPairs, lossTypes, type PreferenceLoss } from "./losses.ts";
 import type { ModelConfig } from "./model.ts";
@@ -182,10 +182,9 @@ export function checkMomentsFormat(format: MomentsFormat): MomentsFormat {
   return refuse(`There are no moments in ${String(format)}`, 'Use "f32", "bf16" or "8bit".', "moments");
 }
 
-/** The native name of a quantisation; null for none. */
-export function checkQuantize(format: "nf4" | undefined): "nf4" | null {
-  if (format === undefined || format === "nf4") return format ?? null;
-  return refuse(`There is no quantisation ${String(format)}`, 'Use "nf4", or leave it out.', "quantize");
+export function checkQuantize(format: Quantization | undefined): void {
+  if (format === undefined || format === "nf4" || format === "gguf") return;
+  refuse(`There is no quantisation ${String(format)}`, 'Use "nf4" or "gguf", or leave it out.', "quantize");
 }
 
 /** Totals of the optimizer batch that a call is a part of. */

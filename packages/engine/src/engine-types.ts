@@ -1,6 +1,8 @@
 import type { NativeMemory } from "./addon.ts";
 import type { DType } from "./model.ts";
 
+export type Quantization = "nf4" | "gguf";
+
 export interface EngineOptions {
   /** "auto" (default) takes a CUDA device if there is one and the CPU otherwise; "cuda" takes no other. */
   device?: "auto" | "cpu" | "cuda" | undefined;
@@ -10,9 +12,10 @@ export interface EngineOptions {
   threads?: number | undefined;
   /**
    * "nf4": the matrices of the blocks in 4 bits with double quantisation (QLoRA), 4.13 bits a number; embeddings, head, norms
-   * and biases stay in dtype, and so does what is computed. Quantised weights are frozen: only adapters can be trained.
+   * and biases stay in dtype, and so does what is computed. "gguf": those of them that a GGUF file holds in quantised blocks
+   * (blockFormatNames) stay as they are. Quantised weights are frozen: only adapters can be trained.
    */
-  quantize?: "nf4" | undefined;
+  quantize?: Quantization | undefined;
   /** How AdamW's moments are stored; default "f32". Of 8 bytes a parameter "bf16" leaves 4, "8bit" 2.03. */
   moments?: MomentsFormat | undefined;
 }

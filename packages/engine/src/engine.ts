@@ -10,7 +10,6 @@ import {
   checkNode,
   checkNumber,
   checkPairs,
-  checkQuantize,
   checkTotals,
   completionLength,
   type PreferencePair,
@@ -44,7 +43,7 @@ import {
   promptForest,
 } from "./generate.ts";
 import { type BatchOptions, GenerationBatch, weightsChanged } from "./generation-batch.ts";
-import { checkSameModel, collectTensors, loadMoments, loadParameters } from "./loading.ts";
+import { type KeptFormats, loadMoments, loadParameters, modelTensors, sameModelTensors } from "./loading.ts";
 import type { PreferenceLoss } from "./losses.ts";
 import {
   type DType,
@@ -76,6 +75,7 @@ export class Engine implements Disposable {
   /** LoRA adapters over this model's weights. */
   readonly adapters: Adapters;
   readonly #native: NativeEngine;
+  readonly #kept: KeptFormats;
   readonly #index: ReadonlyMap<string, number>;
   #disposed = false;
   /** Counts the calls that change weights: a running generation cannot go on after one. */
@@ -83,8 +83,7 @@ export class Engine implements Disposable {
   /** Ends with the last multi-part operation; calls made after it wait for that. */
   #exclusive: Promise<void> | null = null;
 
-  private constructor(config: ModelConfig, dtype: DType, options: EngineOptions) {
-    checkConfig(config);
+  private constructor(config: ModelConfig, dtype: DType, options: EngineOptions, kept: KeptFormats) {
     const { device, name } = chooseDevice(options.device);
     const threads = checkNumber(options.threads ?? 0, "threads", { least: 0, most: 4096, integer: true });
     this.config = config;
@@ -92,11 +91,13 @@ export class Engine implements Disposable {
     this.device = device;
     this.deviceName = name;
     this.momentsFormat = checkMomentsFormat(options.moments ?? "f32");
+    this.#kept = kept;
+    const quantized = options.quantize === "nf4" ? "nf4" : null;
     this.parameters = parameterShapes(config);
     this.#index = new Map(this.parameters.map((parameter, index) => [parameter.name, index]));
     this.#native = new (addon().Engine)(
       { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
-      { device, dtype, threads, moments: this.momentsFormat, quantized: checkQuantize(options.quantize) },
+      { device, dtype, threads, moments: this.momentsFormat, quantized, kept },
     );
     this.adapters = new Adapters({
       config,
@@ -113,11 +114,11 @@ export class Engine implements Disposable {
    */
   static async load(model: ModelSource, options: LoadOptions = {}): Promise<Engine> {
     if (options.signal?.aborted) throw abortError(options.signal);
-    const engine = new Engine(model.config, options.dtype ?? model.dtype, options);
+    const { tensors, kept } = await modelTensors(model, options.quantize);
+    const engine = new Engine(model.config, options.dtype ?? model.dtype, options, kept);
     try {
-      const tensors = await collectTensors(model, engine.parameters);
       await cancellable(undefined, () => engine.#native.ready());
-      await loadParameters(engine.#native, tensors, options);
+      await loadParameters(engine.#native, tensors, { ...options, kept });
     } catch (error) {
       engine.dispose();
       throw error;
@@ -324,9 +325,9 @@ export class Engine implements Disposable {
   /** Replaces all weights by those of a model of the same shape. The optimizer's state stays as it is. */
   setParameters(model: ModelSource): Promise<void> {
     return this.#alone(async () => {
-      checkSameModel(this.config, model.config, model.name);
+      const tensors = await sameModelTensors(model, this.config);
       this.#weightChanges++;
-      await loadParameters(this.#native, await collectTensors(model, this.parameters));
+      await loadParameters(this.#native, tensors, { kept: this.#kept });
     });
   }
 

@@ -1,7 +1,16 @@
 import { TemporaError } from "@tempora/errors";
 import type { NativeEngine } from "./addon.ts";
-import type { ParameterMoments } from "./engine-types.ts";
-import type { DType, ModelConfig, ModelSource, ParameterShape, TensorSource } from "./model.ts";
+import { checkConfig, checkQuantize } from "./check.ts";
+import type { ParameterMoments, Quantization } from "./engine-types.ts";
+import {
+  type BlockFormatName,
+  type DType,
+  type ModelConfig,
+  type ModelSource,
+  type ParameterShape,
+  parameterShapes,
+  type TensorSource,
+} from "./model.ts";
 import { abortError, nativeFailure } from "./native.ts";
 
 const bytesOf: Record<DType, number> = { f32: 4, bf16: 2 };
@@ -69,7 +78,7 @@ export async function collectTensors(
 }
 
 /** Two configs that describe the same computation, whatever the family is called. */
-export function checkSameModel(mine: ModelConfig, other: ModelConfig, file: string): void {
+function checkSameModel(mine: ModelConfig, other: ModelConfig, file: string): void {
   for (const key of Object.keys(mine) as (keyof ModelConfig)[]) {
     if (key === "family" || JSON.stringify(mine[key]) === JSON.stringify(other[key])) continue;
     throw new TemporaError(
@@ -82,15 +91,67 @@ export function checkSameModel(mine: ModelConfig, other: ModelConfig, file: stri
   }
 }
 
+/** The tensors of a model that another of the same shape makes room for. */
+export async function sameModelTensors(model: ModelSource, config: ModelConfig): Promise<TensorSource[]> {
+  checkSameModel(config, model.config, model.name);
+  return collectTensors(model, parameterShapes(config));
+}
+
+/** By parameter: the format of the blocks that stay as the model's files hold them; null for the others. */
+export type KeptFormats = readonly (BlockFormatName | null)[];
+
+function keptFormats(
+  tensors: readonly TensorSource[],
+  parameters: readonly ParameterShape[],
+  file: string,
+): KeptFormats {
+  const kept = parameters.map((parameter, index) => {
+    const inBlocks = parameter.decays && parameter.name.startsWith("model.layers.");
+    return (inBlocks && tensors[index]?.blocks?.format) || null;
+  });
+  if (kept.some((format) => format !== null)) return kept;
+  throw new TemporaError("The model holds no quantized matrices that could stay as they are", {
+    where: { file },
+    remedy: 'Name a quantized GGUF file, or quantize the matrices as they are read, by "nf4".',
+  });
+}
+
+/** A model's tensors, all there and of their shapes, and what of them is kept as its files hold it. */
+export async function modelTensors(model: ModelSource, quantize: Quantization | undefined) {
+  checkConfig(model.config);
+  checkQuantize(quantize);
+  const parameters = parameterShapes(model.config);
+  const tensors = await collectTensors(model, parameters);
+  const kept: KeptFormats = quantize === "gguf" ? keptFormats(tensors, parameters, model.name) : [];
+  return { tensors, kept };
+}
+
+interface Copied {
+  index: number;
+  tensor: TensorSource;
+  /** The bytes are blocks of this format. */
+  format: BlockFormatName | null;
+  adapter: number | undefined;
+}
+
+/** What a tensor is copied in as. @throws TemporaError where its file holds it in another format than the engine. */
+function sourceOf(tensor: TensorSource, format: BlockFormatName | null) {
+  if (format === null) return { byteLength: elements(tensor.shape) * bytesOf[tensor.dtype], read: () => tensor.read() };
+  const { blocks } = tensor;
+  if (blocks?.format === format) return blocks;
+  throw new TemporaError(`The tensor is held as ${blocks?.format ?? tensor.dtype}; the engine keeps ${format}`, {
+    where: { file: tensor.file, field: tensor.name },
+    remedy: "Load this model into an engine of its own.",
+  });
+}
+
 async function copyIn(
   engine: NativeEngine,
-  index: number,
-  tensor: TensorSource,
   bytes: Uint8Array,
-  adapter: number | undefined,
+  { index, tensor, format, adapter }: Copied,
 ): Promise<void> {
   const where = { file: tensor.file, field: tensor.name };
-  const wanted = elements(tensor.shape) * bytesOf[tensor.dtype];
+  const wanted = sourceOf(tensor, format).byteLength;
   if (bytes.length !== wanted) {
     throw new TemporaError(`The tensor has ${bytes.length} bytes instead of ${wanted}`, {
       where,
@@ -98,7 +159,7 @@ async function copyIn(
     });
   }
   try {
-    await engine.setParameter(index, tensor.dtype, bytes, adapter);
+    await engine.setParameter(index, format === null ? tensor.dtype : "blocks", bytes, adapter);
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "not-finite") {
       throw new TemporaError("The tensor holds NaN or infinity", {
@@ -117,23 +178,26 @@ export interface CopyOptions {
   onProgress?: ((done: number, total: number) => void) | undefined;
   /** Number of the adapter whose tensors these are; default: the model's. */
   adapter?: number | undefined;
+  /** By parameter, what the engine keeps as the files hold it; default: nothing. */
+  kept?: KeptFormats | undefined;
 }
 
 /** Copies a model's or an adapter's tensors into an engine. */
 export async function loadParameters(
   engine: NativeEngine,
   tensors: readonly TensorSource[],
-  { signal, onProgress, adapter }: CopyOptions = {},
+  { signal, onProgress, adapter, kept = [] }: CopyOptions = {},
 ): Promise<void> {
-  const sizes = tensors.map((tensor) => elements(tensor.shape) * bytesOf[tensor.dtype]);
+  const sources = tensors.map((tensor, index) => sourceOf(tensor, kept[index] ?? null));
+  const sizes = sources.map(({ byteLength }) => byteLength);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   let done = 0;
   const pending: Promise<void>[] = [];
   try {
     for (const [index, tensor] of tensors.entries()) {
       if (signal?.aborted) throw abortError(signal);
-      const bytes = await tensor.read();
-      const copied = copyIn(engine, index, tensor, bytes, adapter).then(() => {
+      const bytes = await (sources[index] as (typeof sources)[number]).read();
+      const copied = copyIn(engine, bytes, { index, tensor, format: kept[index] ?? null, adapter }).then(() => {
         done += sizes[index] as number;
         onProgress?.(done, total);
       });

@@ -18,6 +18,8 @@ export interface Checkpoint extends ModelSource {
   format: "huggingface" | "gguf";
   /** Every file that belongs to it: config, weights, tokenizer, generation config. */
   files: readonly string[];
+  /** Of a GGUF file: bytes of the parameters that it holds in quantised blocks, by name. */
+  blockBytes?: ReadonlyMap<string, number> | undefined;
   /** config.json as it stands, or as it follows from a GGUF file. */
   raw: Record<string, unknown>;
   /** generation_config.json likewise. */

@@ -1,5 +1,6 @@
 // Weights, and the products for batches of many rows: those of cuBLASLt. A quantised weight is dequantised for each.
 #include "../dynamic_map.h"
+#include "../gguf_blocks.h"
 #include "../nf4.h"
 #include "check.h"
 #include "cuda_backend.h"
@@ -33,6 +34,16 @@ __global__ void dequantise_kernel(Nf4View view, std::int64_t size, T* to) {
   store(to + i, values[i % 2 == 0 ? pair >> 4 : pair & 15] * largest);
 }
 
+// One thread a group of 32 numbers.
+template <WeightFormat format, typename T>
+__global__ void dequantise_gguf_kernel(const std::uint8_t* blocks, std::int64_t groups, T* to) {
+  const std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (group >= groups) return;
+  float numbers[kGgufGroup];
+  decode_gguf_group<format>(blocks, group, numbers);
+  for (int i = 0; i < kGgufGroup; ++i) store(to + group * kGgufGroup + i, numbers[i]);
+}
+
 }  // namespace
 
 std::unique_ptr<Weight> CudaBackend::make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) {
@@ -43,8 +54,18 @@ std::unique_ptr<Weight> CudaBackend::make_weight(WeightFormat format, std::int64
 Matrix CudaBackend::weight_numbers(const Weight& weight, DType dtype, Buffer& owner) {
   if (is_plain(weight.format)) return weight.values();
   owner = allocate(static_cast<std::size_t>(weight.size()) * size_of(dtype), MemoryUse::workspace);
-  const Nf4Layout layout(weight.size());
   const auto* storage = static_cast<const std::uint8_t*>(weight.storage.data());
+  if (is_gguf(weight.format)) {
+    const std::int64_t groups = weight.size() / kGgufGroup;
+    with_type(dtype, [&]<typename T>() {
+      with_gguf_format(weight.format, [&]<WeightFormat format>() {
+        launch("dequantise", dequantise_gguf_kernel<format, T>, blocks_for(groups, kBlock), kBlock, stream_, storage,
+               groups, static_cast<T*>(owner.data()));
+      });
+    });
+    return {owner.data(), dtype, weight.rows, weight.cols};
+  }
+  const Nf4Layout layout(weight.size());
   const Nf4View view{storage, storage + layout.maxima, reinterpret_cast<const float*>(storage + layout.scales),
                      reinterpret_cast<const float*>(storage + layout.offset), dynamic_maps()};
   with_type(dtype, [&]<typename T>() {

@@ -45,7 +45,7 @@ export async function outlookOf(flags: OutlookFlags, context: Context): Promise<
   const { checkpoint, name } = await openModel(flags.model, context);
   const { config } = checkpoint;
   const { maxTokens: tokens, gradientCheckpointing } = flags;
-  const plan = memoryPlan(config, checkpoint.dtype, flags);
+  const plan = memoryPlan(checkpoint, flags);
   const onCpu = computesOnCpu(flags.device);
   const training = trainingMemory(plan, { tokens, checkpointing: false });
   const trainingWithCheckpointing = trainingMemory(plan, { tokens, checkpointing: true });

@@ -1,5 +1,5 @@
 import { open } from "node:fs/promises";
-import { type ModelConfig, parameterShapes, type TensorSource } from "@tempora/engine/model";
+import { blockFormatNames, type ModelConfig, parameterShapes, type TensorSource } from "@tempora/engine/model";
 import { fileError, TemporaError } from "@tempora/errors";
 import type { Checkpoint } from "../checkpoint.ts";
 import { newModelConfigJson, parseModelConfig } from "../config.ts";
@@ -45,6 +45,7 @@ export async function openGguf(file: string, path: string): Promise<Checkpoint> 
     generation,
     endTokens: statedEndTokens(raw, generation, gguf.file),
     dtype,
+    blockBytes: new Map(sources.flatMap(({ name, blocks }) => (blocks ? [[name, blocks.byteLength]] : []))),
     tensors: () => sources,
     companion: async (name) => (Object.hasOwn(files, name) ? new TextEncoder().encode(files[name]) : null),
   };
@@ -84,16 +85,19 @@ interface Heads {
 }
 
 function tensorSource(name: string, tensor: GgufTensor, permuted: Heads | null): TensorSource {
-  const kept = blockFormats[tensor.type]!.name === "BF16";
+  const type = blockFormats[tensor.type]!.name;
+  const kept = type === "BF16";
+  const format = blockFormatNames.find((known) => known === type);
+  const unpermuted = (bytes: Uint8Array) =>
+    permuted === null ? bytes : permuteRows(bytes, { ...permuted, to: "huggingface" });
   return {
     name,
     dtype: kept ? "bf16" : "f32",
     shape: tensor.shape,
     file: tensor.file,
-    async read() {
-      const bytes = kept ? await readBytes(tensor) : await decode(tensor);
-      return permuted === null ? bytes : permuteRows(bytes, { ...permuted, to: "huggingface" });
-    },
+    read: async () => unpermuted(kept ? await readBytes(tensor) : await decode(tensor)),
+    // Rows hold whole blocks, so that they are permuted as they are.
+    blocks: format && { format, byteLength: tensor.byteLength, read: async () => unpermuted(await readBytes(tensor)) },
   };
 }
 

@@ -9,6 +9,7 @@ import {
   type MomentsFormat,
   momentScales,
   parameterShapes,
+  type Quantization,
 } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 
@@ -18,7 +19,9 @@ export interface MemoryPlan {
   dtype: DType;
   /** In which the checkpoint is read; default: dtype. */
   readAs?: DType | undefined;
-  quantize?: "nf4" | undefined;
+  quantize?: Quantization | undefined;
+  /** For "gguf": bytes of the parameters that the file holds in quantised blocks, by name. */
+  blockBytes?: ReadonlyMap<string, number> | undefined;
   moments?: MomentsFormat | undefined;
   /** The adapter that is trained instead of the model. */
   adapter?: AdapterConfig | null | undefined;
@@ -86,7 +89,9 @@ function weightBytes(plan: MemoryPlan): number {
   const { config, dtype, quantize } = plan;
   const base = parameterShapes(config).map((parameter) => {
     const inBlocks = parameter.decays && parameter.name.startsWith("model.layers.");
-    return blockBytes(numbersOf(parameter) * (quantize === "nf4" && inBlocks ? nf4Bytes : sizeOf(dtype)));
+    if (inBlocks && quantize === "nf4") return blockBytes(numbersOf(parameter) * nf4Bytes);
+    const kept = inBlocks && quantize === "gguf" ? plan.blockBytes?.get(parameter.name) : undefined;
+    return blockBytes(kept ?? numbersOf(parameter) * sizeOf(dtype));
   });
   return sum(base) + sum((adapterNumbers(plan) ?? []).map((numbers) => blockBytes(4 * numbers)));
 }

@@ -133,6 +133,10 @@ function checkAdapter({ model, adapter, lora, engine }: Settings, fail: Fail): v
       "Train an adapter over them, as with --lora-rank 16, or leave it out.",
     );
   }
+  if (engine.quantize === "gguf") {
+    const remedy = 'Let the base be quantized as it is read, by "nf4"; sft and dpo keep the file\'s blocks.';
+    fail("A run keeps a decoded copy of the GGUF file that it starts from", "engine.quantize", remedy);
+  }
   if (engine.quantize !== null && model === null) {
     fail("The embedded world's M0 is trained whole", "engine.quantize", "Leave it out.");
   }

@@ -146,7 +146,7 @@ export const settingsSchema = z.strictObject({
     /** 0: all cores. */
     threads: z.int().min(0),
     /** Keeps the frozen base's matrices in 4 bits (QLoRA); needs an adapter to train. null: as dtype says. */
-    quantize: z.enum(["nf4"]).nullable(),
+    quantize: z.enum(["nf4", "gguf"]).nullable(),
     /** How AdamW's moments are stored. */
     moments: z.enum(["f32", "bf16", "8bit"]),
   }),
