@@ -37,6 +37,7 @@ test("doctor --model tells what training and generation take, and what would fit
   expect(training?.total).toBeGreaterThan(trainingWithCheckpointing?.total as number);
   // More tokens than any machine has memory for.
   const none = await tempora(["doctor", "--model", model, "--device", "cpu", "--max-tokens", "1000000000000"]);
+  expect(none.code).toBe(1);
   expect(none.stdout).toContain("This training does not fit into");
   expect(none.stdout).toMatch(/With .*--max-tokens 1024/);
 }, 120_000);

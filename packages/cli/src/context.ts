@@ -8,8 +8,8 @@ export interface Context {
   readonly json: boolean;
   /** Progress goes to standard error, always. */
   readonly progress: Progress;
-  /** Prints the result: the value with --json, else the text. Called once, when the work is done. */
-  result(value: object, text: string): void;
+  /** Prints the result: the value with --json, else the text. Called once, when the work is done. `exitCode`: default 0. */
+  result(value: object, text: string, exitCode?: number): void;
   /** Takes Ctrl-C for as long as a piece of work runs, which it stops instead of the command; null gives it back. */
   takeInterrupts(handler: (() => void) | null): void;
   /** How to go on after Ctrl-C; printed when the command was stopped. */

@@ -8,19 +8,21 @@ import { Progress } from "./progress.ts";
 /** What shells expect of a program that a signal ended: 128 and the signal's number. */
 const stoppedCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 };
 
-/** Runs one command line and returns its exit code: 0 done, 1 a fault, 130 stopped by Ctrl-C, 143 by SIGTERM. */
+/** Runs one command line and returns its exit code: 0 done, 1 a fault or what `doctor` finds not to fit, 130 stopped by Ctrl-C, 143 by SIGTERM. */
 export async function main(argv: readonly string[]): Promise<number> {
   const json = argv.includes("--json");
   const debug = argv.includes("--debug") || Boolean(process.env.TEMPORA_DEBUG);
   const controller = new AbortController();
   const progress = new Progress(process.stderr);
   let hint = "";
+  let exitCode = 0;
   let taken: (() => void) | null = null;
   const context: Context = {
     signal: controller.signal,
     json,
     progress,
-    result: (value, text) => {
+    result: (value, text, code = 0) => {
+      exitCode = code;
       progress.clear();
       process.stdout.write(json ? `${JSON.stringify(value, null, 2)}\n` : `${text}\n`);
     },
@@ -39,7 +41,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       return 1;
     }
     await program.parseAsync(inOurWords(argv), { from: "user" });
-    return 0;
+    return exitCode;
   } catch (error) {
     progress.clear();
     if (error instanceof CommanderError && error.exitCode === 0) return 0;

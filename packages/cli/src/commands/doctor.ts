@@ -21,7 +21,7 @@ export function doctorCommand(context: Context): Command {
   return whenCalled(addEngineOptions(command.addOption(optimizerOption())), context, doctor);
 }
 
-/** Exit code 0 when the addon works: all else is a matter of speed. */
+/** Exit code 0 when the addon works and a training that is asked about fits: all else is a matter of speed. */
 async function doctor(flags: OutlookFlags, context: Context): Promise<void> {
   const machine = {
     runtime: process.versions.bun === undefined ? `Node ${process.versions.node}` : `Bun ${process.versions.bun}`,
@@ -43,6 +43,7 @@ async function doctor(flags: OutlookFlags, context: Context): Promise<void> {
   context.result(
     { ...machine, addon: info, missing, ...(outlook === null ? {} : { model: outlook }) },
     outlook === null ? shown : `${shown}\n\n${describeOutlook(outlook)}`,
+    outlook?.fits === false ? 1 : 0,
   );
 }
 
