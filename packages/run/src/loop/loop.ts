@@ -115,7 +115,7 @@ class Run {
     await requireRunMemory(settings, source);
     const runs = dirname(store.folder);
     await requireRunDisk(settings, source, { runs, free: await freeBytes(runs) });
-    using host = new ModelHost(settings.engine, this.signal, store.folder);
+    using host = new ModelHost(settings.engine, this.signal);
     using events = new EventLog(folder, observer);
     const context: RunContext = {
       settings,
@@ -141,8 +141,8 @@ class Run {
       start,
       strategies: [],
     };
-    await placeModel(first.folder, join(folder, "models", first.name));
-    if (first.base !== null) await placeModel(first.base.folder, join(folder, "models", "base"));
+    await placeModel(first, join(folder, "models", first.name));
+    if (first.base !== null) await placeModel(first.base, join(folder, "models", "base"));
     const external = await externalJudge(context);
     const fitting = { ...context, source: await fittingSource(context, first, external ?? first) };
     try {
@@ -230,7 +230,7 @@ class Run {
       runFolder: this.folder,
       strategyFolder: strategy.folder,
     });
-    await placeModel(next.folder, join(this.folder, strategy.folder, "models", next.name));
+    await placeModel(next, join(this.folder, strategy.folder, "models", next.name));
     strategy.iterations.push(result);
     strategy.totals = result.ledger.reduce(addTotals, strategy.totals);
     strategy.models.push(await this.#evaluate(context, next, plan));
@@ -281,6 +281,5 @@ class CountingObserver extends ForwardingObserver {
 async function externalJudge(context: RunContext): Promise<ModelRef | null> {
   const { role, model } = context.settings.judge;
   if (role !== "external" || model === null) return null;
-  const folder = await unpackedFolder(context, model);
-  return givenModel(context, "judge", folder);
+  return givenModel(context, "judge", await unpackedFolder(context, model));
 }

@@ -5,6 +5,7 @@ import { openCheckpoint } from "@tempora/models";
 import { oracle, scratch } from "@tempora/testing";
 import { dayText } from "@tempora/text";
 import { describe, expect, test } from "vitest";
+import { fileHashes } from "../models/file-hashes.ts";
 import { placeModel, prepareRunFolder, startedOn } from "./run-folder.ts";
 
 test("a model's place in a run holds its files alone, as files, wherever it came from", async () => {
@@ -20,7 +21,7 @@ test("a model's place in a run holds its files alone, as files, wherever it came
   await writeFile(join(snapshot, "README.md"), "# A model");
   await writeFile(join(snapshot, "tempora_judge.json"), "{}");
   const target = join(cache, "run/models/M0");
-  await placeModel(snapshot, target);
+  await placeModel({ folder: snapshot, hash: "" }, target);
   const names = (await readdir(target)).sort();
   expect(names).toEqual([
     "chat_template.jinja",
@@ -40,16 +41,16 @@ test("a model that is edited in a run stays as it was in the store, and is place
   await cp(oracle("llama", "policy"), store, { recursive: true });
   const weights = await readFile(join(store, "model.safetensors"));
   const target = join(await scratch(), "models/M1");
-  await placeModel(store, target);
+  await placeModel({ folder: store, hash: "" }, target);
   const placed = await stat(join(target, "model.safetensors"));
-  await placeModel(store, target);
+  await placeModel({ folder: store, hash: "" }, target);
   expect((await stat(join(target, "model.safetensors"))).ino).toBe(placed.ino);
   await sleep(5);
   const file = await open(join(target, "model.safetensors"), "r+");
   await file.write("edited", weights.length - 6);
   await file.close();
   expect((await readFile(join(store, "model.safetensors"))).equals(weights)).toBe(true);
-  await placeModel(store, target);
+  await placeModel({ folder: store, hash: "" }, target);
   expect((await readFile(join(target, "model.safetensors"))).equals(weights)).toBe(true);
 });
 
@@ -125,4 +126,20 @@ describe("startedOn", () => {
     expect(dayText(await startedOn(folder, null))).toBe(dayText(new Date()));
     expect(await readFile(join(folder, "started.json"), "utf8")).toContain(dayText(new Date()));
   });
+});
+
+test("no file of a model of the store is placed that is not the one that was saved", async () => {
+  const store = join(await scratch(), "store");
+  await cp(oracle("llama", "policy"), store, { recursive: true });
+  await writeFile(join(store, "tempora_judge.json"), "{}");
+  const model = { folder: store, hash: "", files: await fileHashes(store) };
+  await placeModel(model, join(await scratch(), "M1"));
+  for (const name of ["tempora_judge.json", "config.json", "model.safetensors"]) {
+    const bytes = await readFile(join(store, name));
+    const changed = Buffer.from(bytes);
+    changed[0] = (changed[0] as number) ^ 1;
+    await writeFile(join(store, name), changed);
+    await expect(placeModel(model, join(await scratch(), "M1"))).rejects.toThrow();
+    await writeFile(join(store, name), bytes);
+  }
 });

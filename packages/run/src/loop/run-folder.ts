@@ -5,6 +5,8 @@ import { canonical, fileError, isObject, type Json, systemErrorCode, TemporaErro
 import { adapterFiles, isAdapterFolder, openCheckpoint } from "@tempora/models";
 import { strategyNames } from "@tempora/preferences";
 import { dayOf, dayText, writeJson } from "@tempora/text";
+import { requireFiles } from "../models/file-hashes.ts";
+import type { WholeModel } from "../models/model-ref.ts";
 import { liveFileName } from "../results/live-file.ts";
 import type { RunResult } from "../results/results.ts";
 import { judgeTemplateFile } from "../settings/judge-template.ts";
@@ -139,7 +141,7 @@ export async function writeRun(folder: string, result: RunResult): Promise<void>
  * Shows a checkpoint of the store in the run folder: by copies that share the disk's blocks where the file system can, so
  * that nobody who edits them there edits the store. What lies there already, untouched, is not copied again.
  */
-export async function placeModel(checkpoint: string, target: string): Promise<void> {
+export async function placeModel({ folder: checkpoint, files: hashes }: WholeModel, target: string): Promise<void> {
   const partial = `${target}.partial`;
   try {
     const shown = await modelFiles(checkpoint);
@@ -147,6 +149,7 @@ export async function placeModel(checkpoint: string, target: string): Promise<vo
     const files = await Promise.all(shown.map((file) => realpath(file)));
     await rm(partial, { recursive: true, force: true });
     if (await isPlaced(files, names, target)) return;
+    if (hashes !== undefined) await requireFiles(checkpoint, hashes);
     await mkdir(partial, { recursive: true });
     for (const [k, file] of files.entries()) await copyAsIs(file, join(partial, names[k] as string));
     await rm(target, { recursive: true, force: true });

@@ -1,12 +1,11 @@
 import { existsSync } from "node:fs";
-import { resolve, sep } from "node:path";
 import { type AdapterConfig, type DType, Engine } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { type Checkpoint, checkpointHash, openAdapter, openCheckpoint } from "@tempora/models";
+import { type Checkpoint, openAdapter, openCheckpoint } from "@tempora/models";
 import { endTokens, Tokenizer } from "@tempora/text";
 import type { Settings } from "../settings/settings.ts";
-import { changedRemedy } from "../store/sealed.ts";
-import { adaptedModel, baseOf, type ModelRef, type WholeModel } from "./model-ref.ts";
+import { requireFiles } from "./file-hashes.ts";
+import { baseOf, type ModelRef, type WholeModel } from "./model-ref.ts";
 
 /** A model in memory, ready to compute. */
 export interface LoadedModel {
@@ -47,11 +46,9 @@ export class ModelHost implements Disposable {
   /** Hashes of models whose files were found to be what was saved. */
   #verified = new Set<string>();
 
-  /** @param store the folder whose models are checked against their hashes before they are read */
   constructor(
     readonly options: Settings["engine"],
     readonly signal: AbortSignal | undefined,
-    readonly store: string | null = null,
   ) {}
 
   /** The model's engine, whose calls go through the model. Valid until the next call. */
@@ -65,12 +62,12 @@ export class ModelHost implements Disposable {
    */
   async useTogether(models: readonly ModelRef[]): Promise<{ loaded: LoadedModel; adapters: (string | null)[] }> {
     const model = models[0] as ModelRef;
-    for (const { name, folder } of models) requireFiles(name, folder);
+    for (const { name, folder } of models) requireFolder(name, folder);
     const base = baseOf(model);
     const { checkpoint, tokenizer } = await this.open(model);
     const key = this.#key(checkpoint);
     let slot = this.#slots.get(key);
-    if (slot?.hash !== base.hash) await this.#verify(base, async () => checkpointHash(base.folder));
+    if (slot?.hash !== base.hash) await this.#verify(base);
     if (slot === undefined) {
       const engine = await Engine.load(checkpoint, {
         device: this.options.device,
@@ -148,22 +145,15 @@ export class ModelHost implements Disposable {
       for (const name of adapters.names) if (!kept.has(name)) await adapters.remove(name);
     }
     for (const model of missing) {
-      const { name, folder, hash, base } = model;
-      await this.#verify(model, async () => (await adaptedModel(name, folder, base as WholeModel)).hash);
-      await adapters.load(hash, await openAdapter(folder));
+      await this.#verify(model);
+      await adapters.load(model.hash, await openAdapter(model.folder));
     }
   }
 
   /** @throws TemporaError when a model of the store is not the one that was saved there */
-  async #verify({ folder, hash }: WholeModel, compute: () => Promise<string>): Promise<void> {
-    if (this.store === null || this.#verified.has(hash)) return;
-    if (!resolve(folder).startsWith(`${resolve(this.store)}${sep}`)) return;
-    if ((await compute()) !== hash) {
-      throw new TemporaError("The model is not the one that was saved", {
-        where: { file: folder },
-        remedy: changedRemedy,
-      });
-    }
+  async #verify({ folder, hash, files }: WholeModel): Promise<void> {
+    if (files === undefined || this.#verified.has(hash)) return;
+    await requireFiles(folder, files);
     this.#verified.add(hash);
   }
 
@@ -177,7 +167,7 @@ export class ModelHost implements Disposable {
   }
 }
 
-function requireFiles(name: string, folder: string): void {
+function requireFolder(name: string, folder: string): void {
   if (existsSync(folder)) return;
   throw new TemporaError(`The files of ${name} are no longer in the store`, {
     where: { file: folder },

@@ -1,12 +1,16 @@
 import { knownHash } from "../models/known-hashes.ts";
-import type { ModelRef } from "../models/model-ref.ts";
+import type { ModelRef, WholeModel } from "../models/model-ref.ts";
 import type { RunContext } from "./context.ts";
 
 /** What is hashed sooner needs no progress, in milliseconds. */
 const silence = 1000;
 
 /** A whole model that the run did not make, with the progress of its hashing where that is not known. */
-export async function givenModel(context: RunContext, name: string, folder: string): Promise<ModelRef> {
+export async function givenModel(
+  context: RunContext,
+  name: string,
+  { folder, files }: Pick<WholeModel, "folder" | "files">,
+): Promise<ModelRef> {
   const { observer, store, signal } = context;
   const id = `hash ${folder}`;
   const began = performance.now();
@@ -19,5 +23,5 @@ export async function givenModel(context: RunContext, name: string, folder: stri
   };
   const hash = await knownHash(store.folder, folder, { signal, onProgress });
   if (begun) observer.finish(id, { reused: false, seconds: (performance.now() - began) / 1000 });
-  return { name, folder, hash, base: null };
+  return { name, folder, hash, files, base: null };
 }

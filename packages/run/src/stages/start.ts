@@ -26,9 +26,9 @@ export interface Started {
 export async function startModel(context: RunContext): Promise<Started> {
   const { start } = context.source;
   if (start.kind === "new") return trainNew(context, start);
-  const folder = await unpackedFolder(context, start.folder);
-  const { config } = await openCheckpoint(folder);
-  const base = await givenModel(context, "M0", folder);
+  const unpacked = await unpackedFolder(context, start.folder);
+  const { config } = await openCheckpoint(unpacked.folder);
+  const base = await givenModel(context, "M0", unpacked);
   const { adapter } = context.settings;
   const given = adapter === null ? base : await adaptedModel("M0", adapter, base);
   const parameters = countParameters(parameterShapes(config));

@@ -11,6 +11,7 @@ import {
   trainPreferences,
   trainSupervised,
 } from "@tempora/training";
+import { type FileHashes, fileHashes } from "../models/file-hashes.ts";
 import { adaptedModel, baseOf, type ModelRef, wholeModel } from "../models/model-ref.ts";
 import { Meter } from "../results/ledger.ts";
 import type { LedgerTotals, TrainingResult } from "../results/results.ts";
@@ -32,6 +33,8 @@ export interface TrainedStage {
   tokens: number;
   totals: LedgerTotals;
   metrics: SealedRows;
+  /** Of model/. */
+  files: FileHashes;
 }
 
 export interface PreferencePlan {
@@ -119,7 +122,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const base = learner?.base ?? null;
   const kin = start.kin ?? baseOf(start);
   return {
-    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base, kin },
+    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, files: result.files, base, kin },
     training: summarize(await readMetrics(context, plan, { folder, result, reused }, 1 / 4), result),
     totals: result.totals,
   };
@@ -200,11 +203,8 @@ export async function supervisedStage(
   const { end } = await readMetrics(context, place, { folder, result, reused }, 1 / 20);
   const finalLoss = meanOf(end, ({ loss }) => loss);
   const base = plan.learner?.base ?? null;
-  return {
-    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, base },
-    finalLoss,
-    stage: result,
-  };
+  const { hash, files } = result;
+  return { model: { name: plan.name, folder: join(folder, "model"), hash, files, base }, finalLoss, stage: result };
 }
 
 /** Of a stage's key. The base is part of the start's hash. */
@@ -273,7 +273,7 @@ async function saveTrained(context: RunContext, stage: string, trained: Trained)
   else await saveLearner(context, model, engine, learner);
   const metrics = await state.log.seal();
   const { hash } = learner === null ? await wholeModel("", model) : await adaptedModel("", model, learner.base);
-  return { hash, steps: summary.steps, tokens: summary.tokens, totals, metrics };
+  return { hash, steps: summary.steps, tokens: summary.tokens, totals, metrics, files: await fileHashes(model) };
 }
 
 async function saveWhole(context: RunContext, folder: string, trained: Trained): Promise<void> {

@@ -18,10 +18,11 @@ test("a run that is given a GGUF file works on a Hugging Face folder, unpacked o
   using events = new EventLog(folder, silentObserver);
   const store = new Store(join(folder, "store"), "code");
   const context = { host, events, store, observer: silentObserver, numerics: null } as Partial<RunContext>;
-  const unpacked = await unpackedFolder(context as RunContext, file);
+  const { folder: unpacked, files } = await unpackedFolder(context as RunContext, file);
+  expect(Object.keys(files ?? {})).toContain("model.safetensors");
   const checkpoint = await openCheckpoint(unpacked);
   expect(checkpoint).toMatchObject({ format: "huggingface", dtype: "f32" });
   expect(await checkpointHash(unpacked)).toBe(await checkpointHash(file));
-  expect(await unpackedFolder(context as RunContext, file)).toBe(unpacked);
-  expect(await unpackedFolder(context as RunContext, unpacked)).toBe(unpacked);
+  expect((await unpackedFolder(context as RunContext, file)).folder).toBe(unpacked);
+  expect(await unpackedFolder(context as RunContext, unpacked)).toEqual({ folder: unpacked });
 });

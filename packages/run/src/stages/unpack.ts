@@ -3,17 +3,21 @@ import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { parameterShapes } from "@tempora/engine";
 import { openCheckpoint, saveCopy } from "@tempora/models";
+import { type FileHashes, fileHashes } from "../models/file-hashes.ts";
 import { type RunContext, runStage } from "./context.ts";
 
 /**
  * The Hugging Face folder of a model that a run is given: a GGUF file is decoded once and kept in the store, any other
  * checkpoint is used where it lies.
  */
-export async function unpackedFolder(context: RunContext, path: string): Promise<string> {
+export async function unpackedFolder(
+  context: RunContext,
+  path: string,
+): Promise<{ folder: string; files?: FileHashes | undefined }> {
   const checkpoint = await openCheckpoint(path);
-  if (checkpoint.format === "huggingface") return path;
+  if (checkpoint.format === "huggingface") return { folder: path };
   const dtype = context.host.dtypeOf(checkpoint);
-  const { folder } = await runStage(context, {
+  const { folder, result } = await runStage<{ files: FileHashes }>(context, {
     kind: "unpacked-model",
     label: `unpacking ${path}`,
     total: parameterShapes(checkpoint.config).length,
@@ -26,10 +30,10 @@ export async function unpackedFolder(context: RunContext, path: string): Promise
         signal: context.signal,
         onProgress: (done) => progress(done),
       });
-      return {};
+      return { files: await fileHashes(join(stage, "model")) };
     },
   });
-  return join(folder, "model");
+  return { folder: join(folder, "model"), files: result.files };
 }
 
 async function hashFiles(files: readonly string[], signal: AbortSignal | undefined): Promise<string> {
