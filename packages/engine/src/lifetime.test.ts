@@ -41,6 +41,7 @@ test.each([
   ["workers-side-by-side", 0, "engines in two Workers and the main thread"],
   ["exit-with-worker-busy", 7, "process.exit() with a Worker's job in flight"],
   ["many-handles", 0, "200 handles with `using`, in flat memory"],
+  ["thousand-trainings", 0, "1,000 engines that train, take adapters, generate and end, in flat memory"],
   ["dropped-handles", 0, "60 handles dropped without dispose(), collected by the finalizer"],
 ])("%s: neither crashes nor hangs", async (scenario, code) => {
   const ending = await run(scenario);

@@ -135,6 +135,27 @@ const scenarios: Record<string, () => Promise<void>> = {
     const grown = (residentBytes() - before) / 2 ** 20;
     console.log(grown < 40 ? "done" : `resident memory grew by ${grown.toFixed(0)} MiB`);
   },
+  async "thousand-trainings"() {
+    const once = async (seed: number) => {
+      using engine = await Engine.random(tinyConfig, { device: "cpu", threads: 1, seed });
+      await engine.adapters.add("a", { rank: 2, alpha: 4 });
+      await engine.adapters.activate("a");
+      await engine.supervisedStep(shortWork);
+      await engine.optimizerStep({ learningRate: 0.1 });
+      await engine.adapters.activate(null);
+      await engine.supervisedStep(shortWork);
+      await engine.optimizerStep({ learningRate: 0.1 });
+      const prompts = [{ ids: someIds(5, tinyConfig.vocabSize, seed), adapter: "a" }];
+      for await (const _ of engine.generate(prompts, { n: 2, maxNewTokens: 4 }));
+    };
+    for (let seed = 0; seed < 200; seed++) await once(seed);
+    Bun.gc(true);
+    const before = residentBytes();
+    for (let seed = 200; seed < 1000; seed++) await once(seed);
+    Bun.gc(true);
+    const grown = (residentBytes() - before) / 2 ** 20;
+    console.log(grown < 20 ? "done" : `resident memory grew by ${grown.toFixed(0)} MiB`);
+  },
   async "dropped-handles"() {
     const before = residentBytes();
     for (let handle = 0; handle < 60; handle++) {
