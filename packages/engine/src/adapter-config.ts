@@ -72,6 +72,12 @@ function matcher(targets: AdapterConfig["targets"]): (name: string) => boolean {
     const whole = expression(targets, (source) => `^(?:${source})$`, "targets");
     return (name) => whole.test(name);
   }
+  if (!Array.isArray(targets) || !targets.every((target) => typeof target === "string")) {
+    throw new TemporaError("The targets are no list of names", {
+      where: { field: "targets" },
+      remedy: 'Give names of matrices, as ["q_proj"], or "all-linear".',
+    });
+  }
   return (name) => targets.some((target) => name === target || name.endsWith(`.${target}`));
 }
 

@@ -217,7 +217,7 @@ export class Adapters {
 
   #checkNew(name: string): void {
     if (!this.#held.has(name)) return;
-    throw new TemporaError(`There is an adapter ${JSON.stringify(name)} already`, {
+    throw new TemporaError(`There is an adapter "${String(name)}" already`, {
       remedy: "Remove it first, or choose another name.",
     });
   }
@@ -226,7 +226,7 @@ export class Adapters {
     const found = this.#held.get(name);
     if (found !== undefined) return found;
     const known = this.names.length === 0 ? "none" : this.names.join(", ");
-    throw new TemporaError(`There is no adapter ${JSON.stringify(name)}`, {
+    throw new TemporaError(`There is no adapter "${String(name)}"`, {
       remedy: `Add or load it first; the engine has ${known}.`,
     });
   }

@@ -43,11 +43,14 @@ export function checkNumber(value: number, name: string, range: Range = {}): num
 
 /** Token ids inside the vocabulary. `describe` names the place for the message. */
 export function checkIds(ids: ArrayLike<number>, vocabSize: number, describe: (index: number) => string): void {
+  if (typeof ids !== "object" || ids === null || !Number.isInteger(ids.length)) {
+    refuse(`Token ids are given as ${typeof ids}`, "Give an array of whole numbers.");
+  }
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i] as number;
     if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
     refuse(
-      `Token id ${id} at ${describe(i)} lies outside the vocabulary of ${vocabSize} tokens`,
+      `Token id ${String(id)} at ${describe(i)} lies outside the vocabulary of ${vocabSize} tokens`,
       "Tokenize with this model's own tokenizer.",
     );
   }
@@ -64,9 +67,21 @@ export function pathLengths(forest: Forest): Int32Array {
   return ends;
 }
 
+/** What JavaScript passes without a type checker's word. */
+const forestArrays = {
+  tokens: Int32Array,
+  nodeStart: Int32Array,
+  nodeParent: Int32Array,
+  nodeScored: Uint8Array,
+} as const;
+
 function checkStructure(forest: Forest): void {
-  const nodes = nodeCount(forest);
   const remedy = "Build forests by ForestBuilder.";
+  for (const [name, type] of Object.entries(forestArrays)) {
+    if (!(forest[name as keyof typeof forestArrays] instanceof type))
+      refuse(`The forest's ${name} are no ${type.name}`, remedy);
+  }
+  const nodes = nodeCount(forest);
   if (nodes === 0) refuse("The forest is empty", "Give at least one node.");
   if (forest.nodeStart.length !== nodes + 1 || forest.nodeScored.length !== nodes) {
     refuse(

@@ -84,7 +84,8 @@ export class ForestBuilder {
 
   /** The node with these tokens below `parent`: an existing one where there is one. Prompts are shared this way. */
   share(tokens: ArrayLike<number>, parent = -1, scored = parent !== -1, adapter?: string | null): number {
-    const through = adapter === undefined ? "" : JSON.stringify(adapter);
+    const through =
+      adapter === undefined ? "" : typeof adapter === "string" ? JSON.stringify(adapter) : String(adapter);
     const key = `${parent}:${scored ? 1 : 0}:${through}:${Array.prototype.join.call(tokens, ",")}`;
     const known = this.#known.get(key);
     if (known !== undefined) return known;

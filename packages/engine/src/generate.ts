@@ -79,7 +79,7 @@ export function promptForest(
   if (prompts.length === 0) throw new TemporaError("There are no prompts", { remedy: "Give at least one prompt." });
   const builder = new ForestBuilder();
   const leaves = prompts.map((prompt, index) => {
-    if (prompt.ids.length === 0) {
+    if (prompt.ids?.length === 0) {
       throw new TemporaError(`Prompt ${index} is empty`, {
         remedy: "Start it with at least one token, such as the model's BOS token.",
       });
