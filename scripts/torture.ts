@@ -121,7 +121,9 @@ const faults: Record<string, Fault> = {
     const second = await start(place).ended;
     signal(first, "SIGKILL");
     const { code, output } = await first.ended;
-    if (code !== null && code !== 0) return `ended with ${code} beside another process:\n${output}`;
+    // Whichever locks the run first has it.
+    if (code !== null && code !== 0 && !/in use by/.test(output))
+      return `ended with ${code} beside another process:\n${output}`;
     return second.code === 0 || /in use by/.test(second.output)
       ? null
       : `a second process ended with ${second.code}:\n${second.output}`;

@@ -6,7 +6,9 @@ import { callRoundTrip, deviceInfo, openAddon } from "./native.ts";
 
 test("says how to build an addon that is missing", () => {
   const file = join(tmpdir(), "nowhere", "tempora.node");
-  expect(() => openAddon(file)).toThrow(`The native engine has not been built (${file}). Run \`bun run build\`.`);
+  expect(() => openAddon(file)).toThrow(
+    `The native engine has not been built (${file}). Run \`bun run build\` in a checkout.`,
+  );
 });
 
 test("says why an addon does not load", () => {

@@ -32,7 +32,7 @@ export function openAddon(file: string): NativeAddon {
       {
         where: { file },
         remedy: missing
-          ? "In a checkout run `bun run build`. Installed from npm there is an engine for Linux on x64 with glibc 2.28 or newer: elsewhere build it from a checkout."
+          ? "Run `bun run build` in a checkout. Installed from npm there is an engine for Linux on x64 with glibc 2.28 or newer: elsewhere build it from a checkout."
           : "Run `bun run build` on this machine; if a shared library is named, install it (oneDNN is libdnnl-dev on Debian).",
         cause,
       },
