@@ -1,8 +1,8 @@
 /**
  * Hostile input for everything that reads: `bun run fuzz [--inputs 500000] [--only NAME] [--seed 7]`. Each parser gets so many inputs, made
  * by mutation from good ones; it may return, or fail with a TemporaError. Anything else is a finding: another error, a crash, more than a second, or memory that
- * stays. A finding prints the file that shows it. Parquet is left out: the library that reads it can be led into an endless loop by a page
- * whose size is negative, which nothing outside it can stop. Prints counts and, last, "N passed, N failed".
+ * stays. A finding prints the file that shows it. Parquet, which
+ * is read on a thread of its own that is ended where it does not end, gets a hundredth of the inputs. Prints counts and, last, "N passed, N failed".
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,6 +13,8 @@ import { TemporaError } from "@tempora/errors";
 import { openAdapter, openCheckpoint, readModelConfig, readSafetensors, writeSafetensors } from "@tempora/models";
 import { parseScore } from "@tempora/preferences";
 import { preferenceRow, promptRow, readRows, Tokenizer } from "@tempora/text";
+import { parquetWriteBuffer } from "hyparquet-writer";
+import { readParquet } from "../packages/text/src/parquet.ts";
 
 const { values } = parseArgs({
   options: {
@@ -105,6 +107,8 @@ function mutated(seeds: readonly Uint8Array[]): Uint8Array {
 interface Target {
   seeds: Uint8Array[];
   read(bytes: Uint8Array): Promise<unknown> | unknown;
+  /** Of the inputs asked for; default: all. */
+  share?: number;
 }
 
 /** Through a file of that name. */
@@ -260,6 +264,20 @@ const targets: Record<string, Target> = {
     seeds: texts('prompt,chosen,rejected\n"a ""q"" b",c,d\nx,"multi\nline",z\n', "instruction,input,output\na,,b\n"),
     read: rowsOf("x.csv"),
   },
+  parquet: {
+    seeds: [
+      new Uint8Array(
+        parquetWriteBuffer({
+          columnData: [
+            { name: "prompt", data: ["a", "bb", "ccc"], type: "STRING" },
+            { name: "n", data: [1, 2, 3], type: "INT32" },
+          ],
+        }),
+      ),
+    ],
+    read: file("x.parquet", (path) => Array.fromAsync(readParquet(path, 300))),
+    share: 0.01,
+  },
   score: {
     seeds: texts(
       "Score: 4 out of 5",
@@ -274,14 +292,16 @@ const targets: Record<string, Target> = {
 };
 
 let found = 0;
-for (const [name, { seeds, read }] of Object.entries(targets)) {
+let passed = 0;
+for (const [name, { seeds, read, share = 1 }] of Object.entries(targets)) {
   if (values.only !== undefined && values.only !== name) continue;
   const begun = performance.now();
+  const count = Math.ceil(share * inputs);
   let taken = 0;
   let slowest = 0;
   let memory = 0;
   const kinds = new Map<string, number>();
-  for (let index = 0; index < inputs; index++) {
+  for (let index = 0; index < count; index++) {
     const bytes = mutated(seeds);
     const at = performance.now();
     let wrong: string | null = null;
@@ -297,15 +317,15 @@ for (const [name, { seeds, read }] of Object.entries(targets)) {
     if (took > 1000) wrong = `took ${took.toFixed(0)} ms`;
     if (wrong !== null) {
       const kind = wrong.replaceAll(/\d+/g, "N").slice(0, 90);
-      const count = (kinds.get(kind) ?? 0) + 1;
-      kinds.set(kind, count);
-      if (count === 1) {
+      const seen = (kinds.get(kind) ?? 0) + 1;
+      kinds.set(kind, seen);
+      if (seen === 1) {
         const kept = join(tmpdir(), `tempora-fuzz-${name}-${kinds.size}`);
         writeFileSync(kept, bytes);
         console.log(`  ${name}: ${wrong} (${kept})`);
       }
     }
-    if (index === Math.floor(inputs / 4)) {
+    if (index === Math.floor(count / 4)) {
       Bun.gc(true);
       memory = process.memoryUsage().rss;
     }
@@ -314,12 +334,13 @@ for (const [name, { seeds, read }] of Object.entries(targets)) {
   const grown = (process.memoryUsage().rss - memory) / 2 ** 20;
   if (grown > 300) kinds.set("memory that stays", 1);
   found += kinds.size;
+  if (kinds.size === 0) passed++;
   const seconds = (performance.now() - begun) / 1000;
   console.log(
-    `${kinds.size === 0 ? "ok    " : "failed"}  ${name.padEnd(12)} ${inputs} inputs, ${taken} taken, slowest ${slowest.toFixed(0)} ms, memory ${grown >= 0 ? "+" : ""}${grown.toFixed(0)} MiB, ${seconds.toFixed(0)} s`,
+    `${kinds.size === 0 ? "ok    " : "failed"}  ${name.padEnd(12)} ${count} inputs, ${taken} taken, slowest ${slowest.toFixed(0)} ms, memory ${grown >= 0 ? "+" : ""}${grown.toFixed(0)} MiB, ${seconds.toFixed(0)} s`,
   );
 }
 engine.dispose();
 rmSync(scratch, { recursive: true });
-console.log(`${Object.keys(targets).length - (found > 0 ? 1 : 0)} passed, ${found} failed`);
+console.log(`${passed} passed, ${found} failed`);
 process.exitCode = found === 0 ? 0 : 1;
