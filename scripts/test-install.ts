@@ -50,12 +50,18 @@ async function runtimes(): Promise<Runtime[]> {
   const home = join(scratch, "node");
   await mkdir(home);
   await writeFile(join(home, "package.json"), "{}");
-  execFileSync("npm", ["install", "--silent", "--no-audit", "--no-fund", `node@${nodeVersion}`, "npm@10"], {
+  // The program alone: the package "node" would fetch it by a script.
+  const binary = `node-${process.platform}-${process.arch}`;
+  const wanted = [`${binary}@${nodeVersion}`, "npm@10"];
+  const flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+  execFileSync("npm", ["install", ...flags, ...wanted], {
     cwd: home,
+    env: outside(),
+    stdio: ["ignore", "ignore", "inherit"],
   });
   const modules = join(home, "node_modules");
   const npm = (name: string) => join(modules, "npm", "bin", `${name}-cli.js`);
-  const node = join(modules, "node", "bin", "node");
+  const node = join(modules, binary, "bin", "node");
   return [
     {
       name: `Node ${nodeVersion}`,
@@ -74,9 +80,16 @@ async function runtimes(): Promise<Runtime[]> {
   ];
 }
 
+/** Without what `bun run` and `npx` tell of the checkout that they run in. */
+function outside(): Record<string, string | undefined> {
+  const own =
+    /^(?:npm_(?:lifecycle|package|execpath|node_execpath|command|config_(?:local_prefix|prefix|global_prefix|user_agent|noproxy))|INIT_CWD)/i;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !own.test(name)));
+}
+
 /** As it is here, the registry and the certificates of this machine among it, but for what can be run. */
 function environment({ path }: Runtime): Record<string, string | undefined> {
-  return { ...process.env, PATH: path };
+  return { ...outside(), PATH: path };
 }
 
 function call(runtime: Runtime, cwd: string, command: readonly string[]): string {
@@ -192,6 +205,7 @@ async function serve(runtime: Runtime, app: string): Promise<void> {
   const child = spawn(join(runtime.path, program), args, {
     cwd: app,
     env: environment(runtime),
+    detached: true,
     stdio: ["ignore", "pipe", "pipe"],
   });
   try {
@@ -215,7 +229,8 @@ async function serve(runtime: Runtime, app: string): Promise<void> {
     const { choices } = (await answer.json()) as { choices: { text: string }[] };
     if (answer.status !== 200 || typeof choices[0]?.text !== "string") throw new Error(`${answer.status}`);
   } finally {
-    child.kill("SIGTERM");
+    // With what it started: npx and bunx are not the server.
+    process.kill(-(child.pid as number), "SIGTERM");
   }
 }
 
