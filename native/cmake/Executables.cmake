@@ -42,6 +42,18 @@ foreach(source IN LISTS test_sources)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/..)
 endforeach()
 
+# What asks every instruction set is built a second time, for AMX on a machine without it.
+if(TARGET kernels_amx)
+  add_subdirectory(test/amx_emulation)
+  foreach(name ops_test attention_tree_test attention_cached_test)
+    add_executable(amx_${name} ${only_when_asked} test/${name}.cpp)
+    target_link_libraries(amx_${name} PRIVATE amx_emulation ${support_library} tempora_engine)
+    set_target_properties(amx_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
+    add_dependencies(tempora_tests amx_${name})
+    add_test(NAME amx_${name} COMMAND amx_${name} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/..)
+  endforeach()
+endif()
+
 foreach(source IN LISTS bench_sources)
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${only_when_asked} ${source} ${bench_support_sources})

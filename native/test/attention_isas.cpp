@@ -2,14 +2,12 @@
 #include <cstdlib>
 
 #include "attention_reference.h"
-#include "backend/cpu/kernels/kernels.h"
+#include "isas.h"
 
 namespace tempora::attention_test {
 
 void for_each_isa(const std::function<void(const std::string& isa)>& body) {
-  for (int i = 0; i < kIsas; ++i) {
-    const Isa isa = static_cast<Isa>(i);
-    if (!isa_supported(isa)) continue;
+  for (const Isa isa : test::tested_isas()) {
     setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
     body(isa_name(isa));
   }

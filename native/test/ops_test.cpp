@@ -1,19 +1,13 @@
 // Every operation of the CPU backend, for every set of instructions that this CPU has.
-#include <cstdio>
 #include <cstdlib>
 
-#include "backend/cpu/kernels/kernels.h"
+#include "isas.h"
 #include "op_cases.h"
 
 int main(int argc, char** argv) {
   using namespace tempora;
   test::TestRun run(argc, argv);
-  for (int i = 0; i < kIsas; ++i) {
-    const Isa isa = static_cast<Isa>(i);
-    if (!isa_supported(isa)) {
-      std::printf("this CPU has no %s\n", isa_name(isa));
-      continue;
-    }
+  for (const Isa isa : test::tested_isas()) {
     setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
     for (const int threads : {1, 2, 3}) {
       const auto backend = make_cpu_backend(threads);

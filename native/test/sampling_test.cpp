@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/kernels/sampling.h"
+#include "isas.h"
 #include "test_support.h"
 
 namespace tempora::test {
@@ -86,9 +87,8 @@ void check_rows(std::int64_t vocab, const Fill& fill, const std::vector<Sampling
   Random random(17);
   std::vector<float> row;
   for (std::int64_t i = 0; i < vocab; ++i) row.push_back(fill(random, i));
-  for (int i = 0; i < kIsas; ++i) {
-    if (!isa_supported(static_cast<Isa>(i))) continue;
-    for (const SamplingOptions& options : all) expect_same_draws(static_cast<Isa>(i), row, options);
+  for (const Isa isa : tested_isas()) {
+    for (const SamplingOptions& options : all) expect_same_draws(isa, row, options);
   }
 }
 

@@ -5,13 +5,15 @@ import { root, run, SetupError, say } from "../setup/command.ts";
 import { addCounts, type Counts, nativeCounts } from "./summary.ts";
 
 /**
- * Names of the test executables: one for each native/test/*_test.cpp. Those named cuda_* run the CUDA kernels on an
- * emulated device; its fibers are not for sanitizers, so they can be left out.
+ * Names of the test executables: one for each native/test/*_test.cpp, and on x64 those that run again with AMX's tiles
+ * emulated (native/cmake/Executables.cmake). Those named cuda_* run the CUDA kernels on an emulated device; its fibers
+ * are not for sanitizers, so they can be left out.
  */
 export function nativeTestNames(emulated: boolean): string[] {
   const sources = new Bun.Glob("native/test/*_test.cpp").scanSync(root);
   const names = [...sources].map((path) => basename(path, ".cpp"));
-  return names.filter((name) => emulated || !name.startsWith("cuda_")).sort();
+  const tiles = process.arch === "x64" ? ["amx_ops_test", "amx_attention_tree_test", "amx_attention_cached_test"] : [];
+  return [...names, ...tiles].filter((name) => emulated || !name.startsWith("cuda_")).sort();
 }
 
 /** Runs one executable, showing its output while it goes. */

@@ -19,7 +19,7 @@ test("says why an addon does not load", () => {
 
 test("describes the machine", () => {
   const info = deviceInfo();
-  expect(["baseline", "avx2", "avx512", "avx512bf16"]).toContain(info.cpuKernels);
+  expect(["baseline", "avx2", "avx512", "avx512bf16", "amx"]).toContain(info.cpuKernels);
   expect(info.threads).toBeGreaterThan(0);
   if (info.cuda.devices.length === 0) expect(info.cuda.problem).toBeTruthy();
 });

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/kernels.h"
+#include "tile_permission.h"
 
 namespace tempora {
 
@@ -16,6 +17,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::avx512bf16:
       return "avx512bf16";
+    case Isa::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -29,7 +32,8 @@ bool isa_supported(Isa isa) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (isa == Isa::avx512) return avx512;
-  return avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  return isa == Isa::amx ? avx512bf16 && tiles_permitted() : avx512bf16;
 #else
   return false;
 #endif
@@ -39,6 +43,7 @@ namespace {
 
 Isa best_isa() {
 #if TEMPORA_HAVE_X86_ISAS
+  if (isa_supported(Isa::amx)) return Isa::amx;
   // Intel's cores run vdpbf16ps at half the rate of f32 multiply-adds, AMD's at twice.
   if (isa_supported(Isa::avx512bf16) && __builtin_cpu_is("amd")) return Isa::avx512bf16;
 #endif
@@ -57,10 +62,11 @@ Isa choose_isa() {
     if (isa_name(isa) != std::string(wanted)) continue;
     if (isa_supported(isa)) return isa;
     throw std::invalid_argument(std::string("TEMPORA_CPU_KERNELS=") + wanted +
-                                ": this CPU has no such instructions; unset it to choose automatically");
+                                ": this CPU has no such instructions, or the system does not let this process use "
+                                "them; unset it to choose automatically");
   }
   throw std::invalid_argument(std::string("TEMPORA_CPU_KERNELS=") + wanted +
-                              ": not one of baseline, avx2, avx512, avx512bf16");
+                              ": not one of baseline, avx2, avx512, avx512bf16, amx");
 }
 
 }  // namespace tempora

@@ -18,7 +18,12 @@ constexpr std::int64_t kRowGrain = 48;
 // Panels of a quantised weight that are dequantised together, as many as the kernel takes at once.
 constexpr std::int64_t kPanelsAtOnce = 4;
 
-// x as the kernel reads it: f32 for widened weights, rows padded to an even number of elements for pairs.
+std::int64_t padded_k(const PackedKernels& kernels, DType dtype, std::int64_t k) {
+  const std::int64_t unit = kernels.k_unit[index_of(dtype)];
+  return (k + unit - 1) / unit * unit;
+}
+
+// x as the kernel reads it: f32 for widened weights, rows padded as the weight's are.
 struct Input {
   const void* data = nullptr;
   std::int64_t row = 0;
@@ -55,7 +60,7 @@ const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
   const PackedKernels& kernels = packed_kernels_for(backend.isa());
   const Matrix values = weight.values();
   WeightPanels panels;
-  panels.padded_k = values.dtype == DType::bf16 ? (values.cols + 1) / 2 * 2 : values.cols;
+  panels.padded_k = padded_k(kernels, values.dtype, values.cols);
   const std::int64_t columns = kernels.panel_columns;
   const std::int64_t count = (values.rows + columns - 1) / columns;
   const std::size_t panel_bytes = static_cast<std::size_t>(columns * panels.padded_k) * size_of(values.dtype);
@@ -118,12 +123,12 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
 // Some panels of the weight at a time are dequantised, packed and multiplied by: they stay in the caches.
 void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   const PackedKernels& kernels = packed_kernels_for(isa_);
-  const std::int64_t padded_k = x.dtype == DType::bf16 ? (weight.cols + 1) / 2 * 2 : weight.cols;
+  const std::int64_t k = padded_k(kernels, x.dtype, weight.cols);
   const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
-  const Input input = input_of(*this, x, widen, padded_k);
+  const Input input = input_of(*this, x, widen, k);
   const std::int64_t columns = kernels.panel_columns, at_once = kPanelsAtOnce * columns;
   const std::size_t element_bytes = size_of(x.dtype);
-  const std::size_t panel_bytes = static_cast<std::size_t>(columns * padded_k) * element_bytes;
+  const std::size_t panel_bytes = static_cast<std::size_t>(columns * k) * element_bytes;
   const std::size_t row_bytes = static_cast<std::size_t>(at_once * weight.cols) * element_bytes;
   const std::size_t scratch_bytes = (row_bytes + kPanelsAtOnce * panel_bytes + 63) / 64 * 64;
   const Buffer scratch = workspace(scratch_bytes * static_cast<std::size_t>(threads_));
@@ -142,7 +147,7 @@ void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, co
     product.x = input.data;
     product.row_x = input.row;
     product.rows = x.rows;
-    product.k = padded_k;
+    product.k = k;
     product.n = count;
     product.panels = panels;
     product.out = out.column_range(first, count).data;

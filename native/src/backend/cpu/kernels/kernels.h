@@ -13,9 +13,9 @@
 
 namespace tempora {
 
-// avx512bf16 is avx512 with the bf16 dot product (vdpbf16ps).
-enum class Isa : std::uint8_t { baseline, avx2, avx512, avx512bf16 };
-constexpr int kIsas = 4;
+// avx512bf16 is avx512 with the bf16 dot product (vdpbf16ps); amx is that with tiles (TEMPORA_TILES).
+enum class Isa : std::uint8_t { baseline, avx2, avx512, avx512bf16, amx };
+constexpr int kIsas = 5;
 
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);
@@ -39,6 +39,9 @@ Isa choose_isa();
   namespace avx512bf16 {                                     \
   extern const Table name;                                   \
   }                                                          \
+  namespace amx {                                            \
+  extern const Table name;                                   \
+  }                                                          \
   [[maybe_unused]] static const Table& name##_for(Isa isa) { \
     switch (isa) {                                           \
       case Isa::avx2:                                        \
@@ -47,6 +50,8 @@ Isa choose_isa();
         return avx512::name;                                 \
       case Isa::avx512bf16:                                  \
         return avx512bf16::name;                             \
+      case Isa::amx:                                         \
+        return amx::name;                                    \
       case Isa::baseline:                                    \
         break;                                               \
     }                                                        \

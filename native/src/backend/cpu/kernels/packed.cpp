@@ -1,6 +1,9 @@
 #include "packed.h"
 
 #include "simd.h"
+#if defined(TEMPORA_TILES)
+#include "packed_tiles.h"
+#endif
 
 namespace tempora::TEMPORA_ISA {
 namespace {
@@ -103,12 +106,13 @@ struct Bf16Weights {
 
 #endif
 
+// sums [rows, stride], of which `columns` are the block's.
 template <typename T>
-void write_rows(const PackedProduct& p, const float* sums, int rows, int columns, std::int64_t row,
-                std::int64_t column) {
+void write_rows(const PackedProduct& p, const float* sums, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                std::int64_t row, std::int64_t column) {
   T* out = static_cast<T*>(p.out) + row * p.row_out + column;
   const std::int64_t count = p.n - column < columns ? p.n - column : columns;
-  for (int r = 0; r < rows; ++r, out += p.row_out, sums += columns) {
+  for (std::int64_t r = 0; r < rows; ++r, out += p.row_out, sums += stride) {
     for_vectors(count, [&](auto load, auto store) { store(out, p.accumulate ? load(out) + load(sums) : load(sums)); });
   }
 }
@@ -135,7 +139,9 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) store(results + (r * kVectors + v) * kWidth, sums[r][v]);
   }
-  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kRows, kVectors * kWidth, row, panel * kPanelColumns);
+  constexpr int kColumns = kVectors * kWidth;
+  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kColumns, kRows, kColumns, row,
+                                                      panel * kPanelColumns);
 }
 
 // kRows rows by the panels [begin, end), end - begin <= kMostPanels.
@@ -173,6 +179,25 @@ void multiply(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
   }
 }
 
+#if defined(TEMPORA_TILES)
+
+void multiply_by_tiles(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  const auto write = [&p](auto... block) { (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, block...); };
+  PanelTiles<kPanelColumns, decltype(write)>(p, write).multiply(begin, end);
+}
+
+constexpr auto multiply_bf16 = multiply_by_tiles;
+constexpr bool kBf16TakesBf16 = true;
+constexpr int kBf16Unit = kTileDepth;
+
+#else
+
+constexpr auto multiply_bf16 = multiply<Bf16Weights>;
+constexpr bool kBf16TakesBf16 = sizeof(Bf16Weights::X) == sizeof(Bf16);
+constexpr int kBf16Unit = Bf16Weights::kStep;
+
+#endif
+
 // The elements of one column that a step of k takes: 4 bytes, moved as one.
 template <typename T, int kStep>
 inline std::uint32_t unit_at(const T* row, std::int64_t unit, std::int64_t k) {
@@ -187,13 +212,15 @@ inline std::uint32_t unit_at(const T* row, std::int64_t unit, std::int64_t k) {
 }
 
 // A few units of a row at a time, so that what is written stays in the cache until its neighbours come.
-template <typename T, int kStep>
+template <typename T, int kStep, int kUnit>
 void pack(const void* weight, std::int64_t first, std::int64_t count, std::int64_t k, void* panel) {
   constexpr std::int64_t kUnits = 16;
   const std::int64_t units = (k + kStep - 1) / kStep;
   const T* rows = static_cast<const T*>(weight) + first * k;
   std::uint32_t* to = static_cast<std::uint32_t*>(panel);
-  if (count < kPanelColumns) __builtin_memset(panel, 0, static_cast<std::size_t>(units * kPanelColumns) * 4);
+  const std::int64_t padded = (k + kUnit - 1) / kUnit * kUnit / kStep;
+  const std::int64_t cleared = count < kPanelColumns ? 0 : units;
+  __builtin_memset(to + cleared * kPanelColumns, 0, static_cast<std::size_t>((padded - cleared) * kPanelColumns) * 4);
   std::int64_t begin = 0;
   for (; (begin + kUnits) * kStep <= k; begin += kUnits, to += kUnits * kPanelColumns) {
     for (std::int64_t column = 0; column < count; ++column) {
@@ -215,9 +242,10 @@ void pack(const void* weight, std::int64_t first, std::int64_t count, std::int64
 
 const PackedKernels packed_kernels = {
     kPanelColumns,
-    sizeof(Bf16Weights::X) == sizeof(Bf16),
-    {pack<float, 1>, pack<Bf16, 2>},
-    {multiply<F32Weights>, multiply<Bf16Weights>},
+    kBf16TakesBf16,
+    {F32Weights::kStep, kBf16Unit},
+    {pack<float, 1, 1>, pack<Bf16, 2, kBf16Unit>},
+    {multiply<F32Weights>, multiply_bf16},
 };
 
 }  // namespace tempora::TEMPORA_ISA

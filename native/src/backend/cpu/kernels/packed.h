@@ -2,7 +2,7 @@
 // whatever the number of rows: a row's bits do not depend on the other rows.
 //
 // Layout: panels of `panel_columns` output features. f32: [panel][K][columns]; bf16: [panel][K/2][columns][2], K
-// padded to even by zeros, and the last panel's missing columns are zeros.
+// padded by zeros to a multiple of the kernels' k_unit, and the last panel's missing columns are zeros.
 #pragma once
 
 #include "kernels.h"
@@ -14,7 +14,7 @@ struct PackedProduct {
       nullptr;  // rows of f32, or of bf16 where bf16_takes_bf16 says so; `row_x` elements apart, padded as K is
   std::int64_t row_x = 0;
   std::int64_t rows = 0;
-  std::int64_t k = 0;  // even for bf16 weights
+  std::int64_t k = 0;  // a multiple of k_unit
   std::int64_t n = 0;
   const void* panels = nullptr;
   void* out = nullptr;       // [rows, n]
@@ -26,6 +26,7 @@ struct PackedProduct {
 struct PackedKernels {
   int panel_columns;
   bool bf16_takes_bf16;  // whether products with bf16 weights read x as bf16; else as f32
+  int k_unit[2];         // what K is padded to, indexed by the weights' DType
   // One panel from rows [first, first + count) of weight [.,k], indexed by DType; count <= panel_columns.
   void (*pack[2])(const void* weight, std::int64_t first, std::int64_t count, std::int64_t k, void* panel);
   // The output columns of panels [begin, end), indexed by the weights' DType.
