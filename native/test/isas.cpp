@@ -4,7 +4,9 @@
 
 namespace tempora::test {
 
-std::vector<Isa> tested_isas() {
+namespace {
+
+std::vector<Isa> find_isas() {
   std::vector<Isa> isas;
   for (int i = 0; i < kIsas; ++i) {
     const Isa isa = static_cast<Isa>(i);
@@ -14,6 +16,13 @@ std::vector<Isa> tested_isas() {
       std::printf("this CPU has no %s\n", isa_name(isa));
     }
   }
+  return isas;
+}
+
+}  // namespace
+
+std::vector<Isa> tested_isas() {
+  static const std::vector<Isa> isas = find_isas();
   return isas;
 }
 

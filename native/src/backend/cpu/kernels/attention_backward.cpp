@@ -8,7 +8,7 @@ namespace {
 
 // A thread's scratch.
 struct Scratch {
-  // Panels [padded, kTileLanes] per tile; queries are scaled by log2(e) / sqrt(C).
+  // Panels [padded, kTileLanes] per tile; queries are scaled by query_scale.
   float *queries, *d_outputs, *d_queries;
   // [kTileLanes, padded] per tile, not scaled.
   float *query_rows, *d_output_rows;
@@ -47,13 +47,16 @@ std::int64_t scratch_floats(int group, int head_dim) {
 }
 
 // P and dS of a strip, in place of S and dP.
+template <typename T>
 void score_gradients(const TileLanesView& view, const Strip& strip, std::int32_t window, std::int32_t position,
-                     const float* lse, const float* delta, float* weights, float* d_scores) {
+                     float scale, const float* lse, const float* delta, float* weights, float* d_scores) {
   for (int v = strip.vector; v < strip.vector + strip.vectors; ++v) {
     const VecF row_lse = load(lse + v * kWidth), row_delta = load(delta + v * kWidth);
     for (std::int32_t key = strip.key; key < strip.key + strip.keys; ++key) {
       const std::int64_t at = key * kTileLanes + v * kWidth;
-      VecF weight = exp2(load(weights + at) - row_lse);
+      VecF score = load(weights + at);
+      if (kScalesScores<T>) score *= scale;
+      VecF weight = exp2(score - row_lse);
       if (strip.masked) weight = visible(view, v, window, position + key) ? weight : VecF{};
       store(weights + at, weight);
       store(d_scores + at, weight * (load(d_scores + at) - row_delta));
@@ -62,6 +65,7 @@ void score_gradients(const TileLanesView& view, const Strip& strip, std::int32_t
 }
 
 // One tile against one key block: adds to d_queries, d_keys and d_values.
+template <typename T>
 void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
                std::int32_t keys) {
   const TileLanesView& view = s.view(tile);
@@ -73,18 +77,18 @@ void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t 
     const Strip& strip = strips[i];
     const std::int64_t lane = strip.vector * kWidth, lanes = strip.vectors * kWidth;
     const std::int64_t row = strip.key * shape.padded, score = strip.key * kTileLanes + lane;
-    multiply({s.keys + row, shape.padded, 1, s.queries + panel + lane, kTileLanes, s.weights + score, kTileLanes,
-              strip.keys, strip.vectors, shape.head_dim, false});
-    multiply({s.values + row, shape.padded, 1, s.d_outputs + panel + lane, kTileLanes, s.d_scores + score, kTileLanes,
-              strip.keys, strip.vectors, shape.head_dim, false});
-    score_gradients(view, strip, window, position, s.lse + tile * kTileLanes, s.delta + tile * kTileLanes, s.weights,
-                    s.d_scores);
-    multiply({s.weights + score, kTileLanes, 1, s.d_output_rows + panel + lane * shape.padded, shape.padded,
-              s.d_values + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
-    multiply({s.d_scores + score, kTileLanes, 1, s.query_rows + panel + lane * shape.padded, shape.padded,
-              s.d_keys + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
-    multiply({s.keys + row, 1, shape.padded, s.d_scores + score, kTileLanes, s.d_queries + panel + lane, kTileLanes,
-              shape.head_dim, strip.vectors, strip.keys, true});
+    multiply_as<T>({s.keys + row, shape.padded, 1, s.queries + panel + lane, kTileLanes, s.weights + score, kTileLanes,
+                    strip.keys, strip.vectors, shape.head_dim, false});
+    multiply_as<T>({s.values + row, shape.padded, 1, s.d_outputs + panel + lane, kTileLanes, s.d_scores + score,
+                    kTileLanes, strip.keys, strip.vectors, shape.head_dim, false});
+    score_gradients<T>(view, strip, window, position, score_scale<T>(shape.head_dim), s.lse + tile * kTileLanes,
+                       s.delta + tile * kTileLanes, s.weights, s.d_scores);
+    multiply_as<T>({s.weights + score, kTileLanes, 1, s.d_output_rows + panel + lane * shape.padded, shape.padded,
+                    s.d_values + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
+    multiply_as<T>({s.d_scores + score, kTileLanes, 1, s.query_rows + panel + lane * shape.padded, shape.padded,
+                    s.d_keys + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
+    multiply_as<T>({s.keys + row, 1, shape.padded, s.d_scores + score, kTileLanes, s.d_queries + panel + lane,
+                    kTileLanes, shape.head_dim, strip.vectors, strip.keys, true});
   }
 }
 
@@ -117,7 +121,7 @@ void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, co
     clear(s.d_keys, keys * shape.padded);
     clear(s.d_values, keys * shape.padded);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
-      propagate(s, shape, tile, call.window, stream.position + key, keys);
+      propagate<T>(s, shape, tile, call.window, stream.position + key, keys);
     }
     scatter_keys(cursor, keys, s.d_keys, shape, d_k);
     scatter_keys(cursor, keys, s.d_values, shape, d_v);
@@ -159,7 +163,7 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   for (int tile = 0; tile < shape.tiles; ++tile) {
     load_rows(queries, shape, tile, s.query_rows + tile * panel);
     load_rows(d_outputs, shape, tile, s.d_output_rows + tile * panel);
-    load_panel(s.query_rows + tile * panel, shape, scaled_for_exp2(call.head_dim), s.queries + tile * panel);
+    load_panel(s.query_rows + tile * panel, shape, query_scale<T>(call.head_dim), s.queries + tile * panel);
     load_panel(s.d_output_rows + tile * panel, shape, 1.0f, s.d_outputs + tile * panel);
     load_statistics(call, block, kv_head, shape, outputs, tile, s);
   }

@@ -1,4 +1,4 @@
-// Online softmax in base 2: queries are scaled by log2(e) / sqrt(C), so that exp2 serves.
+// Online softmax in base 2: scores are scaled by log2(e) / sqrt(C), so that exp2 serves.
 #include "attention.h"
 #include "attention_tiles.h"
 
@@ -33,17 +33,17 @@ std::int64_t scratch_floats(int group, int head_dim) {
   return Scratch{}.place(TileShape(group, head_dim, kQueryBlock), nullptr);
 }
 
-// Hides what is not visible; raises block_maximum.
-void mask_scores(const TileLanesView& view, const Strip& strip, std::int32_t window, std::int32_t position,
+// Scales scores where the queries were not, hides what is not visible, raises block_maximum.
+template <typename T>
+void mask_scores(const TileLanesView& view, const Strip& strip, std::int32_t window, std::int32_t position, float scale,
                  float* scores, VecF (&block_maximum)[kTileVectors]) {
   for (std::int32_t key = strip.key; key < strip.key + strip.keys; ++key) {
     for (int v = strip.vector; v < strip.vector + strip.vectors; ++v) {
       float* at = scores + key * kTileLanes + v * kWidth;
       VecF score = load(at);
-      if (strip.masked) {
-        score = visible(view, v, window, position + key) ? score : splat(kHiddenScore);
-        store(at, score);
-      }
+      if (kScalesScores<T>) score *= scale;
+      if (strip.masked) score = visible(view, v, window, position + key) ? score : splat(kHiddenScore);
+      if (kScalesScores<T> || strip.masked) store(at, score);
       block_maximum[v] = max(score, block_maximum[v]);
     }
   }
@@ -90,6 +90,7 @@ void exponentiate(const Strip& strip, const float* maximum, float* scores, float
   }
 }
 
+template <typename T>
 void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
             std::int32_t keys) {
   const TileLanesView& view = s.view(tile);
@@ -101,10 +102,11 @@ void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t win
   for (VecF& m : block_maximum) m = splat(kHiddenScore);
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
-    multiply({s.keys + strip.key * shape.padded, shape.padded, 1, s.queries + tile * panel + strip.vector * kWidth,
-              kTileLanes, s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes, strip.keys,
-              strip.vectors, shape.head_dim, false});
-    mask_scores(view, strip, window, position, s.scores, block_maximum);
+    multiply_as<T>({s.keys + strip.key * shape.padded, shape.padded, 1,
+                    s.queries + tile * panel + strip.vector * kWidth, kTileLanes,
+                    s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes, strip.keys, strip.vectors,
+                    shape.head_dim, false});
+    mask_scores<T>(view, strip, window, position, score_scale<T>(shape.head_dim), s.scores, block_maximum);
   }
   float* maximum = s.maximum + tile * kTileLanes;
   float* sum = s.sum + tile * kTileLanes;
@@ -113,9 +115,9 @@ void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t win
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
     exponentiate(strip, maximum, s.scores, sum);
-    multiply({s.values + strip.key * shape.padded, 1, shape.padded,
-              s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes, outputs + strip.vector * kWidth,
-              kTileLanes, shape.head_dim, strip.vectors, strip.keys, true});
+    multiply_as<T>({s.values + strip.key * shape.padded, 1, shape.padded,
+                    s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes,
+                    outputs + strip.vector * kWidth, kTileLanes, shape.head_dim, strip.vectors, strip.keys, true});
   }
 }
 
@@ -135,7 +137,7 @@ void attend_stream(const TreeAttentionCall& call, const QueryBlock& block, const
     gather_keys(cursor, keys, k, stride, shape, s.keys);
     gather_keys(cursor, keys, v, stride, shape, s.values);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
-      attend(s, shape, tile, call.window, stream.position + key, keys);
+      attend<T>(s, shape, tile, call.window, stream.position + key, keys);
     }
   }
 }
@@ -166,7 +168,7 @@ void forward(const TreeAttentionCall& call, const QueryBlock& block, int kv_head
   const std::int64_t stride = static_cast<std::int64_t>(call.heads) * call.head_dim;
   const std::int64_t first = block.token * stride + static_cast<std::int64_t>(kv_head) * shape.group * call.head_dim;
   const TileRows<const T> queries{static_cast<const T*>(call.q) + first, stride};
-  const float scale = scaled_for_exp2(call.head_dim);
+  const float scale = query_scale<T>(call.head_dim);
   for (int tile = 0; tile < shape.tiles; ++tile) {
     load_rows(queries, shape, tile, s.rows);
     load_panel(s.rows, shape, scale, s.queries + tile * panel);

@@ -6,8 +6,35 @@
 #include "attention.h"
 #include "attention_product.h"
 #include "attention_scratch.h"
+#if defined(TEMPORA_TILES)
+#include "attention_product_tiles.h"
+#endif
 
 namespace tempora::TEMPORA_ISA {
+
+#if !defined(TEMPORA_TILES)
+
+// A product of numbers that come from activations of type T.
+template <typename T>
+inline void multiply_as(const BlockProduct& p) {
+  multiply(p);
+}
+
+// Whether scores are scaled after their product instead of the queries before it.
+template <typename T>
+constexpr bool kScalesScores = false;
+
+#endif
+
+// What queries are multiplied by, and then scores.
+template <typename T>
+inline float query_scale(int head_dim) {
+  return kScalesScores<T> ? 1.0f : scaled_for_exp2(head_dim);
+}
+template <typename T>
+inline float score_scale(int head_dim) {
+  return kScalesScores<T> ? scaled_for_exp2(head_dim) : 1.0f;
+}
 
 constexpr int kTileLanes = kTileVectors * kWidth;
 constexpr int kKeyBlock = 64;

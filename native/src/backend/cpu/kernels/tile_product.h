@@ -24,6 +24,8 @@ class TileRegisters {
     if (rows_ > 0) release_tiles();
   }
 
+  bool flat() const { return rows_ <= kTileRows; }
+
   void shape_for(std::int64_t rows) {
     if (rows == rows_) return;
     rows_ = rows;
