@@ -35,6 +35,12 @@ export class TemporaError extends Error {
     this.where = where;
     this.remedy = options.remedy;
   }
+
+  /** The same error, with a place that its finder knows. */
+  at(place: Place): TemporaError {
+    const { remedy, cause } = this;
+    return new TemporaError(this.what, { where: { ...place, ...this.where }, remedy, cause });
+  }
 }
 
 /** "pairs.jsonl, row 3, field chosen", or "" when nothing is known. */

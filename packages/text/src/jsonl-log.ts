@@ -10,7 +10,7 @@ export interface LogRow<T> {
   end: number;
 }
 
-/** How rows are written and read; "read" is given a line without its end, and throws for one that was not written so. */
+/** How rows are written and read; "read" is given a line without its end, and throws for one that was not written so: a TemporaError where it knows more of it. */
 export interface LineFormat<T> {
   write(row: T): string;
   read(line: string): T;
@@ -172,6 +172,7 @@ function parseRow<T>(line: Uint8Array, format: LineFormat<T>, file: string, row:
   try {
     return format.read(utf8.decode(line.subarray(0, -1)));
   } catch (error) {
+    if (error instanceof TemporaError) throw error.at({ file, row });
     throw new TemporaError("This row of the log is damaged", {
       where: { file, row },
       remedy: format.remedy,

@@ -154,7 +154,7 @@ class Iteration {
     const measured = await measuredGap(context, gap);
     const name = `${rule.trains === "future" ? "F" : "M"}${this.#number}`;
     const start = this.#modelOf(rule.startsFrom);
-    const trained = await this.#train(start, pairs, name, phase);
+    const trained = await this.#train(start, pairs, { name, phase, temporary: rule.trains === "future" });
     if (rule.trains === "future") this.#future = trained.model;
     else this.#next = trained.model;
     return {
@@ -172,13 +172,18 @@ class Iteration {
   }
 
   /** The model that the training starts from is its reference. */
-  async #train(model: ModelRef, pairs: FormedPairs["pairs"], name: string, phase: number) {
+  async #train(
+    model: ModelRef,
+    pairs: FormedPairs["pairs"],
+    plan: { name: string; phase: number; temporary: boolean },
+  ) {
+    const { name, phase } = plan;
     const { context } = this;
     const position = this.#position;
     const cosine = await pairCosinesStage(context, { model, pairs, position });
     const reference = await referenceStage(context, { model, pairs, position });
     this.#charge("reference", `pairs of phase ${phase}`, reference.totals);
-    const trained = await preferenceStage(context, { start: model, name, pairs, reference, phase, position });
+    const trained = await preferenceStage(context, { ...plan, start: model, pairs, reference, position });
     this.#charge("train", name, trained.totals);
     return { ...trained, cosine };
   }

@@ -41,6 +41,8 @@ export interface StagePlan<Result> {
   unit: string;
   inputs: Json;
   position: Position;
+  /** Whether the model that the stage makes is needed no more once the run has finished. */
+  temporary?: boolean;
   /** Called with the stage's folder once its result counts, each time it is asked for: what led to it may go. */
   counts?(folder: string): Promise<void>;
   compute(
@@ -67,6 +69,7 @@ export async function runStage<Result>(context: RunContext, plan: StagePlan<Resu
   const outcome = await context.store.stage<Result>({
     kind: plan.kind,
     label: plan.label,
+    temporary: plan.temporary ?? false,
     inputs,
     ...(signal === undefined ? {} : { signal }),
     onWait: () => observer.note(`Waiting: another process computes ${plan.label}.`),

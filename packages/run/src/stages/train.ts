@@ -45,6 +45,8 @@ export interface PreferencePlan {
   reference: References;
   phase: number;
   position: Position;
+  /** Whether the model is only a step on the way to the next one. */
+  temporary?: boolean;
 }
 
 export interface TrainedModel {
@@ -74,6 +76,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
   const { result, folder, reused } = await runStage<TrainedStage>(context, {
     kind: "preference-training",
     label: `training ${plan.name} from ${start.name}`,
+    temporary: plan.temporary ?? false,
     total: Math.ceil(pairs.list.length / settings.training.batchPairs) * settings.training.epochs,
     unit: "steps",
     position: plan.position,

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { scratch } from "@tempora/testing";
 import { expect, test } from "vitest";
@@ -8,18 +8,19 @@ import { Store } from "./store.ts";
 import { runIdentity } from "./users.ts";
 
 const settings = { seed: 1 };
+const future = "training F1 from M0";
 
 /** A run that has asked for stages of a common store, in a folder of runs. */
-async function runIn(runs: string, name: string, status: string, labels: Record<string, string[]>): Promise<Store> {
+async function runIn(runs: string, name: string, status: string, asks: Record<string, string[]>): Promise<Store> {
   const run = join(runs, name);
   await mkdir(run, { recursive: true });
   await writeFile(join(run, "started.json"), JSON.stringify({ codeVersion: "v1", settings }));
   await writeFile(join(run, "run.json"), JSON.stringify({ status, codeVersion: "v1", settings }));
   const store = new Store(storeOf(runs), "v1", { user: { run, identity: runIdentity("v1", settings) } });
-  for (const [input, own] of Object.entries(labels)) {
+  for (const [input, own] of Object.entries(asks)) {
     for (const label of own) {
       await store.stage({
-        ...{ kind: "preference-training", label, inputs: input },
+        ...{ kind: "preference-training", label, temporary: label === future, inputs: input },
         compute: async (folder) => {
           await mkdir(join(folder, "model"), { recursive: true });
           await writeFile(join(folder, "model", "weights"), new Uint8Array(1000));
@@ -41,11 +42,11 @@ const named = async (runs: string) => {
 test("a store is told by run, and only what nobody needs is removed from it", async () => {
   const runs = await scratch();
   const store = await runIn(runs, "one", "finished", {
-    future: ["training F1 from M0"],
-    shared: ["training M1 from M0", "training F1 from M0"],
+    future: [future],
+    shared: ["training M1 from M0", future],
     next: ["training M1 from M0"],
   });
-  await runIn(runs, "two", "running", { shared: ["training F1 from M0"], other: ["training F1 from M0"] });
+  await runIn(runs, "two", "running", { shared: [future], other: [future] });
   const folderOf = (input: string) =>
     join(storeOf(runs), "preference-training", store.key("preference-training", input));
   expect(await named(runs)).toEqual({
@@ -71,6 +72,29 @@ test("a store is told by run, and only what nobody needs is removed from it", as
   const again = await store.stage({ kind: "preference-training", inputs: "future", compute: () => Promise.reject() });
   expect(again).toMatchObject({ reused: true, result: { hash: "future" } });
   expect((await cleanStore(storeOf(runs), { pretend: false })).bytes).toBe(0);
+});
+
+test("a folder of runs that is moved keeps what its runs need", async () => {
+  const runs = await scratch();
+  const before = join(runs, "before");
+  const after = join(runs, "after");
+  await runIn(before, "one", "finished", { next: ["training M1 from M0"] });
+  await rename(before, after);
+  const [stage] = await storeInventory(storeOf(after));
+  expect(stage?.users).toEqual([{ run: join(after, "one"), labels: ["training M1 from M0"] }]);
+  expect((await cleanStore(storeOf(after), { pretend: false })).stages).toEqual([]);
+
+  // As earlier versions wrote it: absolute, and without saying what is temporary.
+  const [name] = await readdir(join(stage?.folder as string, "used-by"));
+  const file = join(stage?.folder as string, "used-by", name as string);
+  const { temporary: _, ...use } = JSON.parse(await readFile(file, "utf8"));
+  await writeFile(file, JSON.stringify({ ...use, run: join(before, "one"), labels: [future] }));
+  expect((await storeInventory(storeOf(after)))[0]).toMatchObject({
+    users: [{ run: join(after, "one") }],
+    spentModel: 0,
+  });
+  await runIn(after, "one", "finished", { next: ["training M1 from M0"] });
+  expect((await storeInventory(storeOf(after)))[0]?.users).toHaveLength(1);
 });
 
 test("a stage that a process works on is left alone", async () => {

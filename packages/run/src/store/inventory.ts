@@ -20,7 +20,6 @@ export interface StoredStage {
   spentModel: number;
 }
 
-const futureLabel = /^training F\d+ from /;
 const modelFolder = "model";
 
 /** The store of a folder of runs. */
@@ -63,7 +62,7 @@ async function stageOf(
   const spent =
     finished &&
     live.length > 0 &&
-    live.every(({ labels }) => labels.every((label) => futureLabel.test(label))) &&
+    live.every(({ temporary }) => temporary) &&
     uses.every(({ identity }, k) => states[k]?.identity !== identity || states[k]?.finished);
   return {
     kind,

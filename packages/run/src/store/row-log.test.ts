@@ -108,6 +108,16 @@ describe("RowLog", () => {
     expect(error.message).toMatch(/rows are not those that were written \(.*answers.jsonl\)/);
   });
 
+  it("says of rows without a checksum that an earlier version wrote them", async () => {
+    const folder = await scratch();
+    const sealed = await (await fill(folder, order(0).slice(0, 5))).seal();
+    await writeFile(join(folder, "answers.jsonl"), '{"task":0,"sample":0,"text":"x"}\n');
+    for (const read of [() => fill(folder, []), () => list(sealedRows(folder, "answers", sealed))]) {
+      const { message } = await failure(read);
+      expect(message).toMatch(/An earlier version .* \(.*answers.jsonl, row 1\)\. Go on without --keep-stages/);
+    }
+  });
+
   it("goes on with no row of which a single byte has changed", async () => {
     const folder = await scratch();
     const file = join(folder, "answers.jsonl");

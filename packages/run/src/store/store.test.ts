@@ -104,6 +104,15 @@ describe("Store", () => {
     await expect(store.stage(work(async () => 1))).rejects.toThrow(/not what was written \(.*result.json\)/);
   });
 
+  it("says of a result without a checksum that an earlier version wrote it", async () => {
+    const store = new Store(folder, "v1");
+    const { folder: stage } = await store.stage(work(async () => 1));
+    await writeFile(join(stage, "result.json"), '{"hash":"beef","steps":12}\n');
+    await expect(store.stage(work(async () => 1))).rejects.toThrow(
+      /An earlier version .*\(.*result.json\)\. Go on without --keep-stages/,
+    );
+  });
+
   it("reads no result of which a single byte has changed", async () => {
     const store = new Store(folder, "v1");
     const result = { hash: "beef", steps: 12, totals: { flops: 3.25e9 } };

@@ -21,6 +21,8 @@ export interface StageWork<Result> {
   kind: string;
   /** For people: "training F1 from M0". */
   label?: string;
+  /** Whether the run that asks needs the stage's model no more once it has finished. */
+  temporary?: boolean;
   /** Everything that decides the output, the code version aside. */
   inputs: Json;
   signal?: AbortSignal;
@@ -69,14 +71,14 @@ export class Store {
     const folder = join(this.folder, work.kind, key);
     const done = await readResult<Result>(folder);
     if (done !== null) {
-      await markUser(folder, this.options.user, work.label);
+      await markUser(folder, this.options.user, work);
       return { key, folder, result: done.result, reused: true };
     }
     const lost = new AbortController();
     const lock = await this.#lock(folder, work, lost);
     try {
       const meanwhile = await readResult<Result>(folder);
-      await markUser(folder, this.options.user, work.label);
+      await markUser(folder, this.options.user, work);
       if (meanwhile !== null) return { key, folder, result: meanwhile.result, reused: true };
       await writeWhole(join(folder, "inputs.json"), `${canonical(work.inputs)}\n`);
       const result = await work.compute(folder);
@@ -115,6 +117,7 @@ async function readResult<Result>(folder: string): Promise<{ result: Result } | 
   try {
     return { result: unsealed(text) as Result };
   } catch (error) {
+    if (error instanceof TemporaError) throw error.at({ file });
     throw new TemporaError("The stage's result is not what was written", {
       where: { file },
       remedy: changedRemedy,
