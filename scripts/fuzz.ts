@@ -187,35 +187,35 @@ async function callEngine(bytes: Uint8Array): Promise<unknown> {
     nodeParent: some(),
     nodeScored: random() < 0.3 ? hostile() : new Uint8Array(bytes.subarray(0, below(6))),
   } as unknown as Forest;
-  const any = hostile() as never;
+  const value = hostile() as never;
   const target = random() < 0.2 ? ended : engine;
   switch (below(8)) {
     case 0:
-      return target.logProbs(forest, { topLogProbs: any } as never);
+      return target.logProbs(forest, { topLogProbs: value } as never);
     case 1:
-      return target.supervisedStep(forest, { weight: any });
+      return target.supervisedStep(forest, { weight: value });
     case 2:
       return target.preferenceStep(
         forest,
-        [{ chosen: any, rejected: any, referenceChosen: any, referenceRejected: any }],
-        { terms: [{ type: "sigmoid", weight: 1 }], beta: any },
+        [{ chosen: value, rejected: value, referenceChosen: value, referenceRejected: value }],
+        { terms: [{ type: "sigmoid", weight: 1 }], beta: value },
       );
     case 3:
-      return target.accumulate(forest, any);
+      return target.accumulate(forest, value);
     case 4:
-      return target.optimizerStep({ learningRate: any, maxGradNorm: any });
+      return target.optimizerStep({ learningRate: value, maxGradNorm: value });
     case 5:
       return target.hiddenStates(forest, some() as never);
     case 6: {
-      for await (const _ of target.generate([{ ids: some() as never, adapter: any }], {
-        maxNewTokens: pick([2, any]),
-        n: pick([1, any]),
-        seed: any,
+      for await (const _ of target.generate([{ ids: some() as never, adapter: value }], {
+        maxNewTokens: pick([2, value]),
+        n: pick([1, value]),
+        seed: value,
       }));
       return;
     }
     default:
-      return target.adapters.add(any, { rank: any, alpha: any, targets: any });
+      return target.adapters.add(value, { rank: value, alpha: value, targets: value });
   }
 }
 
