@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { failure, families, oracle, scratch, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
@@ -7,6 +7,17 @@ import { Tokenizer } from "./tokenizer.ts";
 
 const oracleTokenizer = () => Tokenizer.load(oracle("llama", "policy"));
 const user = (content: string) => ({ role: "user", content });
+
+test("a part of tokenizer.json that only encoding needs is named as the file's", async () => {
+  const folder = await scratch();
+  const json = JSON.parse(await readFile(join(oracle("llama", "policy"), "tokenizer.json"), "utf8"));
+  // What was found by hostile input: a field of another name.
+  const { single: _, ...damaged } = json.post_processor;
+  await writeFile(join(folder, "tokenizer.json"), JSON.stringify({ ...json, post_processor: damaged }));
+  const tokenizer = await Tokenizer.load(folder);
+  const error = await failure(() => tokenizer.encode("Hello"));
+  expect(error.message).toMatch(/^The tokenizer fails: .*tokenizer.json\). Fetch the file again/);
+});
 
 describe("encoding and decoding", () => {
   test.each(families)("%s: sizes and special tokens", async (family) => {

@@ -152,7 +152,7 @@ export class Tokenizer {
         remedy: "Give well-formed Unicode.",
       });
     }
-    const { ids, tokens } = tokenizer.encode(text, { add_special_tokens: special });
+    const { ids, tokens } = this.byLibrary(() => tokenizer.encode(text, { add_special_tokens: special }));
     // The library leaves a hole where neither the vocabulary nor an unknown token serves.
     const hole = ids.findIndex((id) => !Number.isInteger(id));
     if (hole >= 0) {
@@ -168,10 +168,26 @@ export class Tokenizer {
   decode(ids: ArrayLike<number>, { skipSpecial = true }: { skipSpecial?: boolean } = {}): string {
     const known = Array.from(ids).filter((id) => this.tokenizer.id_to_token(id) !== undefined);
     if (known.length === 0) return "";
-    return this.tokenizer.decode(known, {
-      skip_special_tokens: skipSpecial,
-      clean_up_tokenization_spaces: this.cleanUpSpaces,
-    });
+    return this.byLibrary(() =>
+      this.tokenizer.decode(known, {
+        skip_special_tokens: skipSpecial,
+        clean_up_tokenization_spaces: this.cleanUpSpaces,
+      }),
+    );
+  }
+
+  /** The library looks at parts of tokenizer.json only when it needs them. */
+  private byLibrary<Result>(work: () => Result): Result {
+    try {
+      return work();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new TemporaError(`The tokenizer fails: ${reason}`, {
+        where: { file: join(this.folder, "tokenizer.json") },
+        remedy: "Fetch the file again, or save the tokenizer by a current transformers.",
+        cause: error,
+      });
+    }
   }
 
   /**
