@@ -1,13 +1,13 @@
 /**
- * Runs that are disturbed at random: `bun run torture --minutes 30 [--seed 7]`. Each is killed, stopped, ended by SIGTERM, run twice at
- * once, and given a full disk, too few files, errors of the disk, a jumping clock, and changed bytes in its store; in the end it must have the
+ * Runs that are disturbed at random: `bun run torture --minutes 30 [--seed 7] [--only full,kill]`. Each is killed, stopped, ended by SIGTERM, run twice at
+ * once, and given a full disk, too few files, too little memory, errors of the disk, a jumping clock, and changed bytes in its store; in the end it must have the
  * bytes of a run that nobody disturbed. An error is right for a lasting fault only: it must name what is wrong, and the run must go on when
  * that is gone. Prints "N passed, N failed". Wants root for the full disk, strace for errors of the disk, faketime for the clock; what is
  * missing is left out, and said.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -16,7 +16,9 @@ import { artifacts } from "../packages/run/src/loop/tiny.ts";
 import { tinyConfig } from "../test/support/tiny-run.ts";
 
 const main = join(import.meta.dirname, "..", "packages", "cli", "src", "main.ts");
-const { values } = parseArgs({ options: { minutes: { type: "string", default: "30" }, seed: { type: "string" } } });
+const { values } = parseArgs({
+  options: { minutes: { type: "string", default: "30" }, seed: { type: "string" }, only: { type: "string" } },
+});
 const minutes = Number(values.minutes);
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
 if (!(minutes > 0) || !Number.isInteger(seed))
@@ -137,6 +139,14 @@ const faults: Record<string, Fault> = {
       ["sh", "-c", `ulimit -n ${24 + Math.floor(random() * 16)}; exec "$@"`, "sh"],
       /EMFILE|too many open files|descriptors|Too many/i,
     ),
+  memory: async (place) => {
+    const limit = 120_000 + Math.floor(random() * 400_000);
+    const { code, output } = await start(place, ["sh", "-c", `ulimit -d ${limit}; exec "$@"`, "sh"]).ended;
+    // Where Bun itself has none left for its own work it crashes, and says so: that is a kill at another moment.
+    const crashed = code === null || /bun\.report|panic/.test(output);
+    if (code === 0 || crashed || /memory|the system has no/i.test(output)) return null;
+    return `ended with ${code} at ${limit} KiB of data and does not name the cause:\n${output}`;
+  },
   changed: async (place, wait) => {
     const killed = await endsBy(place, wait, "SIGKILL", null);
     if (killed !== null) return killed;
@@ -158,13 +168,20 @@ const faults: Record<string, Fault> = {
 
 if (process.getuid?.() === 0) {
   faults.full = async (place) => {
-    // A disk with room for a part of the run, which is then moved to where there is enough.
+    // A disk with room for what is there and for a part of the rest. What the failed process left is gone on with.
     const disk = join(place.folder, "disk");
+    const left = join(place.folder, "left");
     await mkdir(disk, { recursive: true });
-    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${400 + Math.floor(random() * 5000)}k`, "tmpfs", disk]);
+    await mkdir(place.runs, { recursive: true });
+    const used = Number(execFileSync("du", ["-sk", place.runs], { encoding: "utf8" }).split("\t")[0]);
+    const size = Math.ceil(1.1 * used) + 400 + Math.floor(random() * 5000);
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${size}k`, "tmpfs", disk]);
     try {
-      await cp(place.runs, join(disk, "runs"), { recursive: true }).catch(() => undefined);
+      execFileSync("cp", ["-a", place.runs, join(disk, "runs")]);
       const wrong = await failsBy({ ...place, runs: join(disk, "runs") }, [], /ENOSPC|no space|of disk|disk is full/i);
+      execFileSync("cp", ["-a", join(disk, "runs"), left]);
+      await rm(place.runs, { recursive: true });
+      await rename(left, place.runs);
       return wrong;
     } finally {
       execFileSync("umount", ["-l", disk]);
@@ -229,7 +246,7 @@ for (let round = 1; performance.now() < until; round++) {
   const done: string[] = [];
   let wrong: string | null = null;
   for (let left = 2 + Math.floor(random() * 4); left > 0 && wrong === null; left--) {
-    const name = pick(Object.keys(faults));
+    const name = pick(values.only?.split(",") ?? Object.keys(faults));
     done.push(name);
     counts[name] = (counts[name] ?? 0) + 1;
     wrong = await (faults[name] as Fault)(place, 50 + random() * 4000);
