@@ -26,6 +26,22 @@ test("train --dry-run prints tokens, time, memory and disk, and leaves run folde
   expect(existsSync(runs)).toBe(false);
 }, 120_000);
 
+test("train --lora-rank --dry-run counts adapters where the whole model would be trained", async () => {
+  const runs = join(folder, "adapters");
+  const command = ["train", config, "--runs", runs, "--dry-run"];
+  interface Planned {
+    memory: { generation: { weights: number } };
+    disk: { models: number; state: number };
+  }
+  const whole = await temporaJson<Planned>(command);
+  const adapters = await temporaJson<Planned>([...command, "--lora-rank", "4"]);
+  expect(adapters.disk.models).toBeLessThan(whole.disk.models / 2);
+  expect(adapters.disk.state).toBeLessThan(whole.disk.state / 2);
+  // Adapters lie beside their base.
+  expect(adapters.memory.generation.weights).toBeGreaterThan(whole.memory.generation.weights);
+  expect(existsSync(runs)).toBe(false);
+}, 120_000);
+
 test("doctor --model tells what training and generation take, and what would fit where they do not", async () => {
   const model = oracle("llama", "reference");
   const outlook = await temporaJson<{

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RunResult } from "@tempora/run";
@@ -104,6 +104,65 @@ describe("a run in the embedded world", () => {
     expect(code).toBe(0);
     expect(stdout).toContain("self-rewarding");
     expect(readFileSync(join(run, "report.html"), "utf8")).toBe(before);
+  });
+});
+
+interface Stored {
+  stages: { kind: string; users: { run: string }[]; spentModel: number }[];
+}
+
+interface Cleaned {
+  stages: unknown[];
+  models: { kind: string; spentModel: number }[];
+  bytes: number;
+}
+
+describe("the store of these runs", () => {
+  const store = (place: string) => temporaJson<Stored>(["store", "--runs", place]);
+  const clean = (place: string, ...flags: string[]) => temporaJson<Cleaned>(["clean", "--runs", place, ...flags]);
+
+  test("is told by run, and keeps what they need when their folder is moved", async () => {
+    const moved = join(folder, "moved");
+    renameSync(runs, moved);
+    try {
+      const { stages } = await store(moved);
+      expect(stages.filter(({ users }) => users.length === 0)).toEqual([]);
+      expect([...new Set(stages.flatMap(({ users }) => users.map(({ run }) => run)))].sort()).toEqual([
+        join(moved, "first"),
+        join(moved, "past"),
+      ]);
+      expect((await clean(moved, "--dry-run")).stages).toEqual([]);
+      const { code, stdout } = await tempora(["store", "--runs", moved]);
+      expect(code).toBe(0);
+      expect(stdout).toMatch(/preference-training .*\n(.*\n)*.*first/);
+    } finally {
+      renameSync(moved, runs);
+    }
+  });
+
+  test("gives back what no run names and the models that were steps on the way; the run is what it was", async () => {
+    const copied = join(folder, "copied");
+    cpSync(runs, copied, { recursive: true });
+    const again = () => tempora(["train", tiny, "--runs", copied, "--strategy", "temporal", "--run", "alone"]);
+    expect((await again()).stderr).toMatch(/Reused all \d+ stages/);
+    const before = artifacts(join(copied, "alone"));
+    // What is temporary to this run is a model of another's strategy.
+    expect(await clean(copied, "--dry-run")).toMatchObject({ stages: [], models: [], bytes: 0 });
+    for (const name of ["first", "past"]) rmSync(join(copied, name), { recursive: true });
+    const planned = await clean(copied, "--dry-run");
+    expect(planned.stages.length).toBeGreaterThan(0);
+    expect(planned.models.map(({ kind }) => kind)).toEqual(["preference-training"]);
+    expect(planned.models[0]?.spentModel).toBeGreaterThan(100_000);
+    expect((await clean(copied)).bytes).toBe(planned.bytes);
+    expect(await clean(copied)).toMatchObject({ stages: [], models: [], bytes: 0 });
+    expect((await again()).stderr).toMatch(/Reused all \d+ stages/);
+    expect(artifacts(join(copied, "alone"))).toEqual(before);
+  });
+
+  test("is missed in a folder that has none", async () => {
+    const { code, stderr } = await tempora(["clean", "--runs", join(folder, "nothing")]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("There is no store");
   });
 });
 
