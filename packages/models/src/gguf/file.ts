@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { open, stat } from "node:fs/promises";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { blockFormats, readableTypes, typeName } from "./blocks.ts";
+import { checkHeaderLengths } from "./header-lengths.ts";
 import { GgufMetadata } from "./metadata.ts";
 
 const fetchAgain = "The file is damaged or was not copied whole: fetch it again.";
@@ -137,6 +138,7 @@ async function parseHeader(file: string) {
   // Not at the top: it brings a large package of task descriptions, which only GGUF files should pay for.
   const { gguf } = await import("@huggingface/gguf");
   try {
+    await checkHeaderLengths(file);
     return await gguf(file, { allowLocalFile: true });
   } catch (error) {
     if (systemErrorCode(error) !== undefined) throw fileError(error, "Cannot read the model", file);
