@@ -144,7 +144,7 @@ const faults: Record<string, Fault> = {
     const { code, output } = await start(place, ["sh", "-c", `ulimit -d ${limit}; exec "$@"`, "sh"]).ended;
     // Where Bun itself has none left for its own work it crashes, and says so: that is a kill at another moment.
     const crashed = code === null || /bun\.report|panic/.test(output);
-    if (code === 0 || crashed || /memory|the system has no/i.test(output)) return null;
+    if (code === 0 || crashed || /memory|the system has no|Thread creation failed/i.test(output)) return null;
     return `ended with ${code} at ${limit} KiB of data and does not name the cause:\n${output}`;
   },
   changed: async (place, wait) => {
