@@ -27,6 +27,19 @@ void check_accounts() {
   expect(backend->peak() == peak, "the peak moved without need");
 }
 
+// What one phase has left behind must not push out what the next one asks for again and again.
+void check_recent_memory() {
+  const auto backend = make_cpu_backend(1);
+  {
+    std::vector<Buffer> old;
+    for (int i = 0; i < 40; ++i) old.push_back(backend->allocate(std::size_t{8} << 20, MemoryUse::weights));
+  }
+  constexpr std::size_t kBytes = std::size_t{24} << 20, kAt = 12345;  // not at a page's begin, which is touched
+  static_cast<char*>(backend->allocate(kBytes, MemoryUse::workspace).data())[kAt] = 42;
+  const Buffer again = backend->allocate(kBytes, MemoryUse::workspace);
+  expect(static_cast<const char*>(again.data())[kAt] == 42, "memory freed last was given back first");
+}
+
 void check_out_of_memory() {
   const auto backend = make_cpu_backend(1);
   const Buffer held = backend->allocate(5 << 20, MemoryUse::weights);
@@ -122,6 +135,7 @@ int main(int argc, char** argv) {
   using namespace tempora::test;
   TestRun run(argc, argv);
   run.run("memory is counted, aligned and used again", check_accounts);
+  run.run("memory freed last is kept longest", check_recent_memory);
   run.run("too much memory is refused with a remedy", check_out_of_memory);
   run.run("bits do not depend on the number of threads", check_thread_counts);
   run.run("backends work side by side", check_side_by_side);

@@ -83,8 +83,10 @@ Allocator::~Allocator() { drop_cached(0); }
 
 void* Allocator::take_cached(std::size_t block) {
   const auto found = cached_.find(block);
-  if (found == cached_.end()) return nullptr;
-  void* data = found->second.back();
+  if (found == cached_.end() || found->second.empty()) return nullptr;
+  const auto freed = found->second.back();
+  void* data = freed->data;
+  freed_.erase(freed);
   found->second.pop_back();
   if (found->second.empty()) cached_.erase(found);
   cached_bytes_ -= block;
@@ -102,13 +104,15 @@ void* Allocator::take_new(std::size_t block) {
 }
 
 void Allocator::drop_cached(std::size_t keep_bytes) noexcept {
-  // The largest first.
+  // The longest ago first: what was freed just now is what the next step asks for.
   while (cached_bytes_ > keep_bytes) {
-    const auto largest = std::prev(cached_.end());
-    free_block(largest->second.back(), largest->first);
-    cached_bytes_ -= largest->first;
-    largest->second.pop_back();
-    if (largest->second.empty()) cached_.erase(largest);
+    const Freed oldest = freed_.front();
+    const auto of_size = cached_.find(oldest.block);
+    of_size->second.erase(of_size->second.begin());
+    if (of_size->second.empty()) cached_.erase(of_size);
+    freed_.pop_front();
+    free_block(oldest.data, oldest.block);
+    cached_bytes_ -= oldest.block;
   }
 }
 
@@ -135,7 +139,13 @@ void Allocator::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
   const std::size_t block = block_size(bytes);
   used_[static_cast<std::size_t>(use)] -= block;
   try {
-    cached_[block].push_back(data);
+    freed_.push_back({data, block});
+    try {
+      cached_[block].push_back(std::prev(freed_.end()));
+    } catch (const std::bad_alloc&) {
+      freed_.pop_back();
+      throw;
+    }
     cached_bytes_ += block;
   } catch (const std::bad_alloc&) {
     free_block(data, block);

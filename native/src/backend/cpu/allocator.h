@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <list>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -25,6 +26,11 @@ class Allocator {
   std::size_t peak() const;
 
  private:
+  struct Freed {
+    void* data;
+    std::size_t block;
+  };
+
   void* take_cached(std::size_t block);
   void* take_new(std::size_t block);
   void drop_cached(std::size_t keep_bytes) noexcept;
@@ -32,7 +38,8 @@ class Allocator {
 
   mutable std::mutex mutex_;  // buffers may be released from another thread than the one that computes
   int threads_;
-  std::map<std::size_t, std::vector<void*>> cached_;  // by block size
+  std::list<Freed> freed_;                                                 // the longest ago first
+  std::map<std::size_t, std::vector<std::list<Freed>::iterator>> cached_;  // by block size, the longest ago first
   std::size_t cached_bytes_ = 0;
   std::array<std::size_t, kMemoryUses> used_{};
   std::size_t peak_ = 0;

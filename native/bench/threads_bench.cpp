@@ -1,0 +1,216 @@
+// How much of a DPO step and of a decoding step one thread does while the others wait, on 1, 2 and 8 threads.
+// threads_bench [gaps]: with `gaps`, the longest stretches between parallel regions too, as addresses for
+// addr2line -Cfe of this executable: of the region before and of the one after.
+//
+// Every parallel region, oneDNN's included, enters GNU's OpenMP by GOMP_parallel, which stands here in its place. Times
+// are CPU times of the thread that runs the engine, so that other work on the machine does not count.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace {
+
+using Region = void (*)(void*);
+
+double seconds_now() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+struct Gap {
+  double seconds = 0;
+  int count = 0;
+};
+
+// Of the thread that runs the engine.
+struct Regions {
+  double parallel = 0, last_end = 0;
+  int count = 0;
+  Region last = nullptr;
+  std::map<std::pair<Region, Region>, Gap> gaps;
+};
+Regions regions;
+
+void restart_regions() {
+  regions = Regions{};
+  regions.last_end = seconds_now();
+}
+
+}  // namespace
+
+extern "C" void GOMP_parallel(Region region, void* data, unsigned threads, unsigned flags) {
+  using Parallel = void (*)(Region, void*, unsigned, unsigned);
+  static const auto real = reinterpret_cast<Parallel>(dlsym(RTLD_NEXT, "GOMP_parallel"));
+  const double start = seconds_now();
+  Gap& gap = regions.gaps[{regions.last, region}];
+  gap.seconds += start - regions.last_end;
+  ++gap.count;
+  real(region, data, threads, flags);
+  regions.last_end = seconds_now();
+  regions.parallel += regions.last_end - start;
+  regions.last = region;
+  ++regions.count;
+}
+
+namespace {
+
+using namespace tempora;
+
+// SmolLM2-135M's.
+ModelShape small_shape() {
+  ModelShape shape;
+  shape.vocab_size = 49152;
+  shape.hidden_size = 576;
+  shape.intermediate_size = 1536;
+  shape.layers = 30;
+  shape.heads = 9;
+  shape.kv_heads = 3;
+  shape.head_dim = 64;
+  shape.norm_eps = 1e-5f;
+  shape.tied_head = true;
+  shape.windows.assign(static_cast<std::size_t>(shape.layers), 0);
+  for (int i = 0; i < shape.head_dim / 2; ++i) {
+    shape.rotary_frequencies.push_back(std::pow(1e5f, -2.0f * static_cast<float>(i) / 64));
+  }
+  shape.max_positions = 2048;
+  return shape;
+}
+
+std::unique_ptr<Engine> make_engine(int threads) {
+  EngineOptions options;
+  options.dtype = DType::bf16;
+  options.threads = threads;
+  auto engine = std::make_unique<Engine>(small_shape(), options);
+  std::uint32_t state = 1;
+  for (int i = 0; i < engine->parameter_count(); ++i) {
+    std::vector<float> values(engine->parameter_bytes(i) / 2);
+    for (float& value : values) {
+      state = state * 1664525u + 1013904223u;
+      value = (static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * 0.1f + (values.size() == 576 ? 1.0f : 0.0f);
+    }
+    engine->set_parameter(i, DType::f32, reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * 4);
+  }
+  return engine;
+}
+
+// Trees of a prompt of 128 tokens with `answers` nodes of 128.
+Forest forest_of(int trees, int answers) {
+  Forest forest;
+  forest.node_start.push_back(0);
+  for (int tree = 0; tree < trees; ++tree) {
+    for (int node = 0; node <= answers; ++node) {
+      for (int i = 0; i < 128; ++i) {
+        const auto at = static_cast<std::uint32_t>(forest.tokens.size());
+        forest.tokens.push_back(static_cast<std::int32_t>(at * 2654435761u % 49152));
+      }
+      forest.node_start.push_back(static_cast<std::int32_t>(forest.tokens.size()));
+      forest.node_parent.push_back(node == 0 ? -1 : tree * (answers + 1));
+      forest.node_scored.push_back(node == 0 ? 0 : 1);
+    }
+  }
+  return forest;
+}
+
+void print_gaps(int steps) {
+  std::vector<std::pair<std::pair<Region, Region>, Gap>> gaps(regions.gaps.begin(), regions.gaps.end());
+  std::sort(gaps.begin(), gaps.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  gaps.resize(std::min<std::size_t>(gaps.size(), 12));
+  const auto place = [](Region region) {
+    Dl_info info{};
+    if (region == nullptr || dladdr(reinterpret_cast<void*>(region), &info) == 0) return std::string("the start");
+    char text[256];
+    const auto offset = reinterpret_cast<std::uintptr_t>(region) - reinterpret_cast<std::uintptr_t>(info.dli_fbase);
+    std::snprintf(text, sizeof text, "%s+0x%zx", std::strrchr(info.dli_fname, '/') + 1,
+                  static_cast<std::size_t>(offset));
+    return std::string(text);
+  };
+  for (const auto& [between, gap] : gaps) {
+    std::printf("    %8.3f ms in %4d gaps  %s -> %s\n", gap.seconds / steps * 1e3, gap.count / steps,
+                place(between.first).c_str(), place(between.second).c_str());
+  }
+}
+
+// Seconds that one thread takes for a step of each kind.
+std::map<std::string, double> by_oneself;
+
+// Of a measured stretch of `steps` steps. 64 cores take a 64th of what is parallel on one, at best.
+void report(const std::string& what, int threads, int steps, double seconds, bool gaps) {
+  if (threads == 1) {
+    by_oneself[what] = seconds / steps;
+    std::printf("%-20s 1 thread   %9.2f ms\n", what.c_str(), seconds / steps * 1e3);
+    return;
+  }
+  if (regions.count == 0) throw std::runtime_error("no parallel region was seen: this OpenMP is not GNU's");
+  const double alone = (seconds - regions.parallel) / steps, whole = by_oneself[what];
+  std::printf("%-20s %d threads  alone %7.3f ms: %.2f %% of one thread's step, %.0f %% of 64 cores'; %d regions\n",
+              what.c_str(), threads, alone * 1e3, 100 * alone / whole, 100 * alone / (alone + (whole - alone) / 64),
+              regions.count / steps);
+  if (gaps) print_gaps(steps);
+  std::fflush(stdout);
+}
+
+void measure_training(Engine& engine, int threads, bool gaps) {
+  PreferenceStep step;
+  step.forest = forest_of(4, 2);
+  for (std::int32_t tree = 0; tree < 4; ++tree) step.pairs.insert(step.pairs.end(), {tree * 3 + 1, tree * 3 + 2});
+  step.loss.terms = {{}};
+  step.reference.assign(8, -1000.0);
+  step.total_pairs = 4;
+  step.total_chosen_tokens = 512;
+  OptimizerOptions options;
+  options.learning_rate = 1e-6;
+  options.max_grad_norm = 1;
+  const auto run = [&] {
+    engine.preference_step(step, nullptr);
+    engine.optimizer_step(options);
+  };
+  run();
+  restart_regions();
+  const double start = seconds_now();
+  run();
+  report("DPO step and AdamW", threads, 1, seconds_now() - start, gaps);
+}
+
+void measure_decoding(Engine& engine, int samples, int threads, bool gaps) {
+  GenerationRequest request;
+  request.forest = forest_of(1, 0);
+  request.leaves = {0};
+  request.samples = {samples};
+  request.prompt_keys = {1};
+  request.seeds = {1};
+  request.options.sampling.top_p = 0.95f;
+  request.options.max_new_tokens = 64;
+  request.options.max_rows = samples;
+  request.options.max_cache_tokens = 8192;
+  const auto generation = engine.start_generation(request);
+  generation->step(8, nullptr);
+  constexpr int kSteps = 16;
+  restart_regions();
+  const double start = seconds_now();
+  generation->step(kSteps, nullptr);
+  report(std::to_string(samples) + " samples, a token", threads, kSteps, seconds_now() - start, gaps);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool gaps = argc > 1 && std::string(argv[1]) == "gaps";
+  for (const int threads : {1, 2, 8}) {
+    const auto engine = make_engine(threads);
+    for (const int samples : {1, 7, 28}) measure_decoding(*engine, samples, threads, gaps);
+    measure_training(*engine, threads, gaps);
+  }
+  return 0;
+}
