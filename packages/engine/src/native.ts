@@ -64,7 +64,8 @@ const remedies: Record<Exclude<NativeErrorCode, "cancelled">, string> = {
     "Give it less at a time (maxTokens of a micro-batch, maxRows and maxCacheTokens of a generation), switch checkpointing on, or use bf16.",
   "not-finite": "Check the weights and lower the learning rate; the gradients were set to zero.",
   "invalid-argument": "This should have been caught earlier: please report it with the call that led here.",
-  failed: "Check `bun run tempora doctor` for what this machine offers.",
+  failed:
+    "Check `bun run tempora doctor` for what this machine offers, and whether a limit on memory, threads or processes is reached.",
 };
 
 function codeOf(error: unknown): NativeErrorCode | undefined {

@@ -1,4 +1,17 @@
-import { cp, lstat, mkdir, open, readdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  cp,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { openCheckpoint } from "@tempora/models";
@@ -45,6 +58,10 @@ test("a model that is edited in a run stays as it was in the store, and is place
   const placed = await stat(join(target, "model.safetensors"));
   await placeModel({ folder: store, hash: "" }, target);
   expect((await stat(join(target, "model.safetensors"))).ino).toBe(placed.ino);
+  // As a copy that shares its file with the store would lie there.
+  await rm(join(target, "model.safetensors"));
+  await link(join(store, "model.safetensors"), join(target, "model.safetensors"));
+  await placeModel({ folder: store, hash: "" }, target);
   await sleep(5);
   const file = await open(join(target, "model.safetensors"), "r+");
   await file.write("edited", weights.length - 6);

@@ -79,8 +79,12 @@ test("a folder of runs that is moved keeps what its runs need", async () => {
   const before = join(runs, "before");
   const after = join(runs, "after");
   await runIn(before, "one", "finished", { next: ["training M1 from M0"] });
+  // As the runs of a study lie.
+  await runIn(before, "study/seed-1", "finished", { deeper: ["training M1 from M0"] });
   await rename(before, after);
-  const [stage] = await storeInventory(storeOf(after));
+  const stages = await storeInventory(storeOf(after));
+  expect(stages.map(({ users }) => users[0]?.run).sort()).toEqual([join(after, "one"), join(after, "study/seed-1")]);
+  const stage = stages.find(({ users }) => users[0]?.run === join(after, "one"));
   expect(stage?.users).toEqual([{ run: join(after, "one"), labels: ["training M1 from M0"] }]);
   expect((await cleanStore(storeOf(after), { pretend: false })).stages).toEqual([]);
 
@@ -89,12 +93,10 @@ test("a folder of runs that is moved keeps what its runs need", async () => {
   const file = join(stage?.folder as string, "used-by", name as string);
   const { temporary: _, ...use } = JSON.parse(await readFile(file, "utf8"));
   await writeFile(file, JSON.stringify({ ...use, run: join(before, "one"), labels: [future] }));
-  expect((await storeInventory(storeOf(after)))[0]).toMatchObject({
-    users: [{ run: join(after, "one") }],
-    spentModel: 0,
-  });
+  const own = async () => (await storeInventory(storeOf(after))).find(({ key }) => key === stage?.key);
+  expect(await own()).toMatchObject({ users: [{ run: join(after, "one") }], spentModel: 0 });
   await runIn(after, "one", "finished", { next: ["training M1 from M0"] });
-  expect((await storeInventory(storeOf(after)))[0]?.users).toHaveLength(1);
+  expect((await own())?.users).toHaveLength(1);
 });
 
 test("a stage that a process works on is left alone", async () => {

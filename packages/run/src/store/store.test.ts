@@ -97,6 +97,13 @@ describe("Store", () => {
     expect(waited).toBe(1);
   });
 
+  it("takes the stages of earlier code where it is told to", async () => {
+    await new Store(folder, "v1").stage(work(async () => 1));
+    const kept = new Store(folder, "v2", { keptCode: ["v1"] });
+    expect(await kept.stage(work(async () => 2))).toMatchObject({ result: 1, reused: true });
+    expect(await new Store(folder, "v2").stage(work(async () => 2))).toMatchObject({ result: 2, reused: false });
+  });
+
   it("names the file when a result is damaged", async () => {
     const store = new Store(folder, "v1");
     const { folder: stage } = await store.stage(work(async () => 1));
