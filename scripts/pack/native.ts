@@ -1,5 +1,6 @@
 /** The addon for machines that build nothing: one package a platform. */
 import { execFileSync } from "node:child_process";
+import { rmSync } from "node:fs";
 import { copyFile, mkdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -94,7 +95,7 @@ function link(
     ...objects,
     ...[shim, own("libstdc++.a"), own("libgcc_eh.a"), own("libgcc.a"), dnnl, gomp, "-lm"],
   ]);
-  run("rm", [shim]);
+  rmSync(shim);
   run("strip", ["--strip-unneeded", out]);
 }
 
