@@ -8,6 +8,7 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { parquetWriteBuffer } from "hyparquet-writer";
 import { root } from "./setup/command.ts";
 
 /** The oldest that the packages name. */
@@ -188,6 +189,17 @@ async function inFolder(runtime: Runtime, index: number): Promise<void> {
     await writeFile(join(app, "example.ts"), example.replace("using engine", "const engine"));
     const out = call(runtime, app, [...runtime.run, "example.ts", "runs/world-temporal/models/M1"]);
     if (!/step 3 {2}loss 0\.\d+/.test(out)) throw new Error(out);
+  });
+  await attempt(`${runtime.name}: reads Parquet`, async () => {
+    const data = join(app, "prompts.parquet");
+    await writeFile(
+      data,
+      new Uint8Array(parquetWriteBuffer({ columnData: [{ name: "prompt", data: ["count", "sort"] }] })),
+    );
+    const model = ["--model", "runs/world-temporal/models/M1", "--max-new-tokens", "4"];
+    call(runtime, app, [...runtime.tempora, "generate", ...model, "--data", data, "--out", "answers.jsonl"]);
+    const rows = (await readFile(join(app, "answers.jsonl"), "utf8")).trim().split("\n");
+    if (rows.length !== 2) throw new Error(`${rows.length} rows, not 2`);
   });
   await attempt(`${runtime.name}: serves the trained model`, () => serve(runtime, app));
 }
