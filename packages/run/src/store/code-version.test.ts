@@ -69,6 +69,11 @@ describe("codeVersion", () => {
     await expect(codeVersion(root)).rejects.toThrow(/no package @tempora\/run/);
   });
 
+  it("refuses a package whose folder holds no sources", async () => {
+    await rm(join(root, "packages/low/src/low.ts"));
+    await expect(codeVersion(root)).rejects.toThrow(/The folder has no sources/);
+  });
+
   it("takes no notice of what an older version left, and refuses a checkout that lacks a package it needs", async () => {
     const before = await codeVersion(root);
     await write("packages/older/node_modules/left.js", "1");
