@@ -1,36 +1,97 @@
 /**
- * Generation on the 135M shape in bf16: 128 prompt and 128 new tokens, 1, 7 and 28 samples of one prompt. Runs in a
- * process of its own (`bun bench/generation.ts`); prints one JSON line a sample count.
+ * Generation on the 135M shape in bf16: samples of one prompt. Runs in a process of its own
+ * (`bun bench/generation.ts [MODEL.gguf]`: that model instead of random weights); prints one JSON line a case.
  */
-import { Engine } from "@tempora/engine";
+import { Engine, type ModelSource } from "@tempora/engine";
+import { openCheckpoint } from "@tempora/models";
+import { randomModel } from "../packages/engine/src/random-weights.ts";
 import { llama135M } from "./shapes.ts";
 
-export const generationShape = { prompt: 128, newTokens: 128, samples: [1, 7, 28] };
+/**
+ * Random weights give nearly level logits, so that a top p keeps tens of thousands of candidates; a trained model's are
+ * peaked. With this final norm the likeliest tokens have probabilities as a trained model's have: the logits' standard
+ * deviation is 5.8, and at temperature 0.7 the likeliest token has about half of the mass.
+ */
+export const peakedNorm = 12;
 
-export interface GenerationMeasurement {
+export type Logits = "peaked" | "flat" | "file";
+
+export interface GenerationCase {
+  logits: Logits;
+  prompt: number;
   samples: number;
+  newTokens: number;
+}
+
+export const generationCases: readonly GenerationCase[] = [
+  ...[1, 7, 28].map((samples) => ({ logits: "peaked" as const, prompt: 128, samples, newTokens: 128 })),
+  { logits: "peaked", prompt: 512, samples: 7, newTokens: 128 },
+  ...[1, 7, 28].map((samples) => ({ logits: "flat" as const, prompt: 128, samples, newTokens: 128 })),
+];
+
+export const samplingSettings = { temperature: 0.7, topP: 0.9 };
+
+export interface GenerationMeasurement extends GenerationCase {
   tokens: number;
   seconds: number;
 }
 
-async function measure(engine: Engine, samples: number): Promise<GenerationMeasurement> {
-  const prompt = Array.from({ length: generationShape.prompt }, (_, i) => (i * 7) % 20_000);
+export function promptIds(length: number): number[] {
+  return Array.from({ length }, (_, i) => (i * 7) % 20_000);
+}
+
+async function measure(engine: Engine, work: GenerationCase): Promise<GenerationMeasurement> {
   const start = performance.now();
   let tokens = 0;
-  const completions = engine.generate([{ ids: prompt }], {
-    n: samples,
-    temperature: 0.7,
-    topP: 0.9,
-    maxNewTokens: generationShape.newTokens,
-    seed: samples,
-    maxRows: samples,
+  const completions = engine.generate([{ ids: promptIds(work.prompt) }], {
+    n: work.samples,
+    ...samplingSettings,
+    maxNewTokens: work.newTokens,
+    seed: work.samples,
+    maxRows: work.samples,
   });
   for await (const completion of completions) tokens += completion.ids.length;
-  return { samples, tokens, seconds: (performance.now() - start) / 1000 };
+  return { ...work, tokens, seconds: (performance.now() - start) / 1000 };
+}
+
+/** Random weights whose logits are as peaked as asked for. */
+function randomWeights(logits: Logits): ModelSource {
+  const source = randomModel(llama135M, "bf16", 1, 0.02);
+  if (logits !== "peaked") return source;
+  return {
+    ...source,
+    async *tensors() {
+      for await (const tensor of source.tensors()) {
+        if (tensor.name !== "model.norm.weight") yield tensor;
+        else yield { ...tensor, read: async () => scaled(await tensor.read(), peakedNorm) };
+      }
+    },
+  };
+}
+
+function scaled(bytes: Uint8Array, factor: number): Uint8Array {
+  const values = new Float32Array(bytes.slice().buffer).map((value) => value * factor);
+  return new Uint8Array(values.buffer);
+}
+
+async function measureAll(source: ModelSource, cases: readonly GenerationCase[]): Promise<void> {
+  using engine = await Engine.load(source, { device: "cpu", dtype: "bf16" });
+  await measure(engine, { logits: "flat", prompt: 128, samples: 2, newTokens: 8 }); // packs the weights
+  for (const work of cases) console.log(JSON.stringify(await measure(engine, work)));
 }
 
 if (import.meta.main) {
-  using engine = await Engine.random(llama135M, { device: "cpu", dtype: "bf16", seed: 1 });
-  await measure(engine, 2); // packs the weights
-  for (const samples of generationShape.samples) console.log(JSON.stringify(await measure(engine, samples)));
+  const file = process.argv[2];
+  if (file === undefined) {
+    for (const logits of ["peaked", "flat"] as const) {
+      const cases = generationCases.filter((work) => work.logits === logits);
+      await measureAll(randomWeights(logits), cases);
+    }
+  } else {
+    const cases = generationCases.filter((work) => work.logits === "peaked");
+    await measureAll(
+      await openCheckpoint(file),
+      cases.map((work) => ({ ...work, logits: "file" as const })),
+    );
+  }
 }

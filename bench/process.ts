@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { join } from "node:path";
 import { TemporaError } from "@tempora/errors";
 
 /** Runs a program to its end and returns what it printed on stdout; its stderr is shown only when it fails. */
@@ -33,4 +34,20 @@ export function jsonLines<T>(output: string): T[] {
     .split("\n")
     .filter((line) => line.startsWith('{"'))
     .map((line) => JSON.parse(line) as T);
+}
+
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Runs one of this folder's files in a process of its own and reads what it prints. */
+export async function own<T>(file: string, parameters: readonly string[] = []): Promise<T[]> {
+  const output = await run(process.execPath, [join(import.meta.dirname, file), ...parameters], {
+    cwd: join(import.meta.dirname, ".."),
+    remedy: "Look at the message above.",
+  });
+  const lines = jsonLines<T>(output);
+  if (lines.length === 0)
+    throw new TemporaError(`bench/${file} printed no measurement`, { remedy: "Run it by itself." });
+  return lines;
 }

@@ -7,5 +7,14 @@ export interface BenchRow {
   floor?: number;
   /** Share of the floor that is reached: floor / value for times, value / floor for rates. 1 is the best there is. */
   ratio?: number;
+  /** The same with what the first floor leaves out. */
+  secondFloor?: SecondFloor;
   note?: string;
+}
+
+export interface SecondFloor {
+  /** What it counts besides. */
+  counts: string;
+  floor: number;
+  ratio: number;
 }

@@ -5,7 +5,20 @@ function short(value: number): string {
   return Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
 }
 
-/** One block of rows as aligned text: name, value, floor, ratio to the floor, note. */
+function percent(ratio: number): string {
+  return `${(100 * ratio).toFixed(0)} %`;
+}
+
+function remarks(row: BenchRow): string {
+  const second = row.secondFloor;
+  const counted =
+    second === undefined
+      ? []
+      : [`${percent(second.ratio)} of ${short(second.floor)} ${row.unit}, which counts ${second.counts}`];
+  return [...counted, ...(row.note === undefined ? [] : [row.note])].join("; ");
+}
+
+/** One block of rows as aligned text: name, value, floor, ratio to the floor, second floor and note. */
 export function table(title: string, rows: readonly BenchRow[]): string {
   const cells = [
     ["", "measured", "floor", "of the floor", ""],
@@ -13,8 +26,8 @@ export function table(title: string, rows: readonly BenchRow[]): string {
       row.name,
       `${short(row.value)} ${row.unit}`,
       row.floor === undefined ? "" : `${short(row.floor)} ${row.unit}`,
-      row.ratio === undefined ? "" : `${(100 * row.ratio).toFixed(0)} %`,
-      row.note ?? "",
+      row.ratio === undefined ? "" : percent(row.ratio),
+      remarks(row),
     ]),
   ];
   const widths = [0, 1, 2, 3].map((column) => Math.max(...cells.map((line) => (line[column] as string).length)));

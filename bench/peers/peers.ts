@@ -7,7 +7,7 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { TemporaError } from "@tempora/errors";
 import { llamaCppFolder } from "../../packages/testing/src/llama-cpp.ts";
-import { type GenerationMeasurement, generationShape } from "../generation.ts";
+import { type GenerationCase, samplingSettings } from "../generation.ts";
 import { jsonLines, run } from "../process.ts";
 import type { StepMeasurement } from "../step.ts";
 
@@ -25,6 +25,20 @@ const pythonPackages = [
   "gguf",
   "numpy",
 ];
+/** The formats that llama.cpp is measured in: ours, and two that it is used in. */
+export const llamaTypes = ["BF16", "Q8_0", "Q4_1"] as const;
+export type LlamaType = (typeof llamaTypes)[number];
+
+export interface LlamaMeasurement extends GenerationCase {
+  type: LlamaType;
+  tokens: number;
+  seconds: number;
+}
+
+function llamaModel(type: LlamaType): string {
+  return join(llamaFolder, `peaked-${type}.gguf`);
+}
+
 const torchCpuIndex = "https://download.pytorch.org/whl/cpu";
 
 export interface TrlMeasurement extends StepMeasurement {
@@ -55,10 +69,11 @@ export async function installPeers(say: (line: string) => void): Promise<void> {
     remedy: "Install Node.js with npm, and check the network.",
   });
   await mkdir(llamaFolder, { recursive: true });
-  const model = join(llamaFolder, "model.gguf");
-  if (!existsSync(model)) {
-    say("writing a GGUF file of the 135M shape");
-    await run(python, [join(here, "random_gguf.py"), `${model}.part`], { remedy: "Look at the message above." });
+  for (const type of llamaTypes) {
+    const model = llamaModel(type);
+    if (existsSync(model)) continue;
+    say(`writing a GGUF file of the 135M shape in ${type}`);
+    await run(python, [join(here, "random_gguf.py"), `${model}.part`, type], { remedy: "Look at the message above." });
     await rename(`${model}.part`, model);
   }
 }
@@ -73,13 +88,14 @@ export async function measureTorchHead(): Promise<{ seconds: number }> {
   return last(await run(python, [join(here, "torch_head.py")], { remedy: reinstall }));
 }
 
-export async function measureLlama(): Promise<GenerationMeasurement[]> {
-  const { prompt, newTokens, samples } = generationShape;
-  const model = join(llamaFolder, "model.gguf");
-  const numbers = [prompt, newTokens, samples.join(",")].map(String);
-  return jsonLines(
-    await run("node", [join(here, "llama-cpp.mjs"), model, ...numbers], { cwd: llamaCppFolder(), remedy: reinstall }),
-  );
+/** All cases in one process. */
+export async function measureLlama(type: LlamaType, cases: readonly GenerationCase[]): Promise<LlamaMeasurement[]> {
+  const parameters = [llamaModel(type), JSON.stringify(cases), JSON.stringify(samplingSettings)];
+  const output = await run("node", [join(here, "llama-cpp.mjs"), ...parameters], {
+    cwd: llamaCppFolder(),
+    remedy: reinstall,
+  });
+  return jsonLines<Omit<LlamaMeasurement, "type">>(output).map((line) => ({ ...line, type }));
 }
 
 const reinstall = `Remove bench/peers/.python, bench/peers/.llama and ${llamaCppFolder()} and run the command again.`;

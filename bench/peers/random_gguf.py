@@ -1,22 +1,24 @@
-"""A GGUF file of the 135M Llama shape with random weights, for timing llama.cpp.
+"""A GGUF file of the 135M Llama shape with random weights and peaked logits, for timing llama.cpp.
 
-  python random_gguf.py OUT.gguf          needs: numpy, gguf
+  python random_gguf.py OUT.gguf BF16|Q8_0|Q4_1          needs: numpy, gguf
 """
 import sys
 
 import gguf
 import numpy as np
 
+# That of generation.ts: as peaked as a trained model's.
+PEAKED_NORM = 12.0
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 576, 1536, 30, 9, 3, 64, 49152
 
+kind = gguf.GGMLQuantizationType[sys.argv[2]]
 rng = np.random.default_rng(0)
 w = gguf.GGUFWriter(sys.argv[1], "llama")
 
 
 def matrix(name, rows, cols):
     a = rng.standard_normal((rows, cols), dtype=np.float32) * 0.02
-    bits = ((a.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
-    w.add_tensor(name, bits.view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    w.add_tensor(name, gguf.quants.quantize(a, kind), raw_dtype=kind)
 
 
 w.add_context_length(2048)
@@ -29,7 +31,7 @@ w.add_layer_norm_rms_eps(1e-5)
 w.add_rope_freq_base(10000.0)
 w.add_rope_dimension_count(HEAD_DIM)
 w.add_vocab_size(VOCAB)
-w.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+w.add_file_type(gguf.LlamaFileType[f"MOSTLY_{sys.argv[2]}"])
 letters = [chr(c) for c in range(33, 127)] + ["ab", "cd"]
 tokens = letters + [f"[T{i}]" for i in range(VOCAB - len(letters))]
 w.add_tokenizer_model("gpt2")
@@ -41,7 +43,7 @@ w.add_bos_token_id(VOCAB - 2)
 w.add_eos_token_id(VOCAB - 1)
 
 matrix("token_embd.weight", VOCAB, HIDDEN)
-w.add_tensor("output_norm.weight", np.ones(HIDDEN, dtype=np.float32))
+w.add_tensor("output_norm.weight", np.full(HIDDEN, PEAKED_NORM, dtype=np.float32))
 for layer in range(LAYERS):
     p = f"blk.{layer}."
     for norm in ("attn_norm", "ffn_norm"):

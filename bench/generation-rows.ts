@@ -1,0 +1,54 @@
+import { type GenerationCase, type GenerationMeasurement, generationCases, type Logits } from "./generation.ts";
+import { type LlamaMeasurement, llamaTypes, measureLlama } from "./peers/peers.ts";
+import { own, say } from "./process.ts";
+import type { BenchRow } from "./row.ts";
+import { type Ceilings, generationFloor, llama135M } from "./shapes.ts";
+
+const logitsNames: Record<Logits, string> = { peaked: "", flat: ", flat logits", file: "" };
+
+function caseName({ prompt, samples, logits }: GenerationCase): string {
+  const amount = samples === 1 ? "1 sample" : `${samples} samples`;
+  return `${amount}, prompt of ${prompt}${logitsNames[logits]}`;
+}
+
+function rateOf({ tokens, seconds }: { tokens: number; seconds: number }): number {
+  return tokens / seconds;
+}
+
+function ownRow(mine: GenerationMeasurement, ceilings: Ceilings): BenchRow {
+  const best = mine.tokens / generationFloor(llama135M, mine, ceilings);
+  const rate = rateOf(mine);
+  return { name: `Tempora bf16, ${caseName(mine)}`, value: rate, unit: "tokens/s", floor: best, ratio: rate / best };
+}
+
+function peerRow(peer: LlamaMeasurement, mine: GenerationMeasurement): BenchRow {
+  return {
+    name: `llama.cpp ${peer.type}, ${caseName(mine)}`,
+    value: rateOf(peer),
+    unit: "tokens/s",
+    note: `Tempora is ${(rateOf(mine) / rateOf(peer)).toFixed(2)} times as fast`,
+  };
+}
+
+/** Generation in a process of its own, of random weights or of a model, and llama.cpp's in three formats. */
+export async function generationRows(
+  ceilings: Ceilings,
+  peers: boolean,
+  file: string | undefined,
+): Promise<BenchRow[]> {
+  say("measuring generation");
+  const mine = await own<GenerationMeasurement>("generation.ts", file === undefined ? [] : [file]);
+  const peaked = generationCases.filter(({ logits }) => logits === "peaked");
+  const theirs: LlamaMeasurement[] = [];
+  for (const type of peers ? llamaTypes : []) {
+    say(`measuring llama.cpp in ${type}`);
+    theirs.push(...(await measureLlama(type, peaked)));
+  }
+  return mine.flatMap((measured) => [
+    ownRow(measured, ceilings),
+    ...theirs
+      .filter(({ prompt, samples }) => prompt === measured.prompt && samples === measured.samples)
+      .filter(() => measured.logits !== "flat")
+      .map((peer) => peerRow(peer, measured)),
+  ]);
+}
