@@ -5,6 +5,7 @@ import type { ParameterMoments, Quantization } from "./engine-types.ts";
 import {
   type BlockFormatName,
   type DType,
+  isBlockMatrix,
   type ModelConfig,
   type ModelSource,
   type ParameterShape,
@@ -106,8 +107,7 @@ function keptFormats(
   file: string,
 ): KeptFormats {
   const kept = parameters.map((parameter, index) => {
-    const inBlocks = parameter.decays && parameter.name.startsWith("model.layers.");
-    return (inBlocks && tensors[index]?.blocks?.format) || null;
+    return (isBlockMatrix(parameter) && tensors[index]?.blocks?.format) || null;
   });
   if (kept.some((format) => format !== null)) return kept;
   throw new TemporaError("The model holds no quantized matrices that could stay as they are", {

@@ -78,6 +78,11 @@ export interface ParameterShape {
   decays: boolean;
 }
 
+/** Whether it is a matrix of a block, which may be held quantized: neither a norm or bias, nor the embedding or head. */
+export function isBlockMatrix({ name, decays }: ParameterShape): boolean {
+  return decays && name.startsWith("model.layers.");
+}
+
 /** Every parameter of a model by its Hugging Face name, in the order the engine numbers them. */
 export function parameterShapes(config: ModelConfig): ParameterShape[] {
   const { hiddenSize: hidden, intermediateSize: inner, headDim } = config;

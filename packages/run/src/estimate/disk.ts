@@ -8,6 +8,7 @@ import { countParameters } from "../results/ledger.ts";
 import type { Settings } from "../settings/settings.ts";
 import type { TaskSource } from "../sources/source.ts";
 import { storeOf } from "../store/inventory.ts";
+import { gibibytes } from "./gibibytes.ts";
 import { plannedAdapter } from "./memory-plan.ts";
 import { trainedParameters } from "./plan.ts";
 
@@ -61,8 +62,6 @@ export async function requireRunDisk(
       "Make room (`tempora clean` removes what no run needs), name a folder on another disk by --runs, train fewer iterations, or adapters: --lora-rank 16.",
   });
 }
-
-const gibibytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 async function storedModels(store: string): Promise<number> {
   let sum = 0;

@@ -5,6 +5,7 @@ import {
   adapterTensors,
   type DType,
   deviceInfo,
+  isBlockMatrix,
   type ModelConfig,
   type MomentsFormat,
   momentScales,
@@ -12,6 +13,7 @@ import {
   type Quantization,
 } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
+import { gibibytes } from "./gibibytes.ts";
 
 /** What decides how much memory an engine takes. */
 export interface MemoryPlan {
@@ -88,7 +90,7 @@ function adapterNumbers({ adapter, config }: MemoryPlan): number[] | null {
 function weightBytes(plan: MemoryPlan): number {
   const { config, dtype, quantize } = plan;
   const base = parameterShapes(config).map((parameter) => {
-    const inBlocks = parameter.decays && parameter.name.startsWith("model.layers.");
+    const inBlocks = isBlockMatrix(parameter);
     if (inBlocks && quantize === "nf4") return blockBytes(numbersOf(parameter) * nf4Bytes);
     const kept = inBlocks && quantize === "gguf" ? plan.blockBytes?.get(parameter.name) : undefined;
     return blockBytes(kept ?? numbersOf(parameter) * sizeOf(dtype));
@@ -184,8 +186,6 @@ export function machineMemory(): number {
 export function computesOnCpu(device: "auto" | "cpu" | "cuda"): boolean {
   return device === "cpu" || (device === "auto" && deviceInfo().cuda.devices.length === 0);
 }
-
-const gibibytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(bytes < 10 * 2 ** 30 ? 2 : 0)} GiB`;
 
 /** What training could be had for in less memory, the mildest first. */
 export function lighterTrainings(plan: MemoryPlan, step: StepShape): { change: string; memory: MemoryEstimate }[] {

@@ -12,7 +12,7 @@ test("a run whose models the disk cannot hold is refused before anything is comp
   const runs = await scratch();
   const run = runLoop({ codeVersion: "test", config: { run: "run", runs, settings: tinySettings() } });
   const { message } = await failure(() => run);
-  expect(message).toMatch(/models need about .* of disk, 0\.0 GiB are free \(.*tempora clean/s);
+  expect(message).toMatch(/models need about .* of disk, 0\.00 GiB are free \(.*tempora clean/s);
   expect(existsSync(storeOf(runs))).toBe(false);
   expect(existsSync(join(runs, "run", "models"))).toBe(false);
 });
