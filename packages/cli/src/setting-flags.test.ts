@@ -1,7 +1,7 @@
-import { paperSettings, parseConfig } from "@tempora/run";
+import { mergeConfigs, paperSettings, parseConfig } from "@tempora/run";
 import { Command } from "commander";
 import { describe, expect, it } from "vitest";
-import { addSettingFlags, type SettingFlags, settingsOf } from "./setting-flags.ts";
+import { addSettingFlags, type SettingFlags, settingsOf, withRank } from "./setting-flags.ts";
 
 function settings(...argv: string[]) {
   const command = addSettingFlags(new Command());
@@ -45,5 +45,13 @@ describe("the setting flags of train", () => {
     expect(() => settings("--set", "iterations=many")).toThrow(/iterations is "many"/);
     expect(() => settings("--set", "iterations")).toThrow(/sets nothing/);
     expect(() => settings("--set", "=3")).toThrow(/sets nothing/);
+  });
+
+  it("name the flag that is missing where an adapter is described but has no rank", () => {
+    const command = addSettingFlags(new Command()).parse(["--lora-targets", "q_proj"], { from: "user" });
+    const flags = settingsOf(command.opts<SettingFlags>());
+    expect(() => withRank(flags)).toThrow(/no rank.*--lora-rank 16/s);
+    expect(withRank(mergeConfigs({ lora: { rank: 4 } }, flags)).lora).toEqual({ rank: 4, targets: ["q_proj"] });
+    expect(withRank({ lora: null })).toEqual({ lora: null });
   });
 });
