@@ -1,8 +1,9 @@
+import { basename, resolve } from "node:path";
 import { type GenerationCase, type GenerationMeasurement, generationCases, type Logits } from "./generation.ts";
-import { type LlamaMeasurement, llamaTypes, measureLlama } from "./peers/peers.ts";
+import { type LlamaMeasurement, llamaModel, llamaTypes, measureLlama } from "./peers/peers.ts";
 import { own, say } from "./process.ts";
 import type { BenchRow } from "./row.ts";
-import { type Ceilings, generationFloor, llama135M } from "./shapes.ts";
+import { type Ceilings, generationFloor } from "./shapes.ts";
 
 const logitsNames: Record<Logits, string> = { peaked: "", flat: ", flat logits", file: "" };
 
@@ -16,7 +17,7 @@ function rateOf({ tokens, seconds }: { tokens: number; seconds: number }): numbe
 }
 
 function ownRow(mine: GenerationMeasurement, ceilings: Ceilings): BenchRow {
-  const best = mine.tokens / generationFloor(llama135M, mine, ceilings);
+  const best = mine.tokens / generationFloor(mine.config, mine, ceilings);
   const rate = rateOf(mine);
   return { name: `Tempora bf16, ${caseName(mine)}`, value: rate, unit: "tokens/s", floor: best, ratio: rate / best };
 }
@@ -30,7 +31,21 @@ function peerRow(peer: LlamaMeasurement, mine: GenerationMeasurement): BenchRow 
   };
 }
 
-/** Generation in a process of its own, of random weights or of a model, and llama.cpp's in three formats. */
+async function measurePeers(file: string | undefined): Promise<LlamaMeasurement[]> {
+  const cases = generationCases.filter(({ logits }) => logits === "peaked");
+  const models =
+    file === undefined
+      ? llamaTypes.map((type) => ({ type, path: llamaModel(type) }))
+      : [{ type: basename(file), path: resolve(file) }];
+  const measured: LlamaMeasurement[] = [];
+  for (const { type, path } of models) {
+    say(`measuring llama.cpp: ${type}`);
+    measured.push(...(await measureLlama(path, type, cases)));
+  }
+  return measured;
+}
+
+/** Generation in a process of its own, of random weights or of a model; llama.cpp's in three formats, or of that model. */
 export async function generationRows(
   ceilings: Ceilings,
   peers: boolean,
@@ -38,12 +53,7 @@ export async function generationRows(
 ): Promise<BenchRow[]> {
   say("measuring generation");
   const mine = await own<GenerationMeasurement>("generation.ts", file === undefined ? [] : [file]);
-  const peaked = generationCases.filter(({ logits }) => logits === "peaked");
-  const theirs: LlamaMeasurement[] = [];
-  for (const type of peers ? llamaTypes : []) {
-    say(`measuring llama.cpp in ${type}`);
-    theirs.push(...(await measureLlama(type, peaked)));
-  }
+  const theirs = peers ? await measurePeers(file) : [];
   return mine.flatMap((measured) => [
     ownRow(measured, ceilings),
     ...theirs

@@ -2,7 +2,7 @@
  * Generation on the 135M shape in bf16: samples of one prompt. Runs in a process of its own
  * (`bun bench/generation.ts [MODEL.gguf]`: that model instead of random weights); prints one JSON line a case.
  */
-import { Engine, type ModelSource } from "@tempora/engine";
+import { Engine, type ModelConfig, type ModelSource } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { randomModel } from "../packages/engine/src/random-weights.ts";
 import { llama135M } from "./shapes.ts";
@@ -32,6 +32,8 @@ export const generationCases: readonly GenerationCase[] = [
 export const samplingSettings = { temperature: 0.7, topP: 0.9 };
 
 export interface GenerationMeasurement extends GenerationCase {
+  /** Of the model that was measured. */
+  config: ModelConfig;
   tokens: number;
   seconds: number;
 }
@@ -40,7 +42,7 @@ export function promptIds(length: number): number[] {
   return Array.from({ length }, (_, i) => (i * 7) % 20_000);
 }
 
-async function measure(engine: Engine, work: GenerationCase): Promise<GenerationMeasurement> {
+async function measure(engine: Engine, work: GenerationCase): Promise<Omit<GenerationMeasurement, "config">> {
   const start = performance.now();
   let tokens = 0;
   const completions = engine.generate([{ ids: promptIds(work.prompt) }], {
@@ -77,7 +79,7 @@ function scaled(bytes: Uint8Array, factor: number): Uint8Array {
 async function measureAll(source: ModelSource, cases: readonly GenerationCase[]): Promise<void> {
   using engine = await Engine.load(source, { device: "cpu", dtype: "bf16" });
   await measure(engine, { logits: "flat", prompt: 128, samples: 2, newTokens: 8 }); // packs the weights
-  for (const work of cases) console.log(JSON.stringify(await measure(engine, work)));
+  for (const work of cases) console.log(JSON.stringify({ ...(await measure(engine, work)), config: source.config }));
 }
 
 if (import.meta.main) {

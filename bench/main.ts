@@ -23,7 +23,7 @@ const titles: Record<Part, string> = {
   head: "Log-prob head, T = 512, D = 1024, V = 32000, bf16",
   sampler: "Sampler, a row of 131072 logits on one thread, the slowest setting",
   step: "DPO step, 135M, 4 pairs of 128 + 2 x 128 tokens",
-  generation: "Generation, 135M, 128 new tokens, samples of one prompt, temperature 0.7, top p 0.9",
+  generation: "Generation, 135M or --model, 128 new tokens, samples of one prompt, temperature 0.7, top p 0.9",
   calls: "A call from TypeScript",
 };
 

@@ -30,12 +30,14 @@ export const llamaTypes = ["BF16", "Q8_0", "Q4_1"] as const;
 export type LlamaType = (typeof llamaTypes)[number];
 
 export interface LlamaMeasurement extends GenerationCase {
-  type: LlamaType;
+  /** The format of its weights. */
+  type: string;
   tokens: number;
   seconds: number;
 }
 
-function llamaModel(type: LlamaType): string {
+/** The 135M shape with random weights. */
+export function llamaModel(type: LlamaType): string {
   return join(llamaFolder, `peaked-${type}.gguf`);
 }
 
@@ -88,9 +90,13 @@ export async function measureTorchHead(): Promise<{ seconds: number }> {
   return last(await run(python, [join(here, "torch_head.py")], { remedy: reinstall }));
 }
 
-/** All cases in one process. */
-export async function measureLlama(type: LlamaType, cases: readonly GenerationCase[]): Promise<LlamaMeasurement[]> {
-  const parameters = [llamaModel(type), JSON.stringify(cases), JSON.stringify(samplingSettings)];
+/** All cases of a model in one process. */
+export async function measureLlama(
+  model: string,
+  type: string,
+  cases: readonly GenerationCase[],
+): Promise<LlamaMeasurement[]> {
+  const parameters = [model, JSON.stringify(cases), JSON.stringify(samplingSettings)];
   const output = await run("node", [join(here, "llama-cpp.mjs"), ...parameters], {
     cwd: llamaCppFolder(),
     remedy: reinstall,
