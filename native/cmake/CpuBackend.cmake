@@ -53,6 +53,9 @@ if(kernel_sources)
   endforeach()
   if(TARGET kernels_amx)
     target_compile_definitions(kernels_amx PRIVATE TEMPORA_TILES=1)
+    # Kernels throw nothing; giving the tiles back in a destructor would else define what unwinding needs, outside the
+    # namespace of the instruction set.
+    target_compile_options(kernels_amx PRIVATE -fno-exceptions)
     target_include_directories(kernels_amx PRIVATE src/backend/cpu/kernels/amx)
   endif()
 endif()
