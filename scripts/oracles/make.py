@@ -15,6 +15,7 @@ PARTS = {
     "losses": "losses",
     "gguf": "gguf_files",
     "quantization": "quantization",
+    "bitsandbytes": "bitsandbytes_folder",
     "tokenization": "tokenization",
     "tokenizers": "zoo",
     "smollm2": "real_model",

@@ -255,7 +255,7 @@ class Backend {
   // numbers [N·K] on the host; rounded or quantised (to NF4) to the weight's format, and back. False where one is not
   // finite: then the weight is of no use.
   bool set_weight(Weight& weight, DType dtype, const std::uint8_t* numbers);
-  // Of a GGUF format: the blocks as a file holds them, on the host.
+  // Of a GGUF format the blocks as a file holds them, of NF4 its storage (nf4.h), on the host.
   bool set_weight_blocks(Weight& weight, const std::uint8_t* blocks);
   std::vector<std::uint8_t> get_weight(const Weight& weight, DType dtype);
   // out [T,N] (+)= x A [T,K] · weightᵀ; out is A or f32.

@@ -74,6 +74,11 @@ std::vector<std::uint8_t> nf4_quantised(const std::vector<float>& values) {
   return storage;
 }
 
+bool nf4_finite(const std::uint8_t* storage, std::int64_t n) {
+  const std::vector<float> maxima = maxima_of(storage, n);
+  return std::all_of(maxima.begin(), maxima.end(), [](float maximum) { return std::isfinite(maximum); });
+}
+
 std::vector<float> nf4_dequantised(const std::uint8_t* storage, std::int64_t n) {
   const std::vector<float> maxima = maxima_of(storage, n);
   std::vector<float> values(static_cast<std::size_t>(n));

@@ -79,9 +79,11 @@ bool Backend::set_weight(Weight& weight, DType dtype, const std::uint8_t* number
 }
 
 bool Backend::set_weight_blocks(Weight& weight, const std::uint8_t* blocks) {
-  if (!is_gguf(weight.format)) throw std::invalid_argument("the weight is not held in GGUF's blocks");
+  if (is_plain(weight.format)) throw std::invalid_argument("the weight is not held in blocks");
   weight.changed();
-  if (!gguf_finite(weight.format, blocks, weight.storage.bytes())) return false;
+  const bool finite = is_gguf(weight.format) ? gguf_finite(weight.format, blocks, weight.storage.bytes())
+                                             : nf4_finite(blocks, weight.size());
+  if (!finite) return false;
   copy_in(weight.storage.data(), blocks, weight.storage.bytes());
   return true;
 }

@@ -40,7 +40,7 @@ void Engine::set_parameter(int index, DType dtype, const std::uint8_t* bytes, st
 
 void Engine::set_parameter_blocks(int index, const std::uint8_t* blocks, std::size_t size) {
   Parameter& parameter = impl_->parameters.at(index);
-  if (!is_gguf(parameter.weight->format) || size != parameter.weight->storage.bytes()) {
+  if (is_plain(parameter.weight->format) || size != parameter.weight->storage.bytes()) {
     throw std::invalid_argument("parameter " + std::to_string(index) + " got " + std::to_string(size) +
                                 " bytes of blocks");
   }

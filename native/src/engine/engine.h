@@ -184,7 +184,7 @@ class Engine {
   int parameter_count(int adapter = kBase) const;
   std::size_t parameter_bytes(int index, int adapter = kBase) const;
   void set_parameter(int index, DType dtype, const std::uint8_t* bytes, std::size_t size, int adapter = kBase);
-  // Of a parameter that is kept in a GGUF format: its blocks.
+  // Of a parameter in NF4 or a GGUF format: its blocks.
   void set_parameter_blocks(int index, const std::uint8_t* blocks, std::size_t size);
   std::vector<std::uint8_t> get_parameter(int index, int adapter = kBase) const;
   std::vector<float> get_gradient(int index, int adapter = kBase) const;

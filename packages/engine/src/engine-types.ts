@@ -12,8 +12,8 @@ export interface EngineOptions {
   threads?: number | undefined;
   /**
    * "nf4": the matrices of the blocks in 4 bits with double quantisation (QLoRA), 4.13 bits a number; embeddings, head, norms
-   * and biases stay in dtype, and so does what is computed. "gguf": those of them that a GGUF file holds in quantised blocks
-   * (blockFormatNames) stay as they are. Quantised weights are frozen: only adapters can be trained.
+   * and biases stay in dtype, and so does what is computed; what files hold in this very format (bitsandbytes') stays as it is. "gguf": those of them that a GGUF file holds in quantised blocks
+   * (ggufBlockFormats) stay as they are. Quantised weights are frozen: only adapters can be trained.
    */
   quantize?: Quantization | undefined;
   /** How AdamW's moments are stored; default "f32". Of 8 bytes a parameter "bf16" leaves 4, "8bit" 2.03. */

@@ -43,7 +43,7 @@ import {
   promptForest,
 } from "./generate.ts";
 import { type BatchOptions, GenerationBatch, weightsChanged } from "./generation-batch.ts";
-import { type KeptFormats, loadMoments, loadParameters, modelTensors, sameModelTensors } from "./loading.ts";
+import { type HeldFormats, loadMoments, loadParameters, modelTensors, sameModelTensors } from "./loading.ts";
 import type { PreferenceLoss } from "./losses.ts";
 import {
   type DType,
@@ -75,7 +75,7 @@ export class Engine implements Disposable {
   /** LoRA adapters over this model's weights. */
   readonly adapters: Adapters;
   readonly #native: NativeEngine;
-  readonly #kept: KeptFormats;
+  readonly #held: HeldFormats;
   readonly #index: ReadonlyMap<string, number>;
   #disposed = false;
   /** Counts the calls that change weights: a running generation cannot go on after one. */
@@ -83,7 +83,7 @@ export class Engine implements Disposable {
   /** Ends with the last multi-part operation; calls made after it wait for that. */
   #exclusive: Promise<void> | null = null;
 
-  private constructor(config: ModelConfig, dtype: DType, options: EngineOptions, kept: KeptFormats) {
+  private constructor(config: ModelConfig, dtype: DType, options: EngineOptions, kept: HeldFormats["kept"]) {
     const { device, name } = chooseDevice(options.device);
     const threads = checkNumber(options.threads ?? 0, "threads", { least: 0, most: 4096, integer: true });
     this.config = config;
@@ -91,13 +91,12 @@ export class Engine implements Disposable {
     this.device = device;
     this.deviceName = name;
     this.momentsFormat = checkMomentsFormat(options.moments ?? "f32");
-    this.#kept = kept;
-    const quantized = options.quantize === "nf4" ? "nf4" : null;
+    this.#held = { quantized: options.quantize === "nf4" ? "nf4" : null, kept };
     this.parameters = parameterShapes(config);
     this.#index = new Map(this.parameters.map((parameter, index) => [parameter.name, index]));
     this.#native = new (addon().Engine)(
       { ...config, windows: Int32Array.from(config.windows), rotaryFrequencies: rotaryFrequencies(config) },
-      { device, dtype, threads, moments: this.momentsFormat, quantized, kept },
+      { device, dtype, threads, moments: this.momentsFormat, ...this.#held },
     );
     this.adapters = new Adapters({
       config,
@@ -118,7 +117,7 @@ export class Engine implements Disposable {
     const engine = new Engine(model.config, options.dtype ?? model.dtype, options, kept);
     try {
       await cancellable(undefined, () => engine.#native.ready());
-      await loadParameters(engine.#native, tensors, { ...options, kept });
+      await loadParameters(engine.#native, tensors, { ...options, held: engine.#held });
     } catch (error) {
       engine.dispose();
       throw error;
@@ -327,7 +326,7 @@ export class Engine implements Disposable {
     return this.#alone(async () => {
       const tensors = await sameModelTensors(model, this.config);
       this.#weightChanges++;
-      await loadParameters(this.#native, tensors, { kept: this.#kept });
+      await loadParameters(this.#native, tensors, { held: this.#held });
     });
   }
 

@@ -101,13 +101,28 @@ export async function sameModelTensors(model: ModelSource, config: ModelConfig):
 /** By parameter: the format of the blocks that stay as the model's files hold them; null for the others. */
 export type KeptFormats = readonly (BlockFormatName | null)[];
 
+/** In which formats an engine holds matrices, beside its element type. */
+export interface HeldFormats {
+  /** Of all matrices of the blocks. */
+  quantized: "nf4" | null;
+  kept: KeptFormats;
+}
+
+/** The blocks that a parameter is copied in as; null for numbers. NF4 takes either, and keeps a file's own blocks. */
+function heldFormat({ name, shape, blocks }: TensorSource, index: number, held: HeldFormats): BlockFormatName | null {
+  if (held.quantized === null) return held.kept[index] ?? null;
+  const matrix = isBlockMatrix({ name, shape, decays: shape.length > 1 });
+  return matrix && blocks?.format === "NF4" ? "NF4" : null;
+}
+
 function keptFormats(
   tensors: readonly TensorSource[],
   parameters: readonly ParameterShape[],
   file: string,
 ): KeptFormats {
   const kept = parameters.map((parameter, index) => {
-    return (isBlockMatrix(parameter) && tensors[index]?.blocks?.format) || null;
+    const format = tensors[index]?.blocks?.format;
+    return isBlockMatrix(parameter) && format !== undefined && format !== "NF4" ? format : null;
   });
   if (kept.some((format) => format !== null)) return kept;
   throw new TemporaError("The model holds no quantized matrices that could stay as they are", {
@@ -178,17 +193,18 @@ export interface CopyOptions {
   onProgress?: ((done: number, total: number) => void) | undefined;
   /** Number of the adapter whose tensors these are; default: the model's. */
   adapter?: number | undefined;
-  /** By parameter, what the engine keeps as the files hold it; default: nothing. */
-  kept?: KeptFormats | undefined;
+  /** Default: all in numbers. */
+  held?: HeldFormats | undefined;
 }
 
 /** Copies a model's or an adapter's tensors into an engine. */
 export async function loadParameters(
   engine: NativeEngine,
   tensors: readonly TensorSource[],
-  { signal, onProgress, adapter, kept = [] }: CopyOptions = {},
+  { signal, onProgress, adapter, held = { quantized: null, kept: [] } }: CopyOptions = {},
 ): Promise<void> {
-  const sources = tensors.map((tensor, index) => sourceOf(tensor, kept[index] ?? null));
+  const formats = tensors.map((tensor, index) => heldFormat(tensor, index, held));
+  const sources = tensors.map((tensor, index) => sourceOf(tensor, formats[index] as BlockFormatName | null));
   const sizes = sources.map(({ byteLength }) => byteLength);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   let done = 0;
@@ -197,7 +213,12 @@ export async function loadParameters(
     for (const [index, tensor] of tensors.entries()) {
       if (signal?.aborted) throw abortError(signal);
       const bytes = await (sources[index] as (typeof sources)[number]).read();
-      const copied = copyIn(engine, bytes, { index, tensor, format: kept[index] ?? null, adapter }).then(() => {
+      const copied = copyIn(engine, bytes, {
+        index,
+        tensor,
+        format: formats[index] as BlockFormatName | null,
+        adapter,
+      }).then(() => {
         done += sizes[index] as number;
         onProgress?.(done, total);
       });

@@ -53,13 +53,13 @@ export interface TensorSource {
   file: string;
   /** The little-endian bytes, row-major, shape product × element size. */
   read(): Promise<Uint8Array>;
-  /** Where the file holds it in quantised blocks: those, row by row. */
+  /** Where the file holds it in quantised blocks: those, row by row; of NF4, as native/src/backend/nf4.h lays them out. */
   blocks?: { format: BlockFormatName; byteLength: number; read(): Promise<Uint8Array> } | undefined;
 }
 
-/** The quantised blocks of GGUF files that an engine may keep as they are. */
-export const blockFormatNames = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"] as const;
-export type BlockFormatName = (typeof blockFormatNames)[number];
+/** The quantised blocks of GGUF files that an engine may keep as they are; NF4 is bitsandbytes', with double quantisation. */
+export const ggufBlockFormats = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"] as const;
+export type BlockFormatName = (typeof ggufBlockFormats)[number] | "NF4";
 
 /** What Engine.load needs: a shape and every tensor of parameterShapes(config). */
 export interface ModelSource {

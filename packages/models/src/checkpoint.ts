@@ -18,7 +18,7 @@ export interface Checkpoint extends ModelSource {
   format: "huggingface" | "gguf";
   /** Every file that belongs to it: config, weights, tokenizer, generation config. */
   files: readonly string[];
-  /** Of a GGUF file: bytes of the parameters that it holds in quantised blocks, by name. */
+  /** Bytes of the parameters that its files hold in quantised blocks, by name. */
   blockBytes?: ReadonlyMap<string, number> | undefined;
   /** config.json as it stands, or as it follows from a GGUF file. */
   raw: Record<string, unknown>;
@@ -31,7 +31,7 @@ export interface Checkpoint extends ModelSource {
 }
 
 /**
- * Opens a model as it lies on a disk: a Hugging Face folder (weights in F32, F16 or BF16, also mixed), a GGUF file, or a folder
+ * Opens a model as it lies on a disk: a Hugging Face folder (weights in F32, F16, BF16 or bitsandbytes' NF4, also mixed), a GGUF file, or a folder
  * with one GGUF model.
  * @throws TemporaError for a missing, unexpected, misshapen or wrongly typed tensor, by name and file.
  */

@@ -183,7 +183,7 @@ describe("what the engine does not compute is refused by name", () => {
     expect(gptq.where.field).toBe("quantization_config");
     expect(gptq.message).toMatch(/quantized weights \(gptq\).*the model that it was quantized from.*a GGUF file/s);
     expect(gptq.message).not.toContain("dequantize");
-    const bits = await parsed({ quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } });
+    const bits = await parsed({ quantization_config: { quant_method: "bitsandbytes", load_in_8bit: true } });
     expect(bits.remedy).toContain("from_pretrained('/models/small-4bit').dequantize().save_pretrained('unquantized')");
     const mlx = await parsed({ quantization: { group_size: 64, bits: 4 } });
     expect(mlx.where.field).toBe("quantization");

@@ -84,16 +84,23 @@ function readFamily(reader: ConfigReader): Family {
   );
 }
 
+/** Weights that a folder's reader knows; each tensor states itself how it is held. */
+function isNf4(quantization: Record<string, unknown>): boolean {
+  const { quant_method: method, load_in_4bit: fourBits, bnb_4bit_quant_type: type } = quantization;
+  return method === "bitsandbytes" && fourBits === true && type === "nf4";
+}
+
 function refuseUnsupported(reader: ConfigReader): void {
   // MLX writes `quantization`, transformers and all others `quantization_config`.
   for (const field of ["quantization_config", "quantization"]) {
     const quantization = reader.optionalObject(field);
     if (quantization === null) continue;
     const { quant_method: method } = quantization.raw;
+    if (field === "quantization_config" && isNf4(quantization.raw)) continue;
     const by = typeof method === "string" ? ` (${method})` : "";
     reader.fail(
       field,
-      `asks for quantized weights${by}; F32, F16 and BF16 are read`,
+      `asks for quantized weights${by}; F32, F16, BF16 and bitsandbytes' NF4 are read`,
       unquantized(dirname(reader.file), method),
     );
   }

@@ -8,6 +8,8 @@ import {
   type TensorSource,
 } from "@tempora/engine/model";
 import { folderReader, TemporaError } from "@tempora/errors";
+import { isNf4Part, nf4Tensor } from "./bitsandbytes/open.ts";
+import { blockBytesOf } from "./block-bytes.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { readModelConfig } from "./config.ts";
 import { statedEndTokens } from "./end-tokens.ts";
@@ -21,7 +23,8 @@ const tiedHeadName = "lm_head.weight";
 const embeddingName = "model.embed_tokens.weight";
 
 /**
- * Opens a Hugging Face checkpoint folder: config.json and model.safetensors, or its shards by their index. Whatever else lies
+ * Opens a Hugging Face checkpoint folder: config.json and model.safetensors, or its shards by their index; matrices may be in
+ * bitsandbytes' NF4, which is read as f32. Whatever else lies
  * there (a README, .git, .cache, original/, other formats) is not looked at.
  * @throws TemporaError for a missing, unexpected, misshapen or wrongly typed tensor, by name and file.
  */
@@ -29,7 +32,8 @@ export async function openFolder(folder: string): Promise<Checkpoint> {
   const { config, raw } = await readModelConfig(folder);
   const found = await readWeights(folder);
   const shapes = parameterShapes(config);
-  const tensors = shapes.map((shape) => expectTensor(shape, found, folder));
+  const tensors: TensorSource[] = [];
+  for (const shape of shapes) tensors.push((await nf4Tensor(shape, found)) ?? expectTensor(shape, found, folder));
   refuseUnexpected(found, shapes, config, folder);
   if (config.tiedHead) await checkTiedHead(found, folder);
   const generationFile = join(folder, "generation_config.json");
@@ -44,6 +48,7 @@ export async function openFolder(folder: string): Promise<Checkpoint> {
     generation,
     endTokens: statedEndTokens(raw, generation, folder),
     dtype: statedDType(raw) ?? widest(tensors),
+    blockBytes: blockBytesOf(tensors),
     tensors: () => tensors,
     companion: folderReader(folder),
   };
@@ -112,7 +117,7 @@ function refuseUnexpected(
 ): void {
   const expected = new Set(shapes.map((shape) => shape.name));
   const unexpected = [...found.keys()].filter((name) => {
-    if (expected.has(name) || (config.tiedHead && name === tiedHeadName)) return false;
+    if (expected.has(name) || isNf4Part(name, expected) || (config.tiedHead && name === tiedHeadName)) return false;
     // A buffer that old versions stored; it follows from the config.
     return !name.endsWith("rotary_emb.inv_freq");
   });

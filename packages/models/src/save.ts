@@ -50,7 +50,8 @@ export async function saveCheckpoint(folder: string, options: SaveOptions): Prom
 
 /** config.json with the element type of the weights, checked to describe the very model that is saved. */
 function correctedConfig({ config, raw, dtype }: SaveOptions): Record<string, unknown> {
-  const corrected = { ...raw };
+  // What is written here is plain, whatever it was read from.
+  const { quantization_config: _, ...corrected } = raw;
   const name = dtypeName(dtype);
   if ("torch_dtype" in raw || !("dtype" in raw)) corrected.torch_dtype = name;
   if ("dtype" in raw || !("torch_dtype" in raw)) corrected.dtype = name;

@@ -1,6 +1,7 @@
 import { open } from "node:fs/promises";
-import { blockFormatNames, type ModelConfig, parameterShapes, type TensorSource } from "@tempora/engine/model";
+import { ggufBlockFormats, type ModelConfig, parameterShapes, type TensorSource } from "@tempora/engine/model";
 import { fileError, TemporaError } from "@tempora/errors";
+import { blockBytesOf } from "../block-bytes.ts";
 import type { Checkpoint } from "../checkpoint.ts";
 import { newModelConfigJson, parseModelConfig } from "../config.ts";
 import { statedEndTokens } from "../end-tokens.ts";
@@ -45,7 +46,7 @@ export async function openGguf(file: string, path: string): Promise<Checkpoint> 
     generation,
     endTokens: statedEndTokens(raw, generation, gguf.file),
     dtype,
-    blockBytes: new Map(sources.flatMap(({ name, blocks }) => (blocks ? [[name, blocks.byteLength]] : []))),
+    blockBytes: blockBytesOf(sources),
     tensors: () => sources,
     companion: async (name) => (Object.hasOwn(files, name) ? new TextEncoder().encode(files[name]) : null),
   };
@@ -87,7 +88,7 @@ interface Heads {
 function tensorSource(name: string, tensor: GgufTensor, permuted: Heads | null): TensorSource {
   const type = blockFormats[tensor.type]!.name;
   const kept = type === "BF16";
-  const format = blockFormatNames.find((known) => known === type);
+  const format = ggufBlockFormats.find((known) => known === type);
   const unpermuted = (bytes: Uint8Array) =>
     permuted === null ? bytes : permuteRows(bytes, { ...permuted, to: "huggingface" });
   return {
