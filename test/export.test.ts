@@ -63,6 +63,24 @@ describe("export", () => {
     expect((await distance(gguf, "qwen3")).mean).toBeLessThan(bound);
   });
 
+  test("a folder in bitsandbytes' NF4 is what a model quantized as it is read computes", async () => {
+    const plain = oracle("qwen3", "policy");
+    const out = join(folder, "qwen3-nf4");
+    const result = await temporaJson(["export", "--model", plain, "--out", out, "--type", "nf4"]);
+    expect(result).toMatchObject({ format: "hf", type: "nf4", notes: [] });
+    const flags = ["--data", oracle("preference.jsonl"), "--dtype", "f32"];
+    const [read, kept, quantized] = ["read", "kept", "quantized"].map((name) => join(folder, `nf4-${name}.jsonl`));
+    await temporaJson(["logprobs", "--model", out, ...flags, "--out", read!]);
+    await temporaJson(["logprobs", "--model", out, ...flags, "--out", kept!, "--quantize", "nf4"]);
+    await temporaJson(["logprobs", "--model", plain, ...flags, "--out", quantized!, "--quantize", "nf4"]);
+    expect(readFileSync(kept!, "utf8")).toBe(readFileSync(quantized!, "utf8"));
+    const [some, others] = [read!, kept!].map((file) => readLines<OracleRow>(file));
+    const differences = some!.flatMap(({ chosen_logprobs }, row) =>
+      chosen_logprobs.map((value, i) => Math.abs(value - others![row]!.chosen_logprobs[i]!)),
+    );
+    expect(Math.max(...differences)).toBeLessThan(1e-3);
+  });
+
   test("a model of a run takes its run's settings along", async () => {
     const run = join(folder, "run");
     mkdirSync(join(run, "models"), { recursive: true });
@@ -116,7 +134,8 @@ describe("export", () => {
   });
 
   test.each([
-    [["--model", oracle("llama", "policy"), "--out", "x", "--type", "q8_0"], /folder is written in f32 or bf16/],
+    [["--model", oracle("llama", "policy"), "--out", "x", "--type", "q8_0"], /folder is written in f32, bf16 or nf4/],
+    [["--model", oracle("llama", "policy"), "--out", "x.gguf", "--type", "nf4"], /GGUF file is not written in nf4/],
     [["--model", oracle("llama", "policy"), "--out", "x", "--format", "gguf"], /name ends in .gguf/],
     [["--out", "x"], /--model <model> is missing/],
     [["--answers", "arena-hard", "--out", "x"], /--data <file> is missing/],

@@ -1,3 +1,4 @@
+export { saveNf4 } from "./bitsandbytes/save.ts";
 export { type Checkpoint, checkpointHash, type HashOptions, openCheckpoint } from "./checkpoint.ts";
 export { newModelConfigJson, parseModelConfig, readModelConfig, type SpecialTokens } from "./config.ts";
 export { type FolderLock, folderLockOwner, tryLockFolder } from "./folder-lock.ts";

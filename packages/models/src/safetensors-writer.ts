@@ -4,10 +4,13 @@ import type { DType } from "@tempora/engine/model";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { TensorFile, type TensorPlace } from "./tensor-file.ts";
 
+const elementBytes = { f32: 4, bf16: 2, u8: 1 } as const;
+
 /** A tensor that will be written: what must be known before the first byte. */
 export interface TensorLayout {
   name: string;
-  dtype: DType;
+  /** u8: parts of quantised tensors. */
+  dtype: DType | "u8";
   shape: readonly number[];
 }
 
@@ -18,7 +21,7 @@ export interface NamedTensor extends TensorLayout {
 }
 
 export function tensorBytes(tensor: TensorLayout): number {
-  return tensor.shape.reduce((product, extent) => product * extent, tensor.dtype === "f32" ? 4 : 2);
+  return tensor.shape.reduce((product, extent) => product * extent, elementBytes[tensor.dtype]);
 }
 
 /** Writes a safetensors file whose layout is known while its tensors come one by one, in any order. */
@@ -89,7 +92,7 @@ function describe(tensor: TensorLayout): string {
 /** Wide elements first, then by name, as the reference implementation lays them out; the data starts at a multiple of 8. */
 function layOut(layout: readonly TensorLayout[]) {
   const sorted = [...layout].sort((a, b) => {
-    if (a.dtype !== b.dtype) return a.dtype === "f32" ? -1 : 1;
+    if (a.dtype !== b.dtype) return elementBytes[b.dtype] - elementBytes[a.dtype];
     return a.name < b.name ? -1 : 1;
   });
   const json: Record<string, unknown> = { __metadata__: { format: "pt" } };

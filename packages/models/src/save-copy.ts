@@ -42,7 +42,7 @@ async function* converted(checkpoint: Checkpoint, dtype: DType, options: CopyOpt
 }
 
 /** A tensor's bytes in an element type. */
-async function readAs(source: TensorSource, dtype: DType): Promise<Uint8Array> {
+export async function readAs(source: TensorSource, dtype: DType): Promise<Uint8Array> {
   if (source.dtype === dtype) return source.read();
   const values = await readFloats(source);
   if (dtype === "f32") return new Uint8Array(values.buffer);

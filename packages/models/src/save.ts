@@ -15,7 +15,7 @@ export interface SaveOptions {
   /** The config.json to write; its element type is corrected. It must describe `config`. */
   raw: Record<string, unknown>;
   dtype: DType;
-  /** Every parameter of the model once, in any order, in `dtype`. */
+  /** Every parameter of the model once, in any order, in `dtype`; of quantized ones all that is stored of them. */
   tensors: AsyncIterable<NamedTensor> | Iterable<NamedTensor>;
   /** Whose tokenizer and generation files are taken over. */
   companion?: FileReader;
@@ -23,6 +23,8 @@ export interface SaveOptions {
   endTokens?: readonly number[];
   /** Further files by name; they win over companions. */
   files?: Record<string, string>;
+  /** What is stored of parameters that are not in `dtype`, by their names, and what config.json says of them. */
+  quantized?: { layout: ReadonlyMap<string, readonly TensorLayout[]>; config: Record<string, unknown> };
   /** A shard is closed before it grows beyond this. Default 5 GB. */
   maxShardBytes?: number;
 }
@@ -49,9 +51,10 @@ export async function saveCheckpoint(folder: string, options: SaveOptions): Prom
 }
 
 /** config.json with the element type of the weights, checked to describe the very model that is saved. */
-function correctedConfig({ config, raw, dtype }: SaveOptions): Record<string, unknown> {
-  // What is written here is plain, whatever it was read from.
-  const { quantization_config: _, ...corrected } = raw;
+function correctedConfig({ config, raw, dtype, quantized }: SaveOptions): Record<string, unknown> {
+  // Whatever it was read from: what is written here is plain, or quantized as told.
+  const { quantization_config: _, ...plain } = raw;
+  const corrected: Record<string, unknown> = quantized ? { ...plain, quantization_config: quantized.config } : plain;
   const name = dtypeName(dtype);
   if ("torch_dtype" in raw || !("dtype" in raw)) corrected.torch_dtype = name;
   if ("dtype" in raw || !("torch_dtype" in raw)) corrected.dtype = name;
@@ -85,21 +88,21 @@ async function writeWeights(folder: string, options: SaveOptions): Promise<void>
   } finally {
     for (const writer of writers) await writer.abandon();
   }
-  if (shards.length > 1) await writeSynced(join(folder, indexFile), indexJson(shards, names));
+  if (shards.length > 1) await writeSynced(join(folder, indexFile), indexJson(options.config, shards, names));
 }
 
 /** Parameters in their own order, a new shard whenever the next one would not fit. */
-function planShards({ config, dtype, maxShardBytes = defaultShardBytes }: SaveOptions): TensorLayout[][] {
+function planShards({ config, dtype, quantized, maxShardBytes = defaultShardBytes }: SaveOptions): TensorLayout[][] {
   const shards: TensorLayout[][] = [[]];
   let filled = 0;
   for (const { name, shape } of parameterShapes(config)) {
-    const tensor = { name, shape, dtype };
-    const bytes = tensorBytes(tensor);
+    const stored = quantized?.layout.get(name) ?? [{ name, shape, dtype }];
+    const bytes = stored.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
     if (filled > 0 && filled + bytes > maxShardBytes) {
       shards.push([]);
       filled = 0;
     }
-    shards.at(-1)!.push(tensor);
+    shards.at(-1)!.push(...stored);
     filled += bytes;
   }
   return shards;
@@ -111,10 +114,13 @@ function shardNames(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `model-${five(i + 1)}-of-${five(count)}.safetensors`);
 }
 
-function indexJson(shards: readonly TensorLayout[][], names: readonly string[]): string {
+function indexJson(config: ModelConfig, shards: readonly TensorLayout[][], names: readonly string[]): string {
   const all = shards.flat();
   const metadata = {
-    total_parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0),
+    total_parameters: parameterShapes(config).reduce(
+      (sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1),
+      0,
+    ),
     total_size: all.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
   };
   const owners = shards.flatMap((shard, i) => shard.map(({ name }) => [name, names[i]!] as const));

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { TemporaError } from "@tempora/errors";
-import { type Checkpoint, type GgufType, saveCopy, saveGguf } from "@tempora/models";
+import { type Checkpoint, type GgufType, saveCopy, saveGguf, saveNf4 } from "@tempora/models";
 import { modelCard, originOf } from "@tempora/report";
 import { judgeTemplateFile } from "@tempora/run";
 import { writeWhole } from "@tempora/text";
@@ -12,7 +12,7 @@ import { newCommand, whenCalled } from "../options.ts";
 import { claimFile, claimFolder } from "../output.ts";
 import { type AnswerFormat, answerFormats, exportAnswers } from "./export-answers.ts";
 
-const types = ["f32", "f16", "bf16", "q8_0"] as const;
+const types = ["f32", "f16", "bf16", "q8_0", "nf4"] as const;
 
 interface ExportFlags {
   model?: string;
@@ -28,6 +28,7 @@ export function exportCommand(context: Context): Command {
   const command = newCommand("export", "Write a model for other tools, or answers for other people's evaluations", [
     "export --model runs/my-run/models/M2 --out M2.gguf --type q8_0",
     "export --model model.gguf --out folder --format hf",
+    "export --model runs/my-run/models/M2 --out M2-bnb-4bit --type nf4",
     "export --answers alpaca-eval --data runs/my-run/evaluation/M2.jsonl --out M2.json --name M2",
   ])
     .option("--model <model>", modelHelp)
@@ -41,7 +42,7 @@ export function exportCommand(context: Context): Command {
     .addOption(
       new Option(
         "--type <type>",
-        "element type; hf takes f32 and bf16 (default: the model's own, in GGUF f16 for f32)",
+        "element type; hf takes f32, bf16 and nf4 (bitsandbytes' 4 bits), gguf all but nf4 (default: the model's own, in GGUF f16 for f32)",
       ).choices(types),
     )
     .option("--name <name>", "what the model is called in the files (default: by its path)")
@@ -106,20 +107,21 @@ interface Written {
 async function writeFolder(checkpoint: Checkpoint, flags: ExportFlags, plan: Plan): Promise<Written> {
   const { type } = flags;
   if (type === "f16" || type === "q8_0") {
-    throw new TemporaError(`A Hugging Face folder is written in f32 or bf16, not in ${type}`, {
-      remedy: "Give --type f32 or bf16, or --format gguf.",
+    throw new TemporaError(`A Hugging Face folder is written in f32, bf16 or nf4, not in ${type}`, {
+      remedy: "Give --type f32, bf16 or nf4, or --format gguf.",
     });
   }
   const out = await claimFolder("--out", flags.out, checkpoint.files);
   const dtype = type ?? checkpoint.dtype;
-  const description = `a Hugging Face folder in ${dtype}`;
+  const description = `a Hugging Face folder in ${dtype === "nf4" ? "bitsandbytes' NF4" : dtype}`;
   const card = modelCard({ name: plan.name, format: description, origin: await originOf(checkpoint.path) });
   const template = await checkpoint.companion(judgeTemplateFile);
   const files = {
     "README.md": card,
     ...(template === null ? {} : { [judgeTemplateFile]: new TextDecoder().decode(template) }),
   };
-  await saveCopy(checkpoint, out, { dtype, files, signal: plan.signal, onProgress: plan.onProgress });
+  const options = { files, signal: plan.signal, onProgress: plan.onProgress };
+  await (dtype === "nf4" ? saveNf4(checkpoint, out, options) : saveCopy(checkpoint, out, { dtype, ...options }));
   return { out, type: dtype, description, card: `${out}/README.md`, notes: [] };
 }
 
@@ -128,6 +130,11 @@ async function writeGguf(checkpoint: Checkpoint, flags: ExportFlags, plan: Plan)
     throw new TemporaError("A GGUF file's name ends in .gguf", {
       where: { file: flags.out },
       remedy: "Name the file so: that is how other tools know it.",
+    });
+  }
+  if (flags.type === "nf4") {
+    throw new TemporaError("A GGUF file is not written in nf4", {
+      remedy: "Give --type f32, f16, bf16 or q8_0, or --format hf.",
     });
   }
   const out = await claimFile("--out", flags.out, checkpoint.files);

@@ -126,6 +126,20 @@ export function engineNf4Bytes(n: number): number {
   return Math.ceil((Math.ceil(n / 2) + blocks) / 4) * 4 + 4 * Math.ceil(blocks / maximaBlock) + 4;
 }
 
+/** What `toEngineNf4` made of a matrix of n numbers. */
+export function fromEngineNf4(bytes: Uint8Array, n: number): Nf4Matrix {
+  const codes = Math.ceil(n / 2);
+  const blocks = Math.ceil(n / nf4Block);
+  const begin = Math.ceil((codes + blocks) / 4) * 4;
+  const floats = new Float32Array(bytes.slice(begin).buffer);
+  return {
+    codes: bytes.subarray(0, codes),
+    maxima: bytes.subarray(codes, codes + blocks),
+    scales: floats.subarray(0, -1),
+    offset: floats.at(-1)!,
+  };
+}
+
 /** As the engine holds it: native/src/backend/nf4.h says which part lies where. */
 export function toEngineNf4({ codes, maxima, scales, offset }: Nf4Matrix): Uint8Array {
   const begin = Math.ceil((codes.length + maxima.length) / 4) * 4;
