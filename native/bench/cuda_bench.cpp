@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ class Bench {
   void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
   void adamw(std::int64_t size);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
+  void sample(std::int64_t rows, std::int64_t vocabulary, float spread);
 
  private:
   // Small numbers; the values do not matter to the time, but none may be NaN or denormal.
@@ -215,6 +217,30 @@ void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t in
   buffers_.clear();
 }
 
+// Logits of that spread (a standard deviation); results come back to the host.
+void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
+  const Matrix logits = matrix(rows, vocabulary, DType::f32);
+  std::mt19937 generator(1);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> host(static_cast<std::size_t>(logits.size()));
+  for (float& logit : host) logit = normal(generator);
+  backend_.copy_in(logits.data, host.data(), host.size() * sizeof(float));
+  const std::vector<double> uniforms(static_cast<std::size_t>(rows), 0.4);
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
+  std::vector<float> log_probs(static_cast<std::size_t>(rows));
+  const auto report_with = [&](const std::string& name, const SamplingOptions& options) {
+    report("sample " + std::to_string(rows) + " x " + std::to_string(vocabulary) + " spread " +
+               std::to_string(static_cast<int>(spread)) + ", " + name,
+           0, static_cast<double>(logits.bytes()),
+           [&] { backend_.sample(logits, options, uniforms.data(), tokens.data(), log_probs.data()); });
+  };
+  report_with("greedy", {0, 0, 1});
+  report_with("whole", {1, 0, 1});
+  report_with("top p 0.95", {1, 0, 0.95f});
+  report_with("top k 50", {1, 50, 1});
+  buffers_.clear();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -235,5 +261,6 @@ int main(int argc, char** argv) {
     Bench(filter, ceilings).row_product(rows, 14336, 4096);
   }
   Bench(filter, ceilings).row_product(512, 128256, 2048);
+  for (const float spread : {1.0f, 4.0f}) Bench(filter, ceilings).sample(64, 128256, spread);
   return 0;
 }

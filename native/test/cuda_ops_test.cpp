@@ -76,7 +76,7 @@ int main(int argc, char** argv) {
   GuardedCudaBackend backend(kHeadChunkBytes);
   std::vector<OpCase> cases = op_cases();
   if (device_is_emulated()) {
-    // A search through the ranks has thousands of barriers for each row.
+    // Each draw has dozens of barriers of 1024 threads.
     std::erase_if(cases, [](const OpCase& op_case) { return op_case.name.starts_with("sample"); });
     for (OpCase& op_case : sampling_cases(8)) cases.push_back(std::move(op_case));
   }

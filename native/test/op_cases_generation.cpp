@@ -122,9 +122,12 @@ std::vector<OpCase> sampling_cases(std::int64_t draws) {
   add("top 1", {70, 2, {1, 1, 1}});
   add("top p 0.9", {3001, 2, {1, 0, 0.9f}});
   add("top p 0.5 of a flat row", {3001, 0.01, {1, 0, 0.5f}});
+  add("top p 0.5 of equals", {3001, 0, {1, 0, 0.5f}});
   add("top p 0 is the best", {130, 2, {1, 0, 0}});
   add("top 40, top p 0.6, cold", {3001, 2, {0.5f, 40, 0.6f}});
   add("a vocabulary of one", {1, 1, {1, 0, 0.9f}});
+  const SamplingCase wide{40004, 2, {0.9f, 3000, 0.95f}};
+  cases.push_back({"sample a wide vocabulary", [=](Device& device, DType) { check_sampling(device, wide, 8); }});
   return cases;
 }
 

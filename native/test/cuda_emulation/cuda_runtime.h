@@ -57,6 +57,14 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
 inline void __syncthreads() { tempora::emulation::barrier_or(false); }
 inline int __syncthreads_or(int value) { return tempora::emulation::barrier_or(value != 0) ? 1 : 0; }
 
+// Threads of a block take turns, so that nothing comes between.
+template <typename T>
+T atomicAdd(T* to, T value) {
+  const T before = *to;
+  *to = before + value;
+  return before;
+}
+
 inline std::uint32_t __float_as_uint(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);

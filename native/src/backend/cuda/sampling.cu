@@ -1,149 +1,170 @@
-// One token a row. Tokens are ranked by logit, equal logits by id (the lowest first). Which may be drawn (top-k, then
-// top-p) is a threshold on that rank, found bit by bit: no sorting.
+// One token a row. Tokens are ranked by logit, equal logits by id (the lowest first). What may be drawn (top-k, then
+// top-p) is a threshold on that rank: a histogram says in which stretch of logits it lies, and the tokens of that
+// stretch are compared with each other. Drawn is in order of ids.
+#include <cstring>
 #include <stdexcept>
 
 #include "check.h"
 #include "cuda_backend.h"
-#include "device.cuh"
+#include "sampling_cut.cuh"
 
 namespace tempora {
 namespace {
 
 using namespace device;
 
-constexpr int kThreads = 1024;
+constexpr int kSlice = kBlock * kVectorFloats * 8;  // logits of a block that looks for the largest
+constexpr int kHistogramSlice = 8 * kTile;          // ... that fills a histogram
 
-using Rank = unsigned long long;
-
-// Larger for likelier tokens; distinct. Adding 0 makes -0 the 0 that it equals.
-__device__ Rank rank_of(float logit, int id) {
-  const std::uint32_t bits = __float_as_uint(logit + 0.0f);
-  const std::uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return static_cast<Rank>(ordered) << 32 | static_cast<std::uint32_t>(~id);
-}
-
-// One row of logits, as all threads of a block see it.
-struct RowView {
-  const float* logits;
-  int vocabulary;
-  float temperature, largest;
-
-  __device__ Rank rank(int id) const { return rank_of(logits[id], id); }
-  // Proportional to the token's probability at the temperature.
-  __device__ double weight(int id) const { return expf((logits[id] - largest) / temperature); }
+// A slice of a row.
+struct SliceSummary {
+  Rank best;
+  float largest;
+  float exp_sum;  // Σ exp(logit - largest); NaN where a logit is NaN or +infinity
 };
 
-// Σ term(id) over the vocabulary, in every thread.
-template <typename Term>
-__device__ double sum_over(const RowView& row, Term term) {
-  double sum = 0;
-  for (int id = threadIdx.x; id < row.vocabulary; id += kThreads) sum += term(id);
-  return block_sum(sum);
+// Where the kernels find what.
+struct Sampling {
+  const float* logits;
+  int vocabulary, slices, histogram_slices;
+  bool aligned, top_k, top_p;
+  SamplingOptions options;
+  const double* uniforms;
+  SliceSummary* summaries;  // [rows, slices]
+  Mass* masses;             // [rows, histogram_slices, kBins] where there is a top p
+  std::uint32_t* counts;    // the same where there is a top k
+  std::int32_t* tokens;
+  float* log_probs;
+};
+
+__device__ Rank warp_max(Rank value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) value = max(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  return value;
 }
 
-// The largest rank at which the terms of the tokens from there up reach `wanted` and are more than nothing; 0 if they
-// never do.
-template <typename Term>
-__device__ Rank find_threshold(const RowView& row, double wanted, Term term) {
-  Rank threshold = 0;
-  for (Rank bit = Rank{1} << 63; bit != 0; bit >>= 1) {
-    const Rank candidate = threshold | bit;
-    const double sum = sum_over(row, [&](int id) { return row.rank(id) >= candidate ? term(id) : 0.0; });
-    if (sum >= wanted && sum > 0) threshold = candidate;
+// One block a slice.
+__global__ void __launch_bounds__(kBlock) summarize_kernel(Sampling s) {
+  __shared__ Rank bests[kBlock / kWarp];
+  const int row = blockIdx.x / s.slices, slice = blockIdx.x % s.slices;
+  const float* logits = s.logits + static_cast<std::int64_t>(row) * s.vocabulary;
+  constexpr int kLoads = kSlice / kBlock / kVectorFloats;
+  FourFloats fours[kLoads];
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    const int id = slice * kSlice + (i * kBlock + threadIdx.x) * kVectorFloats;
+    fours[i] = load_four(logits, id, s.vocabulary, s.aligned);
   }
-  return threshold;
-}
-
-// The lowest rank that may be drawn.
-__device__ Rank cut_off(const RowView& row, const SamplingOptions& options) {
-  Rank cut = 0;
-  if (options.top_k > 0 && options.top_k < row.vocabulary) {
-    cut = find_threshold(row, options.top_k, [](int) { return 1.0; });
-  }
-  if (options.top_p >= 1) return cut;
-  const auto mass = [&](int id) { return row.rank(id) >= cut ? row.weight(id) : 0.0; };
-  return max(cut, find_threshold(row, sum_over(row, mass) * options.top_p, mass));
-}
-
-// Draws among the tokens of rank >= cut, in order of ids. Thread t sums its slice of the vocabulary; the slice that
-// the target falls into is walked once more.
-__device__ int draw(const RowView& row, Rank cut, double uniform) {
-  __shared__ double before[kThreads + 1];
-  __shared__ int chosen;
-  const int slice = (row.vocabulary + kThreads - 1) / kThreads;
-  const int begin = min(row.vocabulary, static_cast<int>(threadIdx.x) * slice);
-  const int end = min(row.vocabulary, begin + slice);
-  const auto mass = [&](int id) { return row.rank(id) >= cut ? row.weight(id) : 0.0; };
-  double sum = 0;
-  int last = -1;
-  for (int id = begin; id < end; ++id) {
-    sum += mass(id);
-    if (mass(id) > 0) last = id;
-  }
-  before[threadIdx.x + 1] = sum;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    before[0] = 0;
-    for (int i = 0; i < kThreads; ++i) before[i + 1] += before[i];
-    chosen = -1;
-  }
-  __syncthreads();
-  // A product rounded up to the whole mass would lie behind every slice.
-  const double mass_of_all = before[kThreads];
-  const double target = fmin(uniform * mass_of_all, nextafter(mass_of_all, 0.0));
-  const bool mine = before[threadIdx.x] <= target && target < before[threadIdx.x + 1];
-  if (mine) {
-    double reached = before[threadIdx.x];
-    for (int id = begin; id < end; ++id) {
-      reached += mass(id);
-      // Rounding may leave the target just behind the slice: then it is the slice's last candidate.
-      if ((reached > target && mass(id) > 0) || id == last) {
-        chosen = id;
-        break;
-      }
-    }
-  }
-  __syncthreads();
-  return chosen;
-}
-
-// The likeliest token, the lowest id among equals.
-__device__ int likeliest(const RowView& row) {
-  __shared__ Rank best[kThreads];
-  Rank mine = 0;
-  for (int id = threadIdx.x; id < row.vocabulary; id += kThreads) mine = max(mine, row.rank(id));
-  best[threadIdx.x] = mine;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (static_cast<int>(threadIdx.x) < half) best[threadIdx.x] = max(best[threadIdx.x], best[threadIdx.x + half]);
-    __syncthreads();
-  }
-  return static_cast<int>(~static_cast<std::uint32_t>(best[0]));
-}
-
-// One block a row. A row without a finite largest logit, or with NaN, gets token -1.
-__global__ void __launch_bounds__(kThreads)
-    sample_kernel(const float* all_logits, int vocabulary, SamplingOptions options, const double* uniforms,
-                  std::int32_t* tokens, float* log_probs) {
-  const std::int64_t row = blockIdx.x;
-  const float* logits = all_logits + row * vocabulary;
   float largest = -INFINITY;
-  int broken = 0;
-  for (int id = threadIdx.x; id < vocabulary; id += kThreads) {
-    largest = fmaxf(largest, logits[id]);
-    broken |= isnan(logits[id]);
-  }
+#pragma unroll
+  for (int i = 0; i < kLoads * kVectorFloats; ++i) largest = fmaxf(largest, fours[i / 4].at[i % 4]);
   largest = block_max(largest);
-  if (__syncthreads_or(broken) != 0 || !isfinite(largest)) {
-    if (threadIdx.x == 0) tokens[row] = -1;
+  const float origin = largest == -INFINITY ? 0.0f : largest;
+  float sum = 0;
+  int first = s.vocabulary;
+#pragma unroll
+  for (int i = kLoads * kVectorFloats - 1; i >= 0; --i) {
+    const float logit = fours[i / 4].at[i % 4];
+    sum += expf(logit - origin);
+    if (logit == largest) first = slice * kSlice + (i / 4 * kBlock + threadIdx.x) * kVectorFloats + i % 4;
+  }
+  sum = block_sum(sum);
+  const Rank best = warp_max(first < s.vocabulary ? rank_of(largest, first) : Rank{0});
+  if (threadIdx.x % kWarp == 0) bests[threadIdx.x / kWarp] = best;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  SliceSummary summary{bests[0], largest, sum};
+  for (int warp = 1; warp < kBlock / kWarp; ++warp) summary.best = max(summary.best, bests[warp]);
+  s.summaries[blockIdx.x] = summary;
+}
+
+__device__ float largest_of_row(const Sampling& s, int row) {
+  float largest = -INFINITY;
+  for (int i = 0; i < s.slices; ++i) largest = fmaxf(largest, s.summaries[row * s.slices + i].largest);
+  return largest;
+}
+
+// log Σ exp(logit - largest); not finite where the logits are nothing to choose from.
+__device__ double log_sum_of_row(const Sampling& s, int row, float largest) {
+  double sum = 0;
+  for (int i = 0; i < s.slices; ++i) {
+    const SliceSummary& summary = s.summaries[row * s.slices + i];
+    sum += static_cast<double>(summary.exp_sum) * static_cast<double>(expf(summary.largest - largest));
+  }
+  return log(sum);
+}
+
+// By one thread. A row without a finite largest logit, or with NaN, gets token -1.
+__device__ void write_result(const Sampling& s, int row, float largest, int token) {
+  const double log_sum = log_sum_of_row(s, row, largest);
+  const bool broken = !isfinite(largest) || !isfinite(log_sum);
+  s.tokens[row] = broken ? -1 : token;
+  if (broken) return;
+  const float logit = s.logits[static_cast<std::int64_t>(row) * s.vocabulary + token];
+  s.log_probs[row] = static_cast<float>(static_cast<double>(logit) - static_cast<double>(largest) - log_sum);
+}
+
+// One thread a row.
+__global__ void choose_likeliest_kernel(Sampling s, int rows) {
+  const int row = blockIdx.x * kWarp + threadIdx.x;
+  if (row >= rows) return;
+  Rank best = 0;
+  for (int i = 0; i < s.slices; ++i) best = max(best, s.summaries[row * s.slices + i].best);
+  write_result(s, row, largest_of_row(s, row), static_cast<int>(~static_cast<std::uint32_t>(best)));
+}
+
+__device__ SampledRow row_of(const Sampling& s, int row) {
+  return {s.logits + static_cast<std::int64_t>(row) * s.vocabulary, s.vocabulary, s.aligned, 1 / s.options.temperature,
+          largest_of_row(s, row)};
+}
+
+// One block a slice: the number and the mass of its tokens in each bin.
+__global__ void __launch_bounds__(kThreads) histogram_kernel(Sampling s) {
+  __shared__ std::uint32_t low[kBins], high[kBins], counts[kBins];
+  const SampledRow row = row_of(s, blockIdx.x / s.histogram_slices);
+  for (int bin = threadIdx.x; bin < kBins; bin += kThreads) low[bin] = high[bin] = counts[bin] = 0;
+  __syncthreads();
+  const MassHistogram masses{low, high};
+  const int begin = blockIdx.x % s.histogram_slices * kHistogramSlice;
+  if (isfinite(row.largest)) {
+    for_tokens(row, begin, min(row.vocabulary, begin + kHistogramSlice), [&](float logit, int) {
+      if (isnan(logit)) return;
+      const int bin = row.bin(logit);
+      if (s.top_k) atomicAdd(counts + bin, 1u);
+      if (s.top_p && bin < kBins - 1) masses.add(bin, row.mass(logit));
+    });
+  }
+  __syncthreads();
+  for (int bin = threadIdx.x; bin < kBins; bin += kThreads) {
+    const std::int64_t to = static_cast<std::int64_t>(blockIdx.x) * kBins + bin;
+    if (s.top_k) s.counts[to] = counts[bin];
+    if (s.top_p) s.masses[to] = masses.sum(bin);
+  }
+}
+
+// One block a row.
+__global__ void __launch_bounds__(kThreads) draw_kernel(Sampling s) {
+  __shared__ Scratch scratch;
+  const int number = blockIdx.x;
+  const SampledRow row = row_of(s, number);
+  if (!isfinite(row.largest) || !isfinite(log_sum_of_row(s, number, row.largest))) {
+    if (threadIdx.x == 0) write_result(s, number, row.largest, 0);
     return;
   }
-  const RowView view{logits, vocabulary, options.temperature, largest};
-  const double sum = sum_over(view, [&](int id) { return static_cast<double>(expf(logits[id] - view.largest)); });
-  const int token = options.temperature <= 0 ? likeliest(view) : draw(view, cut_off(view, options), uniforms[row]);
-  if (threadIdx.x != 0) return;
-  tokens[row] = token;
-  log_probs[row] = logits[token] - view.largest - static_cast<float>(log(sum));
+  const std::int64_t histograms = static_cast<std::int64_t>(number) * s.histogram_slices * kBins;
+  Rank cut = 0;
+  Mass whole = 0;
+  if (s.top_k) {
+    const CutSearch search{row, scratch, false};
+    cut = search.find(s.counts + histograms, s.histogram_slices, static_cast<Mass>(s.options.top_k), 0, 0);
+    Mass running;
+    if (s.top_p) whole = kept_masses(row, scratch, cut, pieces_of(row), &running);
+  }
+  if (s.top_p) {
+    const CutSearch search{row, scratch, true};
+    cut = search.find(s.masses + histograms, s.histogram_slices, 0, s.options.top_p, whole);
+  }
+  const int token = draw(row, scratch, cut, s.uniforms[number]);
+  if (threadIdx.x == 0) write_result(s, number, row.largest, token);
 }
 
 }  // namespace
@@ -154,13 +175,44 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
   const auto rows = static_cast<std::size_t>(logits.rows);
   if (rows == 0) return;
   const Buffer draws = upload(std::vector<double>(uniforms, uniforms + rows));
-  const Buffer chosen = allocate(rows * sizeof(std::int32_t), MemoryUse::workspace);
-  const Buffer scores = allocate(rows * sizeof(float), MemoryUse::workspace);
-  launch("sample", sample_kernel, static_cast<unsigned>(rows), kThreads, stream_, logits.f32(),
-         static_cast<int>(logits.cols), options, static_cast<const double*>(draws.data()),
-         static_cast<std::int32_t*>(chosen.data()), static_cast<float*>(scores.data()));
-  copy_out(tokens, chosen.data(), rows * sizeof(std::int32_t));
-  copy_out(log_probs, scores.data(), rows * sizeof(float));
+  Sampling s{};
+  s.logits = logits.f32();
+  s.vocabulary = static_cast<int>(logits.cols);
+  s.slices = static_cast<int>(blocks_for(logits.cols, kSlice));
+  s.histogram_slices = static_cast<int>(blocks_for(logits.cols, kHistogramSlice));
+  s.aligned =
+      reinterpret_cast<std::uintptr_t>(logits.data) % sizeof(FourFloats) == 0 && logits.cols % kVectorFloats == 0;
+  s.options = options;
+  s.uniforms = static_cast<const double*>(draws.data());
+  const bool greedy = options.temperature <= 0;
+  s.top_k = !greedy && options.top_k > 0 && options.top_k < logits.cols;
+  s.top_p = !greedy && options.top_p < 1;
+  const std::size_t bins = rows * static_cast<std::size_t>(s.histogram_slices) * kBins;
+  const Buffer summaries =
+      allocate(rows * static_cast<std::size_t>(s.slices) * sizeof(SliceSummary), MemoryUse::workspace);
+  const Buffer masses = allocate(s.top_p ? bins * sizeof(Mass) : 1, MemoryUse::workspace);
+  const Buffer counts = allocate(s.top_k ? bins * sizeof(std::uint32_t) : 1, MemoryUse::workspace);
+  const Buffer results = allocate(rows * (sizeof(std::int32_t) + sizeof(float)), MemoryUse::workspace);
+  s.summaries = static_cast<SliceSummary*>(summaries.data());
+  s.masses = static_cast<Mass*>(masses.data());
+  s.counts = static_cast<std::uint32_t*>(counts.data());
+  s.tokens = static_cast<std::int32_t*>(results.data());
+  s.log_probs = reinterpret_cast<float*>(s.tokens + rows);
+  const auto blocks = static_cast<unsigned>(rows);
+  launch("sample", summarize_kernel, blocks * static_cast<unsigned>(s.slices), kBlock, stream_, s);
+  if (greedy) {
+    launch("sample", choose_likeliest_kernel, blocks_for(logits.rows, kWarp), kWarp, stream_, s,
+           static_cast<int>(rows));
+  } else {
+    if (s.top_k || s.top_p) {
+      launch("sample", histogram_kernel, blocks * static_cast<unsigned>(s.histogram_slices), kThreads, stream_, s);
+    }
+    launch("sample", draw_kernel, blocks, kThreads, stream_, s);
+  }
+  std::vector<std::uint8_t> host(results.bytes());
+  copy_out(host.data(), results.data(), host.size());
+  std::memcpy(tokens, host.data(), rows * sizeof(std::int32_t));
+  std::memcpy(log_probs, host.data() + rows * sizeof(std::int32_t), rows * sizeof(float));
   for (std::size_t row = 0; row < rows; ++row) {
     if (tokens[row] < 0) throw std::domain_error("the logits of row " + std::to_string(row) + " are not finite");
   }
