@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
@@ -143,6 +143,40 @@ describe("a run on adapters", () => {
       await readFile(join(folder, "models/M1/adapter_model.safetensors")),
     );
   }, 60_000);
+
+  it("fine-tunes M0 whole and lays adapters over it, or by an adapter over the given model", async () => {
+    const questions = join(folder, "evaluation/M0.jsonl");
+    const rows = (await readAllRows(questions)).slice(0, 8).map(({ value }) => value as { prompt: object });
+    const data = join(scratch, "shown.jsonl");
+    const completion = [{ role: "assistant", content: "1 2 3" }];
+    await writeFile(data, rows.map(({ prompt }) => `${JSON.stringify({ prompt, completion })}\n`).join(""));
+    const given = join(folder, "models/M0");
+    const started = async (start: "full" | "adapter") => {
+      const settings = adapterSettings();
+      const changed = adapterSettings({
+        ...{ model: given, prompts: questions, iterations: 1, lora: { ...settings.lora!, start } },
+        ...{ sampling: { ...settings.sampling, maxNewTokens: 14 }, replay: { ...settings.replay, weight: 0 } },
+        evaluation: { ...settings.evaluation, sampling: { ...settings.evaluation.sampling, maxNewTokens: 14 } },
+        // With no warm-up: there is one step.
+        start: {
+          data: [data],
+          demonstrations: 0,
+          gradedExamples: 0,
+          training: { ...settings.start.training, warmupSteps: 0 },
+        },
+      });
+      const outcome = await runLoop({ config: { run: start, runs: join(scratch, "first"), settings: changed } });
+      return join(outcome.folder, "models");
+    };
+    const weights = (model: string) => readFile(join(model, "model.safetensors"));
+    const whole = await started("full");
+    // The fine-tuned M0 is the base: no other is kept, and M1 lies over it.
+    expect((await weights(join(whole, "M0"))).equals(await weights(given))).toBe(false);
+    expect((await openAdapter(join(whole, "M1"))).base).toBe("models/M0");
+    const adapted = await started("adapter");
+    expect((await weights(join(adapted, "base"))).equals(await weights(given))).toBe(true);
+    for (const name of ["M0", "M1"]) expect((await openAdapter(join(adapted, name))).base).toBe(given);
+  }, 120_000);
 
   it("leaves the same bytes in another place, after it was stopped in the middle of both models' answers", async () => {
     const runs = join(scratch, "stopped");

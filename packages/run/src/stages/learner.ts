@@ -12,15 +12,16 @@ export interface Learner {
 }
 
 /** What a training that starts from this model changes: the adapter that it is or that the settings ask for; null: the whole model. */
-export async function learnerFrom(start: ModelRef, { lora, model }: Settings): Promise<Learner | null> {
-  const base = baseOf(start);
-  if (start.base !== null) {
-    const { config, raw } = await openAdapter(start.folder);
+export async function learnerFrom(from: ModelRef, { lora, model, start }: Settings): Promise<Learner | null> {
+  const base = baseOf(from);
+  if (from.base !== null) {
+    const { config, raw } = await openAdapter(from.folder);
     return { config, raw, base };
   }
   if (lora === null) return null;
   const { rank, alpha, rsLora, dropout, targets } = lora;
   const config: AdapterConfig = { rank, alpha: alpha ?? 2 * rank, rsLora, dropout, targets };
-  // As the user named it, so that PEFT finds it; the world's own model lies beside the adapters in the run's folder.
-  return { config, raw: newAdapterConfigJson(config, model ?? "models/M0"), base };
+  // As the user named it, so that PEFT finds it; what the run trained whole lies beside the adapters in its folder.
+  const trained = model === null || (lora.start === "full" && start.data.length > 0);
+  return { config, raw: newAdapterConfigJson(config, trained ? "models/M0" : model), base };
 }
