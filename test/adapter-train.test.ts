@@ -99,6 +99,34 @@ describe("a run's adapter as a model", () => {
     expect(own).not.toEqual(await scored("--model", model("M0")));
   });
 
+  test("answers and judges as it does over its base, by its folder alone", async () => {
+    const questions = join(folder, "questions.jsonl");
+    const rows = readLines<{ prompt: unknown }>(join(run, "evaluation", "M2.jsonl")).slice(0, 8);
+    writeFileSync(questions, rows.map(({ prompt }) => `${JSON.stringify({ prompt })}\n`).join(""));
+    let files = 0;
+    const written = async (command: string, data: string, ...flags: string[]) => {
+      const out = join(folder, `${command}-${files++}.jsonl`);
+      await temporaJson([command, ...flags, "--data", data, "--out", out]);
+      return readLines<{ completions: { text: string; score?: number }[] }>(out);
+    };
+    const sampled = ["--n", "3", "--seed", "1", "--max-new-tokens", "16"];
+    const answers = await written("generate", questions, "--model", model("M2"), ...sampled);
+    const apart = ["--model", model("M0"), "--adapter", model("M2")];
+    expect(answers).toEqual(await written("generate", questions, ...apart, ...sampled));
+    expect(answers).not.toEqual(await written("generate", questions, "--model", model("M0"), ...sampled));
+
+    const candidates = join(folder, "candidates.jsonl");
+    writeFileSync(candidates, answers.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    const scores = async (...flags: string[]) => {
+      const judged = await written("judge", candidates, ...flags, "--judge", "expected");
+      return judged.flatMap(({ completions }) => completions.map(({ score }) => score));
+    };
+    const own = await scores("--model", model("M2"));
+    expect(own.every((score) => typeof score === "number")).toBe(true);
+    expect(own).toEqual(await scores(...apart));
+    expect(own).not.toEqual(await scores("--model", model("M0")));
+  });
+
   test("is compared with M0, trained on by dpo, and refused where it cannot be meant", async () => {
     const compared = await temporaJson<{ models: string[] }>(["compare", "M0", "M2", "--run", run, "--limit", "2"]);
     expect(compared.models).toHaveLength(2);
