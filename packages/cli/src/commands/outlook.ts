@@ -3,6 +3,7 @@ import {
   attendedPositions,
   computesOnCpu,
   countParameters,
+  fitsMemory,
   forwardFlops,
   generationMemory,
   lighterTrainings,
@@ -51,7 +52,7 @@ export async function outlookOf(flags: OutlookFlags, context: Context): Promise<
   const trainingWithCheckpointing = trainingMemory(plan, { tokens, checkpointing: true });
   const asked = gradientCheckpointing ? trainingWithCheckpointing : training;
   const available = machineMemory();
-  const fits = onCpu ? asked.total <= available : null;
+  const fits = onCpu ? fitsMemory(asked, available) : null;
   const lighter = lighterTrainings(plan, { tokens, checkpointing: gradientCheckpointing });
   const { maxRows: rows, maxCacheTokens: cacheTokens } = paperSettings.generation;
   return {
@@ -64,7 +65,7 @@ export async function outlookOf(flags: OutlookFlags, context: Context): Promise<
     stepSeconds: await stepSeconds(flags, plan),
     available,
     fits,
-    fitsWith: fits === false ? (lighter.find(({ memory }) => memory.total <= available) ?? null) : null,
+    fitsWith: fits === false ? (lighter.find(({ memory }) => fitsMemory(memory, available)) ?? null) : null,
   };
 }
 

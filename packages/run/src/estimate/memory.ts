@@ -9,6 +9,7 @@ import {
   type ModelConfig,
   type MomentsFormat,
   momentScales,
+  type ParameterShape,
   parameterShapes,
   type Quantization,
 } from "@tempora/engine";
@@ -58,6 +59,9 @@ const nf4Bytes = 1 / 2 + (1 + 4 / 256) / 64;
 const keptLogits = 64 * 2 ** 20;
 const mostKeptLogits = 512 * 2 ** 20;
 
+/** Rows of a panel with AVX-512, 16 with AVX2 (kernels/packed.cpp). */
+const panelRows = 32;
+
 const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
 const numbersOf = ({ shape }: { shape: readonly number[] }) => shape.reduce((product, size) => product * size, 1);
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
@@ -87,13 +91,16 @@ function adapterNumbers({ adapter, config }: MemoryPlan): number[] | null {
   return adapter == null ? null : adapterTensors(adapterModules(adapter, config)).map(numbersOf);
 }
 
+/** Bytes of a parameter that is held in quantised blocks; undefined for a plain one. */
+function heldBlocks({ quantize, blockBytes }: MemoryPlan, parameter: ParameterShape): number | undefined {
+  if (!isBlockMatrix(parameter) || quantize === undefined) return undefined;
+  return quantize === "nf4" ? numbersOf(parameter) * nf4Bytes : blockBytes?.get(parameter.name);
+}
+
 function weightBytes(plan: MemoryPlan): number {
-  const { config, dtype, quantize } = plan;
+  const { config, dtype } = plan;
   const base = parameterShapes(config).map((parameter) => {
-    const inBlocks = isBlockMatrix(parameter);
-    if (inBlocks && quantize === "nf4") return blockBytes(numbersOf(parameter) * nf4Bytes);
-    const kept = inBlocks && quantize === "gguf" ? plan.blockBytes?.get(parameter.name) : undefined;
-    return blockBytes(kept ?? numbersOf(parameter) * sizeOf(dtype));
+    return blockBytes(heldBlocks(plan, parameter) ?? numbersOf(parameter) * sizeOf(dtype));
   });
   return sum(base) + sum((adapterNumbers(plan) ?? []).map((numbers) => blockBytes(4 * numbers)));
 }
@@ -157,15 +164,28 @@ function logitBytes({ vocabSize }: ModelConfig, size: number, scored: number, tr
   return Math.min(scored * vocabSize * size, Math.max(keptLogits, largestTree));
 }
 
-/** What generation takes: the KV cache, and on a CPU the weights once more, packed as its products read them. */
+/** Weights once more, packed for row products (row_product.cpp): plain matrices; an embedding of its own is only looked up. */
+function packedBytes(plan: MemoryPlan): number {
+  const { config, dtype, adapter } = plan;
+  const matrices = parameterShapes(config).filter((parameter) => {
+    const multiplied = parameter.name !== "model.embed_tokens.weight" || config.tiedHead;
+    return parameter.decays && multiplied && heldBlocks(plan, parameter) === undefined;
+  });
+  const narrow = adapter == null ? [] : adapterTensors(adapterModules(adapter, config));
+  const panels = ({ shape: [rows = 0, columns = 0] }: { shape: readonly number[] }, size: number) =>
+    blockBytes(Math.ceil(rows / panelRows) * panelRows * columns * size);
+  return sum(matrices.map((matrix) => panels(matrix, sizeOf(dtype)))) + sum(narrow.map((matrix) => panels(matrix, 4)));
+}
+
+/** What generation takes: the KV cache, and on a CPU what its products read, packed. */
 export function generationMemory(
   plan: MemoryPlan,
   { cacheTokens, rows, device }: { cacheTokens: number; rows: number; device: "cpu" | "cuda" },
 ): MemoryEstimate {
-  const { config, dtype, quantize } = plan;
+  const { config, dtype } = plan;
   const { layers, kvHeads, headDim, vocabSize, hiddenSize, intermediateSize } = config;
   const weights = weightBytes(plan);
-  const packed = device === "cpu" && quantize === undefined ? weights : 0;
+  const packed = device === "cpu" ? packedBytes(plan) : 0;
   return withTotal({
     weights: weights + packed,
     gradients: 0,
@@ -211,8 +231,13 @@ export function lighterTrainings(plan: MemoryPlan, step: StepShape): { change: s
   );
 }
 
+/** Whether memory holds what was estimated, unless it is more by as much as the estimate may err. */
+export function fitsMemory({ total }: MemoryEstimate, available: number): boolean {
+  return total <= 1.1 * available;
+}
+
 /**
- * Refuses what exceeds the machine by more than the estimate may err.
+ * Refuses what does not fit the machine.
  * @throws TemporaError with what would fit.
  */
 export function requireMemory(
@@ -221,8 +246,8 @@ export function requireMemory(
   available: number,
   lighter: readonly { change: string; memory: MemoryEstimate }[],
 ): void {
-  if (needed.total <= 1.1 * available) return;
-  const fits = lighter.find(({ memory }) => memory.total <= available);
+  if (fitsMemory(needed, available)) return;
+  const fits = lighter.find(({ memory }) => fitsMemory(memory, available));
   throw new TemporaError(
     `${what} needs about ${gibibytes(needed.total)} of memory, the machine has ${gibibytes(available)}`,
     {
