@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -36,6 +37,7 @@ class Bench {
   void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
   void adamw(std::int64_t size);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
+  void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void sample(std::int64_t rows, std::int64_t vocabulary, float spread);
 
  private:
@@ -217,6 +219,40 @@ void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t in
   buffers_.clear();
 }
 
+// `groups` prompts with `rows` continuations each.
+void Bench::cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape) {
+  CachePaths paths;
+  const std::int32_t prompt_pages = (prompt + kCachePage - 1) / kCachePage,
+                     own_pages = (own + kCachePage - 1) / kCachePage;
+  std::int32_t pages = 0;
+  const auto add_pages = [&](std::int32_t first, std::int32_t count, std::int32_t length) {
+    paths.segments.push_back({static_cast<std::int32_t>(paths.pages.size()), length});
+    for (std::int32_t i = 0; i < count; ++i) paths.pages.push_back(first + i);
+  };
+  for (int group = 0; group < groups; ++group) {
+    const std::int32_t first = std::exchange(pages, pages + prompt_pages);
+    for (int row = 0; row < rows; ++row) {
+      paths.row_segment.push_back(static_cast<std::int32_t>(paths.segments.size()));
+      add_pages(first, prompt_pages, prompt);
+      add_pages(std::exchange(pages, pages + own_pages), own_pages, own);
+      paths.position.push_back(prompt + own - 1);
+      paths.group.push_back(group);
+    }
+  }
+  paths.row_segment.push_back(static_cast<std::int32_t>(paths.segments.size()));
+  const auto plan = backend_.plan_cache(std::move(paths));
+  const std::int64_t narrow = std::int64_t{shape.kv_heads} * shape.head_dim, all_rows = std::int64_t{groups} * rows;
+  const Matrix keys = matrix(std::int64_t{pages} * kCachePage, narrow, DType::bf16);
+  const Matrix values = matrix(keys.rows, narrow, DType::bf16);
+  const Matrix q = matrix(all_rows, std::int64_t{shape.heads} * shape.head_dim, DType::bf16);
+  const Matrix out = matrix(q.rows, q.cols, DType::bf16);
+  report("cached attention " + std::to_string(groups) + " x " + std::to_string(rows) + " rows, " +
+             std::to_string(prompt) + " + " + std::to_string(own) + " keys, C=" + std::to_string(shape.head_dim),
+         4.0 * static_cast<double>(q.size()) * (prompt + own), static_cast<double>(keys.bytes() + values.bytes()),
+         [&] { backend_.cached_attention(*plan, shape, q, keys.data, values.data, out); });
+  buffers_.clear();
+}
+
 // Logits of that spread (a standard deviation); results come back to the host.
 void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
   const Matrix logits = matrix(rows, vocabulary, DType::f32);
@@ -261,6 +297,9 @@ int main(int argc, char** argv) {
     Bench(filter, ceilings).row_product(rows, 14336, 4096);
   }
   Bench(filter, ceilings).row_product(512, 128256, 2048);
+  Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 64, 0});
+  Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 128, 0});
+  Bench(filter, ceilings).cached_attention(1, 8, 512, 256, {32, 8, 64, 0});
   for (const float spread : {1.0f, 4.0f}) Bench(filter, ceilings).sample(64, 128256, spread);
   return 0;
 }

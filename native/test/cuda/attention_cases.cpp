@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "../attention_reference.h"
 #include "engine/kv_cache.h"
@@ -110,11 +111,15 @@ std::vector<double> attend(Device& device, DType dtype, const Problem& problem, 
   const std::int64_t columns = query_columns(problem.shape);
   PathBuilder builder;
   std::vector<double> queries;
-  std::int32_t group = 0;
+  std::int32_t group = 0, last_parent = -1;
   for (const std::int32_t token : tokens) {
     const std::int32_t own = cache.node_of[token];
-    builder.begin_row(layout.position[token], group++);
-    for (const std::int32_t node : layout.path(own)) {
+    const auto path = layout.path(own);
+    // Tokens of a node and of its siblings have their ancestors in common.
+    const std::int32_t parent = path.size() > 1 ? path[path.size() - 2] : -1;
+    if (std::exchange(last_parent, parent) != parent) ++group;
+    builder.begin_row(layout.position[token], group);
+    for (const std::int32_t node : path) {
       builder.add_segment(cache.nodes[node],
                           node == own ? token - layout.node_start[own] + 1 : cache.nodes[node].length);
     }
@@ -161,6 +166,12 @@ std::vector<OpCase> attention_cases() {
       cases.push_back(
           {"cached attention" + what, [=](Device& device, DType dtype) { check_cached(device, dtype, problem); }});
     }
+  }
+  const ForestLayout long_prompt = layout_of_nodes({{-1, 300}, {0, 9}, {0, 3}});
+  for (const AttentionShape& shape : {AttentionShape{8, 2, 64, 0}, AttentionShape{6, 1, 24, 140}}) {
+    const Problem problem = random_problem(random, long_prompt, shape);
+    cases.push_back({"cached attention to a long prompt, C=" + std::to_string(shape.head_dim),
+                     [=](Device& device, DType dtype) { check_cached(device, dtype, problem); }});
   }
   cases.push_back({"tree attention of large scores", check_large_scores});
   return cases;

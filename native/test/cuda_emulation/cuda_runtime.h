@@ -23,7 +23,7 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x, y, z;
@@ -54,6 +54,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
   return value;
 }
 
+inline void __syncwarp() { tempora::emulation::exchange_in_warp(0xFFFFFFFFu, 0, 0); }
 inline void __syncthreads() { tempora::emulation::barrier_or(false); }
 inline int __syncthreads_or(int value) { return tempora::emulation::barrier_or(value != 0) ? 1 : 0; }
 

@@ -1,7 +1,9 @@
 // The paged KV cache. A page holds, for each key head, kCachePage tokens of C elements.
+#include <algorithm>
+
+#include "cached_split.cuh"
 #include "check.h"
 #include "cuda_backend.h"
-#include "tree.cuh"
 
 namespace tempora {
 namespace {
@@ -11,14 +13,9 @@ using namespace device;
 constexpr int kWarpsPerBlock = kBlock / kWarp;
 
 struct CudaCachePlan : CachePlan {
-  Buffer row_segment, segments, pages, position;
-};
-
-struct PathView {
-  const std::int32_t* row_segment;
-  const CachePaths::Segment* segments;
-  const std::int32_t* pages;
-  const std::int32_t* position;
+  std::size_t single = 0, common = 0;  // splits
+  std::int64_t parts = 0;
+  Buffer splits, pages, position, part_start;  // the single splits come first
 };
 
 __host__ __device__ std::int64_t cache_offset(std::int64_t slot, int kv_head, int kv_heads, int head_dim) {
@@ -39,34 +36,74 @@ __global__ void write_cache_kernel(const T* k, const T* v, const std::int32_t* s
   }
 }
 
-// One warp a (row, query head); keys in the order of the path.
+// One block a (split, key head, warps · kWarpQueries of the rows' queries).
+template <typename T, int pairs, int warps>
+__global__ void __launch_bounds__(warps* kWarp, 1) split_kernel(CachedView view, AttentionNumbers n, int query_blocks,
+                                                                const T* q, const T* key_cache, const T* value_cache) {
+  __shared__ SplitMemory<T, pairs, warps> memory;
+  const int item = blockIdx.x / query_blocks, query_block = blockIdx.x % query_blocks;
+  const CacheSplit split = view.splits[item / n.kv_heads];
+  if (query_block * warps * kWarpQueries >= split.rows * n.group()) return;
+  SplitAttention<T, pairs, warps>(view, n, memory, split, item % n.kv_heads, query_block)
+      .run(q, key_cache, value_cache);
+}
+
+// One warp a (row, query head): its parts in the order of the path.
 template <typename T>
-__global__ void cached_attention_kernel(PathView paths, AttentionNumbers n, const T* q, const T* key_cache,
-                                        const T* value_cache, T* out) {
+__global__ void merge_kernel(CachedView view, AttentionNumbers n, T* out) {
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (item >= static_cast<std::int64_t>(n.tokens) * n.heads) return;
-  const int row = static_cast<int>(item / n.heads), kv_head = static_cast<int>(item % n.heads) / n.group();
-  const int newest = paths.position[row];
-  const int oldest = n.window > 0 ? newest - n.window + 1 : 0;
-  float query[kLaneValues], key[kLaneValues], value[kLaneValues];
-  load_head(q + item * n.head_dim, n.head_dim, query);
-  OnlineSoftmax softmax;
-  int position = 0;
-  for (int s = paths.row_segment[row]; s < paths.row_segment[row + 1]; ++s) {
-    const CachePaths::Segment segment = paths.segments[s];
-    const int begin = max(0, oldest - position), end = min(segment.length, newest - position + 1);
-    for (int j = begin; j < end; ++j) {
-      const std::int64_t slot =
-          static_cast<std::int64_t>(paths.pages[segment.first_page + j / kCachePage]) * kCachePage + j % kCachePage;
-      const std::int64_t at = cache_offset(slot, kv_head, n.kv_heads, n.head_dim);
-      load_head(key_cache + at, n.head_dim, key);
-      load_head(value_cache + at, n.head_dim, value);
-      softmax.add(dot_heads(query, key) * n.scale, value);
-    }
-    position += segment.length;
+  const int row = static_cast<int>(item / n.heads), head = static_cast<int>(item % n.heads);
+  const int begin = view.part_start[row], end = view.part_start[row + 1];
+  float largest = -INFINITY;
+  for (int part = begin; part < end; ++part) {
+    largest = fmaxf(largest, view.largest[static_cast<std::int64_t>(part) * n.heads + head]);
   }
-  softmax.finish();
-  store_head(out + item * n.head_dim, n.head_dim, softmax.out);
+  float sum = 0;
+  float values[kLaneValues] = {}, part_values[kLaneValues];
+  for (int part = begin; part < end; ++part) {
+    const std::int64_t at = static_cast<std::int64_t>(part) * n.heads + head;
+    const float weight = expf(view.largest[at] - largest);
+    sum += weight * view.sum[at];
+    load_head(view.out + at * n.head_dim, n.head_dim, part_values);
+    add_scaled(values, weight, part_values);
+  }
+  for (float& value : values) value /= sum;
+  store_head(out + item * n.head_dim, n.head_dim, values);
+}
+
+struct CacheOperands {
+  const CudaCachePlan& plan;
+  CachedView view;
+  AttentionNumbers numbers;
+  cudaStream_t stream;
+  const void *q, *keys, *values;
+};
+
+// `count` splits of up to `rows` rows each.
+template <typename T, int pairs, int warps>
+void attend_to(const CacheOperands& o, const CacheSplit* splits, std::size_t count, int rows) {
+  if (count == 0) return;
+  CachedView view = o.view;
+  view.splits = splits;
+  const int group = o.numbers.heads / o.numbers.kv_heads;
+  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{rows} * group, warps * kWarpQueries));
+  const std::int64_t blocks = static_cast<std::int64_t>(count) * o.numbers.kv_heads * query_blocks;
+  launch("cached_attention", split_kernel<T, pairs, warps>, static_cast<unsigned>(blocks), warps * kWarp, o.stream,
+         view, o.numbers, query_blocks, static_cast<const T*>(o.q), static_cast<const T*>(o.keys),
+         static_cast<const T*>(o.values));
+}
+
+template <typename T, int pairs>
+void attend_to_all(const CacheOperands& o) {
+  constexpr int kCommonWarps = pairs > 2 ? 2 : 8;  // what shared memory has room for
+  const auto* splits = static_cast<const CacheSplit*>(o.plan.splits.data());
+  if (o.numbers.heads / o.numbers.kv_heads <= kWarpQueries) {
+    attend_to<T, pairs, 1>(o, splits, o.plan.single, 1);
+  } else {
+    attend_to<T, pairs, 2>(o, splits, o.plan.single, 1);
+  }
+  attend_to<T, pairs, kCommonWarps>(o, splits + o.plan.single, o.plan.common, kSplitRows);
 }
 
 }  // namespace
@@ -90,27 +127,46 @@ void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32
 
 std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
   auto plan = std::make_unique<CudaCachePlan>();
-  plan->row_segment = upload(paths.row_segment);
-  plan->segments = upload(paths.segments);
+  CacheSplits found = split_paths(paths);
+  plan->single = found.single.size();
+  plan->common = found.common.size();
+  plan->parts = found.part_start.back();
+  found.single.insert(found.single.end(), found.common.begin(), found.common.end());
+  plan->splits = upload(found.single);
   plan->pages = upload(paths.pages);
   plan->position = upload(paths.position);
+  plan->part_start = upload(found.part_start);
   return plan;
 }
 
-void CudaBackend::cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
+void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionShape& shape, const Matrix& q,
                                    const void* key_cache, const void* value_cache, const Matrix& out) {
   require_dense("cached_attention", {q, out});
   if (q.rows == 0) return;
-  const auto& paths = static_cast<const CudaCachePlan&>(plan);
+  const auto& plan = static_cast<const CudaCachePlan&>(cache_plan);
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
-  const PathView view{static_cast<const std::int32_t*>(paths.row_segment.data()),
-                      static_cast<const CachePaths::Segment*>(paths.segments.data()),
-                      static_cast<const std::int32_t*>(paths.pages.data()),
-                      static_cast<const std::int32_t*>(paths.position.data())};
+  const auto items = static_cast<std::size_t>(plan.parts * shape.heads);
+  const Buffer parts = allocate(items * static_cast<std::size_t>(shape.head_dim) * sizeof(float), MemoryUse::workspace);
+  const Buffer sums = allocate(2 * items * sizeof(float), MemoryUse::workspace);
+  float* largest = static_cast<float*>(sums.data());
+  const CachedView view{nullptr,
+                        static_cast<const std::int32_t*>(plan.pages.data()),
+                        static_cast<const std::int32_t*>(plan.position.data()),
+                        static_cast<const std::int32_t*>(plan.part_start.data()),
+                        static_cast<float*>(parts.data()),
+                        largest,
+                        largest + items};
+  const CacheOperands operands{plan, view, numbers, stream_, q.data, key_cache, value_cache};
   with_type(q.dtype, [&]<typename T>() {
-    launch("cached_attention", cached_attention_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock,
-           stream_, view, numbers, static_cast<const T*>(q.data), static_cast<const T*>(key_cache),
-           static_cast<const T*>(value_cache), static_cast<T*>(out.data));
+    if (shape.head_dim <= 64) {
+      attend_to_all<T, 1>(operands);
+    } else if (shape.head_dim <= 128) {
+      attend_to_all<T, 2>(operands);
+    } else {
+      attend_to_all<T, 4>(operands);
+    }
+    launch("cached_attention", merge_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, view,
+           numbers, static_cast<T*>(out.data));
   });
 }
 
