@@ -38,7 +38,9 @@ void CudaBackend::bias_backward(const Matrix& d_y, float* d_bias) {
   if (d_y.size() == 0) return;
   with_type(d_y.dtype, [&]<typename T>() {
     const int width = static_cast<int>(d_y.cols);
-    add_column_sums(d_y.rows, width, d_bias, ElementTerm<T>{static_cast<const T*>(d_y.data), width}, stream_);
+    const Buffer parts = allocate(column_scratch_bytes(d_y.rows, width), MemoryUse::workspace);
+    add_column_sums(d_y.rows, width, d_bias, static_cast<float*>(parts.data()),
+                    ElementTerm<T>{static_cast<const T*>(d_y.data), width}, stream_);
   });
 }
 

@@ -75,7 +75,11 @@ void CudaBackend::rms_norm_backward(const Matrix& x, const void* weight, DType w
   require_dense("rms_norm_backward", {x, d_y, d_x});
   if (x.rows == 0) return;
   const int width = static_cast<int>(x.cols);
-  add_column_sums(x.rows, width, d_weight, WeightTerm<float, float>{x.f32(), d_y.f32(), rstd, width}, stream_);
+  if (d_weight != nullptr) {
+    const Buffer parts = allocate(column_scratch_bytes(x.rows, width), MemoryUse::workspace);
+    add_column_sums(x.rows, width, d_weight, static_cast<float*>(parts.data()),
+                    WeightTerm<float, float>{x.f32(), d_y.f32(), rstd, width}, stream_);
+  }
   with_type(weight_dtype, [&]<typename T>() {
     launch("norm_backward", norm_backward_kernel<float, T, float, float, true>, static_cast<unsigned>(x.rows),
            threads_for(width), stream_, x.f32(), static_cast<const T*>(weight), rstd, d_y.f32(), d_x.f32(), width);
@@ -102,7 +106,11 @@ void CudaBackend::head_norm_backward(const Matrix& x, int head_dim, const void* 
     const T* input = static_cast<const T*>(x.data);
     const T* gradient = static_cast<const T*>(d_y.data);
     // First, because d_x may be d_y.
-    add_column_sums(rows, head_dim, d_weight, WeightTerm<T, T>{input, gradient, rstd, head_dim}, stream_);
+    if (d_weight != nullptr) {
+      const Buffer parts = allocate(column_scratch_bytes(rows, head_dim), MemoryUse::workspace);
+      add_column_sums(rows, head_dim, d_weight, static_cast<float*>(parts.data()),
+                      WeightTerm<T, T>{input, gradient, rstd, head_dim}, stream_);
+    }
     launch("norm_backward", norm_backward_kernel<T, T, T, T, false>, static_cast<unsigned>(rows), threads_for(head_dim),
            stream_, input, static_cast<const T*>(weight), rstd, gradient, static_cast<T*>(d_x.data), head_dim);
   });
