@@ -38,6 +38,7 @@ class Bench {
   void adamw(std::int64_t size);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
+  void elements(std::int64_t rows, std::int64_t cols);
   void sample(std::int64_t rows, std::int64_t vocabulary, float spread);
 
  private:
@@ -253,6 +254,37 @@ void Bench::cached_attention(int groups, int rows, int prompt, int own, const At
   buffers_.clear();
 }
 
+// Norms, rotary embedding of heads of 64, SwiGLU and the gradient of an embedding of 128256 tokens.
+void Bench::elements(std::int64_t rows, std::int64_t cols) {
+  const std::string shape = " " + std::to_string(rows) + " x " + std::to_string(cols);
+  const Matrix x = matrix(rows, cols, DType::f32), d_x = matrix(rows, cols, DType::f32);
+  const Matrix a = matrix(rows, cols, DType::bf16), b = matrix(rows, cols, DType::bf16);
+  const Matrix c = matrix(rows, cols, DType::bf16), weight = matrix(1, cols, DType::bf16);
+  float *rstd = floats(rows), *d_weight = floats(cols);
+  const auto wide = static_cast<double>(x.bytes()), narrow = static_cast<double>(a.bytes());
+  report("rms norm" + shape, 0, wide + narrow, [&] { backend_.rms_norm(x, weight.data, 1e-5f, a, rstd); });
+  // x and d_y are read, d_x is read and written.
+  report("rms norm backward" + shape, 0, 4 * wide,
+         [&] { backend_.rms_norm_backward(x, weight.data, DType::bf16, rstd, x, d_x, d_weight); });
+  report("head norm backward" + shape, 0, 3 * narrow,
+         [&] { backend_.head_norm_backward(a, 128, weight.data, d_x.f32(), b, c, d_weight); });
+  report("bias backward" + shape, 0, narrow, [&] { backend_.bias_backward(a, d_weight); });
+  report("swiglu" + shape, 0, 3 * narrow, [&] { backend_.swiglu(a, b, c); });
+  report("swiglu backward" + shape, 0, 5 * narrow, [&] { backend_.swiglu_backward(a, b, c, a, b, Matrix{}); });
+  std::vector<std::int32_t> positions, tokens;
+  for (std::int32_t t = 0; t < rows; ++t) {
+    positions.push_back(t);
+    tokens.push_back(static_cast<std::int32_t>(t * std::int64_t{7919} % 2503));  // each comes some times
+  }
+  const std::int32_t *device_positions = ints(positions), *device_tokens = ints(tokens);
+  const float* frequencies = floats(32);
+  report("rope" + shape, 0, 2 * narrow, [&] { backend_.rope(c, 64, device_positions, frequencies, false); });
+  const Matrix d_table = matrix(128256, cols, DType::f32);
+  report("embedding backward" + shape, 0, wide + 2.0 * 2503 * static_cast<double>(cols) * 4,
+         [&] { backend_.embed_backward(device_tokens, x, d_table); });
+  buffers_.clear();
+}
+
 // Logits of that spread (a standard deviation); results come back to the host.
 void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
   const Matrix logits = matrix(rows, vocabulary, DType::f32);
@@ -300,6 +332,7 @@ int main(int argc, char** argv) {
   Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 64, 0});
   Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 128, 0});
   Bench(filter, ceilings).cached_attention(1, 8, 512, 256, {32, 8, 64, 0});
+  for (const std::int64_t cols : {2048, 4096}) Bench(filter, ceilings).elements(8192, cols);
   for (const float spread : {1.0f, 4.0f}) Bench(filter, ceilings).sample(64, 128256, spread);
   return 0;
 }
