@@ -44,10 +44,10 @@ void check_all_finite(Device& device, DType dtype) {
 
 void check_embedding(Device& device, DType dtype) {
   Random random(5);
-  const std::int64_t vocab = 511, cols = 24, count = 67;
+  const std::int64_t vocab = 511, cols = 24, count = 670;
   const Tensor table = device.random(random, vocab, cols, dtype);
   std::vector<std::int32_t> tokens = random.tokens(count, vocab);
-  tokens[5] = tokens[6] = tokens[60] = 510;
+  tokens[5] = tokens[6] = tokens[60] = tokens[400] = 510;
   const Ints uploaded = device.ints(tokens);
   const Tensor out = device.output(count, cols, DType::f32);
   device.backend.embed(uploaded.data(), *device.weight(table), out.matrix);

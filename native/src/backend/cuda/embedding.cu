@@ -18,15 +18,23 @@ __global__ void embed_kernel(const std::int32_t* tokens, const T* table, float* 
 // One block a token; the block of a token's first occurrence adds all occurrences, in their order.
 __global__ void embed_backward_kernel(const std::int32_t* tokens, int count, const float* d_out, float* d_table,
                                       int width) {
+  __shared__ bool matches[kBlock];
   const int first = blockIdx.x;
   const std::int32_t token = tokens[first];
   int seen_before = 0;
   for (int t = threadIdx.x; t < first; t += kBlock) seen_before |= tokens[t] == token;
   if (__syncthreads_or(seen_before) != 0) return;
-  for (int t = first; t < count; ++t) {
-    if (tokens[t] != token) continue;
-    for (int i = threadIdx.x; i < width; i += kBlock) {
-      d_table[static_cast<std::int64_t>(token) * width + i] += d_out[static_cast<std::int64_t>(t) * width + i];
+  for (int tile = first; tile < count; tile += kBlock) {
+    const int t = tile + static_cast<int>(threadIdx.x);
+    const bool match = t < count && tokens[t] == token;
+    if (__syncthreads_or(match) == 0) continue;
+    matches[threadIdx.x] = match;
+    __syncthreads();
+    for (int j = 0; j < kBlock; ++j) {
+      if (!matches[j]) continue;
+      for (int i = threadIdx.x; i < width; i += kBlock) {
+        d_table[static_cast<std::int64_t>(token) * width + i] += d_out[static_cast<std::int64_t>(tile + j) * width + i];
+      }
     }
   }
 }
