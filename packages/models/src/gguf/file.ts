@@ -138,7 +138,7 @@ async function parseHeader(file: string) {
   // Not at the top: it brings a large package of task descriptions, which only GGUF files should pay for.
   const { gguf } = await import("@huggingface/gguf");
   try {
-    await checkHeaderLengths(file);
+    await checkLengths(file);
     return await gguf(file, { allowLocalFile: true });
   } catch (error) {
     if (systemErrorCode(error) !== undefined) throw fileError(error, "Cannot read the model", file);
@@ -148,6 +148,15 @@ async function parseHeader(file: string) {
       remedy: fetchAgain,
       cause: error,
     });
+  }
+}
+
+async function checkLengths(file: string): Promise<void> {
+  const handle = await open(file, "r");
+  try {
+    await checkHeaderLengths(handle);
+  } finally {
+    await handle.close();
   }
 }
 

@@ -1,10 +1,12 @@
-import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 
 /** Bytes of GGUF's metadata values of fixed size, by their type. */
 const sizes: Record<number, number> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
 const stringType = 8;
 const arrayType = 9;
 
+/** Most headers are shorter; one that is not is looked at again in ten times as much. */
+const firstLook = 1e6;
 /** Headers are looked at so far; the library reads none that is longer. */
 const maxHeader = 50e6;
 
@@ -12,17 +14,17 @@ const maxHeader = 50e6;
  * Throws a RangeError when counts or lengths of the header of a GGUF file (version 2 or 3, little-endian) lead past its end. The library pads what is
  * missing with zeros, and would spend seconds on reading millions of them.
  */
-export async function checkHeaderLengths(file: string): Promise<void> {
-  const handle = await open(file, "r");
-  try {
-    const { size } = await handle.stat();
-    const bytes = Buffer.alloc(Math.min(size, maxHeader));
-    const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
+export async function checkHeaderLengths(file: Pick<FileHandle, "stat" | "read">): Promise<void> {
+  const { size } = await file.stat();
+  const end = Math.min(size, maxHeader);
+  for (let look = firstLook; ; look *= 10) {
+    const bytes = Buffer.alloc(Math.min(look, end));
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
     const walk = new Walk(bytes.subarray(0, bytesRead));
-    if (!walk.header() && !walk.unknownType && size <= maxHeader)
-      throw new RangeError("it leads past the end of the file");
-  } finally {
-    await handle.close();
+    if (walk.header() || walk.unknownType) return;
+    if (bytes.length < end) continue;
+    if (size > maxHeader) return;
+    throw new RangeError("it leads past the end of the file");
   }
 }
 
