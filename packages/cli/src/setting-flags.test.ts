@@ -1,7 +1,7 @@
-import { mergeConfigs, paperSettings, parseConfig } from "@tempora/run";
+import { paperSettings, parseConfig } from "@tempora/run";
 import { Command } from "commander";
 import { describe, expect, it } from "vitest";
-import { addSettingFlags, type SettingFlags, settingsOf, withRank } from "./setting-flags.ts";
+import { addSettingFlags, type SettingFlags, settingsOf } from "./setting-flags.ts";
 
 function settings(...argv: string[]) {
   const command = addSettingFlags(new Command());
@@ -48,10 +48,10 @@ describe("the setting flags of train", () => {
   });
 
   it("name the flag that is missing where an adapter is described but has no rank", () => {
-    const command = addSettingFlags(new Command()).parse(["--lora-targets", "q_proj"], { from: "user" });
-    const flags = settingsOf(command.opts<SettingFlags>());
-    expect(() => withRank(flags)).toThrow(/no rank.*--lora-rank 16/s);
-    expect(withRank(mergeConfigs({ lora: { rank: 4 } }, flags)).lora).toEqual({ rank: 4, targets: ["q_proj"] });
-    expect(withRank({ lora: null })).toEqual({ lora: null });
+    expect(() => settings("--lora-targets", "q_proj")).toThrow(/without its rank.*--lora-rank 16/);
+    expect(settings("--lora-targets", "q_proj", "--lora-rank", "4").lora).toMatchObject({
+      rank: 4,
+      targets: ["q_proj"],
+    });
   });
 });

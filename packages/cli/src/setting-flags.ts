@@ -95,17 +95,6 @@ function adapterSettings(flags: SettingFlags): TemporaConfig {
   return { ...given({ adapter }), ...(Object.keys(lora).length === 0 ? {} : { lora }) };
 }
 
-/** The configuration, of file and flags, if an adapter to train has a rank: it alone has no default. */
-export function withRank(config: TemporaConfig): TemporaConfig {
-  if (config.lora && config.lora.rank === undefined) {
-    throw new TemporaError("The adapter to train has no rank", {
-      where: { field: "--lora-rank" },
-      remedy: "Give --lora-rank 16, say, or leave the other flags of adapters out.",
-    });
-  }
-  return config;
-}
-
 /** Without what was left out: it must not override anything. */
 export function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {

@@ -22,7 +22,7 @@ import { modelHelp } from "../model.ts";
 import { runObserver } from "../observer.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
 import { addPageOptions, type PageFlags, servePage } from "../page-server.ts";
-import { addSettingFlags, given, type SettingFlags, settingsOf, withRank } from "../setting-flags.ts";
+import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
 import { dryRun } from "./dry-run.ts";
 
 interface TrainFlags extends ColumnFlags, SettingFlags, PageFlags, LogFlags {
@@ -205,7 +205,7 @@ async function reportStudy(outcome: Awaited<ReturnType<typeof studySeeds>>, cont
 async function configuration(flags: TrainFlags, named: string | undefined): Promise<ParsedConfig> {
   const file = await loadConfigFile(named);
   const template = flags.template === undefined ? {} : { judge: { template: await templateOf(flags.template) } };
-  const merged = withRank(mergeConfigs(file?.config ?? {}, template, flagConfig(flags)));
+  const merged = mergeConfigs(file?.config ?? {}, template, flagConfig(flags));
   const defaults = (merged.model ?? null) === null ? worldSettings() : paperSettings;
   return parseConfig(merged, defaults, file?.file);
 }

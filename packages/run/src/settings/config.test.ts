@@ -16,8 +16,19 @@ describe("parseConfig", () => {
     expect(() => parse({ sampling: { topP: 1.5 } })).toThrow(
       /The setting sampling.topP is 1.5: .*1 \(tempora.config.ts, field sampling.topP\)/,
     );
+    expect(() => parse({ iterations: () => 3 })).toThrow(/The setting iterations is a function: .*expected number/);
     expect(() => parse({ strategy: "spin" })).toThrow(/field strategy/);
     expect(() => parse({ candidates: 1 })).toThrow(/field candidates/);
+  });
+
+  it("says of a setting that has no default and is not given that it is missing", () => {
+    const terms = [{ type: "sft" }];
+    expect(() => parse({ loss: { terms } })).toThrow(/The setting loss.terms.0.weight is missing: expected number \(/);
+    expect(() => parse({ lora: { targets: ["q_proj"] } })).toThrow(
+      /The setting lora.rank is missing: .*without its rank.*--lora-rank 16/,
+    );
+    expect(() => parse({ lora: { rank: "16" } })).toThrow(/The setting lora.rank is "16": .*expected number/);
+    expect(parse({ lora: null }).settings.lora).toBeNull();
   });
 
   it("refuses a setting that does not exist, with its full path", () => {

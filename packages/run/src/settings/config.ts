@@ -1,6 +1,7 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import type { JudgeTemplate } from "@tempora/preferences";
 import { strategies, trainsFuture } from "@tempora/preferences";
+import type { z } from "zod";
 import { checkJudge } from "./judge-checks.ts";
 import type { ConfiguredFunction } from "./judge-settings.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
@@ -52,18 +53,7 @@ export function parseConfig(config: unknown, defaults: Settings, file?: string):
   }
   const { run, runs, ...rest } = config;
   const result = settingsSchema.safeParse(merge(defaults, rest));
-  if (!result.success) {
-    const issue = result.error.issues[0];
-    const path = issue?.path.join(".") ?? "";
-    const unknown = issue?.code === "unrecognized_keys" ? issue.keys[0] : undefined;
-    const field = unknown === undefined ? path : [path, unknown].filter((part) => part !== "").join(".");
-    throw new TemporaError(
-      unknown === undefined
-        ? `The setting ${field} is ${JSON.stringify(valueAt(rest, issue?.path ?? []))}: ${lower(issue?.message ?? "")}`
-        : `There is no setting ${field}`,
-      { where: { ...where, field }, remedy: "Correct it; packages/run/src/settings/settings.ts lists every setting." },
-    );
-  }
+  if (!result.success) throw wrongSetting(result.error.issues[0] as z.core.$ZodIssue, rest, where);
   const settings = result.data;
   checkTogether(settings, where);
   return {
@@ -71,6 +61,22 @@ export function parseConfig(config: unknown, defaults: Settings, file?: string):
     runs: folderName(runs, "runs", "runs", where),
     run: runName(run, settings, where),
   };
+}
+
+function wrongSetting(issue: z.core.$ZodIssue, given: unknown, where: { file?: string }): TemporaError {
+  const unknown = issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [];
+  const field = [...issue.path, ...unknown].join(".");
+  return new TemporaError(unknown.length > 0 ? `There is no setting ${field}` : whatIsWrong(issue, field, given), {
+    where: { ...where, field },
+    remedy: "Correct it; packages/run/src/settings/settings.ts lists every setting.",
+  });
+}
+
+function whatIsWrong({ message, path }: z.core.$ZodIssue, field: string, given: unknown): string {
+  const value = valueAt(given, path);
+  const reason = lower(message);
+  if (value !== undefined) return `The setting ${field} is ${JSON.stringify(value) ?? `a ${typeof value}`}: ${reason}`;
+  return `The setting ${field} is missing: ${reason.replace(/^invalid input: (.*), received undefined$/, "$1")}`;
 }
 
 type Fail = (what: string, field: string, remedy: string) => never;

@@ -30,8 +30,12 @@ const training = z.strictObject({
   gradientCheckpointing: z.boolean(),
 });
 
+const withoutRank =
+  "options of an adapter to train stand without its rank; give --lora-rank 16, say, or leave them out";
+
 const lora = z.strictObject({
-  rank: count,
+  /** It alone has no default. */
+  rank: z.int({ error: ({ input }) => (input === undefined ? withoutRank : undefined) }).min(1),
   /** The scale is alpha / rank, or alpha / √rank with rsLora; null: twice the rank. */
   alpha: positive.nullable().default(null),
   rsLora: z.boolean().default(false),
