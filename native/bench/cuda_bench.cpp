@@ -256,7 +256,7 @@ void Bench::cached_attention(int groups, int rows, int prompt, int own, const At
 
 // Norms, rotary embedding of heads of 64, SwiGLU and the gradient of an embedding of 128256 tokens.
 void Bench::elements(std::int64_t rows, std::int64_t cols) {
-  const std::string shape = " " + std::to_string(rows) + " x " + std::to_string(cols);
+  const std::string shape = std::string(" ") + std::to_string(rows) + " x " + std::to_string(cols);
   const Matrix x = matrix(rows, cols, DType::f32), d_x = matrix(rows, cols, DType::f32);
   const Matrix a = matrix(rows, cols, DType::bf16), b = matrix(rows, cols, DType::bf16);
   const Matrix c = matrix(rows, cols, DType::bf16), weight = matrix(1, cols, DType::bf16);
