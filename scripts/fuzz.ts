@@ -1,5 +1,5 @@
 /**
- * Hostile input for everything that reads: `bun run fuzz [--inputs 500000] [--only NAME] [--seed 7] [--jobs 2] [--minutes 30]`. Each parser gets so
+ * Hostile input for everything that reads: `bun run fuzz [--inputs 500000] [--only NAME,NAME] [--seed 7] [--jobs 2] [--minutes 30]`. Each parser gets so
  * many inputs, made by mutation from good ones and from those that came out in a new way; it may return, or fail with a
  * TemporaError. Anything else is a finding: another error, a crash, more than a second, or memory that stays. Each reads in a process of its
  * own that is watched: where it ends or hangs, the input is reported and the round goes on behind it. A finding prints the
@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { namesOf, wholeNumber } from "./arguments.ts";
 import { maxInput } from "./fuzz/mutate.ts";
 import { memoryFolder, targetNames, targets } from "./fuzz/targets.ts";
 
@@ -24,12 +25,15 @@ const { values } = parseArgs({
     minutes: { type: "string" },
   },
 });
-const inputs = Number(values.inputs);
+const inputs = wholeNumber("--inputs", values.inputs);
+const jobs = wholeNumber("--jobs", values.jobs);
+const names = namesOf("--only", values.only, targetNames);
 /** A process that reads one input for so long is ended; loading its libraries counts too. */
 const hangSeconds = 20;
 /** A process takes so many inputs: what leaks over millions is another's question than what one input does. */
 const batch = 100_000;
-const until = values.minutes === undefined ? Infinity : performance.now() + 60_000 * Number(values.minutes);
+const until =
+  values.minutes === undefined ? Infinity : performance.now() + 60_000 * wholeNumber("--minutes", values.minutes);
 
 interface Counts {
   inputs: number;
@@ -129,14 +133,12 @@ async function fuzzTarget(name: string): Promise<Counts> {
   return counts;
 }
 
-if (values.only !== undefined && !targetNames.includes(values.only))
-  throw new Error(`no target ${values.only}; there are ${targetNames.join(", ")}`);
-const queue = targetNames.filter((name) => values.only === undefined || values.only === name);
+const queue = [...names];
 const all: Counts[] = [];
 async function worker(): Promise<void> {
   for (let name = queue.shift(); name !== undefined; name = queue.shift()) all.push(await fuzzTarget(name));
 }
-await Promise.all(Array.from({ length: Number(values.jobs) }, worker));
+await Promise.all(Array.from({ length: jobs }, worker));
 const found = all.reduce((sum, { kinds }) => sum + kinds.size, 0);
 const read = all.reduce((sum, counts) => sum + counts.inputs, 0);
 console.log(`${read} inputs`);

@@ -14,6 +14,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { artifacts } from "../packages/run/src/loop/tiny.ts";
 import { tinyConfig } from "../test/support/tiny-run.ts";
+import { namesOf } from "./arguments.ts";
 
 const main = join(import.meta.dirname, "..", "packages", "cli", "src", "main.ts");
 const { values } = parseArgs({
@@ -21,7 +22,7 @@ const { values } = parseArgs({
 });
 const minutes = Number(values.minutes);
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
-if (!(minutes > 0) || !Number.isInteger(seed))
+if (!(minutes > 0) || !Number.isSafeInteger(seed))
   throw new Error("usage: bun run torture --minutes MINUTES [--seed NUMBER]");
 
 /** Mulberry32: what a seed did it does again, as far as the machine's own timing allows. */
@@ -205,6 +206,8 @@ if (has("faketime")) {
   };
 }
 
+const chosen = namesOf("--only", values.only, Object.keys(faults));
+
 /** Files of the store that a run reads. */
 function storeFiles({ runs }: Place): string[] {
   const store = join(runs, ".store");
@@ -226,7 +229,7 @@ writeFileSync(
   join(scratch, "torture.config.ts"),
   `export default ${JSON.stringify({ ...tinyConfig, date: "2026-01-31", saveStateSeconds: 0.2 })};\n`,
 );
-console.log(`seed ${seed}; faults: ${Object.keys(faults).join(", ")}`);
+console.log(`seed ${seed}; faults: ${chosen.join(", ")}`);
 const missing = ["full (root)", "disk (strace)", "clock (faketime)"].filter(
   (one) => !((one.split(" ")[0] as string) in faults),
 );
@@ -246,7 +249,7 @@ for (let round = 1; performance.now() < until; round++) {
   const done: string[] = [];
   let wrong: string | null = null;
   for (let left = 2 + Math.floor(random() * 4); left > 0 && wrong === null; left--) {
-    const name = pick(values.only?.split(",") ?? Object.keys(faults));
+    const name = pick(chosen);
     done.push(name);
     counts[name] = (counts[name] ?? 0) + 1;
     wrong = await (faults[name] as Fault)(place, 50 + random() * 4000);
