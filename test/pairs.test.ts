@@ -1,7 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readLines, scratch } from "@tempora/testing";
+import { Tokenizer } from "@tempora/text";
 import { expect, test } from "vitest";
+import { saveByteModel } from "./support/byte-model.ts";
 import { tempora, temporaJson } from "./support/cli.ts";
 
 const folder = await scratch();
@@ -98,6 +100,27 @@ test("ids travel into the pairs, with a flag where the text does not give them a
   expect(result.stderr).not.toContain("warning");
   await temporaJson([...args, "--truncated", "keep"]);
   expect(readLines<Record<string, unknown>>(out)[3]?.chosen_ids).toEqual([8]);
+});
+
+test("generate flags an answer whose text does not give its ids again", async () => {
+  const model = await saveByteModel(join(folder, "bytes"));
+  const [data, answers] = [join(folder, "prompt.jsonl"), join(folder, "answers.jsonl")];
+  writeFileSync(data, `${JSON.stringify({ prompt: [{ role: "user", content: "Say a." }] })}\n`);
+  // Random bytes, of which most are no UTF-8, and an end here and there.
+  const sampling = ["--n", "4000", "--max-new-tokens", "2", "--temperature", "1", "--threads", "1"];
+  await temporaJson(["generate", "--model", model, "--data", data, "--out", answers, ...sampling]);
+  const [row] = readLines<{ completions: { text: string; ids: number[]; text_differs?: true }[] }>(answers);
+  const tokenizer = await Tokenizer.load(model);
+  const end = tokenizer.eosId as number;
+  const told = new Set<boolean>();
+  for (const { text, ids, text_differs } of row?.completions ?? []) {
+    // The text is trained on with an end.
+    const again = [...tokenizer.encodePlain(text), end];
+    const same = ids.length === again.length && ids.every((id, k) => id === again[k]);
+    expect(text_differs, JSON.stringify({ text, ids })).toBe(same ? undefined : true);
+    told.add(same);
+  }
+  expect(told).toEqual(new Set([true, false]));
 });
 
 test("many truncated answers are warned of, and other ids for the same prompt refused", async () => {

@@ -27,6 +27,13 @@ describe("preference rows", () => {
       chosenIds: [2],
       rejectedIds: [3, 0],
     });
+    // As the loop writes them: the text beside the ids is for people.
+    expect(preference({ ...strings, prompt_ids: [1], chosen_ids: [2], rejected_ids: [3] })).toEqual({
+      ...place,
+      promptIds: [1],
+      chosenIds: [2],
+      rejectedIds: [3],
+    });
   });
 
   test("the oracles' files are accepted", async () => {

@@ -2,10 +2,10 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { judgePromptParts } from "@tempora/preferences";
 import { oracle, scratch } from "@tempora/testing";
-import { partsText, Tokenizer } from "@tempora/text";
+import { partsText, Tokenizer, tokenizePrompt } from "@tempora/text";
 import { expect, it } from "vitest";
 import { paperSettings } from "../settings/settings.ts";
-import { judgePromptIds, manyExampleIds } from "./conversation.ts";
+import { judgePromptIds, manyExampleIds, textGivesIds } from "./conversation.ts";
 import { fileSource } from "./files.ts";
 
 const folder = await scratch();
@@ -32,4 +32,18 @@ it("learns from graded rows the question that the judge was asked, whatever an a
   const asked = judgePromptIds(template, request, tokenizer);
   expect(learned?.promptIds).toEqual(asked);
   expect(tokenizer.encode(partsText(parts), { special: false })).not.toEqual(tokenizer.encodePlain(partsText(parts)));
+});
+
+it("tells an answer whose text gives its ids from one whose prompt or text does not", async () => {
+  const tokenizer = await Tokenizer.load(oracle("llama", "policy"));
+  const prompt = [{ role: "user", content: "Count." }];
+  const { promptIds } = tokenizePrompt({ file: "", row: 0, prompt }, tokenizer);
+  const ids = [...tokenizer.encode("three"), tokenizer.eosId as number];
+  const answer = { promptIds, ids, text: "three", ended: true };
+  const gives = (over: Partial<typeof answer>) => textGivesIds({ prompt }, { ...answer, ...over }, tokenizer);
+  expect(gives({})).toBe(true);
+  expect(gives({ promptIds: promptIds.slice(1) })).toBe(false);
+  expect(gives({ ids: ids.slice(1) })).toBe(false);
+  // Cut off: its text gets an end.
+  expect(gives({ ids: ids.slice(0, -1), ended: false })).toBe(false);
 });
