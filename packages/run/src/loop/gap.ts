@@ -5,6 +5,7 @@ import type { Estimate, PhaseResult } from "../results/results.ts";
 import type { Task } from "../sources/source.ts";
 import type { Position, RunContext } from "../stages/context.ts";
 import { secondOpinionStage } from "../stages/judge.ts";
+import { responseTo } from "./pools.ts";
 
 /** The two answers of a pair, as a judge reads them. */
 export interface PairTexts {
@@ -56,9 +57,7 @@ class PairResponses {
     const key = `${task}:${text}`;
     const known = this.#indices.get(key);
     if (known !== undefined) return known;
-    const { id, text: promptText, prompt, columns, where } = this.tasks[task] as Task;
-    const place = where === undefined ? {} : { where };
-    const index = this.list.push({ promptId: id, prompt, promptText, columns, text, ...place }) - 1;
+    const index = this.list.push(responseTo(this.tasks[task] as Task, text)) - 1;
     this.#indices.set(key, index);
     return index;
   }

@@ -1,4 +1,4 @@
-import { writeFile } from "node:fs/promises";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { scratch } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
@@ -60,6 +60,29 @@ describe("a run's judge", () => {
     expect(entry?.scoredTokens).toBeGreaterThan(0);
     const alone = await run("one-wording", { ...base, judge: { ...judge, secondTemplate: null } });
     expect(lastPhase(alone.result)?.gapBy).toBe("scores that picked the pair");
+  }, 300_000);
+
+  it("reads a prompt with the row's variables of the template each time that it is asked", async () => {
+    const model = join(folder, "marking");
+    await cp(join(folder, "sampled/models/M0"), model, { recursive: true });
+    const file = join(model, "tokenizer_config.json");
+    const config = JSON.parse(await readFile(file, "utf8"));
+    // A word before each turn, where the row asks for it.
+    const marked = `{% if mark is defined %}{{ mark }}{% endif %}${config.chat_template}`;
+    await rm(file);
+    await writeFile(file, JSON.stringify({ ...config, chat_template: marked }));
+    const prompts = join(folder, "marked.jsonl");
+    const rows = worldSource(base)
+      .training(11, 40)
+      .map(({ text }) => JSON.stringify({ prompt: text, chat_template_kwargs: { mark: "score " } }));
+    await writeFile(prompts, rows.join("\n"));
+    const one = { name: "one", text: "{prompt} : {response} score", maxScore: 5 };
+    // The same words: whoever asks by them, of the same prompts, has the same answer.
+    const judge = { ...base.judge, kind: "expected" as const, template: one, secondTemplate: { ...one, name: "two" } };
+    const settings: Settings = { ...base, model, prompts, replay: { ...base.replay, weight: 0 }, judge };
+    const phase = lastPhase((await run("marked", settings)).result);
+    expect(phase?.gapBy).toBe("a second wording");
+    expect(phase?.scoreGap.mean).toBeCloseTo(phase?.pickedGap.mean as number, 5);
   }, 300_000);
 
   it("may be functions that read the prompts' columns, weighed with the model's own opinion", async () => {

@@ -147,6 +147,11 @@ interface DistinctResponses {
   indexOf(task: number, sample: number): number | null;
 }
 
+/** An answer to a task, as a judge is given it. */
+export function responseTo({ id, text: promptText, prompt, variables, columns, where }: Task, text: string): Response {
+  return { promptId: id, prompt, promptText, variables, columns, text, ...(where === undefined ? {} : { where }) };
+}
+
 /** Equal answers to a prompt are one response: they are judged once and share the score. */
 export async function distinctResponses(
   tasks: readonly Task[],
@@ -156,8 +161,7 @@ export async function distinctResponses(
   const first: DistinctResponses["first"] = [];
   const indices: (number | null)[][] = [];
   for await (const { answers: own } of answers.byTask()) {
-    const { id, text: promptText, prompt, variables, columns, where } = tasks[indices.length] as Task;
-    const shared = { promptId: id, prompt, promptText, variables, columns, ...(where === undefined ? {} : { where }) };
+    const asked = tasks[indices.length] as Task;
     const byText = new Map<string, number>();
     const list = own.map(({ task, sample, text }) => {
       if (text.trim() === "") return null;
@@ -165,7 +169,7 @@ export async function distinctResponses(
       if (known !== undefined) return known;
       byText.set(text, responses.length);
       first.push({ task, sample });
-      return responses.push({ ...shared, text }) - 1;
+      return responses.push(responseTo(asked, text)) - 1;
     });
     indices.push(list);
   }
