@@ -46,6 +46,8 @@ set(TEMPORA_HAS_CUDA ON)
 set(TEMPORA_CUDA_INCLUDES ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${TEMPORA_CUBLASLT_INCLUDE})
 target_sources(tempora_engine PRIVATE ${cuda_sources})
 target_include_directories(tempora_engine SYSTEM PRIVATE ${TEMPORA_CUDA_INCLUDES})
+# <mma.cuh>, which the tests' emulated device replaces.
+target_include_directories(tempora_engine PRIVATE src/backend/cuda/ptx)
 # CMake 3.25 does not know how to ask nvcc for C++20.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

@@ -18,7 +18,19 @@ namespace {
 
 constexpr int kLanes = 32;
 constexpr int kLargestBlock = 1024;
+constexpr std::size_t kLargestShared = std::size_t{227} << 10;  // of an H100's block
 constexpr std::size_t kStackBytes = std::size_t{96} << 10;
+
+// A copy to shared memory that has begun.
+struct Copy {
+  void* to;
+  const void* from;
+  bool there;
+};
+
+struct alignas(16) SharedUnit {
+  char bytes[16];
+};
 
 enum class State { ready, in_warp, in_block, done };
 
@@ -29,18 +41,23 @@ struct Fiber {
   bool started = false;
   State state = State::done;
   dim3 index;
-  std::uint64_t bits = 0;  // given to the warp and got from it
-  int lane_mask = 0;
-  bool value = false;  // given to the block and got from it
+  WarpOperation operation = nullptr;  // that the lanes of its warp do together
+  void* lane = nullptr;               // its part of it
+  bool value = false;                 // given to the block and got from it
+  std::vector<std::vector<Copy>> copies;  // groups that it has not waited for; the last one is open
 };
 
 class BlockRunner {
  public:
   void run(dim3 block, const std::function<void()>& thread);
   void set_schedule(Schedule schedule) { schedule_ = schedule; }
+  void set_shared(std::size_t bytes) { shared_.resize(bytes / sizeof(SharedUnit)); }
   std::vector<std::int64_t> order(std::int64_t count);
 
   // Called by a fiber.
+  char* shared() { return reinterpret_cast<char*>(shared_.data()); }
+  void require_shared(const void* data, std::size_t bytes);
+  void end_thread();
   Fiber& current() { return fibers_[static_cast<std::size_t>(current_)]; }
   void wait(State state) {
     current().state = state;
@@ -61,6 +78,7 @@ class BlockRunner {
   int count_ = 0;
   Schedule schedule_ = Schedule::ascending;
   std::mt19937_64 random_{1};
+  std::vector<SharedUnit> shared_;  // that the launch asked for
 };
 
 BlockRunner& runner() {
@@ -72,6 +90,7 @@ BlockRunner& runner() {
 void BlockRunner::main_of_fiber() {
   for (;;) {
     (*runner().thread_)();
+    runner().end_thread();
     runner().wait(State::done);
   }
 }
@@ -100,21 +119,19 @@ std::vector<std::int64_t> BlockRunner::order(std::int64_t count) {
   return order;
 }
 
-// All lanes give a value and get that of another lane.
+// All lanes do one operation together.
 bool BlockRunner::release_warp(int warp) {
   const int first = warp * kLanes;
   if (first + kLanes > count_) return false;
   Fiber* lanes = &fibers_[static_cast<std::size_t>(first)];
   for (int lane = 0; lane < kLanes; ++lane) {
     if (lanes[lane].state != State::in_warp) return false;
-    if (lanes[lane].lane_mask != lanes[0].lane_mask) throw std::logic_error("lanes of a warp shuffle apart");
+    if (lanes[lane].operation != lanes[0].operation) throw std::logic_error("lanes of a warp do different operations");
   }
-  std::uint64_t given[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) given[lane] = lanes[lane].bits;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    lanes[lane].bits = given[lane ^ lanes[lane].lane_mask];
-    lanes[lane].state = State::ready;
-  }
+  void* given[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) given[lane] = lanes[lane].lane;
+  lanes[0].operation(given);
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane].state = State::ready;
   return true;
 }
 
@@ -133,6 +150,18 @@ bool BlockRunner::release_block() {
     fiber.state = State::ready;
   }
   return true;
+}
+
+// Vectors are loaded from and copied to the memory that the launch asked for, at multiples of 16 bytes.
+void BlockRunner::require_shared(const void* data, std::size_t bytes) {
+  const auto at = reinterpret_cast<std::uintptr_t>(data), begin = reinterpret_cast<std::uintptr_t>(shared());
+  const bool inside = at >= begin && at + bytes <= begin + shared_.size() * sizeof(SharedUnit);
+  if (!inside || at % 16 != 0) throw std::logic_error("shared memory is used that the launch did not ask for");
+}
+
+void BlockRunner::end_thread() {
+  const auto& groups = current().copies;
+  if (groups.size() > 1 || !groups.back().empty()) throw std::logic_error("a thread ends while it copies");
 }
 
 // Runs a warp until its lanes wait for the block or have ended. False if there was nothing to run.
@@ -159,7 +188,10 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
     const auto n = static_cast<unsigned>(i);
     fiber.index = dim3(n % block.x, n / block.x % block.y, n / block.x / block.y);
     fiber.state = State::ready;
+    fiber.copies.assign(1, {});
   }
+  // NaN, whatever a block before has left there.
+  if (!shared_.empty()) std::memset(shared_.data(), 0xFF, shared_.size() * sizeof(SharedUnit));
   const int warps = (count_ + kLanes - 1) / kLanes;
   for (;;) {
     bool progress = false;
@@ -176,13 +208,38 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
 
 }  // namespace
 
-std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t bits, int lane_mask) {
+void run_in_warp(WarpOperation operation, void* lane) {
   Fiber& fiber = runner().current();
-  // A mask of fewer lanes is not emulated: such a shuffle never returns, which is reported.
-  fiber.bits = bits;
-  fiber.lane_mask = mask == 0xFFFFFFFFu ? lane_mask : -1;
+  fiber.operation = operation;
+  fiber.lane = lane;
   runner().wait(State::in_warp);
-  return fiber.bits;
+}
+
+char* launched_shared() { return runner().shared(); }
+
+void require_shared(const void* data, std::size_t bytes) { runner().require_shared(data, bytes); }
+
+void begin_copy(void* to, const void* from, bool there) {
+  require_shared(to, 16);
+  if (there && reinterpret_cast<std::uintptr_t>(from) % 16 != 0) throw std::logic_error("a copy from an odd address");
+  std::memset(to, 0xFF, 16);
+  runner().current().copies.back().push_back({to, from, there});
+}
+
+void commit_copies() { runner().current().copies.emplace_back(); }
+
+void wait_for_copies(int pending) {
+  auto& groups = runner().current().copies;
+  while (static_cast<int>(groups.size()) - 1 > pending) {
+    for (const Copy& copy : groups.front()) {
+      if (copy.there) {
+        std::memcpy(copy.to, copy.from, 16);
+      } else {
+        std::memset(copy.to, 0, 16);
+      }
+    }
+    groups.erase(groups.begin());
+  }
 }
 
 bool barrier_or(bool value) {
@@ -194,15 +251,17 @@ bool barrier_or(bool value) {
 
 void set_schedule(Schedule schedule) { runner().set_schedule(schedule); }
 
-cudaError_t check_launch(dim3 grid, dim3 block) {
+cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes) {
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
   const bool fits = grid.x > 0 && grid.x <= 0x7FFFFFFFu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 &&
-                    grid.z <= 65535 && threads > 0 && threads <= kLargestBlock && block.z <= 64;
+                    grid.z <= 65535 && threads > 0 && threads <= kLargestBlock && block.z <= 64 &&
+                    shared_bytes <= kLargestShared;
   return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
 
-void run_grid(dim3 grid, dim3 block, const std::function<void()>& thread) {
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
   blockDim = block;
+  runner().set_shared(shared_bytes);
   const auto plane = static_cast<std::int64_t>(grid.x) * grid.y;
   for (const std::int64_t number : runner().order(plane * grid.z)) {
     blockIdx = dim3(static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),

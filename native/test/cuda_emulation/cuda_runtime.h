@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -36,7 +37,34 @@ extern dim3 threadIdx, blockIdx, blockDim;
 
 namespace tempora::emulation {
 
-std::uint64_t exchange_in_warp(unsigned mask, std::uint64_t bits, int lane_mask);
+// What the 32 lanes of a warp do together, given each lane's part.
+using WarpOperation = void (*)(void* const* lanes);
+void run_in_warp(WarpOperation operation, void* lane);
+inline void only_wait(void* const*) {}
+
+template <typename T>
+struct Shuffle {
+  T value;
+  int lane_mask;
+};
+
+template <typename T>
+void shuffle_xor(void* const* lanes) {
+  T given[32];
+  for (int lane = 0; lane < 32; ++lane) given[lane] = static_cast<Shuffle<T>*>(lanes[lane])->value;
+  for (int lane = 0; lane < 32; ++lane) {
+    auto& shuffle = *static_cast<Shuffle<T>*>(lanes[lane]);
+    shuffle.value = given[lane ^ shuffle.lane_mask];
+  }
+}
+
+// Copies to shared memory that go on beside the thread, for mma.cuh.
+char* launched_shared();
+void require_shared(const void* data, std::size_t bytes);
+void begin_copy(void* to, const void* from, bool there);
+void commit_copies();
+void wait_for_copies(int pending);
+
 bool barrier_or(bool value);
 
 enum class Schedule { ascending, descending, shuffled };
@@ -46,15 +74,15 @@ void set_schedule(Schedule schedule);
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
-  static_assert(sizeof(T) <= sizeof(std::uint64_t));
-  std::uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof value);
-  bits = tempora::emulation::exchange_in_warp(mask, bits, lane_mask);
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
+  // Fewer lanes than all are not emulated.
+  if (mask != 0xFFFFFFFFu) throw std::logic_error("a shuffle of a part of a warp");
+  tempora::emulation::Shuffle<T> shuffle{value, lane_mask};
+  tempora::emulation::run_in_warp(tempora::emulation::shuffle_xor<T>, &shuffle);
+  return shuffle.value;
 }
 
-inline void __syncwarp() { tempora::emulation::exchange_in_warp(0xFFFFFFFFu, 0, 0); }
+inline void __syncwarp() { tempora::emulation::run_in_warp(tempora::emulation::only_wait, nullptr); }
+
 inline void __syncthreads() { tempora::emulation::barrier_or(false); }
 inline int __syncthreads_or(int value) { return tempora::emulation::barrier_or(value != 0) ? 1 : 0; }
 
@@ -98,8 +126,8 @@ struct Event {
   Stream* stream = nullptr;
 };
 
-cudaError_t check_launch(dim3 grid, dim3 block);
-void run_grid(dim3 grid, dim3 block, const std::function<void()>& thread);
+cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes);
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
 
 }  // namespace tempora::emulation
 
@@ -121,15 +149,21 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
-  const cudaError_t status = tempora::emulation::check_launch(grid, block);
+  const std::size_t shared = config->dynamicSmemBytes;
+  const cudaError_t status = tempora::emulation::check_launch(grid, block, shared);
   if (status != cudaSuccess) return status;
   // Copied now, as the parameters of a launch are.
   config->stream->queue.push_back([=, parameters = std::tuple<Parameters...>(arguments...)] {
-    tempora::emulation::run_grid(grid, block, [&] { std::apply(kernel, parameters); });
+    tempora::emulation::run_grid(grid, block, shared, [&] { std::apply(kernel, parameters); });
   });
   return cudaSuccess;
 }
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t status);
 cudaError_t cudaGetDeviceCount(int* count);

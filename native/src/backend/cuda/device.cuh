@@ -65,14 +65,33 @@ __device__ inline float block_max(float value) {
 
 // Queues a kernel. What the device refuses about the launch is thrown here, what goes wrong in the kernel by the next
 // synchronisation. (Not by <<<>>>, so that the tests can compile and run the kernels on a machine without CUDA.)
+struct LaunchShape {
+  dim3 grid, block;
+  std::size_t shared_bytes = 0;  // beside what the kernel declares
+};
+
+template <typename... Parameters, typename... Arguments>
+void launch(const char* kernel_name, void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+            const Arguments&... arguments) {
+  // More than every device has must be asked for.
+  constexpr std::size_t kWithoutAsking = std::size_t{48} << 10;
+  if (shape.shared_bytes > kWithoutAsking) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shape.shared_bytes)),
+               kernel_name);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), kernel_name);
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(const char* kernel_name, void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
             const Arguments&... arguments) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.stream = stream;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), kernel_name);
+  launch(kernel_name, kernel, LaunchShape{grid, block}, stream, arguments...);
 }
 
 inline unsigned blocks_for(std::int64_t work, int per_block) {
