@@ -41,9 +41,9 @@ struct Fiber {
   bool started = false;
   State state = State::done;
   dim3 index;
-  WarpOperation operation = nullptr;  // that the lanes of its warp do together
-  void* lane = nullptr;               // its part of it
-  bool value = false;                 // given to the block and got from it
+  WarpOperation operation = nullptr;      // that the lanes of its warp do together
+  void* lane = nullptr;                   // its part of it
+  bool value = false;                     // given to the block and got from it
   std::vector<std::vector<Copy>> copies;  // groups that it has not waited for; the last one is open
 };
 

@@ -1,5 +1,8 @@
-// Tree attention, plain: a warp takes a query (or, for the gradients of keys and values, a key) and walks what it sees
-// (or what sees it) in order. No scores are stored, nothing is added by atomics.
+// Tree attention: on tensor cores where attention_tiles.h knows the head, or else plain. Plain, a warp takes a query
+// (or, for the gradients of keys and values, a key) and walks what it sees (or what sees it) in order. No scores are
+// stored, nothing is added by atomics.
+#include "attention_plan.h"
+#include "attention_tiles.h"
 #include "check.h"
 #include "cuda_backend.h"
 #include "tree.cuh"
@@ -13,6 +16,7 @@ constexpr int kWarpsPerBlock = kBlock / kWarp;
 
 struct CudaAttentionPlan : AttentionPlan {
   Buffer node_of, position, node_start, path_start, path, below_start, below;
+  DeviceTiles tiles;
 
   TreeView view() const {
     const auto ints = [](const Buffer& buffer) { return static_cast<const std::int32_t*>(buffer.data()); };
@@ -149,6 +153,13 @@ std::unique_ptr<AttentionPlan> CudaBackend::plan_attention(const ForestLayout& l
   plan->path = upload(path);
   plan->below_start = upload(below_start);
   plan->below = upload(below);
+  const AttentionTiles tiles = make_attention_tiles(layout);
+  const auto upload_pairs = [&](const TilePairs& pairs) {
+    return DevicePairs{upload(pairs.start), upload(pairs.pair), upload(pairs.order),
+                       static_cast<unsigned>(pairs.order.size())};
+  };
+  plan->tiles = {upload(tiles.range), upload(tiles.position), upload_pairs(tiles.wide), upload_pairs(tiles.queries),
+                 upload_pairs(tiles.keys)};
   return plan;
 }
 
@@ -156,8 +167,10 @@ void CudaBackend::tree_attention(const AttentionPlan& plan, const AttentionShape
                                  const Matrix& k, const Matrix& v, const Matrix& out, float* lse) {
   require_dense("tree_attention", {q, k, v, out});
   if (q.rows == 0) return;
+  const auto& cuda_plan = static_cast<const CudaAttentionPlan&>(plan);
+  if (tiles_know(shape, q.dtype)) return attend_by_tiles(stream_, cuda_plan.tiles, shape, q, k, v, out, lse);
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
-  const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
+  const TreeView tree = cuda_plan.view();
   with_type(q.dtype, [&]<typename T>() {
     launch("tree_attention", forward_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, tree,
            numbers, static_cast<const T*>(q.data), static_cast<const T*>(k.data), static_cast<const T*>(v.data),
@@ -171,10 +184,14 @@ void CudaBackend::tree_attention_backward(const AttentionPlan& plan, const Atten
                                           const Matrix& d_v) {
   require_dense("tree_attention_backward", {q, k, v, out, d_out, d_q, d_k, d_v});
   if (q.rows == 0) return;
-  const AttentionNumbers numbers = numbers_of(shape, q.rows);
-  const TreeView tree = static_cast<const CudaAttentionPlan&>(plan).view();
+  const auto& cuda_plan = static_cast<const CudaAttentionPlan&>(plan);
   const Buffer scratch = allocate(static_cast<std::size_t>(q.rows * shape.heads) * 4, MemoryUse::workspace);
   float* delta = static_cast<float*>(scratch.data());
+  if (tiles_know(shape, q.dtype)) {
+    return attend_by_tiles_backward(stream_, cuda_plan.tiles, shape, q, k, v, out, lse, {d_out, d_q, d_k, d_v, delta});
+  }
+  const AttentionNumbers numbers = numbers_of(shape, q.rows);
+  const TreeView tree = cuda_plan.view();
   with_type(q.dtype, [&]<typename T>() {
     const T* queries = static_cast<const T*>(q.data);
     const T* keys = static_cast<const T*>(k.data);

@@ -76,9 +76,9 @@ void launch(const char* kernel_name, void (*kernel)(Parameters...), const Launch
   // More than every device has must be asked for.
   constexpr std::size_t kWithoutAsking = std::size_t{48} << 10;
   if (shape.shared_bytes > kWithoutAsking) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)),
-               kernel_name);
+    check_cuda(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
+        kernel_name);
   }
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;

@@ -1,5 +1,5 @@
-// All PTX of the backend: products of a warp on tensor cores, the loads that feed them, and copies to shared memory that
-// go on beside arithmetic. The tests' emulated device has a header of the same name in this one's place.
+// All PTX of the backend: products of a warp on tensor cores, the loads that feed them, and copies to shared memory
+// that go on beside arithmetic. The tests' emulated device has a header of the same name in this one's place.
 //
 // Fragments are those of mma.sync m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16"). With g = lane / 4 and
 // c = 2 · (lane % 4), two bf16 in a word, the lower column (of B: row) in its low half:
