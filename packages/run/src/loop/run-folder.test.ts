@@ -27,8 +27,10 @@ test("a model's place in a run holds its files alone, as files, wherever it came
   await cp(oracle("llama", "policy"), snapshot, { recursive: true });
   await mkdir(join(cache, "blobs"));
   for (const name of ["model.safetensors", "tokenizer.json"]) {
-    await rename(join(snapshot, name), join(cache, "blobs", name));
-    await symlink(`../../blobs/${name}`, join(snapshot, name));
+    // The cache calls contents by their hashes.
+    const blob = Buffer.from(name).toString("hex");
+    await rename(join(snapshot, name), join(cache, "blobs", blob));
+    await symlink(`../../blobs/${blob}`, join(snapshot, name));
   }
   for (const inner of [".cache", ".git", "original"]) await mkdir(join(snapshot, inner));
   await writeFile(join(snapshot, "README.md"), "# A model");
