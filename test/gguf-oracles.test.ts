@@ -30,11 +30,16 @@ test.each(names)("log-probs of %s.gguf are those of transformers, from the file 
   const file = oracle("gguf", `${name}.gguf`);
   const data = oracle("gguf", `${name}.jsonl`);
   await temporaJson(["export", "--model", file, "--out", join(folder, "hf"), "--type", "f32"]);
-  for (const model of [file, join(folder, "hf")]) {
-    const out = join(folder, "logprobs.jsonl");
+  const [own, exported] = [join(folder, "own.jsonl"), join(folder, "exported.jsonl")];
+  for (const [model, out] of [
+    [file, own],
+    [join(folder, "hf"), exported],
+  ] as const) {
     await temporaJson(["logprobs", "--model", model, "--data", data, "--out", out, "--dtype", "f32"]);
     expectTrueLogProbs(out, data);
   }
+  // What a file is dequantised to is what is computed with it, to the bit.
+  expect(readFileSync(own, "utf8")).toBe(readFileSync(exported, "utf8"));
 });
 
 function expectTrueLogProbs(out: string, data: string): void {

@@ -14,6 +14,7 @@ PARTS = {
     "adapters": "adapters",
     "losses": "losses",
     "gguf": "gguf_files",
+    "activations": "eight_bit_activations",
     "quantization": "quantization",
     "bitsandbytes": "bitsandbytes_folder",
     "tokenization": "tokenization",

@@ -3,6 +3,7 @@ export { type HubFaults, type HubRepository, type HubRequest, startHub, type Tes
 export {
   hasLlamaCpp,
   type LlamaModel,
+  type LlamaOptions,
   llamaCppDifferences,
   llamaCppFolder,
   openInLlamaCpp,

@@ -19,6 +19,9 @@ export interface LlamaModel {
     contextSize: number;
     threads: number;
     lora?: { adapters: { filePath: string; scale?: number }[] };
+    flashAttention?: boolean;
+    experimentalKvCacheKeyType?: "F32";
+    experimentalKvCacheValueType?: "F32";
   }): Promise<{
     getSequence(): {
       controlledEvaluate(
@@ -43,6 +46,12 @@ export async function openInLlamaCpp(modelPath: string): Promise<LlamaModel> {
   return llama.loadModel({ modelPath });
 }
 
+const exact = {
+  flashAttention: false,
+  experimentalKvCacheKeyType: "F32",
+  experimentalKvCacheValueType: "F32",
+} as const;
+
 /** Tokens and the log-probs that the last of them should have. */
 export interface ScoredTokens {
   prompt: readonly number[];
@@ -51,17 +60,25 @@ export interface ScoredTokens {
   logprobs: readonly number[];
 }
 
-/**
- * Differences of llama.cpp's log-probs of completions from those given, one list a row.
- * @param adapter a GGUF file of a LoRA adapter that the model is run with
- */
+export interface LlamaOptions {
+  /** A GGUF file of a LoRA adapter that the model is run with. */
+  adapter?: string | undefined;
+  /** Attention in f32 throughout, where llama.cpp by itself holds keys and values in half precision. */
+  exactAttention?: boolean;
+}
+
+/** Differences of llama.cpp's log-probs of completions from those given, one list a row. */
 export async function llamaCppDifferences(
   model: LlamaModel,
   rows: readonly ScoredTokens[],
-  adapter?: string,
+  { adapter, exactAttention = false }: LlamaOptions = {},
 ): Promise<number[][]> {
-  const lora = adapter === undefined ? {} : { lora: { adapters: [{ filePath: adapter }] } };
-  const context = await model.createContext({ contextSize: 1024, threads: 2, ...lora });
+  const context = await model.createContext({
+    contextSize: 1024,
+    threads: 2,
+    ...(adapter === undefined ? {} : { lora: { adapters: [{ filePath: adapter }] } }),
+    ...(exactAttention ? exact : {}),
+  });
   const sequence = context.getSequence();
   const differences: number[][] = [];
   for (const { prompt, completion, logprobs } of rows) {

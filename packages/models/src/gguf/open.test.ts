@@ -1,9 +1,11 @@
+import { createHash } from "node:crypto";
 import { readFile, truncate, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { failure, oracle, scratch } from "@tempora/testing";
+import { failure, oracle, readJson, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { readFloats } from "../save-copy.ts";
+import { ggufName } from "./names.ts";
 import { oracleGguf, tensor, tinyLayout, tinyMetadata, writeTiny } from "./testing.ts";
 import type { GgufLayout, MetadataValue } from "./writer.ts";
 
@@ -43,6 +45,13 @@ describe("a GGUF file", () => {
       }
     },
   );
+
+  test("in Q8_0 has the values that ggml reads in it, to the bit", async () => {
+    const hashes = readJson<Record<string, string>>(oracle("gguf", "values.json"));
+    const values = await valuesOf(await openCheckpoint(oracle("gguf", "qwen3-q8_0.gguf")));
+    const own = [...values].map(([name, list]) => [ggufName(name), createHash("sha256").update(list).digest("hex")]);
+    expect(Object.fromEntries(own)).toEqual(hashes);
+  });
 
   test("has rows of q and k in llama.cpp's order, k by its own heads", async () => {
     const checkpoint = await openCheckpoint(await changed(() => {}));
