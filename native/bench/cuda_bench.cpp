@@ -323,6 +323,8 @@ int main(int argc, char** argv) {
   for (const std::int64_t cols : {2048, 4096}) Bench(filter, ceilings).head(8192, 128256, cols);
   for (const int siblings : {0, 2, 8}) Bench(filter, ceilings).attention(2048, {32, 8, 128, 0}, siblings);
   Bench(filter, ceilings).attention(2048, {32, 8, 64, 0}, 2);
+  for (const int siblings : {0, 8}) Bench(filter, ceilings).attention(8192, {32, 8, 128, 0}, siblings);
+  Bench(filter, ceilings).attention(8192, {32, 8, 64, 0}, 0);
   Bench(filter, ceilings).adamw(std::int64_t{1} << 28);
   for (const std::int64_t rows : {1, 8, 64, 512}) {
     Bench(filter, ceilings).row_product(rows, 2048, 2048);

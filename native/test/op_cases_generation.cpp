@@ -35,6 +35,24 @@ void check_row_product(Device& device, DType dtype, std::int64_t n, std::int64_t
   }
 }
 
+// So many rows and inputs that a device divides the work otherwise than for one row.
+void check_many_rows(Device& device, DType dtype) {
+  constexpr std::int64_t m = 520, n = 1530, k = 528;
+  Random random(33);
+  const Tensor weight = device.random(random, n, k, dtype), x = device.random(random, m, k, dtype);
+  const auto handle = device.weight(weight);
+  const Tensor out = device.output(m, n, DType::f32);
+  device.backend.row_product(x.matrix, *handle, out.matrix, false);
+  const std::vector<double> got = device.read(out);
+  expect_close("out", got, reference::matmul(x.values, false, weight.values, true, m, n, k), tolerance_of(DType::f32));
+  for (const std::int64_t rows : {1, 20, 100}) {
+    const Tensor few = device.output(rows, n, DType::f32);
+    device.backend.row_product(x.matrix.row_range(400, rows), *handle, few.matrix, false);
+    const std::vector<double> same(got.begin() + 400 * n, got.begin() + (400 + rows) * n);
+    expect(device.read(few) == same, std::to_string(rows) + " rows differ from the same rows among many");
+  }
+}
+
 struct SamplingCase {
   std::int64_t vocab;
   double scale;
@@ -100,6 +118,7 @@ std::vector<OpCase> generation_cases() {
   std::vector<OpCase> cases = {
       {"row_product 511x24", [](Device& device, DType dtype) { check_row_product(device, dtype, 511, 24); }},
       {"row_product 96x129", [](Device& device, DType dtype) { check_row_product(device, dtype, 96, 129); }},
+      {"row_product of many tiles", check_many_rows},
       {"row_product 1x3", [](Device& device, DType dtype) { check_row_product(device, dtype, 1, 3); }},
   };
   for (OpCase& op_case : sampling_cases(256)) cases.push_back(std::move(op_case));

@@ -3,7 +3,7 @@
 // weights p = exp(score - lse) again.  d_score = p · (d_out · value - delta), delta = d_out · out.
 #pragma once
 
-#include "tiles.cuh"
+#include "attention_tiles.cuh"
 
 namespace tempora::device {
 

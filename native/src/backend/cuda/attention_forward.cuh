@@ -3,7 +3,7 @@
 // each while the other is multiplied by.
 #pragma once
 
-#include "tiles.cuh"
+#include "attention_tiles.cuh"
 
 namespace tempora::device {
 

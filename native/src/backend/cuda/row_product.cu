@@ -1,8 +1,11 @@
 // Products whose rows do not depend on each other: one fixed order of additions over K for every element, whatever the
 // number of rows. cuBLASLt picks another algorithm for another shape, so it cannot promise that.
+#include <algorithm>
+
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
+#include "row_product_tiles.cuh"
 
 namespace tempora {
 namespace {
@@ -37,6 +40,47 @@ __global__ void row_product_kernel(const T* x, std::int64_t x_row, const T* weig
   store(to, accumulate ? load(to) + sum : sum);
 }
 
+// Blocks that a device has room for at once, roughly: enough to read a weight at full speed.
+constexpr int kWantedBlocks = 264;
+
+// Tiles from which on a block takes all splits: partial sums of many rows cost more to write than they spread.
+constexpr unsigned kEnoughTiles = 96;
+
+// By the shape of the weight alone, so that a row's sums do not depend on how many rows there are.
+int split_inputs_of(int outputs, int inputs) {
+  constexpr int kLeastInputs = 256;
+  const int tiles = (outputs + 63) / 64;
+  const int splits = std::clamp(kWantedBlocks / tiles, 1, std::max(1, inputs / kLeastInputs));
+  const int stages = (inputs + kProductInputs - 1) / kProductInputs;
+  return (stages + splits - 1) / splits * kProductInputs;
+}
+
+// Vectors of 16 bytes are copied.
+bool fits_tiles(const Matrix& x, const Matrix& weight) {
+  const auto aligned = [](const Matrix& m) {
+    return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.row_stride() % 8 == 0;
+  };
+  return x.dtype == DType::bf16 && x.cols % 8 == 0 && aligned(x) && aligned(weight);
+}
+
+template <int R, int W, typename Out>
+void launch_tiles(CudaBackend& backend, cudaStream_t stream, const ProductNumbers& n, const Matrix& x,
+                  const Matrix& weight, Out* out, bool accumulate) {
+  using Tile = ProductTile<R, W>;
+  const unsigned tiles = blocks_for(n.rows, Tile::kRows) * blocks_for(n.outputs, Tile::kOutputs);
+  const bool apart = n.splits > 1 && tiles < kEnoughTiles;
+  const Buffer owner =
+      backend.allocate(apart ? sizeof(float) * n.splits * n.rows * n.outputs : 1, MemoryUse::workspace);
+  float* partial = apart ? static_cast<float*>(owner.data()) : nullptr;
+  const dim3 grid(tiles, apart ? static_cast<unsigned>(n.splits) : 1);
+  launch("row_product, tiles", row_product_tiles_kernel<R, W, Out>, LaunchShape{grid, kTileThreads, Tile::kSharedBytes},
+         stream, n, static_cast<const bf16*>(x.data), static_cast<const bf16*>(weight.data), partial, out, accumulate);
+  if (!apart) return;
+  launch("row_product, splits", add_splits_kernel<Out>,
+         blocks_for(static_cast<std::int64_t>(n.rows) * n.outputs, kBlock), kBlock, stream, n, partial, out,
+         accumulate);
+}
+
 }  // namespace
 
 // A plain weight is read as it lies: this kernel needs no other layout.
@@ -44,6 +88,23 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
   if (out.size() == 0) return;
   Buffer owner;
   const Matrix numbers = weight_numbers(weight, x.dtype, owner);
+  if (fits_tiles(x, numbers)) {
+    const int outputs = static_cast<int>(out.cols), inputs = static_cast<int>(x.cols);
+    const int split_inputs = split_inputs_of(outputs, inputs);
+    const ProductNumbers n{x.row_stride(),
+                           out.row_stride(),
+                           static_cast<int>(out.rows),
+                           outputs,
+                           inputs,
+                           split_inputs,
+                           (inputs + split_inputs - 1) / split_inputs};
+    return with_type(out.dtype, [&]<typename Out>() {
+      Out* to = static_cast<Out*>(out.data);
+      if (n.rows <= 16) return launch_tiles<1, 1>(*this, stream_, n, x, numbers, to, accumulate);
+      if (n.rows <= 32) return launch_tiles<2, 1>(*this, stream_, n, x, numbers, to, accumulate);
+      launch_tiles<4, 2>(*this, stream_, n, x, numbers, to, accumulate);
+    });
+  }
   const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
   with_type(x.dtype, [&]<typename T>() {
     with_type(out.dtype, [&]<typename Out>() {

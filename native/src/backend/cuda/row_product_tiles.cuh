@@ -1,0 +1,174 @@
+// The row-stable product on tensor cores: x · weightᵀ, both bf16, by a pipeline of copies to shared memory.
+//
+// Every element is Σ over splits of (Σ over the split's inputs, 16 at a time in order), whatever the number of rows:
+// where rows are few, a block takes one split and another kernel adds them; where they are many, a block walks all of
+// them and adds in the same order.
+#pragma once
+
+#include "tiles.cuh"
+
+namespace tempora::device {
+
+constexpr int kProductInputs = 64;  // of a stage
+constexpr int kProductStages = 4;
+
+struct ProductNumbers {
+  std::int64_t x_row, out_row;  // elements from a row to the next
+  int rows, outputs, inputs;
+  int split_inputs, splits;  // a multiple of kProductInputs; the last split may have fewer
+};
+
+// A block's tile: 16 · R rows of x, 64 · W outputs, of which each warp takes 16 · W.
+template <int R, int W>
+struct ProductTile {
+  static constexpr int kRows = 16 * R, kOutputs = 16 * W * kTileWarps;
+  static constexpr int kStageElements = (kRows + kOutputs) * kTileStride<kProductInputs>;
+  static constexpr std::size_t kSharedBytes = sizeof(bf16) * kProductStages * kStageElements;
+};
+
+// Begins to copy rows [first, first + count) of a matrix, columns [column, column + kProductInputs); zeros behind its
+// end.
+template <int count>
+__device__ inline void copy_inputs(bf16* to, const bf16* from, std::int64_t stride, int first, int rows, int column,
+                                   int columns) {
+  constexpr int kPieces = kProductInputs / 8;
+#pragma unroll
+  for (int i = threadIdx.x; i < count * kPieces; i += kTileThreads) {
+    const int row = i / kPieces, at = i % kPieces * 8;
+    const bool there = first + row < rows && column + at < columns;
+    const bf16* source = from + (there ? static_cast<std::int64_t>(first + row) * stride + column + at : 0);
+    copy_async(to + row * kTileStride<kProductInputs> + at, source, there);
+  }
+}
+
+template <int R, int W>
+struct ProductSums {
+  float of[R][2 * W][4];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+#pragma unroll
+      for (int w = 0; w < 2 * W; ++w) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) of[r][w][i] = 0;
+      }
+    }
+  }
+  // Takes what the other holds.
+  __device__ void take(ProductSums& other) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+#pragma unroll
+      for (int w = 0; w < 2 * W; ++w) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) of[r][w][i] += other.of[r][w][i];
+      }
+    }
+    other.clear();
+  }
+};
+
+template <int R, int W>
+__device__ inline void multiply_stage(ProductSums<R, W>& sums, const bf16* x, const bf16* weight) {
+  const int first_output = threadIdx.x / kWarp * 16 * W;
+#pragma unroll
+  for (int k = 0; k < kProductInputs; k += 16) {
+    std::uint32_t a[R][4];
+#pragma unroll
+    for (int r = 0; r < R; ++r) load_a<kProductInputs>(a[r], x, 16 * r, k);
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      std::uint32_t b[4];
+      load_b<kProductInputs>(b, weight, first_output + 16 * w, k);
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        mma(sums.of[r][2 * w], a[r], b[0], b[1]);
+        mma(sums.of[r][2 * w + 1], a[r], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Calls store(row, output, sum) for a lane's sums that lie in the matrix.
+template <int R, int W, typename Store>
+__device__ inline void for_each_sum(const ProductSums<R, W>& sums, const ProductNumbers& n, int first_row,
+                                    int first_output, Store store) {
+  const int lane = threadIdx.x % kWarp, warp_output = first_output + static_cast<int>(threadIdx.x) / kWarp * 16 * W;
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+#pragma unroll
+    for (int w = 0; w < 2 * W; ++w) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = first_row + 16 * r + lane / 4 + i / 2 * 8,
+                  output = warp_output + 8 * w + 2 * (lane % 4) + i % 2;
+        if (row < n.rows && output < n.outputs) store(row, output, sums.of[r][w][i]);
+      }
+    }
+  }
+}
+
+// Grid: (tiles of rows · tiles of outputs, rows fastest; splits, or 1 where a block takes them all). Of one split, the
+// sums go to partial f32 [splits, rows, outputs]; of all, to out.
+template <int R, int W, typename Out>
+__global__ void __launch_bounds__(kTileThreads)
+    row_product_tiles_kernel(ProductNumbers n, const bf16* x, const bf16* weight, float* partial, Out* out,
+                             bool accumulate) {
+  using Tile = ProductTile<R, W>;
+  bf16* stages = reinterpret_cast<bf16*>(launched_shared());
+  const int row_tiles = (n.rows + Tile::kRows - 1) / Tile::kRows;
+  const int first_row = static_cast<int>(blockIdx.x) % row_tiles * Tile::kRows;
+  const int first_output = static_cast<int>(blockIdx.x) / row_tiles * Tile::kOutputs;
+  const int begin = partial == nullptr ? 0 : static_cast<int>(blockIdx.y) * n.split_inputs;
+  const int end = partial == nullptr ? n.inputs : min(n.inputs, begin + n.split_inputs);
+  const int steps = (end - begin + kProductInputs - 1) / kProductInputs, split_steps = n.split_inputs / kProductInputs;
+
+  const auto copy_stage = [&](int step) {
+    if (step < steps) {
+      bf16* to = stages + step % kProductStages * Tile::kStageElements;
+      const int column = begin + step * kProductInputs;
+      copy_inputs<Tile::kRows>(to, x, n.x_row, first_row, n.rows, column, end);
+      copy_inputs<Tile::kOutputs>(to + Tile::kRows * kTileStride<kProductInputs>, weight, n.inputs, first_output,
+                                  n.outputs, column, end);
+    }
+    commit_copies();
+  };
+  for (int step = 0; step < kProductStages - 1; ++step) copy_stage(step);
+  ProductSums<R, W> sums, total;
+  sums.clear();
+  total.clear();
+  for (int step = 0; step < steps; ++step) {
+    wait_for_copies<kProductStages - 2>();
+    __syncthreads();
+    copy_stage(step + kProductStages - 1);
+    const bf16* stage = stages + step % kProductStages * Tile::kStageElements;
+    multiply_stage(sums, stage, stage + Tile::kRows * kTileStride<kProductInputs>);
+    if ((step + 1) % split_steps == 0) total.take(sums);
+  }
+  wait_for_copies<0>();
+  if (steps % split_steps != 0) total.take(sums);
+  for_each_sum(total, n, first_row, first_output, [&](int row, int output, float sum) {
+    if (partial != nullptr) {
+      partial[(static_cast<std::int64_t>(blockIdx.y) * n.rows + row) * n.outputs + output] = sum;
+    } else {
+      Out* to = out + row * n.out_row + output;
+      store(to, accumulate ? load(to) + sum : sum);
+    }
+  });
+}
+
+// Adds the splits in order. One thread an element.
+template <typename Out>
+__global__ void __launch_bounds__(kBlock)
+    add_splits_kernel(ProductNumbers n, const float* partial, Out* out, bool accumulate) {
+  const std::int64_t size = static_cast<std::int64_t>(n.rows) * n.outputs;
+  const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (at >= size) return;
+  float sum = 0;
+  for (int split = 0; split < n.splits; ++split) sum += partial[split * size + at];
+  Out* to = out + at / n.outputs * n.out_row + at % n.outputs;
+  store(to, accumulate ? load(to) + sum : sum);
+}
+
+}  // namespace tempora::device
