@@ -75,7 +75,9 @@ test("a folder opens with all that a download leaves in it, and names only what 
     await mkdir(join(folder, inner), { recursive: true });
     await writeFile(join(folder, inner, "params.json"), "{}");
   }
-  for (const name of ["README.md", "LICENSE.txt", "pytorch_model.bin", ".gitattributes", "llama-q4.gguf"]) {
+  // An index beside a single file is of the shards that it was before.
+  const others = ["README.md", "LICENSE.txt", "pytorch_model.bin", ".gitattributes", "llama-q4.gguf"];
+  for (const name of [...others, "model.safetensors.index.json"]) {
     await writeFile(join(folder, name), "not looked at");
   }
   const { files } = await openCheckpoint(folder);
