@@ -1,6 +1,8 @@
 import { oracle, readJson } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
+import { promptRow } from "./rows.ts";
 import { zoo, zooFolder } from "./testing.ts";
+import { tokenizePrompt } from "./tokenize.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import type { Message } from "./types.ts";
 
@@ -43,7 +45,7 @@ describe.each(zoo)("%s gives what Python gives", (name) => {
     if (!ids_as_plain_text.some((id) => tokenizer.isAdded(id))) expect(ids).toEqual(ids_as_plain_text);
   });
 
-  // Parts are joined where rows are read: no template of the zoo knows them. A final message is continued by no caller.
+  // Two are left out. Content parts: below. "the answer goes on": no command goes on with a message that a row has begun.
   const rendered = conversations.filter(
     ({ name, options }) => name !== "content parts" && options.continue_final_message !== true,
   );
@@ -55,5 +57,14 @@ describe.each(zoo)("%s gives what Python gives", (name) => {
     if (error !== undefined) return expect(render).toThrow(error.replace("TemplateError: ", ""));
     expect(render()).toBe(text);
     expect(tokenizer.encode(render())).toEqual(ids);
+  });
+
+  test("content parts are joined where rows are read: of the list Python makes an error or its own notation", async () => {
+    const [parts, joined] = ["content parts", "one question"].map((wanted) =>
+      conversations.find((one) => one.name === wanted),
+    );
+    expect(parts?.error ?? parts?.text).toMatch(/list|\[\{'type': 'text', 'text': 'Name a river.'\}\]/);
+    const row = promptRow({ row: 1, value: { prompt: parts?.messages } }, "rows.jsonl");
+    expect(tokenizePrompt(row, await loading, { now: new Date(now) }).promptIds).toEqual(joined?.ids);
   });
 });
