@@ -1,9 +1,11 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Engine } from "@tempora/engine";
-import { type Checkpoint, openCheckpoint } from "@tempora/models";
-import { oracle, readLines, scratch } from "@tempora/testing";
+import { type Checkpoint, openCheckpoint, readSafetensors } from "@tempora/models";
+import { oracle, readJson, readLines, scratch } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
+import { readGguf } from "../packages/models/src/gguf/file.ts";
+import { ggufName } from "../packages/models/src/gguf/names.ts";
 import { tempora, temporaJson } from "./support/cli.ts";
 import { relativeError } from "./support/oracles.ts";
 
@@ -51,6 +53,52 @@ function expectTrueLogProbs(out: string, data: string): void {
     expect(worst).toBeLessThan(1e-4);
   }
 }
+
+interface BlockCase {
+  type: string;
+  id: number;
+  /** base64: blocks as a file has them, and the float32 values that the gguf package reads in them. */
+  bytes: string;
+  values: string;
+}
+
+/** A model of the oracles with the blocks at the beginning of a matrix of their type, and that matrix's name. */
+async function modelWith({ id, bytes }: BlockCase): Promise<{ file: string; matrix: string }> {
+  for (const name of names) {
+    const { tensors } = await readGguf(oracle("gguf", `${name}.gguf`));
+    // Rows of q and k are permuted, others lie in the file as in a folder.
+    const found = [...tensors.values()].find((one) => one.type === id && !/attn_[qk]\./.test(one.name));
+    if (found === undefined) continue;
+    const content = readFileSync(found.file);
+    content.set(Buffer.from(bytes, "base64"), found.offset);
+    const file = join(await scratch(), "blocks.gguf");
+    writeFileSync(file, content);
+    return { file, matrix: found.name };
+  }
+  throw new Error(`no model of the oracles has a matrix of type ${id}`);
+}
+
+test.each(readJson<BlockCase[]>(oracle("gguf", "blocks.json")))(
+  "blocks of $type in a file are what its exported folder holds, and what both compute with",
+  async (one) => {
+    const { file, matrix } = await modelWith(one);
+    const folder = join(await scratch(), "hf");
+    await temporaJson(["export", "--model", file, "--out", folder, "--type", "f32"]);
+    const { tensors } = await readSafetensors(join(folder, "model.safetensors"));
+    const held = await [...tensors.values()].find(({ name }) => ggufName(name) === matrix)?.read();
+    const wanted = new Float32Array(Uint8Array.from(Buffer.from(one.values, "base64")).buffer);
+    const values = new Float32Array(held?.buffer as ArrayBuffer).subarray(0, wanted.length);
+    const worst = Math.max(...wanted.map((value, i) => Math.abs(value - values[i]!) - 1e-6 * Math.abs(value)));
+    expect(worst).toBeLessThanOrEqual(0);
+    const scored = async (model: string) => {
+      const out = join(folder, "scored.jsonl");
+      const data = oracle("gguf", "llama-f32.jsonl");
+      await temporaJson(["logprobs", "--model", model, "--data", data, "--out", out, "--dtype", "f32"]);
+      return readFileSync(out, "utf8");
+    };
+    expect(await scored(file)).toBe(await scored(folder));
+  },
+);
 
 describe("blocks that stay as the file holds them", () => {
   test.each(quantized)("stand for the numbers of %s.gguf that are decoded", async (name) => {
