@@ -37,7 +37,7 @@ void check_row_product(Device& device, DType dtype, std::int64_t n, std::int64_t
 
 // So many rows and inputs that a device divides the work otherwise than for one row.
 void check_many_rows(Device& device, DType dtype) {
-  constexpr std::int64_t m = 520, n = 1530, k = 528;
+  constexpr std::int64_t m = 520, n = 1700, k = 528;
   Random random(33);
   const Tensor weight = device.random(random, n, k, dtype), x = device.random(random, m, k, dtype);
   const auto handle = device.weight(weight);

@@ -1,7 +1,9 @@
 // The paged KV cache. A page holds, for each key head, kCachePage tokens of C elements.
 #include <algorithm>
+#include <type_traits>
 
 #include "cached_split.cuh"
+#include "cached_tiles.cuh"
 #include "check.h"
 #include "cuda_backend.h"
 
@@ -95,7 +97,7 @@ void attend_to(const CacheOperands& o, const CacheSplit* splits, std::size_t cou
 }
 
 template <typename T, int pairs>
-void attend_to_all(const CacheOperands& o) {
+void attend_plainly_to_all(const CacheOperands& o) {
   constexpr int kCommonWarps = pairs > 2 ? 2 : 8;  // what shared memory has room for
   const auto* splits = static_cast<const CacheSplit*>(o.plan.splits.data());
   if (o.numbers.heads / o.numbers.kv_heads <= kWarpQueries) {
@@ -104,6 +106,39 @@ void attend_to_all(const CacheOperands& o) {
     attend_to<T, pairs, 2>(o, splits, o.plan.single, 1);
   }
   attend_to<T, pairs, kCommonWarps>(o, splits + o.plan.single, o.plan.common, kSplitRows);
+}
+
+template <int C, int R>
+void attend_to_tiles(const CacheOperands& o, const CacheSplit* splits, std::size_t count, int rows) {
+  if (count == 0) return;
+  CachedView view = o.view;
+  view.splits = splits;
+  const int group = o.numbers.heads / o.numbers.kv_heads;
+  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{rows} * group, 16 * R));
+  const auto blocks = static_cast<unsigned>(static_cast<std::int64_t>(count) * o.numbers.kv_heads * query_blocks);
+  launch("cached_attention, tiles", split_tiles_kernel<C, R>,
+         LaunchShape{blocks, kTileThreads, CachedTiles<C, R>::kSharedBytes}, o.stream, view, o.numbers, query_blocks,
+         static_cast<const bf16*>(o.q), static_cast<const bf16*>(o.keys), static_cast<const bf16*>(o.values));
+}
+
+template <int C>
+void attend_to_all_tiles(const CacheOperands& o) {
+  const auto* splits = static_cast<const CacheSplit*>(o.plan.splits.data());
+  attend_to_tiles<C, 1>(o, splits, o.plan.single, 1);
+  attend_to_tiles<C, 2>(o, splits + o.plan.single, o.plan.common, kSplitRows);
+}
+
+// By tensor cores where they know the head, as in training.
+template <typename T>
+void attend_to_all(const CacheOperands& o) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (o.numbers.head_dim == 64) return attend_to_all_tiles<64>(o);
+    if (o.numbers.head_dim == 96) return attend_to_all_tiles<96>(o);
+    if (o.numbers.head_dim == 128) return attend_to_all_tiles<128>(o);
+  }
+  if (o.numbers.head_dim <= 64) return attend_plainly_to_all<T, 1>(o);
+  if (o.numbers.head_dim <= 128) return attend_plainly_to_all<T, 2>(o);
+  attend_plainly_to_all<T, 4>(o);
 }
 
 }  // namespace
@@ -158,13 +193,7 @@ void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionS
                         largest + items};
   const CacheOperands operands{plan, view, numbers, stream_, q.data, key_cache, value_cache};
   with_type(q.dtype, [&]<typename T>() {
-    if (shape.head_dim <= 64) {
-      attend_to_all<T, 1>(operands);
-    } else if (shape.head_dim <= 128) {
-      attend_to_all<T, 2>(operands);
-    } else {
-      attend_to_all<T, 4>(operands);
-    }
+    attend_to_all<T>(operands);
     launch("cached_attention", merge_kernel<T>, blocks_for(q.rows * shape.heads, kWarpsPerBlock), kBlock, stream_, view,
            numbers, static_cast<T*>(out.data));
   });

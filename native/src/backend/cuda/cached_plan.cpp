@@ -23,9 +23,10 @@ std::vector<CacheSplit> splits_of(const CachePaths& paths, std::int32_t row) {
   return splits;
 }
 
+// One may go on behind the other's end.
 bool same_keys(const CachePaths& paths, const CacheSplit& a, const CacheSplit& b) {
-  if (a.position != b.position || a.keys != b.keys) return false;
-  const std::int32_t pages = (a.keys + kCachePage - 1) / kCachePage;
+  if (a.position != b.position) return false;
+  const std::int32_t pages = (std::min(a.keys, b.keys) + kCachePage - 1) / kCachePage;
   const auto begin = paths.pages.begin();
   return std::equal(begin + a.first_page, begin + a.first_page + pages, begin + b.first_page);
 }
@@ -50,6 +51,11 @@ CacheSplits split_paths(const CachePaths& paths) {
     std::size_t shared = 0;
     while (shared < std::min(open.size(), splits.size()) && open[shared].rows < kSplitRows &&
            same_keys(paths, open[shared], splits[shared])) {
+      CacheSplit& split = open[shared];
+      if (splits[shared].keys > split.keys) {
+        split.keys = splits[shared].keys;
+        split.first_page = splits[shared].first_page;
+      }
       ++open[shared++].rows;
     }
     close(shared);

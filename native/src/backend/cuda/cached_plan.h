@@ -14,7 +14,8 @@ constexpr std::int32_t kSplitKeys = 128;
 // Rows that read the same keys together.
 constexpr std::int32_t kSplitRows = 8;
 
-// Split number `split` of the paths of rows [row, row + rows): the same keys for all of them.
+// Split number `split` of the paths of rows [row, row + rows): the same keys, of which a row sees those up to its
+// position.
 struct CacheSplit {
   std::int32_t first_page, position, keys;
   std::int32_t row, rows, split;

@@ -39,7 +39,7 @@ struct SplitMemory {
 // What a warp knows of its queries. Lanes l and l + 16 have key l of a page.
 struct QueryState {
   float largest[kWarpQueries], sum[kWarpQueries];  // sum: of this lane's keys
-  int oldest[kWarpQueries];                        // position of the first key that is visible
+  int oldest[kWarpQueries], newest[kWarpQueries];  // positions of the first and last key that are visible
 };
 
 template <typename T, int pairs, int warps>
@@ -66,7 +66,8 @@ class SplitAttention {
       state.largest[i] = -INFINITY;
       state.sum[i] = 0;
       const int query = first_query_ + warp * kWarpQueries + i;
-      state.oldest[i] = query < queries() ? oldest_of(row_of(query)) : split_.position + split_.keys;
+      state.oldest[i] = query < queries() ? oldest_of(row_of(query)) : 0;
+      state.newest[i] = query < queries() ? view_.position[row_of(query)] : -1;
     }
     for (int first = 0; first < split_.keys; first += kCachePage) {
       if (split_.position + first + kCachePage <= visible) continue;
@@ -145,7 +146,8 @@ class SplitAttention {
     Packed<float, kWarpQueries> weight;
 #pragma unroll
     for (int i = 0; i < kWarpQueries; ++i) {
-      const bool seen = first + key < split_.keys && split_.position + first + key >= state.oldest[i];
+      const int at = split_.position + first + key;
+      const bool seen = first + key < split_.keys && at >= state.oldest[i] && at <= state.newest[i];
       if (!seen) score[i] = -INFINITY;
       const float largest = fmaxf(state.largest[i], warp_max(score[i]));
       const float origin = largest == -INFINITY ? 0.0f : largest;  // so far no key is visible
