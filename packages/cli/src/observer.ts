@@ -4,17 +4,18 @@ import type { Progress, StageProgress } from "./progress.ts";
 
 /** Shows a run's stages: what was in the store is said in one line, what is computed has a bar. */
 export function runObserver(progress: Progress): Observer {
-  const shown = new Map<string, { info: StageInfo; stage: StageProgress | null; last: string }>();
+  const shown = new Map<string, { info: StageInfo; began: number; stage: StageProgress | null; last: string }>();
   return {
     ...silentObserver,
     begin(info) {
-      shown.set(info.id, { info, stage: null, last: "" });
+      shown.set(info.id, { info, began: performance.now(), stage: null, last: "" });
     },
     progress(id, done, extra) {
       const entry = shown.get(id);
       if (entry === undefined) return;
       // The bar comes with the first progress: a stage found in the store never has any.
-      entry.stage ??= progress.stage(entry.info.label, entry.info.total, entry.info.unit);
+      const { label, total, unit } = entry.info;
+      entry.stage ??= progress.stage(label, total, unit, entry.began);
       if (extra !== undefined) entry.last = figures(extra);
       entry.stage.update(done, entry.last);
     },

@@ -41,6 +41,16 @@ test("work that a resumed stage found done does not count into the rate", () => 
   expect(text()).toBe("judge: 920/1000 rows · 1 rows/s · 1 min 20 s left\n");
 });
 
+test("a stage whose first progress is its last says how long it took, of one thing in the singular", () => {
+  const { progress, text } = plainProgress();
+  const observer = runObserver(progress);
+  observer.begin({ id: "a", label: "reference", total: 1, unit: "pairs" });
+  vi.advanceTimersByTime(3000);
+  observer.progress("a", 1);
+  observer.finish("a", { reused: false, seconds: 3 });
+  expect(text()).toBe("reference: 1 pair in 3.0 s\n");
+});
+
 test("a run's stages are told once when they are reused, with figures when they are computed", () => {
   const { progress, text } = plainProgress();
   const observer = runObserver(progress);

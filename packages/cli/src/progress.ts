@@ -23,11 +23,15 @@ export class Progress {
     this.#stream = stream;
   }
 
-  stage(label: string, total: number, unit: string): StageProgress {
+  /**
+   * @param unit in the plural
+   * @param began when the work began, on the clock of `performance`, where that was before its first progress
+   */
+  stage(label: string, total: number, unit: string, began = performance.now()): StageProgress {
     this.clear();
     const stage = this.#stream.isTTY
-      ? new BarStage(this.#stream, label, total, unit)
-      : new PlainStage(this.#stream, label, total, unit);
+      ? new BarStage(this.#stream, label, total, unit, began)
+      : new PlainStage(this.#stream, label, total, unit, began);
     this.#active = stage;
     return {
       update: (done, extra = "") => stage.update(done, extra),
@@ -55,7 +59,7 @@ export class Progress {
 abstract class Stage {
   protected done = 0;
   protected extra = "";
-  readonly #began = performance.now();
+  readonly #shown = performance.now();
   /** Work that was there when the stage was resumed says nothing about the rate. */
   #found: number | null = null;
 
@@ -64,10 +68,11 @@ abstract class Stage {
     protected readonly label: string,
     protected readonly total: number,
     protected readonly unit: string,
+    protected readonly began: number,
   ) {}
 
   update(done: number, extra: string): void {
-    this.#found ??= performance.now() - this.#began < atOnce ? done : 0;
+    this.#found ??= performance.now() - this.#shown < atOnce ? done : 0;
     this.done = done;
     this.extra = extra;
     this.show();
@@ -75,8 +80,9 @@ abstract class Stage {
 
   finish(note: string): void {
     this.pause();
-    const seconds = (performance.now() - this.#began) / 1000;
-    const work = this.total > 0 ? ` ${formatCount(this.total)} ${this.unit}` : "";
+    const seconds = (performance.now() - this.began) / 1000;
+    const unit = this.total === 1 ? this.unit.replace(/s$/, "") : this.unit;
+    const work = this.total > 0 ? ` ${formatCount(this.total)} ${unit}` : "";
     const what = note === "" ? `${work} in ${formatDuration(seconds)}${this.#rateText()}` : ` ${note}`;
     this.stream.write(`${this.label}:${what}${this.extra && note === "" ? ` · ${this.extra}` : ""}\n`);
   }
@@ -94,7 +100,7 @@ abstract class Stage {
   }
 
   #rate(): number {
-    const seconds = (performance.now() - this.#began) / 1000;
+    const seconds = (performance.now() - this.#shown) / 1000;
     return seconds > 0 ? (this.done - (this.#found ?? 0)) / seconds : 0;
   }
 
@@ -111,8 +117,8 @@ abstract class Stage {
 class BarStage extends Stage {
   #bar: cliProgress.SingleBar | null = null;
 
-  constructor(stream: NodeJS.WriteStream, label: string, total: number, unit: string) {
-    super(stream, label, total, unit);
+  constructor(stream: NodeJS.WriteStream, label: string, total: number, unit: string, began: number) {
+    super(stream, label, total, unit, began);
     this.resume();
   }
 

@@ -14,6 +14,8 @@ import type { StageProgress } from "../progress.ts";
 
 /** What sft and dpo share: the bar, the metrics file and the checkpoint at the end. */
 export class TrainingRun {
+  /** From here on steps are computed. */
+  readonly #began = performance.now();
   #stage: StageProgress | null = null;
   #last: Metrics | null = null;
 
@@ -36,13 +38,8 @@ export class TrainingRun {
     return new TrainingRun(label, steps, log, { loggers, state }, context);
   }
 
-  /** Shows the bar; called when the first step begins. */
-  start(): void {
-    this.#stage ??= this.context.progress.stage(this.label, this.steps, "steps");
-  }
-
   readonly onMetrics = async (row: Metrics): Promise<void> => {
-    this.start();
+    this.#stage ??= this.context.progress.stage(this.label, this.steps, "steps", this.#began);
     this.#last = row;
     const margin = row["rewards/margins"];
     const shown = [`loss ${row.loss.toFixed(4)}`];
