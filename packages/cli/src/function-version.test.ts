@@ -1,5 +1,5 @@
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
 import { functionVersion } from "./function-version.ts";
@@ -7,7 +7,10 @@ import { functionVersion } from "./function-version.ts";
 /** A configuration in files of its own: modules are cached by path. */
 async function version(files: Record<string, string>): Promise<string> {
   const folder = await scratch();
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), text);
+  }
   const config = join(folder, "tempora.config.ts");
   const module = (await import(config)) as { default: { score: unknown } };
   return functionVersion(module.default.score, config);
@@ -41,5 +44,26 @@ describe("functionVersion", () => {
     });
     expect(await version(inline(1))).toBe(await version(inline(1)));
     expect(await version(inline(1))).not.toBe(await version(inline(2)));
+  });
+
+  it("tells functions of one module apart, and versions of a package that it imports", async () => {
+    const two = (name: string) => ({
+      "judge.ts": "export const one = () => [1];\nexport const two = () => [2];\n",
+      "tempora.config.ts": `import { ${name} } from "./judge.ts";\nexport default { score: ${name} };\n`,
+    });
+    expect(await version(two("one"))).not.toBe(await version(two("two")));
+    const importing = (number: string) => ({
+      "node_modules/points/package.json": JSON.stringify({
+        name: "points",
+        version: number,
+        type: "module",
+        main: "index.js",
+      }),
+      "node_modules/points/index.js": "export const points = (text) => text.length;\n",
+      "judge.ts": 'import { points } from "points";\nexport const score = ({ answers }) => answers.map(points);\n',
+      "tempora.config.ts": config(1),
+    });
+    expect(await version(importing("1.0.0"))).toBe(await version(importing("1.0.0")));
+    expect(await version(importing("1.0.0"))).not.toBe(await version(importing("1.0.1")));
   });
 });
