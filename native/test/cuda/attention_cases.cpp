@@ -175,7 +175,8 @@ std::vector<OpCase> attention_cases() {
   }
   // Several tiles of queries and keys, some of which every query sees whole.
   const ForestLayout tiles = layout_of_nodes({{-1, 150}, {0, 70}, {0, 40}, {2, 30}, {2, 3}, {-1, 20}});
-  for (const AttentionShape& shape : {AttentionShape{4, 2, 64, 0}, {2, 1, 96, 0}, {2, 1, 128, 0}, {2, 2, 64, 100}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{4, 2, 64, 0}, {2, 1, 96, 0}, {2, 1, 128, 0}, {2, 2, 64, 100}, {2, 1, 64, 9}}) {
     const Problem problem = random_problem(random, tiles, shape);
     cases.push_back(
         {"tree attention of many tiles C=" + std::to_string(shape.head_dim) + " window=" + std::to_string(shape.window),

@@ -158,8 +158,8 @@ std::unique_ptr<AttentionPlan> CudaBackend::plan_attention(const ForestLayout& l
     return DevicePairs{upload(pairs.start), upload(pairs.pair), upload(pairs.order),
                        static_cast<unsigned>(pairs.order.size())};
   };
-  plan->tiles = {upload(tiles.range), upload(tiles.position), upload_pairs(tiles.wide), upload_pairs(tiles.queries),
-                 upload_pairs(tiles.keys)};
+  plan->tiles = {upload(tiles.range),      upload(tiles.position),      upload(tiles.tile_position),
+                 upload_pairs(tiles.wide), upload_pairs(tiles.queries), upload_pairs(tiles.keys)};
   return plan;
 }
 

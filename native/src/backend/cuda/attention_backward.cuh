@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kTileThreads)
   clear(sums[0]);
   for (int p = pairs.start[tile]; p < pairs.start[tile + 1]; ++p) {
     const int first_key = pairs.pair[p] / 2 * kTileTokens;
+    if (is_out_of_window(view, tile, 1, pairs.pair[p] / 2, n.window)) continue;
     const bool masked = pairs.pair[p] % 2 != 0 || n.window > 0;
     copy_tile<C, kTileTokens>(keys, k + kv_head * C, narrow, first_key, n.tokens);
     copy_tile<C, kTileTokens>(values, v + kv_head * C, narrow, first_key, n.tokens);
@@ -130,6 +131,7 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int step = 0; step < n.group() * count; ++step) {
     const int pair = pairs.pair[pairs.start[tile] + step % count], head = kv_head * n.group() + step / count;
     const int first_query = pair / 2 * kTileTokens;
+    if (is_out_of_window(view, pair / 2, 1, tile, n.window)) continue;
     const bool masked = pair % 2 != 0 || n.window > 0;
     copy_tile<C, kTileTokens>(queries, q + head * C, wide, first_query, n.tokens);
     copy_tile<C, kTileTokens>(gradients, d_out + head * C, wide, first_query, n.tokens);

@@ -133,23 +133,31 @@ __global__ void __launch_bounds__(kTileThreads)
       for (float& number : fragment) number = 0;
     }
   }
-  const int begin = pairs.start[tile], end = pairs.start[tile + 1];
+  const int end = pairs.start[tile + 1];
+  // The first pair from p on that is in somebody's window: the last one is, each query sees itself.
+  const auto in_window = [&](int p) {
+    constexpr int kTiles = kWideTileTokens / kTileTokens;
+    while (p < end && is_out_of_window(view, tile * kTiles, kTiles, pairs.pair[p] / 2, n.window)) ++p;
+    return p;
+  };
+  int p = in_window(pairs.start[tile]);
   copy_tile<C, kWideTileTokens>(queries, q + head * C, wide, first_query, n.tokens);
-  copy_tile<C, kTileTokens>(keys, head_keys, narrow, pairs.pair[begin] / 2 * kTileTokens, n.tokens);
+  copy_tile<C, kTileTokens>(keys, head_keys, narrow, pairs.pair[p] / 2 * kTileTokens, n.tokens);
   commit_copies();
-  for (int p = begin; p < end; ++p) {
-    const int first_key = pairs.pair[p] / 2 * kTileTokens;
+  while (p < end) {
+    const int pair = pairs.pair[p], first_key = pair / 2 * kTileTokens;
     wait_for_copies<0>();
     __syncthreads();
     copy_tile<C, kTileTokens>(values, head_values, narrow, first_key, n.tokens);
     commit_copies();
     float scores[Tiles::kRowTiles][kTileTokens / 8][4];
     dot_rows<C>(scores, queries, keys, first_row);
-    if (pairs.pair[p] % 2 != 0 || n.window > 0) mask_tile(scores, view, first_query + first_row, first_key, n.window);
+    if (pair % 2 != 0 || n.window > 0) mask_tile(scores, view, first_query + first_row, first_key, n.window);
     softmax_step(rows, scores, n.scale * kLog2e);
     wait_for_copies<0>();
     __syncthreads();
-    if (p + 1 < end) copy_tile<C, kTileTokens>(keys, head_keys, narrow, pairs.pair[p + 1] / 2 * kTileTokens, n.tokens);
+    p = in_window(p + 1);
+    if (p < end) copy_tile<C, kTileTokens>(keys, head_keys, narrow, pairs.pair[p] / 2 * kTileTokens, n.tokens);
     commit_copies();
     add_product<C>(rows.out, scores, values);
   }

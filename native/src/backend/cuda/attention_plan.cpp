@@ -33,6 +33,17 @@ std::vector<VisibleRange> visible_ranges(const ForestLayout& layout, std::size_t
   return ranges;
 }
 
+// A tile behind the last token has the range of one token far away, in no window's reach.
+std::vector<PositionRange> position_ranges(const ForestLayout& layout, std::size_t tiles) {
+  std::vector<PositionRange> ranges(tiles, {INT_MAX, 0});
+  for (std::int32_t t = 0; t < layout.tokens; ++t) {
+    PositionRange& range = ranges[static_cast<std::size_t>(t / kTileTokens)];
+    range.lowest = std::min(range.lowest, layout.position[t]);
+    range.highest = std::max(range.highest, layout.position[t]);
+  }
+  return ranges;
+}
+
 class PairsBuilder {
  public:
   PairsBuilder(const ForestLayout& layout, const std::vector<VisibleRange>& ranges)
@@ -121,6 +132,7 @@ AttentionTiles make_attention_tiles(const ForestLayout& layout) {
   tiles.range = visible_ranges(layout, padded);
   tiles.position = layout.position;
   tiles.position.resize(padded, 0);
+  tiles.tile_position = position_ranges(layout, padded / kTileTokens);
   const PairsBuilder builder(layout, tiles.range);
   tiles.wide = builder.of_queries(kWideTileTokens);
   tiles.queries = builder.of_queries(kTileTokens);

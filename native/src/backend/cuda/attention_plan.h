@@ -14,6 +14,11 @@ struct VisibleRange {
   std::int32_t enter, leave;
 };
 
+// Of a tile's tokens.
+struct PositionRange {
+  std::int32_t lowest, highest;
+};
+
 // The tiles that each tile attends to, or is attended by: its pairs are pair[start[tile]] ..., each the other tile's
 // number times two, and one more where not every query of the pair sees every key.
 struct TilePairs {
@@ -29,9 +34,10 @@ struct AttentionTiles {
   // [T up to a whole number of wide tiles]; the tokens behind the last one see nothing and are seen by none.
   std::vector<VisibleRange> range;
   std::vector<std::int32_t> position;
-  TilePairs wide;     // a wide tile of queries: tiles of keys
-  TilePairs queries;  // a tile of queries: tiles of keys
-  TilePairs keys;     // a tile of keys: tiles of queries
+  std::vector<PositionRange> tile_position;  // of each tile of kTileTokens, of a wide tile's halves too
+  TilePairs wide;                            // a wide tile of queries: tiles of keys
+  TilePairs queries;                         // a tile of queries: tiles of keys
+  TilePairs keys;                            // a tile of keys: tiles of queries
 };
 
 AttentionTiles make_attention_tiles(const ForestLayout& layout);

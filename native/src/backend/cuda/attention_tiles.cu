@@ -13,7 +13,8 @@ const std::int32_t* ints(const Buffer& buffer) { return static_cast<const std::i
 PairsView view_of(const DevicePairs& pairs) { return {ints(pairs.start), ints(pairs.pair), ints(pairs.order)}; }
 
 TilesView view_of(const DeviceTiles& tiles) {
-  return {static_cast<const VisibleRange*>(tiles.range.data()), ints(tiles.position)};
+  return {static_cast<const VisibleRange*>(tiles.range.data()), ints(tiles.position),
+          static_cast<const PositionRange*>(tiles.tile_position.data())};
 }
 
 bf16* numbers(const Matrix& matrix) { return static_cast<bf16*>(matrix.data); }

@@ -79,7 +79,18 @@ struct PairsView {
 struct TilesView {
   const VisibleRange* range;
   const std::int32_t* position;
+  const PositionRange* tile_position;
 };
+
+// Whether a tile of keys is in no query's window. The queries are `query_tiles` tiles of kTileTokens from query_tile
+// on.
+__device__ inline bool is_out_of_window(const TilesView& view, int query_tile, int query_tiles, int key_tile,
+                                        int window) {
+  if (window == 0) return false;
+  int lowest = view.tile_position[query_tile].lowest;
+  for (int i = 1; i < query_tiles; ++i) lowest = min(lowest, view.tile_position[query_tile + i].lowest);
+  return lowest - view.tile_position[key_tile].highest >= window;
+}
 
 __device__ inline bool sees(const VisibleRange& query, const VisibleRange& key, int distance, int window) {
   return key.enter <= query.enter && query.enter < key.leave && (window == 0 || distance < window);

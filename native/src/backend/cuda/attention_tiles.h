@@ -13,7 +13,7 @@ struct DevicePairs {
   unsigned tiles = 0;
 };
 struct DeviceTiles {
-  Buffer range, position;
+  Buffer range, position, tile_position;
   DevicePairs wide, queries, keys;
 };
 
