@@ -3,11 +3,15 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { Calibration } from "@tempora/run";
-import { oracle, readLines, scratch } from "@tempora/testing";
+import { oracle, readJson, readLines, scratch } from "@tempora/testing";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { startTempora, tempora, temporaJson } from "./support/cli.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
+
+interface Calibrated {
+  templates: Record<string, Calibration & { mass: number | null }>;
+}
 
 const folder = await scratch();
 /** A small random model: as a judge in words it never gives a score. */
@@ -182,31 +186,30 @@ describe("tempora judge", () => {
       `export default { judge: { functions: [{ name: "own", score: ({ prompts, answers }) =>
         answers.map((answer, k) => (answer.includes(prompts[k].match(/\\d/)[0]) ? 1 : 0)) }] } };\n`,
     );
-    const known = await temporaJson<{ templates: Record<string, Calibration> }>([
-      ...["judge", "--judge", "function", "--config", config, "--data", data, "--columns", "worse=bad", "--calibrate"],
-    ]);
+    const flags = ["--data", data, "--columns", "worse=bad", "--calibrate"];
+    const own = ["judge", "--judge", "function", "--config", config, ...flags];
+    const known = await temporaJson<Calibrated>(own);
     expect(known.templates.own).toMatchObject({
       rows: 5,
       ranked: { rate: 1, count: 5 },
       betterAboveOther: { rate: 1 },
       worseAboveOther: { rate: 0.5, ties: 5 },
+      mass: null,
     });
-    const model = await temporaJson<{ templates: Record<string, Calibration> }>([
-      ...[
-        "judge",
-        "--model",
-        oracle("llama", "policy"),
-        "--judge",
-        "expected",
-        "--data",
-        data,
-        "--columns",
-        "worse=bad",
-        "--calibrate",
-      ],
-    ]);
-    expect(Object.keys(model.templates)).toContain("yes-no");
-    expect(Object.values(model.templates).every(({ ranked }) => ranked.count === 5)).toBe(true);
+    // template, better above worse, better above other's, worse above other's, rows, no score, mass
+    const line = /^own +1\.00 \[\S+ 1\.00\] +1\.00 \[\S+ 1\.00\] +0\.50 \[\S+ \S+\] +5 +0 +–$/m;
+    expect((await tempora(own)).stdout).toMatch(line);
+    const out = join(folder, "calibration.json");
+    const judge = ["judge", "--model", oracle("llama", "policy"), "--judge", "expected", "--out", out, ...flags];
+    const model = await temporaJson<Calibrated>(judge);
+    expect(Object.keys(model.templates)).toEqual(["five-point-score", "yes-no", "yes-no-second"]);
+    for (const { ranked, mass } of Object.values(model.templates)) {
+      expect(ranked.count).toBe(5);
+      expect(mass).toBeGreaterThan(0);
+      expect(mass).toBeLessThan(1);
+    }
+    expect(readJson(out)).toEqual(model);
+    expect(existsSync(`${out}.work`)).toBe(false);
   });
 
   test("says what is missing", async () => {
