@@ -57,6 +57,20 @@ describe("how rows become text is a matter of flags", () => {
     expect(second).toMatchObject({ chat_template_kwargs: { thinks: false } });
   });
 
+  test("generate says of plain prompts that it continues them past the model's template, and of others nothing", async () => {
+    const ask = async (name: string, rows: readonly object[], ...flags: string[]) => {
+      const files = ["--data", rowsFile(`${name}.jsonl`, rows), "--out", join(folder, `${name}-answers.jsonl`)];
+      const { code, stderr } = await tempora(["generate", "--model", policy, ...files, ...short, ...flags]);
+      expect(code).toBe(0);
+      return stderr;
+    };
+    const turns = [{ role: "user", content: "Say hello." }];
+    const rows = [{ prompt: "Say hello." }, { prompt: turns }, { prompt_ids: [5, 6] }];
+    expect(await ask("mixed", rows)).toContain("1 of 3 prompts are plain text, which is continued as it is");
+    expect(await ask("briefly", rows, "--system", "Be brief.")).not.toContain("plain text");
+    expect(await ask("turns", rows.slice(1))).not.toContain("plain text");
+  });
+
   test("sft writes the end token that the template taught into the trained checkpoint", async () => {
     const model = datedModel("closing");
     const rows = [{ prompt: [{ role: "user", content: "a" }], completion: [{ role: "assistant", content: "b" }] }];

@@ -104,8 +104,17 @@ export class RowReader {
     return this.#all(file, "completion", (source) => this.#completion(source, file));
   }
 
-  prompts(file: string): Promise<PromptIds[]> {
-    return this.#all(file, "prompt", (source) => this.#prompt(source, file));
+  /** Says so where prompts are texts that go past a model's chat template: most models for chats then answer nothing of use. */
+  async prompts(file: string): Promise<PromptIds[]> {
+    const rows = await this.#all(file, "prompt", (source) => this.#prompt(source, file));
+    const texts = rows.filter(({ asked }) => typeof asked?.prompt === "string").length;
+    if (texts > 0 && (await this.#model.tokenizer()).hasChatTemplate) {
+      this.#note(
+        `${texts} of ${rows.length} prompts are plain text, which is continued as it is, without the model's chat template. ` +
+          'For answers write them as messages, [{"role": "user", "content": …}], or give --system.',
+      );
+    }
+    return rows;
   }
 
   /** Prompts that were given as texts: a user's turns where the model has a chat template, else texts to continue. */
