@@ -39,18 +39,20 @@ describe("lengthControlledWinRate", () => {
     expect(controlled.low).toBeLessThan(controlled.rate);
   });
 
-  it("maximises the penalised likelihood", () => {
-    const wins = list((index) => Math.sign(Math.sin(index) + 0.3 * Math.sin(7 * index)));
-    const lengths = list((index) => 100 + 40 * Math.sin(index) + 10 * Math.cos(3 * index));
-    const { rate } = lengthControlledWinRate(
+  it("maximises the penalised likelihood, with the interval of its curvature", () => {
+    // Few rows, so that the penalty shows, and differences of which some are far out.
+    const wins = [1, 1, 1, -1, 1, 0, 1, -1, 1, 1, -1, 1];
+    const differences = [3, 250, 12, -20, 4, 0, 30, 8, -5, 400, -60, 15];
+    const none = wins.map(() => 0);
+    const lengths = differences.map((difference) => 500 + difference);
+    const given = lengthControlledWinRate(
       wins,
-      zeros,
+      none,
       lengths,
-      list(() => 100),
+      wins.map(() => 500),
     );
-    const differences = lengths.map((length) => length - 100);
-    const mean = differences.reduce((sum, value) => sum + value, 0) / count;
-    const spread = Math.sqrt(differences.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1));
+    const mean = differences.reduce((sum, value) => sum + value, 0) / wins.length;
+    const spread = Math.sqrt(differences.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (wins.length - 1));
     const likelihood = (theta: number, phi: number) =>
       wins.reduce(
         (sum, win, i) => {
@@ -59,14 +61,29 @@ describe("lengthControlledWinRate", () => {
         },
         -(theta ** 2 + phi ** 2) / 2,
       );
-    let best = { value: Number.NEGATIVE_INFINITY, theta: 0 };
-    for (let theta = -2; theta <= 2; theta += 0.01) {
-      for (let phi = 0; phi <= 10; phi += 0.05) {
-        const value = likelihood(theta, phi);
-        if (value > best.value) best = { value, theta };
+    // It is concave: the best φ of each θ, and the best θ of those, by halving intervals.
+    const highest = (value: (at: number) => number) => {
+      let [low, high] = [-5, 5];
+      while (high - low > 1e-7) {
+        const [left, right] = [low + (high - low) / 3, high - (high - low) / 3];
+        if (value(left) < value(right)) low = left;
+        else high = right;
       }
-    }
-    expect(Math.log(rate / (1 - rate))).toBeCloseTo(best.theta, 1);
+      return (low + high) / 2;
+    };
+    const profile = (theta: number) =>
+      likelihood(
+        theta,
+        highest((phi) => likelihood(theta, phi)),
+      );
+    const theta = highest(profile);
+    const logit = (rate: number | null) => Math.log((rate ?? Number.NaN) / (1 - (rate ?? Number.NaN)));
+    expect(logit(given.rate)).toBeCloseTo(theta, 4);
+    const step = 1e-2;
+    const curvature = (2 * profile(theta) - profile(theta + step) - profile(theta - step)) / step ** 2;
+    const half = 1.959964 / Math.sqrt(curvature);
+    expect(logit(given.high) - theta).toBeCloseTo(half, 3);
+    expect(theta - logit(given.low)).toBeCloseTo(half, 3);
   });
 
   it("stays finite where one side always wins, and plain where all are equally long", () => {

@@ -1,5 +1,6 @@
 import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { lengthControlledWinRate, winRate } from "@tempora/preferences";
 import { scratch } from "@tempora/testing";
 import { readAllRows } from "@tempora/text";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -35,7 +36,16 @@ describe("a run's judge", () => {
     // What picked the pairs overstates their gap.
     expect(phase?.pickedGap.mean).toBeGreaterThan(phase?.scoreGap.mean as number);
     expect(result.strategies[0]?.best).toMatch(/^M[01]$/);
-    expect(result.strategies[0]?.models[1]?.lengthControlledWinRate?.count).toBe(24);
+    const answers = (name: string) => rows<AnswerRow>(`sampled/evaluation/${name}.jsonl`);
+    const [later, first] = [await answers("M1"), await answers("M0")];
+    const scores = (list: AnswerRow[]) => list.map(({ true_score }) => true_score as number);
+    const lengths = (list: AnswerRow[]) => list.map(({ tokens }) => tokens);
+    const plain = winRate(scores(later), scores(first));
+    const controlled = lengthControlledWinRate(scores(later), scores(first), lengths(later), lengths(first));
+    const model = result.strategies[0]?.models[1];
+    expect(model?.winRate).toEqual({ mean: plain.rate, low: plain.low, high: plain.high, count: 24 });
+    expect(model?.lengthControlledWinRate?.mean).toBeCloseTo(controlled.rate, 12);
+    expect(controlled.rate).not.toBeCloseTo(plain.rate, 3);
     const without = await run("all-pick", { ...base, judge: { ...base.judge, heldBack: 0 } });
     const own = lastPhase(without.result);
     expect(own?.gapBy).toBe("scores that picked the pair");
