@@ -67,14 +67,32 @@ describe("preferences of other tools", () => {
       { chosen: "Q: a A: yes", rejected: "Q: a A: no" },
       { prompt_ids: [1], chosen_ids: [2], rejected_ids: [3] },
       {
+        prompt_ids: [1],
+        chosen_ids: [2],
+        rejected_ids: [3],
+        instruction: "i",
+        question: "q",
+        chosen: "c",
+        rejected: "r",
+      },
+      // Conversations of their own beside the columns of others, as UltraFeedback has them.
+      { instruction: "i", chosen: [user("q"), ...chosen], rejected: [user("q"), ...rejected] },
+      { question: "q", chosen: [user("q"), ...chosen], rejected: [user("q"), ...rejected] },
+      { messages: [user("q"), ...chosen], chosen: [user("q"), ...chosen], rejected: [user("q"), ...rejected] },
+      { conversations: [human("q")], chosen: "Q: a A: yes", rejected: "Q: a A: no" },
+      {
         prompt: "q",
         system: "s",
         chosen: [system("s"), user("q"), ...chosen],
         rejected: [system("s"), user("q"), ...rejected],
       },
     ]) {
-      expect(translated(value, "preference")).toEqual({ row: { row: 3, value }, format: null });
+      for (const kind of ["preference", "any"] as const) {
+        expect(translated(value, kind)).toEqual({ row: { row: 3, value }, format: null });
+      }
     }
+    const ids = { prompt: "p", text: "t", chosen_ids: [1], rejected_ids: [2] };
+    expect(translated(ids, "any")).toEqual({ row: { row: 3, value: ids }, format: null });
   });
 });
 
@@ -100,6 +118,22 @@ describe("completions of other tools", () => {
     ],
     ["OpenRLHF's input and output", { input: "q", output: "c" }, { prompt: [user("q")], completion }],
     ["OpenRLHF's input and output", { input: [user("q")], output: completion }, { prompt: [user("q")], completion }],
+    [
+      "OpenRLHF's input and output",
+      { input: "q", output: [assistant("a"), { role: "tool", content: "t" }, assistant("c")] },
+      { prompt: [user("q")], completion: [assistant("a"), { role: "tool", content: "t" }, assistant("c")] },
+    ],
+    // A column that all rows have is null where one has nothing to put there.
+    [
+      "OpenRLHF's input and output",
+      { input: "q", output: "c", instruction: null, messages: null },
+      { prompt: [user("q")], completion },
+    ],
+    [
+      "messages",
+      { messages: [user("q"), { ...assistant("c"), reasoning_content: "r" }] },
+      { prompt: [user("q")], completion: [{ ...assistant("c"), reasoning_content: "r" }] },
+    ],
     ["OpenRLHF's input as messages", { input: [user("q"), assistant("c")] }, { prompt: [user("q")], completion }],
     ["question and answer", { question: "q", answer: "c" }, { prompt: [user("q")], completion }],
     [
@@ -145,6 +179,21 @@ describe("completions of other tools", () => {
       completion: [assistant("It rains.")],
       tools: "[]",
     });
+    const several = [
+      { name: "weather", arguments: { city: "Oslo" } },
+      { name: "time", arguments: {} },
+    ];
+    const turns = [
+      human("Weather?"),
+      { from: "function_call", value: JSON.stringify(several) },
+      { from: "tool", value: "rain" },
+      { from: "assistant", value: "It rains." },
+    ];
+    const { prompt, completion: last } = translated({ conversations: turns }, "completion").row.value;
+    expect((prompt as { tool_calls?: unknown[] }[])[1]?.tool_calls).toEqual(
+      several.map((given) => ({ type: "function", function: given })),
+    );
+    expect([(prompt as unknown[])[2], last]).toEqual([{ role: "tool", content: "rain" }, [assistant("It rains.")]]);
   });
 });
 
@@ -152,6 +201,7 @@ describe("prompts of other tools", () => {
   const turns = [user("a"), assistant("b"), user("q")];
   test.each<[string, Record<string, unknown>, object]>([
     ["alpaca", { instruction: "q", system: "s", output: "c" }, { prompt: [system("s"), user("q")] }],
+    ["alpaca", { instruction: "q", history: [["a", "b"]] }, { prompt: turns }],
     ["messages", { messages: [...turns, assistant("c")] }, { prompt: turns }],
     ["messages", { messages: turns }, { prompt: turns }],
     ["sharegpt", { conversations: [human("q"), gpt("c")] }, { prompt: [user("q")] }],
@@ -233,6 +283,14 @@ describe("malformed rows are named by the field of their own format", () => {
       /is "bot"; known are human/,
     ],
     ["completion", { conversations: [human("q")] }, "conversations", /must end with a turn of the assistant/],
+    ["completion", { messages: [assistant("c")] }, "messages", /that answers another/],
+    ["completion", { segments: [{ label: true, text: "a" }] }, "segments", /untrained segments, then/],
+    [
+      "completion",
+      { segments: [false, true, false].map((label) => ({ label, text: "a" })) },
+      "segments",
+      /untrained segments, then/,
+    ],
     ["completion", { messages: [{ content: "q" }, assistant("c")] }, "messages[0].role", /must be a string/],
     ["completion", { messages: "q" }, "messages", /must be a list of/],
     [
