@@ -23,6 +23,25 @@ test("a run that is well raises no alarm", () => {
   expect(quiet).toEqual([]);
 });
 
+test("too little to tell raises none either", () => {
+  const gaps = (...means: number[]) =>
+    said(({ iterations }) =>
+      iterations.forEach(({ phases }, k) => {
+        for (const phase of phases) phase.scoreGap = estimate(means[k] ?? means[0]!);
+      }),
+    );
+  // No gap that could shrink.
+  expect(gaps(-0.01)).toEqual([]);
+  expect(gaps(0)).toEqual([]);
+  expect(gaps(-0.01, -0.2)).toEqual([]);
+  // A single answer, or answers of one score, have no deviation to compare with.
+  const drifted = said(({ models }) => {
+    for (const { judge } of models) Object.assign(judge, { spearman: null, mean: 0.41, variance: 0 });
+    Object.assign(models.at(-1)!.judge, { mean: 0.414 });
+  });
+  expect(drifted).toEqual([]);
+});
+
 test("each trouble is said with its figures", () => {
   const last = <T>(list: readonly T[]) => list[list.length - 1] as T;
   const judge = (change: object) =>

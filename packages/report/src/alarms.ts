@@ -57,7 +57,8 @@ const lastPhases = ({ iterations }: StrategyResult) =>
 function gapShrinking(strategy: StrategyResult): Found {
   const gaps = lastPhases(strategy).map(({ scoreGap }) => scoreGap.mean);
   const [first, last] = [gaps[0], gaps.at(-1)];
-  if (first === undefined || last === undefined || last >= limits.gapLeft * first) return null;
+  // Without a gap to begin with there is nothing that shrinks.
+  if (first === undefined || last === undefined || !(first > 0) || last >= limits.gapLeft * first) return null;
   return {
     what: `The score gap of the pairs shrank from ${first.toFixed(2)} to ${last.toFixed(2)}.`,
     remedy:
@@ -97,9 +98,10 @@ function judgeDrift({ models }: StrategyResult): Found {
     const [from, to] = [first.spearman.toFixed(2), last.spearman.toFixed(2)];
     return { what: `The judge's rank correlation with the truth fell from ${from} to ${to}.`, remedy };
   }
-  // On the same answers: one standard deviation of the first judge's scores.
+  // On the same answers: one standard deviation of the first judge's scores, which one answer does not have.
   const [before, now] = [first.mean ?? Number.NaN, last.mean ?? Number.NaN];
-  if (!(Math.abs(now - before) > Math.sqrt(first.variance ?? Number.NaN))) return null;
+  const deviation = Math.sqrt(first.variance ?? Number.NaN);
+  if (!(deviation > 0 && Math.abs(now - before) > deviation)) return null;
   return {
     what: `The judge's mean score of the same answers moved from ${before.toFixed(2)} to ${now.toFixed(2)}.`,
     remedy,
@@ -153,7 +155,7 @@ function hardlyMoved(strategy: StrategyResult): Found {
   if (!(Math.abs(most) < limits.margin)) return null;
   const steps = Math.max(...trainings.map((training) => training.steps));
   return {
-    what: `The trainings, of ${steps} steps at most, raised the reward margin by no more than ${most.toFixed(3)}: the models are hardly moved from where they started.`,
+    what: `The trainings, of ${steps === 1 ? "1 step" : `${steps} steps`} at most, raised the reward margin by no more than ${most.toFixed(3)}: the models are hardly moved from where they started.`,
     remedy: "Raise the learning rate (--lr) or the number of epochs (--epochs), or give more prompts an iteration.",
   };
 }
