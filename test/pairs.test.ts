@@ -164,5 +164,12 @@ test("faults are told with file, row and field", async () => {
   const tied = judged("tied", [[2, 2]]);
   const none = await tempora(["pairs", "--data", tied, "--out", out]);
   expect(none.code).toBe(1);
-  expect(none.stderr).toContain("No pair was formed: 1 tie");
+  expect(none.stderr).toMatch(/No pair was formed: 1 tie\n.*\nremedy: .*equal scores/);
+  const cut = [
+    { text: "a", score: 3, finish_reason: "length" },
+    { text: "b", score: 1, finish_reason: "stop" },
+  ];
+  writeFileSync(other, `${JSON.stringify({ prompt: "x", completions: cut })}\n`);
+  const short = await tempora(["pairs", "--data", other, "--out", out]);
+  expect(short.stderr).toMatch(/No pair was formed: 1 truncated\n.*\nremedy: .*--max-new-tokens/);
 });

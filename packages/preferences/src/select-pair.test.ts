@@ -216,6 +216,13 @@ describe("truncated answers", () => {
     expect(ids(selectPair(phase1, { current, past }))).toBe("truncated");
   });
 
+  it("are the reason where what is left does not differ, and they do", () => {
+    expect(ids(selectPair(selfRewarding, { current: cut(pool("M", 5, 1), 0) }))).toBe("truncated");
+    expect(ids(selectPair(selfRewarding, { current: cut(pool("M", 5, 1, 1), 0) }))).toBe("truncated");
+    expect(ids(selectPair(selfRewarding, { current: cut(pool("M", 1, 1), 0) }))).toBe("tie");
+    expect(ids(selectPair(selfRewarding, { current: cut(pool("M", 5, 1), 0) }, { minimumGap: 4 }))).toBe("tie");
+  });
+
   it("are told to the user when they are many", () => {
     const counts = { ...noSelection(), answers: 100, truncated: 20 };
     expect(truncationWarning(counts, {})).toBe(null);

@@ -29,7 +29,7 @@ export interface SelectionSettings {
 
 export const dropReasons = ["tie", "no-scores", "identical-text", "truncated"] as const;
 
-/** "truncated": a side has no answer left because all that have a score are truncated. */
+/** "truncated": what is left without the truncated answers makes no pair, and with them there would be one, or both sides. */
 export type DropReason = (typeof dropReasons)[number];
 
 export type Scored<Candidate extends Judged> = Candidate & { score: number };
@@ -57,11 +57,14 @@ export function selectPair<Candidate extends Judged>(
   const kept = settings.truncated === "keep" ? usable : withoutTruncated(usable);
   const chosen = pickSide(rule.chosen, kept, 1, rho);
   const rejected = pickSide(rule.rejected, kept, -1, rho);
-  if (chosen === null || rejected === null) {
-    const all = [pickSide(rule.chosen, usable, 1, rho), pickSide(rule.rejected, usable, -1, rho)];
-    return { dropped: all.includes(null) ? "no-scores" : "truncated" };
+  const differ = (one: { score: number }, other: { score: number }) =>
+    one.score - other.score > (settings.minimumGap ?? 0);
+  if (chosen === null || rejected === null || !differ(chosen, rejected)) {
+    const [best, worst] = [pickSide(rule.chosen, usable, 1, rho), pickSide(rule.rejected, usable, -1, rho)];
+    if (best === null || worst === null) return { dropped: "no-scores" };
+    // One answer is left, or answers of one score: it was the truncated ones that differed.
+    return { dropped: chosen === null || rejected === null || differ(best, worst) ? "truncated" : "tie" };
   }
-  if (!(chosen.score - rejected.score > (settings.minimumGap ?? 0))) return { dropped: "tie" };
   if (chosen.text === rejected.text) return { dropped: "identical-text" };
   return { chosen, rejected };
 }

@@ -1,5 +1,7 @@
 import { TemporaError } from "@tempora/errors";
 import {
+  type DropReason,
+  dropReasons,
   noSelection,
   type PhaseRule,
   type Pools,
@@ -74,10 +76,8 @@ async function pairs(flags: PairsFlags, context: Context): Promise<void> {
   for await (const pair of selectPairs(rule, pools, selection(flags), counts)) formed.push(columns(pair, number));
   const left = countText(counts.dropped);
   if (formed.length === 0) {
-    throw new TemporaError(`No pair was formed: ${left}`, {
-      where: { file: flags.data },
-      remedy: "Sample more completions or judgements, or at a higher temperature: equal scores make no pairs.",
-    });
+    const where = { file: flags.data };
+    throw new TemporaError(`No pair was formed: ${left}`, { where, remedy: remedyOf(counts.dropped) });
   }
   await writeJsonl(out, formed);
   const warning = truncationWarning(counts, selection(flags));
@@ -157,6 +157,19 @@ function columns({ prompt, chosen, rejected }: SelectedPair<Candidate> & { promp
     chosen_role: chosen.role,
     rejected_role: rejected.role,
   };
+}
+
+/** What helps against the commonest reason. */
+function remedyOf(dropped: Readonly<Record<DropReason, number>>): string {
+  const remedies: Record<DropReason, string> = {
+    tie: "Sample more completions or judgements, or at a higher temperature: equal scores make no pairs.",
+    "identical-text": "Sample more completions, or at a higher temperature: equal texts make no pairs.",
+    "no-scores": "Judge them again, by --judge expected or with more --retries: answers without a score make no pairs.",
+    truncated:
+      "Generate again with more --max-new-tokens, or give --truncated keep: answers that were cut off by length are left out.",
+  };
+  const [reason] = dropReasons.toSorted((one, other) => dropped[other] - dropped[one]);
+  return remedies[reason as DropReason];
 }
 
 function countText(counts: Readonly<Record<string, number>>): string {
