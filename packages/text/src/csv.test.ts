@@ -14,6 +14,10 @@ describe("comma-separated values", () => {
     ]);
   });
 
+  test("whose first column's name is in quotes behind a byte order mark", async () => {
+    expect(await rowsOf('\uFEFF"a, b",c\n1,2\n')).toEqual([{ row: 1, value: { "a, b": "1", c: "2" } }]);
+  });
+
   test("by tabs, and zipped", async () => {
     expect(await rowsOf("a\tb\n1,5\t2\n", "rows.tsv")).toEqual([{ row: 1, value: { a: "1,5", b: "2" } }]);
     expect(await rowsOf(gzipSync("a\n1\n"), "rows.csv.gz")).toEqual([{ row: 1, value: { a: "1" } }]);

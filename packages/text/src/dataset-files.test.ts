@@ -53,6 +53,24 @@ describe("a folder of shards", () => {
     expect(await values(join(folder, "data", "*.parquet"))).toEqual([1, 2]);
   });
 
+  test("of two sets of shards misses what neither set has whole", async () => {
+    const set = (name: string, index: number) => `${name}-0000${index}-of-00002.jsonl`;
+    const [first, second] = [set("a", 0), set("b", 1)];
+    const error = await failure(async () => readAllRows(await folderOf({ [first]: lines(1), [second]: lines(2) })));
+    expect(error.what).toBe(`The shard ${set("a", 1)} is missing: 1 of 2 are there`);
+    const whole = await folderOf({
+      [first]: lines(1),
+      [set("a", 1)]: lines(2),
+      [set("b", 0)]: lines(3),
+      [second]: lines(4),
+    });
+    expect(await values(whole)).toEqual([1, 2, 3, 4]);
+  });
+
+  test("whose endings are in capitals is read too", async () => {
+    expect(await values(await folderOf({ "A.JSONL": lines(1), "B.JSONL.GZ": gzipSync(lines(2)) }))).toEqual([1, 2]);
+  });
+
   test.each([
     ["several splits: test, train", { "data/train.jsonl": lines(1), "data/test.jsonl": lines(2) }, /data\/test\*\.$/],
     ["files of several formats: .csv, .jsonl", { "a.csv": "a\n1\n", "a.jsonl": lines(1) }, /\*\.csv\.$/],
@@ -80,6 +98,11 @@ describe("a pattern", () => {
   test("names files, in the order of their names", async () => {
     const folder = await folderOf({ "train-1.jsonl": lines(2), "train-0.jsonl": lines(1), "test-0.jsonl": lines(9) });
     expect(await values(join(folder, "train-*.jsonl"))).toEqual([1, 2]);
+    // More than a file system would happen to list in order.
+    const many = Array.from({ length: 24 }, (_, k) => (7 * k) % 24);
+    const shards = many.map((k) => [`${String(k).padStart(2, "0")}.jsonl`, lines(k)] as const);
+    const sorted = many.toSorted((a, b) => a - b);
+    expect(await values(join(await folderOf(Object.fromEntries(shards)), "*.jsonl"))).toEqual(sorted);
     expect((await failure(() => readAllRows(join(folder, "dev-*.jsonl")))).what).toBe("No file matches the pattern");
   });
 
