@@ -61,6 +61,15 @@ test("a run's models go by their names and answer its held-out prompts, in a tab
   const [, header, , prompt] = stdout.split("\n");
   expect(header).toMatch(/║ M0 +│ M1 +║/);
   expect(prompt).toMatch(/║ Held out +║/);
+  const missing = await tempora(["compare", "M0", "M9", "--run", run, ...sampling]);
+  expect(missing.code).toBe(1);
+  expect(missing.stderr).toMatch(/^error: The run has no model M9\nwhere: .*\nremedy: It has M0, M1\.\n$/);
+});
+
+test("a model that is not there is told before any other answers", async () => {
+  const { code, stderr } = await tempora(["compare", policy, join(folder, "nowhere"), "--prompt", "Hi"]);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/^error: There is no model/);
 });
 
 test("without a prompt nothing is loaded, and where prompts come from is said", async () => {

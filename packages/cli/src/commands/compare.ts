@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { TemporaError } from "@tempora/errors";
 import { type ComparedPrompt, type Comparison, comparisonPage } from "@tempora/report";
@@ -7,7 +7,7 @@ import { type Conversation, shownText, writeWhole } from "@tempora/text";
 import type { Command } from "commander";
 import { table } from "table";
 import type { Context } from "../context.ts";
-import { loadEngine, openModel } from "../model.ts";
+import { loadEngine, type OpenModel, openModel } from "../model.ts";
 import {
   addCacheOptions,
   addColumnsOption,
@@ -70,9 +70,12 @@ async function compare(flags: CompareFlags, context: Context, names: readonly st
   const source = promptSource(flags);
   const out = flags.out === undefined ? null : await claimFile("--out", flags.out, source === null ? [] : [source]);
   const models = names.map((name) => comparedModel(name, flags.run));
+  const opened: OpenModel[] = [];
+  // All before the first answers: a wrong name is told before any work.
+  for (const { model } of models) opened.push(await openModel(model, context));
   const rows: ComparedPrompt[] = [];
   for (const [index, model] of models.entries()) {
-    const { prompts, completions } = await answersOf(model, source, flags, context);
+    const { prompts, completions } = await answersOf(model, opened[index] as OpenModel, { source, flags, context });
     for (const [k, { source: row }] of prompts.entries()) {
       rows[k] ??= { prompt: shownText(row.value.prompt as Conversation), answers: [] };
       const shown = rows[k] as ComparedPrompt;
@@ -108,12 +111,23 @@ function promptSource({ run, prompts, prompt }: CompareFlags): string | null {
 function comparedModel(name: string, run: string | undefined): Compared {
   const inRun = (part: string) => {
     const folder = run === undefined ? part : join(run, "models", part);
-    return existsSync(folder) ? folder : part;
+    if (existsSync(folder)) return folder;
+    if (run !== undefined && /^M\d+$/.test(part) && !existsSync(part)) throw notInRun(run, part);
+    return part;
   };
   const at = name.lastIndexOf("+");
   if (at < 1 || existsSync(inRun(name))) return { name: shortName(name), model: inRun(name) };
   const [model, adapter] = [name.slice(0, at), name.slice(at + 1)];
   return { name: `${shortName(model)}+${shortName(adapter)}`, model: inRun(model), adapter };
+}
+
+function notInRun(run: string, model: string): TemporaError {
+  const folder = join(run, "models");
+  const there = existsSync(folder) ? readdirSync(folder).sort() : [];
+  return new TemporaError(`The run has no model ${model}`, {
+    where: { file: folder },
+    remedy: there.length > 0 ? `It has ${there.join(", ")}.` : "Name the folder of a run that has begun.",
+  });
 }
 
 /** "runs/mine/models/M1" is "mine/M1". */
@@ -125,11 +139,9 @@ function shortName(name: string): string {
 /** One model at a time is in the memory. */
 async function answersOf(
   compared: Compared,
-  source: string | null,
-  flags: CompareFlags,
-  context: Context,
+  model: OpenModel,
+  { source, flags, context }: { source: string | null; flags: CompareFlags; context: Context },
 ): Promise<{ prompts: PromptIds[]; completions: Awaited<ReturnType<typeof samplePrompts>>["completions"] }> {
-  const model = await openModel(compared.model, context);
   const reader = new RowReader(model, context, {
     render: renderOptions(flags),
     skipTooLong: false,
