@@ -40,6 +40,12 @@ export function adapterFiles(folder: string): string[] {
  */
 export async function openAdapter(folder: string): Promise<AdapterFolder> {
   const file = join(folder, configFile);
+  if (!existsSync(file) && existsSync(join(folder, "config.json"))) {
+    throw new TemporaError("This is a whole model, no LoRA adapter", {
+      where: { file: folder },
+      remedy: "Give it as the model (--model), or name an adapter's folder, which holds adapter_config.json.",
+    });
+  }
   const raw = await readJsonObject(file, "the adapter's config");
   const config = adapterConfigOf(raw, file);
   const weights = join(folder, weightsFile);

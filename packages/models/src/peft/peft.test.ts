@@ -66,6 +66,12 @@ describe("openAdapter", () => {
   });
 });
 
+test("a whole model is no adapter, and is told so", async () => {
+  await expect(openAdapter(oracle("llama", "reference"))).rejects.toThrow(
+    /This is a whole model, no LoRA adapter.*--model/,
+  );
+});
+
 describe("saveAdapter", () => {
   test("refuses a config that says something else, and a folder that is no adapter's", async () => {
     const source = await openAdapter(oracle("llama", "lora/adapter"));

@@ -10,7 +10,11 @@ export function checkJudge(judge: JudgeSettings, fail: Fail): void {
   checkFunctions(judge, fail);
   const asksEndpoint = judge.kind === "endpoint" || (judge.kind === "function" && judge.quality?.kind === "endpoint");
   if (asksEndpoint && judge.endpoint === null) {
-    fail("The judge is an endpoint and none is named", "judge.endpoint", "Give its baseUrl and its model.");
+    fail(
+      "The judge is an endpoint and none is named",
+      "judge.endpoint",
+      "Give its baseUrl and its model, for `tempora judge` as --endpoint URL --endpoint-model NAME.",
+    );
   }
   if (asksEndpoint && judge.sampling.topK !== 0) {
     fail("An endpoint knows no topK", "judge.sampling.topK", "Set it to 0; topP is known to all servers.");
@@ -37,7 +41,7 @@ function checkFunctions({ kind, functions, quality }: JudgeSettings, fail: Fail)
     fail(
       "The judge is a function and there is none",
       "judge.functions",
-      "List functions in tempora.config.ts: functions: [{ name, score }].",
+      "List them in tempora.config.ts, judge: { functions: [{ name, score }] }, or name the file that does (--config for `tempora judge`).",
     );
   }
   // The default kind: whoever lists functions means them.
