@@ -217,8 +217,8 @@ describe("tempora judge", () => {
     const out = join(folder, "missing-judged.jsonl");
     const faults: [string[], RegExp][] = [
       [["--judge", "expected", "--out", out], /--model.*is missing/],
-      [["--judge", "endpoint", "--out", out], /endpoint and none is named[^]*--endpoint URL --endpoint-model NAME/],
-      [["--judge", "function", "--out", out], /function and there is none[^]*--config/],
+      [["--judge", "endpoint", "--out", out], /endpoint and none is named.*--endpoint URL --endpoint-model NAME/s],
+      [["--judge", "function", "--out", out], /function and there is none.*--config/s],
       [["--model", model], /--out.*is missing/],
       [["--model", model, "--out", out, "--template", "nosuch"], /no judge's template "nosuch".*yes-no/s],
       [["--model", model, "--calibrate"], /order of the row's answers is not known.*row 1/s],

@@ -138,6 +138,26 @@ describe("the ablations", () => {
 });
 
 describe("a strategy's variants", () => {
+  it("are named by what past means and where the next model starts from", () => {
+    const named = Object.entries(strategies).map(([key, { name, past, phases }]) => {
+      expect(name).toBe(key);
+      return [name, past, phases.at(-1)?.startsFrom];
+    });
+    expect(named).toEqual([
+      ["temporal", "first", "current"],
+      ["temporal-previous", "previous", "current"],
+      ["temporal-continued", "first", "future"],
+      ["temporal-previous-continued", "previous", "future"],
+      ["self-rewarding", "first", "current"],
+      ["past-only", "first", "current"],
+      ["future-only", "first", "current"],
+    ]);
+    // The temporary model starts from the current one in all of them.
+    for (const { phases } of Object.values(strategies)) {
+      for (const { trains, startsFrom } of phases) if (trains === "future") expect(startsFrom).toBe("current");
+    }
+  });
+
   it("take the first model, the previous one or one k before for the past", () => {
     expect([0, 1, 3].map((current) => pastIndex("first", current))).toEqual([0, 0, 0]);
     expect([0, 1, 3].map((current) => pastIndex("previous", current))).toEqual([0, 0, 2]);
