@@ -186,12 +186,12 @@ CudaInfo cuda_info() {
     cudaDeviceProp properties{};
     TEMPORA_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
     names.emplace_back(properties.name);
-    // sm_80 code runs on 8.x, sm_90a code on 9.0 alone. Work goes to the first device.
-    const bool supported = properties.major == 8 || (properties.major == 9 && properties.minor == 0);
-    if (device > 0 || supported) continue;
+    // sm_80 code runs on 8.x, sm_90a code on 9.0 alone; newer ones compile compute_90's PTX. Work goes to the first
+    // device.
+    if (device > 0 || properties.major >= 8) continue;
     info.problem = names.front() + " has compute capability " + std::to_string(properties.major) + "." +
                    std::to_string(properties.minor) +
-                   "; the kernels are compiled for 8.0 to 8.9 and 9.0 (CUDA_VISIBLE_DEVICES chooses the device)";
+                   "; the kernels want 8.0 or newer (CUDA_VISIBLE_DEVICES chooses the device)";
   }
   if (info.problem.empty()) info.problem = CublasLt::problem();
   if (info.problem.empty()) info.devices = std::move(names);
