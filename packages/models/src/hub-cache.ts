@@ -44,7 +44,8 @@ export class HubCache {
       const commit = (await readFile(file, "utf8")).trim();
       return isCommit(commit) ? commit : null;
     } catch (error) {
-      if (systemErrorCode(error) === "ENOENT" || systemErrorCode(error) === "ENOTDIR") return null;
+      // A folder is the beginning of names such as refs/pr/1.
+      if (["ENOENT", "ENOTDIR", "EISDIR"].includes(systemErrorCode(error) ?? "")) return null;
       throw fileError(error, "Cannot read the hub's cache", file);
     }
   }
