@@ -175,6 +175,24 @@ describe("rows", () => {
   });
 });
 
+describe("a configuration file", () => {
+  const train = (text: string) => {
+    const file = join(folder, "tempora.config.ts");
+    writeFileSync(file, text);
+    return fault(["train", file, "--runs", join(folder, "runs")]);
+  };
+
+  test("that is no module is told to be one", async () => {
+    expect(await train("export default {")).toMatch(/does not load: .*\nwhere: .*tempora\.config\.ts\nremedy: Correct/);
+    expect(await train("export default 3;")).toContain("no object as its default export");
+  });
+
+  test("beside which Tempora is not installed can do without it", async () => {
+    const text = await train('import { defineConfig } from "@tempora/run";\nexport default defineConfig({});\n');
+    expect(text).toMatch(/does not load: .*@tempora\/run.*\n.*\nremedy: Leave the import out/);
+  });
+});
+
 describe("outputs", () => {
   test("a place that cannot be written is found before the work", async () => {
     const file = join(folder, "a-file");

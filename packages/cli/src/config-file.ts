@@ -30,7 +30,9 @@ export async function loadConfigFile(named: string | undefined): Promise<ConfigF
     const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
     throw new TemporaError(`The configuration does not load: ${reason}`, {
       where: { file },
-      remedy: "Correct the file; it is a TypeScript module.",
+      remedy: /'@tempora\//.test(reason ?? "")
+        ? "Leave the import out where Tempora is not installed beside the file: defineConfig only adds types, `export default { ... }` is the same."
+        : "Correct the file; it is a TypeScript module.",
       cause,
     });
   }
