@@ -131,6 +131,14 @@ describe("export", () => {
     expect(readJson(alpaca)).toEqual([{ instruction: "Why?", output: "So.", generator: "M2" }]);
     await temporaJson(["export", "--answers", "arena-hard", "--data", samples, "--out", arena, "--name", "mine"]);
     expect(readLines(arena)).toMatchObject([{ uid: "81", model: "mine", metadata: { token_len: 2 } }]);
+    await temporaJson(["export", "--answers", "arena-hard", "--data", answers, "--out", arena]);
+    const [row] = readLines<{ tstamp: number }>(arena);
+    expect(row).toMatchObject({ uid: "p1", model: "M2", metadata: { token_len: 3 } });
+    expect(Math.abs((row?.tstamp ?? 0) - Date.now() / 1000)).toBeLessThan(600);
+    const turns = ["Why?", "Because.", "And?"].map((content, k) => ({ role: k % 2 ? "assistant" : "user", content }));
+    writeFileSync(samples, `${JSON.stringify({ prompt: turns, text: "So.", tokens: 1 })}\n`);
+    const long = await tempora(["export", "--answers", "arena-hard", "--data", samples, "--out", arena]);
+    expect(long.stderr).toMatch(/no single user's turn.*\nwhere: .*samples\.jsonl, row 1, field prompt/);
   });
 
   test.each([

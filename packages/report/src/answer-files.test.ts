@@ -37,6 +37,27 @@ test("Arena-Hard's file is a row an answer, with what its style control counts",
   });
 });
 
+test("an answer's identity is of prompt, model and text", () => {
+  const ids = (model: string, ...list: typeof answers) =>
+    arenaHardFile(list, model, 0)
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).ans_id);
+  const [first] = answers as [(typeof answers)[number]];
+  const all = [...ids("M2", first, { ...first, uid: "9" }, { ...first, output: "Else." }), ...ids("M1", first)];
+  expect(new Set(all).size).toBe(4);
+  expect(ids("M2", first)).toEqual(all.slice(0, 1));
+});
+
+test("style is counted as Arena-Hard does it", () => {
+  const text = "# a\n## b\n#c\n  1. one\n2. two\n 3.no\n+ x\n  - y\n* z\n-no\n**b** ** b** __u__ __a_b__ **c\nd**\n";
+  expect(markdownCounts(text)).toEqual({
+    header_count: { h1: 1, h2: 1, h3: 0, h4: 0, h5: 0, h6: 0 },
+    list_count: { ordered: 2, unordered: 3 },
+    bold_count: { "**": 2, __: 1 },
+  });
+});
+
 test("nothing is counted inside of fenced code", () => {
   expect(markdownCounts("- a\n```\n# not a header\n- nor a list\n```\n* b").list_count).toEqual({
     ordered: 0,
