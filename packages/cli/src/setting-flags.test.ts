@@ -11,6 +11,21 @@ function settings(...argv: string[]) {
 }
 
 describe("the setting flags of train", () => {
+  it("say in their help what holds without them", () => {
+    const help = addSettingFlags(new Command().configureHelp({ helpWidth: 1000 })).helpInformation();
+    const { loss, training, sampling, judge } = paperSettings;
+    for (const [flag, value] of [
+      ["--beta", loss.beta],
+      ["--lr", training.learningRate],
+      ["--epochs", training.epochs],
+      ["--max-new-tokens", sampling.maxNewTokens],
+      ["--temperature", sampling.temperature],
+      ["--judgements", judge.judgements],
+    ] as const) {
+      expect(help).toMatch(new RegExp(`${flag} <.*\\(default with --model: ${value}\\)`));
+    }
+  });
+
   it("leave every setting alone that they do not name", () => {
     expect(settings()).toEqual({ ...paperSettings, model: "model", prompts: "prompts.jsonl" });
   });
@@ -29,6 +44,30 @@ describe("the setting flags of train", () => {
     expect(sampling).toEqual({ ...paperSettings.sampling, maxNewTokens: 112, temperature: 1 });
     expect(evaluation.sampling).toEqual({ ...paperSettings.evaluation.sampling, maxNewTokens: 112, temperature: 1 });
     expect(judge.judgements).toBe(5);
+  });
+
+  it("set the texts, the adapter and the end of a run", () => {
+    const all = settings(
+      ...["--system", "Be brief.", "--chat-template-kwargs", '{"enable_thinking": false}', "--date", "2026-01-31"],
+      ...["--skip-too-long", "--stop-when-worse", "2", "--judge", "expected"],
+      ...["--lora-rank", "8", "--lora-alpha", "4", "--lora-dropout", "0.1", "--rslora", "--optimizer", "adamw_8bit"],
+    );
+    expect(all).toMatchObject({
+      system: "Be brief.",
+      chatTemplateKwargs: { enable_thinking: false },
+      skipTooLong: true,
+      stopWhenWorse: 2,
+      judge: { kind: "expected" },
+      lora: { rank: 8, alpha: 4, dropout: 0.1, rsLora: true },
+      engine: { moments: "8bit" },
+    });
+    expect(all.date).toContain("2026-01-31");
+    expect(settings("--adapter", "a").adapter).toBe("a");
+  });
+
+  it("set a text that no JSON is, spaces and signs of equality included", () => {
+    expect(settings("--set", "system=a = b").system).toBe("a = b");
+    expect(settings("--set", " judge.retries = 1 ", "--set", "date=null").judge.retries).toBe(1);
   });
 
   it("set any setting by its path, over the flags beside it", () => {

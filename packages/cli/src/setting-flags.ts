@@ -1,6 +1,6 @@
 import type { PreferenceLoss } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { type JudgeKind, mergeConfigs, type TemporaConfig } from "@tempora/run";
+import { type JudgeKind, mergeConfigs, paperSettings, type TemporaConfig } from "@tempora/run";
 import { type Command, Option } from "commander";
 import { addLoraOptions, type LoraFlags } from "./adapter.ts";
 import {
@@ -33,7 +33,13 @@ export interface SettingFlags extends Omit<LoraFlags, "seed">, OptimizerFlags {
   set: string[];
 }
 
+/** What holds where a model is named and the configuration is silent; the embedded world has settings of its own. */
+function withModel(value: string | number): string {
+  return `(default with --model: ${value})`;
+}
+
 export function addSettingFlags(command: Command): Command {
+  const { loss, training, sampling, judge } = paperSettings;
   return addLoraOptions(command)
     .addOption(optimizerOption())
     .addOption(
@@ -41,11 +47,15 @@ export function addSettingFlags(command: Command): Command {
         parseLossTerms,
       ),
     )
-    .option("--beta <number>", "strength of the pull to the reference", realNumber(0, Infinity, { above: true }))
-    .option("--lr <rate>", "peak learning rate of AdamW in the loop", realNumber(0))
-    .option("--epochs <count>", "passes over the pairs of a phase", wholeNumber(1))
+    .option(
+      "--beta <number>",
+      `strength of the pull to the reference ${withModel(loss.beta)}`,
+      realNumber(0, Infinity, { above: true }),
+    )
+    .option("--lr <rate>", `peak learning rate of AdamW in the loop ${withModel(training.learningRate)}`, realNumber(0))
+    .option("--epochs <count>", `passes over the pairs of a phase ${withModel(training.epochs)}`, wholeNumber(1))
     .option("--gradient-checkpointing", "recompute activations in the backward pass: less memory, more time")
-    .option("--max-new-tokens <count>", "longest answer", wholeNumber(1))
+    .option("--max-new-tokens <count>", `longest answer, in tokens ${withModel(sampling.maxNewTokens)}`, wholeNumber(1))
     .addOption(systemOption())
     .addOption(kwargsOption())
     .addOption(dateOption("the day of the first start", parseDayText))
@@ -53,9 +63,17 @@ export function addSettingFlags(command: Command): Command {
       "--skip-too-long",
       "leave out and count prompts whose answer or judgement has no room in the context, instead of ending",
     )
-    .option("--temperature <number>", "of the answers; 0 takes the most likely token", realNumber(0))
+    .option(
+      "--temperature <number>",
+      `of the answers; 0 takes the most likely token ${withModel(sampling.temperature)}`,
+      realNumber(0),
+    )
     .addOption(judgeOption())
-    .option("--judgements <count>", "judgements averaged for each answer", wholeNumber(1))
+    .option(
+      "--judgements <count>",
+      `judgements averaged for each answer ${withModel(judge.judgements)}`,
+      wholeNumber(1),
+    )
     .option(
       "--stop-when-worse <count>",
       "end after so many models in a row below the best held-out score",

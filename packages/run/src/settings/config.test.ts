@@ -44,10 +44,23 @@ describe("parseConfig", () => {
     );
     expect(() => parse({ past: { lag: 0 } })).toThrow(/field past/);
     expect(() => parse({ run: "../x" })).toThrow(/field run/);
+    expect(() => parse({ baselines: ["past-only", "past-only"] })).toThrow(/A baseline is named twice/);
+    expect(() => parse({ prompts: "p" })).toThrow(/Prompts are given without a model/);
+    expect(() => parse({ heldOutPrompts: "p" })).toThrow(/Held-out prompts are given without a model/);
+    expect(() => parse({ adapter: "a" })).toThrow(/An adapter is given without a model/);
+    const files = { model: "m", prompts: "p" };
+    expect(() => parse({ ...files, adapter: "a", lora: { rank: 4 } })).toThrow(/and a new one is asked for/);
+    expect(() => parse({ ...files, replay: { weight: 1 } })).toThrow(/Replay needs graded examples/);
+    expect(() => parse({ loss: { terms: [{ type: "exo_pair", weight: 1 }] } })).toThrow(/needs label smoothing/);
   });
 
   it("lets later configurations override earlier ones", () => {
     const merged = mergeConfigs({ seed: 1, judge: { retries: 2 } }, { judge: { judgements: 5 } });
     expect(merged).toEqual({ seed: 1, judge: { retries: 2, judgements: 5 } });
+    // What is not given overrides nothing; lists are replaced whole.
+    expect(mergeConfigs({ seed: 1 }, { seed: undefined } as never)).toEqual({ seed: 1 });
+    expect(mergeConfigs({ baselines: ["past-only", "future-only"] }, { baselines: ["self-rewarding"] })).toEqual({
+      baselines: ["self-rewarding"],
+    });
   });
 });
