@@ -70,6 +70,15 @@ describe("the setting flags of train", () => {
     expect(settings("--set", " judge.retries = 1 ", "--set", "date=null").judge.retries).toBe(1);
   });
 
+  it("set the judge's endpoint as the remedy says that names none", () => {
+    const endpoint = { baseUrl: "http://127.0.0.1:1/v1", model: "a" };
+    expect(() => settings("--judge", "endpoint")).toThrow(
+      /--set judge\.endpoint\.baseUrl=URL --set judge\.endpoint\.model=NAME/,
+    );
+    const set = ["--set", `judge.endpoint.baseUrl=${endpoint.baseUrl}`, "--set", "judge.endpoint.model=a"];
+    expect(settings("--judge", "endpoint", ...set).judge.endpoint).toMatchObject(endpoint);
+  });
+
   it("set any setting by its path, over the flags beside it", () => {
     const set = ["--set", "judge.limits.maxTieRate=1", "--set", "training.betas=[0.9,0.95]", "--set", "loss.beta=0.5"];
     const { judge, training, loss, strategy } = settings("--beta", "0.3", ...set, "--set", "strategy=past-only");

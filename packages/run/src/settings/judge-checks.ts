@@ -13,7 +13,7 @@ export function checkJudge(judge: JudgeSettings, fail: Fail): void {
     fail(
       "The judge is an endpoint and none is named",
       "judge.endpoint",
-      "Give its baseUrl and its model, for `tempora judge` as --endpoint URL --endpoint-model NAME.",
+      "Give its baseUrl and its model: --set judge.endpoint.baseUrl=URL --set judge.endpoint.model=NAME, for `tempora judge` --endpoint URL --endpoint-model NAME.",
     );
   }
   if (asksEndpoint && judge.sampling.topK !== 0) {
