@@ -13,7 +13,7 @@ struct cublasLtMatrixLayoutOpaque_t {
   std::int64_t rows, cols, ld;
 };
 struct cublasLtMatmulPreferenceOpaque_t {
-  cublasLtMatmulAlgo_t wanted{256, 256, 256, 256, 0};
+  cublasLtMatmulAlgo_t wanted{256, 256, 256, 256, 0, 0};
   bool split_k = true;
 };
 
@@ -55,6 +55,10 @@ Shape shape_of(const cublasLtMatmulDescOpaque_t& desc, const Layout& a, const La
   const bool fits = (tb ? b.cols : b.rows) == shape.k && d.rows == shape.m && d.cols == shape.n && a.type == b.type &&
                     (d.type == a.type || d.type == CUDA_R_32F);
   return fits ? shape : Shape{shape.m, shape.n, -1};
+}
+
+bool serves(const cublasLtMatmulAlgo_t& algorithm, const Shape& shape) {
+  return shape.k >= 0 && (shape.k % 2 == 0 || shape.k == algorithm.k);
 }
 
 }  // namespace
@@ -122,7 +126,20 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   // Split-K would make results depend on the algorithm: who does not forbid it is not served here.
   *found = requested > 0 && !preference->split_k && shape_of(*desc, *a, *b, *d).k >= 0 ? 1 : 0;
   results[0].algo = preference->wanted;
+  results[0].algo.k = shape_of(*desc, *a, *b, *d).k;
+  results[0].workspaceSize = preference->wanted.workspace;
+  results[0].state = CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;
+}
+
+// An algorithm computes other shapes too, but not every one: here none with an odd sum, unless it was made for it.
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {
+  result->algo = *algorithm;
+  result->workspaceSize = algorithm->workspace;
+  result->state = serves(*algorithm, shape_of(*desc, *a, *b, *d)) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  return result->state;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha, const void* a,
@@ -131,7 +148,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void* workspace,
                               std::size_t workspace_bytes, cudaStream_t stream) {
   const Shape shape = shape_of(*desc, *a_layout, *b_layout, *d_layout);
-  if (shape.k < 0 || workspace == nullptr || workspace_bytes < algorithm->workspace ||
+  if (!serves(*algorithm, shape) || workspace == nullptr || workspace_bytes < algorithm->workspace ||
       !aligned(a, algorithm->a_alignment) || !aligned(b, algorithm->b_alignment) ||
       !aligned(c, algorithm->c_alignment) || !aligned(d, algorithm->d_alignment)) {
     return CUBLAS_STATUS_INVALID_VALUE;

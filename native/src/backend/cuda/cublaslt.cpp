@@ -22,6 +22,7 @@ struct CublasLt::Library {
   decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
+  decltype(&cublasLtMatmulAlgoCheck) algorithm_check = nullptr;
 
   Library() {
     const std::string file = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
@@ -42,6 +43,7 @@ struct CublasLt::Library {
     resolve(preference_destroy, "cublasLtMatmulPreferenceDestroy");
     resolve(preference_set, "cublasLtMatmulPreferenceSetAttribute");
     resolve(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+    resolve(algorithm_check, "cublasLtMatmulAlgoCheck");
   }
 
   template <typename Function>
@@ -55,9 +57,27 @@ struct CublasLt::Library {
 
 namespace {
 
-void check(cublasStatus_t status, const char* call) {
+void check(cublasStatus_t status, const std::string& call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw std::runtime_error(std::string("cuBLASLt: ") + call + " failed with status " + std::to_string(status));
+  throw std::runtime_error("cuBLASLt: " + call + " failed with status " + std::to_string(status));
+}
+
+std::string name_of(const DeviceProduct& p) {
+  const auto type = [](DType dtype) { return dtype == DType::f32 ? " f32" : " bf16"; };
+  return "a product of " + std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k) +
+         type(p.input) + " to" + type(p.output);
+}
+
+// Shapes that are kept, and what a number of tokens is rounded up to where an algorithm is chosen: forests differ in
+// it, and for some numbers the library names an algorithm several times slower than for the next multiple.
+constexpr std::size_t kPlans = 512;
+constexpr std::int64_t kTokenMultiple = 64;
+
+// The dimension that is a number of tokens: rows of a plain product, what is summed over in a gradient's.
+DeviceProduct with_rounded_tokens(DeviceProduct p) {
+  std::int64_t& tokens = p.transpose_a ? p.k : p.m;
+  if (!p.transpose_a || !p.transpose_b) tokens = (tokens + kTokenMultiple - 1) / kTokenMultiple * kTokenMultiple;
+  return p;
 }
 
 cudaDataType_t data_type(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF; }
@@ -100,9 +120,7 @@ CublasLt::~CublasLt() {
   if (handle_ != nullptr) library_->destroy(handle_);
 }
 
-CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& p) {
-  std::unique_ptr<Plan>& slot = plans_[p];
-  if (slot != nullptr) return *slot;
+std::unique_ptr<CublasLt::Plan> CublasLt::describe(const DeviceProduct& p) {
   auto plan = std::make_unique<Plan>(*library_);
   const Library& lt = *library_;
   // f32 products are for checks against the CPU: no TF32.
@@ -120,7 +138,12 @@ CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& p) {
   layout(plan->first, p.input, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride);
   layout(plan->second, p.input, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride);
   layout(plan->result, p.output, p.m, p.n, p.c_stride);
+  return plan;
+}
 
+// What the library takes for the fastest.
+cublasLtMatmulAlgo_t CublasLt::best_algorithm(const DeviceProduct& p, const Plan& plan) {
+  const Library& lt = *library_;
   cublasLtMatmulPreference_t preference = nullptr;
   TEMPORA_LT_CHECK(lt.preference_create(&preference));
   const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, decltype(lt.preference_destroy)> owner(preference,
@@ -141,23 +164,45 @@ CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& p) {
   alignment(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, p.c_alignment);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  TEMPORA_LT_CHECK(lt.heuristic(handle_, plan->operation, plan->first, plan->second, plan->result, plan->result,
-                                preference, 1, &best, &found));
-  if (found == 0) {
-    throw std::runtime_error("cuBLASLt has no algorithm for a product of " + std::to_string(p.m) + " x " +
-                             std::to_string(p.n) + " x " + std::to_string(p.k));
+  TEMPORA_LT_CHECK(lt.heuristic(handle_, plan.operation, plan.first, plan.second, plan.result, plan.result, preference,
+                                1, &best, &found));
+  if (found == 0 || best.state != CUBLAS_STATUS_SUCCESS) {
+    throw std::runtime_error("cuBLASLt has no algorithm for " + name_of(p));
   }
-  plan->algorithm = best.algo;
-  slot = std::move(plan);
-  return *slot;
+  return best.algo;
+}
+
+// That of the rounded shape, where it can compute this one too.
+cublasLtMatmulAlgo_t CublasLt::algorithm_for(const DeviceProduct& product, const Plan& plan) {
+  const DeviceProduct rounded = with_rounded_tokens(product);
+  auto found = rounded_algorithms_.find(rounded);
+  if (found == rounded_algorithms_.end()) {
+    found = rounded_algorithms_.emplace(rounded, best_algorithm(rounded, *describe(rounded))).first;
+  }
+  cublasLtMatmulHeuristicResult_t checked{};
+  const cublasStatus_t status = library_->algorithm_check(handle_, plan.operation, plan.first, plan.second, plan.result,
+                                                          plan.result, &found->second, &checked);
+  const bool fits = status == CUBLAS_STATUS_SUCCESS && checked.state == CUBLAS_STATUS_SUCCESS &&
+                    checked.workspaceSize <= kWorkspaceBytes;
+  return fits ? found->second : best_algorithm(product, plan);
+}
+
+CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& product) {
+  if (const auto known = plans_.find(product); known != plans_.end()) return *known->second;
+  if (plans_.size() == kPlans) plans_.clear();
+  auto plan = describe(product);
+  plan->algorithm = algorithm_for(product, *plan);
+  return *plans_.emplace(product, std::move(plan)).first->second;
 }
 
 void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, void* c, void* workspace,
                    cudaStream_t stream) {
   Plan& plan = plan_for(product);
   const float one = 1, beta = product.accumulate ? 1.0f : 0.0f;
-  TEMPORA_LT_CHECK(library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, c, plan.result,
-                                    c, plan.result, &plan.algorithm, workspace, kWorkspaceBytes, stream));
+  const cublasStatus_t status =
+      library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, c, plan.result, c,
+                       plan.result, &plan.algorithm, workspace, kWorkspaceBytes, stream);
+  if (status != CUBLAS_STATUS_SUCCESS) check(status, name_of(product));
 }
 
 }  // namespace tempora

@@ -52,10 +52,14 @@ class CublasLt {
   struct Plan;     // descriptors and the pinned algorithm of one shape
 
   Plan& plan_for(const DeviceProduct& product);
+  std::unique_ptr<Plan> describe(const DeviceProduct& product);
+  cublasLtMatmulAlgo_t best_algorithm(const DeviceProduct& product, const Plan& plan);
+  cublasLtMatmulAlgo_t algorithm_for(const DeviceProduct& product, const Plan& plan);
 
   std::unique_ptr<Library> library_;
   cublasLtHandle_t handle_ = nullptr;
-  std::map<DeviceProduct, std::unique_ptr<Plan>> plans_;
+  std::map<DeviceProduct, std::unique_ptr<Plan>> plans_;              // of the last shapes, kPlans at most
+  std::map<DeviceProduct, cublasLtMatmulAlgo_t> rounded_algorithms_;  // of shapes with rounded numbers of tokens
 };
 
 }  // namespace tempora
