@@ -1,8 +1,9 @@
 /** "0.42", "31", "1.2k", "3.4M": three figures that a progress line has room for. */
 export function formatCount(value: number): string {
-  if (value >= 1e12) return `${trim(value / 1e12)}T`;
-  if (value >= 1e9) return `${trim(value / 1e9)}G`;
-  if (value >= 1e6) return `${trim(value / 1e6)}M`;
+  // From what rounds to the unit: "1000k" is 1M.
+  if (value >= 999.5e9) return `${trim(value / 1e12)}T`;
+  if (value >= 999.5e6) return `${trim(value / 1e9)}G`;
+  if (value >= 999.5e3) return `${trim(value / 1e6)}M`;
   if (value >= 1e4) return `${trim(value / 1e3)}k`;
   return Number.isInteger(value) || value >= 100 ? `${Math.round(value)}` : trim(value);
 }
@@ -17,7 +18,8 @@ export function formatDuration(seconds: number): string {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** "12 MiB", "1.4 GiB" */
@@ -25,7 +27,7 @@ export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let value = bytes;
   let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
+  while (value >= 1023.5 && unit < units.length - 1) {
     value /= 1024;
     unit += 1;
   }
