@@ -26,6 +26,39 @@ test("train --dry-run prints tokens, time, memory and disk, and leaves run folde
   expect(existsSync(runs)).toBe(false);
 }, 120_000);
 
+/** "8474", "38.1k" and "12.3 MiB" as numbers. */
+function numberOf(text: string): number {
+  const [, digits = "", unit = ""] = /^([\d.]+) ?(\S*)$/.exec(text) ?? [];
+  const units: Record<string, number> = { "": 1, k: 1e3, M: 1e6, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+  return Number(digits) * (units[unit] ?? Number.NaN);
+}
+
+test("train --dry-run shows what it estimates: tokens by stage, all seeds, and what the machine lacks", async () => {
+  const command = ["train", config, "--runs", join(folder, "shown"), "--dry-run", "--strategy", "temporal"];
+  interface Estimate {
+    seeds: number;
+    stages: { strategy: string | null; kind: string; totals: Record<string, number> }[];
+    disk: { total: number };
+  }
+  const { stages, disk } = await temporaJson<Estimate>(command);
+  const { stdout } = await tempora([...command, "--seeds", "3", "--set", "training.maxTokens=1000000000"]);
+  const read = new Map(
+    stdout
+      .split("\n")
+      .map((line) => line.split(/ {2,}/))
+      .map((cells) => [`${cells[0]} ${cells.at(-6)}`, cells.at(-5) ?? ""]),
+  );
+  for (const { strategy, kind, totals } of stages) {
+    const all = (totals.promptTokens ?? 0) + (totals.scoredTokens ?? 0);
+    const shown = numberOf(read.get(`${strategy ?? "all"} ${kind}`) ?? "");
+    expect(Math.abs(shown - all), kind).toBeLessThanOrEqual(0.01 * all);
+  }
+  expect(stdout).toMatch(/^time +at most .*, 3 times: /m);
+  const [, size = ""] = /^disk +(.*?): .* a seed/m.exec(stdout) ?? [];
+  expect(numberOf(size) / (3 * disk.total)).toBeCloseTo(1, 1);
+  expect(stdout).toMatch(/^machine .*: too little for this run$/m);
+}, 120_000);
+
 test("train --lora-rank --dry-run counts adapters where the whole model would be trained", async () => {
   const runs = join(folder, "adapters");
   const command = ["train", config, "--runs", runs, "--dry-run"];
