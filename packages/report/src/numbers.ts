@@ -37,7 +37,8 @@ export function countText(value: number): string {
     [1e6, "M"],
     [1e3, "k"],
   ];
-  const unit = units.find(([size]) => value >= size);
+  // From what rounds to the unit: "1000k" is 1.00M.
+  const unit = units.find(([size]) => value >= 0.9995 * size);
   if (unit === undefined) return `${Math.round(value)}`;
   const scaled = value / unit[0];
   return `${scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0)}${unit[1]}`;
