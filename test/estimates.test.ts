@@ -59,6 +59,17 @@ test("train --dry-run shows what it estimates: tokens by stage, all seeds, and w
   expect(stdout).toMatch(/^machine .*: too little for this run$/m);
 }, 120_000);
 
+test("train --dry-run counts the decoded copy that a run keeps of a GGUF file", async () => {
+  const prompts = join(folder, "prompts.jsonl");
+  writeFileSync(prompts, Array.from({ length: 8 }, (_, k) => `${JSON.stringify({ prompt: `Say ${k}.` })}\n`).join(""));
+  const models = async (model: string) => {
+    const given = ["train", "--model", model, "--prompts", prompts, "--judge", "expected", "--max-new-tokens", "4"];
+    return (await temporaJson<{ models: number }>([...given, "--dry-run", "--skip-too-long"])).models;
+  };
+  expect(await models(oracle("llama", "policy"))).toBe(4);
+  expect(await models(oracle("gguf", "llama-f32.gguf"))).toBe(5);
+}, 120_000);
+
 test("train --lora-rank --dry-run counts adapters where the whole model would be trained", async () => {
   const runs = join(folder, "adapters");
   const command = ["train", config, "--runs", runs, "--dry-run"];

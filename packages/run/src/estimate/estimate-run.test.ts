@@ -54,6 +54,38 @@ it("counts at least the tokens that a run computes, and as many where lengths ar
   expect(estimate.disk.models).toBe(models * 4 * estimate.parameters);
   expect(estimate.disk.state).toBe(12 * estimate.parameters);
   expect(estimate.seconds).toBeGreaterThan(0);
+  const sampled = estimate.stages.reduce((sum, { totals }) => sum + totals.generatedTokens + totals.judgedTokens, 0);
+  expect(estimate.disk.rows).toBe(600 * estimate.rows + 20 * sampled);
+  expect(estimate.disk.total).toBe(estimate.disk.models + estimate.disk.state + estimate.disk.rows);
+}, 300_000);
+
+it("counts the memory of the larger training, be it M0's or the loop's, and adapters at four bytes a number", async () => {
+  const memory = async (loop: number, start: number, lora: Settings["lora"] = null) => {
+    const changed: Settings = {
+      ...settings,
+      baselines: [],
+      lora,
+      training: { ...settings.training, maxTokens: loop },
+      start: { ...settings.start, training: { ...settings.start.training, maxTokens: start } },
+    };
+    return estimateRun({ settings: changed, runs: folder, observer: silentObserver, signal: undefined });
+  };
+  const [small, byStart, byLoop] = [await memory(512, 512), await memory(512, 8192), await memory(8192, 512)];
+  const workspace = ({ memory: { training } }: typeof small) => training.workspace;
+  expect(workspace(byStart)).toBeGreaterThan(4 * workspace(small));
+  expect(workspace(byLoop)).toBe(workspace(byStart));
+  const { trained, adapters, models, parameters, disk } = await memory(512, 512, {
+    rank: 4,
+    alpha: null,
+    rsLora: false,
+    targets: "all-linear",
+    dropout: 0,
+    start: "adapter",
+  });
+  expect(trained).toBeLessThan(parameters);
+  expect([models, adapters]).toEqual([1, 2 * 2]);
+  expect(disk.models).toBe(4 * (models * parameters + adapters * trained));
+  expect(disk.state).toBe(12 * trained);
 }, 300_000);
 
 it("counts one pass for a judge that is read from probabilities", async () => {
