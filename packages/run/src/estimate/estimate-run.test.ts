@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { scratch } from "@tempora/testing";
 import { expect, it } from "vitest";
@@ -17,6 +18,15 @@ const settings: Settings = {
   // A judgement that is asked for again is no part of an estimate.
   judge: { ...tiny.judge, judgements: 6, retries: 0 },
 };
+
+/** Rows in a run's files of answers, judgements and pairs, those of its baselines too. */
+async function rowsIn(run: string): Promise<number> {
+  const names = (await readdir(run, { recursive: true })).filter((name) =>
+    /(iterations|evaluation)\/.*\.jsonl$/.test(name),
+  );
+  const texts = await Promise.all(names.map((name) => readFile(join(run, name), "utf8")));
+  return texts.reduce((sum, text) => sum + text.split("\n").length - 1, 0);
+}
 
 it("counts at least the tokens that a run computes, and as many where lengths are fixed", async () => {
   const runs = join(folder, "runs");
@@ -57,6 +67,22 @@ it("counts at least the tokens that a run computes, and as many where lengths ar
   const sampled = estimate.stages.reduce((sum, { totals }) => sum + totals.generatedTokens + totals.judgedTokens, 0);
   expect(estimate.disk.rows).toBe(600 * estimate.rows + 20 * sampled);
   expect(estimate.disk.total).toBe(estimate.disk.models + estimate.disk.state + estimate.disk.rows);
+  const kept = await rowsIn(join(runs, "run"));
+  expect(estimate.rows).toBeGreaterThanOrEqual(kept);
+  expect(estimate.rows).toBeLessThan(2 * kept);
+}, 300_000);
+
+it("charges a strategy for answers that another has sampled, which take no time", async () => {
+  const changed: Settings = { ...settings, strategy: "past-only", baselines: ["self-rewarding"], iterations: 1 };
+  const estimate = await estimateRun({ settings: changed, runs: folder, observer: silentObserver, signal: undefined });
+  const of = (strategy: string, kind: string) =>
+    estimate.stages.find((stage) => stage.strategy === strategy && stage.kind === kind);
+  for (const kind of ["generate", "judge"]) {
+    const [first, second] = [of("past-only", kind), of("self-rewarding", kind)];
+    expect(first?.seconds, kind).toBeGreaterThan(0);
+    expect(second?.seconds, kind).toBe(0);
+    expect(second?.totals, kind).toEqual(first?.totals);
+  }
 }, 300_000);
 
 it("counts the memory of the larger training, be it M0's or the loop's, and adapters at four bytes a number", async () => {
