@@ -21,7 +21,7 @@ export interface HubSettings {
 /** @throws TemporaError when there is a token file that cannot be read. */
 export async function readHubSettings(environment: Environment = process.env): Promise<HubSettings> {
   const home = filled(environment.XDG_CACHE_HOME) ?? join(homedir(), ".cache");
-  const hubHome = expandHome(filled(environment.HF_HOME) ?? join(home, "huggingface"));
+  const hubHome = filled(environment.HF_HOME) ?? join(home, "huggingface");
   const cache = filled(environment.HF_HUB_CACHE) ?? filled(environment.HUGGINGFACE_HUB_CACHE) ?? join(hubHome, "hub");
   return {
     endpoint: (filled(environment.HF_ENDPOINT) ?? "https://huggingface.co").replace(/\/+$/, ""),
