@@ -50,7 +50,7 @@ test("an answer's identity is of prompt, model and text", () => {
 });
 
 test("style is counted as Arena-Hard does it", () => {
-  const text = "# a\n## b\n#c\n  1. one\n2. two\n 3.no\n+ x\n  - y\n* z\n-no\n**b** ** b** __u__ __a_b__ **c\nd**\n";
+  const text = "# a\n## b\n#c\n  1. one\n2. two\n 3.no\n+ x\n  - y\n* z\n-no\n**b** ** b** __u__\n__a_b__ **c\nd**\n";
   expect(markdownCounts(text)).toEqual({
     header_count: { h1: 1, h2: 1, h3: 0, h4: 0, h5: 0, h6: 0 },
     list_count: { ordered: 2, unordered: 3 },

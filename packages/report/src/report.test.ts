@@ -158,7 +158,7 @@ describe("the terminal's tables", () => {
     expect(text).toContain(
       "Best on the held-out prompts: temporal M2 (true score 3.50 ± 0.10), self-rewarding M1 (true score 3.00 ± 0.10)",
     );
-    expect(text).toContain("Score gap by held-back judgements");
+    expect(text).toContain("The score gap of the pairs is measured by held-back judgements.");
   });
 
   test("list M0 once and every strategy's models under its name", () => {

@@ -41,7 +41,7 @@ export function summaryTable(result: RunResult): string {
     stopped === undefined ? [] : [`${name} ended early: ${stopped}`],
   );
   const gap = gapSources(result);
-  const notes = [bestModels(result), ...(gap === "" ? [] : [`Score gap by ${gap}`])];
+  const notes = [bestModels(result), ...(gap === "" ? [] : [`The score gap of the pairs is measured by ${gap}.`])];
   return [table(header, rows), ...pairNotes(result), ...ended, ...notes].join("\n");
 }
 
