@@ -145,6 +145,11 @@ describe("preference rows", () => {
     ],
     [{ chosen: "half \ud83d" }, "chosen", /^chosen: holds half of a surrogate pair/],
     [{ chosen: [assistant("half \udc00")] }, "chosen[0].content", /holds half of a surrogate pair/],
+    [
+      { chosen: [{ role: "assistant", content: [{ type: "text", text: "half \ud83d" }] }] },
+      "chosen[0].content[0].text",
+      /holds half of a surrogate pair/,
+    ],
   ];
   test.each(broken)("a malformed field is named: %j", async (change, field, message) => {
     const error = await refusal(() => preference({ prompt: "p", rejected: "r", ...change }));
@@ -195,6 +200,9 @@ describe("completion rows", () => {
     expect((await refusal(() => completion({ ...turns, prompt_parts: ["Grade: a"] }))).where.field).toBe(
       "prompt_parts[0]",
     );
+    // The parts are those of a user's turn: what another says is nobody's quotation.
+    const spoken = { ...turns, prompt: [user("q"), assistant("Grade: a")], prompt_parts: parts };
+    expect((await refusal(() => completion(spoken))).what).toMatch(/not those of the prompt's last turn, the user's/);
   });
 
   test("faults are named", async () => {
@@ -256,6 +264,8 @@ describe("extractPrompt counts as TRL does", () => {
 
   test("one that begins the other keeps its last turn or character", () => {
     expect(extractPrompt("ab", "abc")).toEqual({ prompt: "a", chosen: "b", rejected: "bc" });
+    // Nothing differs before the end of the shorter one: no space is given back.
+    expect(extractPrompt("a b", "a bc")).toEqual({ prompt: "a ", chosen: "b", rejected: "bc" });
     const turns = [user("p"), assistant("c")];
     expect(extractPrompt(turns, turns)).toEqual({ prompt: [turns[0]], chosen: [turns[1]], rejected: [turns[1]] });
   });
