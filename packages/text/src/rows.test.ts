@@ -123,6 +123,12 @@ describe("preference rows", () => {
     });
   });
 
+  test("what generate wrote is known by its completions, with the way to pairs", async () => {
+    const { what, remedy } = await refusal(() => preference({ prompt: "p", completions: [{ text: "a" }] }));
+    expect(what).toBe("The row has no field chosen; it has prompt, completions");
+    expect(remedy).toMatch(/`tempora judge`.*`tempora pairs`/);
+  });
+
   const broken: [Record<string, unknown>, string, RegExp][] = [
     [{ chosen: 3 }, "chosen", /^chosen: must be a string or a list of \{role, content\}$/],
     [{ chosen: ["text"] }, "chosen[0]", /^chosen\[0\]: .*expected object/],

@@ -157,7 +157,9 @@ class RowReader {
 
   conversation(field: string): Conversation {
     if (!this.hasAll(field)) {
-      const remedy = `Add the field ${field} to every row, or say which column has it by --columns ${field}=COLUMN.`;
+      const remedy = Array.isArray(this.value.completions)
+        ? "These are sampled completions: score them by `tempora judge`, make pairs of them by `tempora pairs`."
+        : `Add the field ${field} to every row, or say which column has it by --columns ${field}=COLUMN.`;
       this.fail(field, `The row has no field ${field}; it has ${this.fields()}`, remedy);
     }
     const value = this.value[field];
