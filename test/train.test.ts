@@ -148,11 +148,16 @@ describe("the store of these runs", () => {
     const before = artifacts(join(copied, "alone"));
     // What is temporary to this run is a model of another's strategy.
     expect(await clean(copied, "--dry-run")).toMatchObject({ stages: [], models: [], bytes: 0 });
+    // A sum stands below the kinds, none below the runs.
+    const { stdout } = await tempora(["store", "--runs", copied]);
+    expect(stdout).toMatch(/\n╟.*\n║ all .*\n\n║ run .*\n╟.*\n(║ (first|past|alone) .*\n){3}\n*$/);
     for (const name of ["first", "past"]) rmSync(join(copied, name), { recursive: true });
     const planned = await clean(copied, "--dry-run");
     expect(planned.stages.length).toBeGreaterThan(0);
     expect(planned.models.map(({ kind }) => kind)).toEqual(["preference-training"]);
     expect(planned.models[0]?.spentModel).toBeGreaterThan(100_000);
+    const told = await tempora(["clean", "--runs", copied, "--dry-run"]);
+    expect(told.stdout).toMatch(/^Would remove \d+ stages .* the model of 1 finished training that was only a step/);
     expect((await clean(copied)).bytes).toBe(planned.bytes);
     expect(await clean(copied)).toMatchObject({ stages: [], models: [], bytes: 0 });
     expect((await again()).stderr).toMatch(/Reused all \d+ stages/);

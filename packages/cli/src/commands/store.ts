@@ -54,8 +54,8 @@ async function show({ runs }: StoreFlags, context: Context): Promise<void> {
   });
   const header = ["", "stages", "size", "unfinished", "named by no run", "models no longer needed"];
   const text = [
-    grid([header, ...rows, summary("all", stages)]),
-    ...(perRun.length === 0 ? [] : [grid([["run", "stages", "size", "its own alone"], ...perRun])]),
+    grid([header, ...rows, summary("all", stages)], { total: true }),
+    ...(perRun.length === 0 ? [] : [grid([["run", "stages", "size", "its own alone"], ...perRun], { total: false })]),
   ];
   context.result({ runs, stages }, text.join("\n"));
 }
@@ -75,17 +75,23 @@ function summary(name: string, stages: readonly StoredStage[]): string[] {
 
 const bytesOf = (stages: readonly StoredStage[]) => stages.reduce((sum, { bytes }) => sum + bytes, 0);
 
-function grid(rows: string[][]): string {
+/** With a header, and a line before the last row where that is the sum of the others. */
+function grid(rows: string[][], { total }: { total: boolean }): string {
   const columns = (rows[0] as string[]).map((_, k) => ({
     alignment: k === 0 ? ("left" as const) : ("right" as const),
   }));
-  return table(rows, { columns, drawHorizontalLine: (line, count) => line === 1 || (line === count - 1 && count > 3) });
+  return table(rows, { columns, drawHorizontalLine: (line, count) => line === 1 || (total && line === count - 1) });
 }
 
 async function clean({ runs, unmarked, dryRun: pretend }: CleanFlags, context: Context): Promise<void> {
   const cleaned = await cleanStore(storeOf(runs), { pretend, unmarked });
   const { stages, models, busy, bytes } = cleaned;
-  const what = `${stages.length} stages that no run names, and the models of ${models.length} finished trainings that were only steps on the way: ${formatBytes(bytes)}`;
+  const unnamed = `${stages.length} ${stages.length === 1 ? "stage" : "stages"} that no run names`;
+  const spent =
+    models.length === 1
+      ? "the model of 1 finished training that was only a step on the way"
+      : `the models of ${models.length} finished trainings that were only steps on the way`;
+  const what = `${unnamed}, and ${spent}: ${formatBytes(bytes)}`;
   const text = [
     pretend ? `Would remove ${what}` : `Removed ${what}`,
     ...(cleaned.unmarked.length === 0
