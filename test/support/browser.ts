@@ -16,11 +16,12 @@ export function testInBrowser(name: string, body: (browser: Browser) => Promise<
     return;
   }
   test(name, async () => {
-    const browser = await chromium.launch({ executablePath: path, args });
+    const server = await chromium.launchServer({ executablePath: path, args });
     try {
-      await body(browser);
+      await body(await chromium.connect(server.wsEndpoint()));
     } finally {
-      await browser.close();
+      // Killed, not asked to close: a browser that hangs while it ends would hold the whole suite.
+      await server.kill();
     }
   });
 }
