@@ -4,12 +4,12 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describeRealModel, oracle, readLines, scratch } from "@tempora/testing";
 import { expect, test } from "vitest";
-import { tempora } from "./support/cli.ts";
+import { startTempora, tempora } from "./support/cli.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 interface Block {
-  /** As "sh", "sh fails" or "ts [file.ts]". */
+  /** As "sh", "sh fails", "sh serves" or "ts [file.ts]". */
   info: string;
   text: string;
 }
@@ -26,7 +26,11 @@ interface Place {
   model: string;
   /** More arguments for a command, so that it takes seconds. */
   smaller: Readonly<Record<string, readonly string[]>>;
+  /** Where a server answers that was started on a free port instead of the pages' own. */
+  served?: string;
 }
+
+const pagesServer = "http://127.0.0.1:8000";
 
 /** An empty project that has the packages. */
 async function project(model: string, smaller: Place["smaller"] = {}): Promise<Place> {
@@ -36,10 +40,22 @@ async function project(model: string, smaller: Place["smaller"] = {}): Promise<P
   return { cwd, model, smaller };
 }
 
+function wordsOf(line: string, place: Place): string[] {
+  const words = [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
+  const served = place.served ?? pagesServer;
+  return words.map((word) => (word === "MODEL" ? place.model : word.replace(pagesServer, served)));
+}
+
+/** Starts the server that the line starts, which stays until the test ends, and returns where it answers. */
+async function serveLine(line: string, place: Place): Promise<string> {
+  const running = startTempora([...wordsOf(line, place).slice(2), "--port", "0"], { cwd: place.cwd });
+  const told = await running.prints(" is served at ");
+  return /served at (http:\/\/[^/]+)/.exec(told)?.[1] as string;
+}
+
 /** What the line prints. */
 async function runLine(line: string, place: Place, how: string): Promise<string> {
-  const words = [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
-  const [program, ...rest] = words.map((word) => (word === "MODEL" ? place.model : word));
+  const [program, ...rest] = wordsOf(line, place);
   if (program === "npx" && rest[0] === "tempora") {
     const args = [...rest.slice(1), ...(place.smaller[rest[1] ?? ""] ?? [])];
     const { code, stdout, stderr } = await tempora(args, { cwd: place.cwd });
@@ -71,6 +87,10 @@ async function follow(name: string, place: Place): Promise<Map<string, string>> 
       continue;
     }
     if (info === "text") continue;
+    if (info === "sh serves") {
+      place.served = await serveLine(text.trim(), place);
+      continue;
+    }
     if (!/^sh( fails)?$/.test(info)) throw new Error(`docs/${name}.md has a block that nothing runs: ${info}`);
     for (const line of text.trim().split("\n")) printed.set(line, await runLine(line, place, info));
   }
@@ -131,6 +151,9 @@ describeRealModel("the pages on the real model", (file) => {
     for (const name of ["expected.jsonl", "scored.jsonl"]) expect(readLines(join(place.cwd, name)).length).toBe(2);
     expect(line(printed, "npx tempora judge --model MODEL --judge sampled")).toMatch(
       /of no use here: \d+ of \d+ judgements gave no score/,
+    );
+    expect(line(printed, "npx tempora judge --judge endpoint")).toMatch(
+      /of no use here: \d+ of \d+ judgements gave no score.*\nwhere: http:\/\/127\.0\.0\.1:\d+\/v1/,
     );
     expect(readdirSync(join(place.cwd, "trained"))).toContain("config.json");
   }, 300_000);
