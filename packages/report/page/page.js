@@ -54,7 +54,9 @@ function chartOption(spec) {
       ...axis,
       ...(spec.categories
         ? { type: "category", data: spec.categories, boundaryGap: spec.kind === "bars" }
-        : { type: "value", minInterval: spec.xName.endsWith("FLOPs") ? 0 : 1, min: "dataMin", max: "dataMax" }),
+        : spec.xName.endsWith("FLOPs")
+          ? { type: "value" }
+          : { type: "value", minInterval: 1, min: "dataMin", max: "dataMax" }),
       name: spec.xName,
       nameLocation: "middle",
       nameGap: 26,
@@ -82,7 +84,8 @@ function chartSeries(spec, series) {
     type: spec.kind === "bars" ? "bar" : "line",
     data: series.points.map(([x, y]) => [x, y]),
     showSymbol: series.points.length <= 40,
-    symbol: "circle",
+    // The legend shows the symbol, and a line of one point is nothing but one.
+    symbol: series.dashed ? "diamond" : "circle",
     symbolSize: 7,
     lineStyle: { width: 2, color: stroke, type: series.dashed ? "dashed" : "solid" },
     itemStyle: { color: stroke, opacity: series.opacity ?? 1 },

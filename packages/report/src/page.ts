@@ -89,7 +89,9 @@ export function bodyHtml(
     const table = section.id === "result" ? resultTable(result) : section.id === "judge" ? judgeTable(result) : "";
     return `<h2 id="${section.id}">${section.title}</h2>${part(`${section.id}-table`, table)}${part(`${section.id}-charts`, `<div class="charts">${own.map(chartHtml).join("")}</div>`)}`;
   });
-  const footer = `Tempora · code ${escapeHtml(result.codeVersion.slice(0, 12))} · M0 ${escapeHtml(result.start.checkpointHash.slice(0, 12))}`;
+  const hashes = { code: result.codeVersion, M0: result.start.checkpointHash };
+  const known = Object.entries(hashes).filter(([, hash]) => hash !== "");
+  const footer = escapeHtml(["Tempora", ...known.map(([of, hash]) => `${of} ${hash.slice(0, 12)}`)].join(" · "));
   return `${headerHtml(name, result)}<main><div id="live" class="card" hidden></div>${part("failure", failureHtml(result))}${part("alarms", alarmsHtml(alarmsOf(result, events)))}${part("differences", differencesHtml(differences))}${shown.join("")}
 <h2 id="ledger">Ledger</h2>${part("ledger", ledgerTable(result))}
 <h2 id="answers">Answers</h2>${part("answers", answersHtml(run))}
@@ -132,7 +134,7 @@ function headerHtml(name: string, result: RunResult): string {
   ];
   const links = [...sections.map(({ id }) => id), "ledger", "answers", "browse"];
   const nav = links.map((id) => `<a href="#${id}">${id === "browse" ? "browse pairs" : id}</a>`).join("");
-  return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft" data-part="facts">${escapeHtml(facts.filter((fact) => fact !== "").join(" · "))}</span><span class="spacer"></span><nav>${nav}</nav><button id="theme" type="button" aria-label="Switch between light and dark">◐</button></div></header>`;
+  return `<header><div><h1>${escapeHtml(name)}</h1><span class="soft" data-part="facts">${escapeHtml(facts.filter((fact) => fact !== "").join(" · "))}</span><span class="spacer"></span><nav>${nav}<button id="theme" type="button" aria-label="Switch between light and dark">◐</button></nav></div></header>`;
 }
 
 function chartHtml(chart: Chart): string {

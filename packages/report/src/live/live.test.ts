@@ -62,7 +62,7 @@ test("what a run of another process does now is on its page, and that it was sto
     figures: {},
   };
   const answers = [{ model: "M0", prompt: "Say <b>", text: "bold" }];
-  const state = { at: Date.now(), stages: [stage], notes: [], memory: 1e9, answers };
+  const state = { at: Date.now(), stages: [stage], notes: [], memory: 197_000_000, answers };
   writeFileSync(join(run, "live.json"), JSON.stringify(state));
   const feed = new PageFeed({ folders: [run], interval: 10 });
   let status = "";
@@ -71,6 +71,7 @@ test("what a run of another process does now is on its page, and that it was sto
   });
   await expect.poll(() => status).toContain("25 of 100 answers (25 %) · 30 s left");
   expect(status).toContain("Say &lt;b&gt;");
+  expect(status).toContain("memory 197 MB");
   writeFileSync(join(run, "live.json"), JSON.stringify({ ...state, at: Date.now() - 60_000 }));
   await expect.poll(() => status).toContain("it was stopped");
   rmSync(join(run, "live.json"));

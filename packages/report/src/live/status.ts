@@ -16,7 +16,7 @@ export function statusHtml(name: string, { at, stages, notes, memory, answers }:
     );
   }
   const shown = stages.map((stage) => `<div class="stage">${stageHtml(stage)}</div>`);
-  const said = [`memory ${countText(memory)}B`, ...notes].map(noteHtml);
+  const said = [`memory ${countText(memory).replace(/([A-Za-z]?)$/, " $1B")}`, ...notes].map(noteHtml);
   return [heading, ...shown, ...said, answersHtml(answers)].join("");
 }
 

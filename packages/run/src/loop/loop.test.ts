@@ -237,17 +237,21 @@ describe("runLoop in the embedded world", () => {
     expect(await artifacts(again.folder)).toEqual(reference);
   }, 300_000);
 
-  it("stops when asked, and goes on with the same bytes", async () => {
+  it("stops when asked, and goes on with the same bytes; a training tells its tokens a second", async () => {
     const runs = join(scratch, "aborted");
     const controller = new AbortController();
+    const rates: (number | undefined)[] = [];
     let answers = 0;
     const observer: Observer = {
       ...silentObserver,
-      progress(id) {
+      progress(id, _, extra) {
+        if (extra?.loss !== undefined) rates.push(extra["tokens/s"]);
         if (id.startsWith("answers") && ++answers === 30) controller.abort();
       },
     };
     await expect(runLoop({ config: config(runs), observer, signal: controller.signal })).rejects.toThrow(/abort/i);
+    expect(rates.length).toBeGreaterThan(0);
+    expect(rates.every((rate) => Number.isFinite(rate) && Number(rate) > 0)).toBe(true);
     const outcome = await runLoop({ config: config(runs) });
     expect(await artifacts(outcome.folder)).toEqual(reference);
   }, 300_000);

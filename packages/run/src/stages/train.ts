@@ -109,7 +109,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
           loss,
           ...(replayed ? { replay: { rows: replay, perStep, weight } } : {}),
         },
-        onMetrics: (row) => watch(context, plan, { row, state, progress }),
+        onMetrics: watchSteps(context, plan, { state, progress }),
         onForest: (forest) => meter.train(forest, passes(settings.training, learner)),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
@@ -192,7 +192,7 @@ export async function supervisedStage(
         engine,
         rows: begun.rows,
         options,
-        onMetrics: (row) => watch(context, { name: plan.name, phase: 0, position }, { row, state, progress }),
+        onMetrics: watchSteps(context, { name: plan.name, phase: 0, position }, { state, progress }),
         onForest: (forest) => meter.train(forest, passes(options, plan.learner)),
         onStep: (done) => state.afterStep(engine, done, meter.totals),
         resume: state.resume(engine),
@@ -232,25 +232,30 @@ function replayEvents(
   for (const row of state.metrics) context.events.append({ event: "step", ...origin(plan), ...row });
 }
 
-interface Step {
-  row: Metrics;
+interface Watched {
   state: TrainingState;
   progress(done: number, extra?: Record<string, number>): void;
 }
 
-async function watch(
+/** Logs each step and shows it, with the tokens a second that this process has trained on. */
+function watchSteps(
   context: RunContext,
   plan: { name: string; phase: number; position: Position },
-  { row, state, progress }: Step,
-): Promise<void> {
-  await state.log.add(row);
-  context.events.append({ event: "step", ...origin(plan), ...row });
-  const margin = row["rewards/margins"];
-  progress(row.step, {
-    loss: row.loss,
-    ...(margin === undefined ? {} : { margin }),
-    grad_norm: row.grad_norm,
-  });
+  { state, progress }: Watched,
+): (row: Metrics) => Promise<void> {
+  const begun = performance.now();
+  const before = state.metrics.at(-1)?.num_tokens ?? 0;
+  return async (row) => {
+    await state.log.add(row);
+    context.events.append({ event: "step", ...origin(plan), ...row });
+    const margin = row["rewards/margins"];
+    progress(row.step, {
+      loss: row.loss,
+      ...(margin === undefined ? {} : { margin }),
+      grad_norm: row.grad_norm,
+      "tokens/s": (1000 * (row.num_tokens - before)) / (performance.now() - begun),
+    });
+  };
 }
 
 interface Trained {
