@@ -146,21 +146,9 @@ async function inFolder(runtime: Runtime, index: number): Promise<void> {
       throw new Error("a compiler");
     call(runtime, app, runtime.install);
   });
-  await attempt(`${runtime.name}: doctor finds the engine with this machine's kernels`, async () => {
-    const { addon } = JSON.parse(call(runtime, app, [...runtime.tempora, "doctor", "--json"])) as {
-      addon: { cpuKernels: string; cuda: { built: boolean; devices: string[]; problem: string | null } };
-    };
-    const here = JSON.parse(
-      execFileSync(process.execPath, [join(root, "packages/cli/src/main.ts"), "doctor", "--json"], {
-        encoding: "utf8",
-      }),
-    ) as { addon: { cpuKernels: string } };
-    if (addon.cpuKernels !== here.addon.cpuKernels)
-      throw new Error(`${addon.cpuKernels}, not ${here.addon.cpuKernels}`);
-    const { built, devices, problem } = addon.cuda;
-    if (built !== withCuda) throw new Error(`CUDA is ${built ? "" : "not "}in the addon that was loaded`);
-    if (devices.length === 0 && !problem) throw new Error("no CUDA device, and no word on why");
-  });
+  await attempt(`${runtime.name}: doctor finds the engine with this machine's kernels`, async () =>
+    examine(runtime, app),
+  );
   await writeFile(join(app, "tempora.config.ts"), config);
   await attempt(`${runtime.name}: a configuration finds its types`, async () => {
     const options = { module: "nodenext", strict: true, noEmit: true, skipLibCheck: true, types: [] };
@@ -210,6 +198,22 @@ async function inFolder(runtime: Runtime, index: number): Promise<void> {
     if (rows.length !== 2) throw new Error(`${rows.length} rows, not 2`);
   });
   await attempt(`${runtime.name}: serves the trained model`, () => serve(runtime, app));
+}
+
+/** The addon in this folder is the one that was packed, and knows this machine. */
+function examine(runtime: Runtime, app: string): void {
+  const { addon } = JSON.parse(call(runtime, app, [...runtime.tempora, "doctor", "--json"])) as {
+    addon: { cpuKernels: string; cuda: { built: boolean; devices: string[]; problem: string | null } };
+  };
+  const here = JSON.parse(
+    execFileSync(process.execPath, [join(root, "packages/cli/src/main.ts"), "doctor", "--json"], {
+      encoding: "utf8",
+    }),
+  ) as { addon: { cpuKernels: string } };
+  if (addon.cpuKernels !== here.addon.cpuKernels) throw new Error(`${addon.cpuKernels}, not ${here.addon.cpuKernels}`);
+  const { built, devices, problem } = addon.cuda;
+  if (built !== withCuda) throw new Error(`CUDA is ${built ? "" : "not "}in the addon that was loaded`);
+  if (devices.length === 0 && !problem) throw new Error("no CUDA device, and no word on why");
 }
 
 async function serve(runtime: Runtime, app: string): Promise<void> {
