@@ -59,7 +59,7 @@ test("what a run of another process does now is on its page, and that it was sto
     total: 100,
     unit: "answers",
     left: 30,
-    figures: {},
+    figures: { loss: 0.61234, "tokens/s": 999.7 },
   };
   const answers = [{ model: "M0", prompt: "Say <b>", text: "bold" }];
   const state = { at: Date.now(), stages: [stage], notes: [], memory: 197_000_000, answers };
@@ -69,7 +69,7 @@ test("what a run of another process does now is on its page, and that it was sto
   feed.subscribe(({ name, data }) => {
     if (name === "status") status = (data as { html: string }).html;
   });
-  await expect.poll(() => status).toContain("25 of 100 answers (25 %) · 30 s left");
+  await expect.poll(() => status).toContain("25 of 100 answers (25 %) · 30 s left · loss 0.612 · 1.00k tokens/s<");
   expect(status).toContain("Say &lt;b&gt;");
   expect(status).toContain("memory 197 MB");
   writeFileSync(join(run, "live.json"), JSON.stringify({ ...state, at: Date.now() - 60_000 }));

@@ -36,14 +36,16 @@ function stageHtml({ label, done, total, unit, left, figures }: LiveStage): stri
   const facts = [
     known ? `${done} of ${total} ${unit} (${Math.floor((100 * done) / total)} %)` : `${done} ${unit}`,
     ...(left === null ? [] : [`${durationText(left)} left`]),
-    ...Object.entries(figures).map(([name, value]) => `${name} ${figureText(value)}`),
+    ...Object.entries(figures).map(([name, value]) =>
+      name.endsWith("/s") ? `${figureText(value)} ${name}` : `${name} ${figureText(value)}`,
+    ),
   ];
   const bar = known ? `<progress max="${total}" value="${done}" aria-label="${escapeHtml(label)}"></progress>` : "";
   return `<b>${escapeHtml(label)}</b> ${bar} <span class="soft">${escapeHtml(facts.join(" · "))}</span>`;
 }
 
 const figureText = (value: number) =>
-  Math.abs(value) >= 1000 ? countText(value) : Number.isInteger(value) ? `${value}` : value.toPrecision(3);
+  Math.abs(value) >= 999.5 ? countText(value) : Number.isInteger(value) ? `${value}` : value.toPrecision(3);
 
 /** "42 s", "3 min", "2 h 5 min" */
 function durationText(seconds: number): string {
