@@ -5,7 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -14,11 +14,13 @@
 #include "cpu_backend.h"
 #include "kernels/sampling.h"
 #include "parallel.h"
+#include "thread_scratch.h"
 #include "views.h"
 
 namespace tempora {
 namespace {
 
+constexpr std::int64_t kSample = 4096;  // logits from which it is estimated where the top p end
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Candidate {
@@ -32,16 +34,36 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
+// Tokens whose logits lie in a range, in order of their ids, in scratch with room for all.
+struct Near {
+  float* logits;
+  float* weights;
+  std::int32_t* tokens;
+  std::int64_t count = 0;
+  float least = 0, most = 0;  // of all in the range
+
+  static std::int64_t scratch_floats(std::int64_t vocab) { return 3 * (vocab + kSamplingSlack); }
+  Near(float* scratch, std::int64_t vocab)
+      : logits(scratch),
+        weights(logits + vocab + kSamplingSlack),
+        tokens(reinterpret_cast<std::int32_t*>(weights + vocab + kSamplingSlack)) {}
+  Candidate at(std::int64_t i) const { return {logits[i], weights[i], tokens[i]}; }
+};
+
 class RowSampler {
  public:
-  RowSampler(const SamplingKernels& kernels, const SamplingOptions& options, const float* logits, std::int64_t vocab)
+  RowSampler(const SamplingKernels& kernels, const SamplingOptions& options, const float* logits, std::int64_t vocab,
+             float* scratch)
       : kernels_(kernels),
         options_(options),
         logits_(logits),
         vocab_(vocab),
         blocks_(static_cast<std::size_t>((vocab + kSamplingBlock - 1) / kSamplingBlock)),
         maxima_(blocks_),
-        sums_(blocks_) {}
+        sums_(blocks_),
+        kept_sums_(static_cast<std::size_t>((vocab + kSamplingSpan - 1) / kSamplingSpan)),
+        near_counts_(kept_sums_.size()),
+        near_(scratch, vocab) {}
 
   // False where the logits are no numbers to choose from.
   bool sample(double uniform, std::int32_t* token, float* log_prob) {
@@ -104,9 +126,11 @@ class RowSampler {
 
   std::int32_t draw_from_top(double uniform, bool top_k) {
     if (top_k) {
-      split_at(top_k_threshold(), kInfinity);
-      keep_most_likely(static_cast<std::size_t>(options_.top_k));
-      if (options_.top_p < 1) keep_mass(mass_of(candidates_.begin(), candidates_.end()) * options_.top_p);
+      split_at(top_k_threshold(), kInfinity, vocab_);
+      weigh_near();
+      const double mass = keep_most_likely(static_cast<std::int64_t>(options_.top_k));
+      if (options_.top_p < 1) keep_mass(mass * options_.top_p);
+      add_kept_near();
     } else {
       keep_top_p(mass_ * options_.top_p);
     }
@@ -118,94 +142,144 @@ class RowSampler {
   void keep_top_p(double wanted) {
     const float lowest = top_p_threshold();
     const auto [low, high] = around_top_p(lowest, mass_ - wanted);
-    split_at(low, high);
-    double above = 0;
-    for (const double sum : sums_above_) above += sum;
-    const bool guessed = low > lowest || high < kInfinity;
-    if (guessed && (above >= wanted || above + mass_of(candidates_.begin(), candidates_.end()) < wanted)) {
-      split_at(lowest, kInfinity);  // the sample misled
-      above = 0;
-    }
-    keep_mass(wanted - above);
+    if ((low > lowest || high < kInfinity) && cut_between(low, high, wanted, true)) return;
+    cut_between(lowest, kInfinity, wanted, false);
   }
 
-  // Logits between which the least likely token of the top p should lie, where the tokens past it weigh `rest`: four
+  // Keeps the tokens from `high` up and of those in [low, high) the most likely that `wanted` needs. False where the
+  // last one must lie elsewhere, which only a guess can cause.
+  bool cut_between(float low, float high, double wanted, bool guessed) {
+    SamplingFound found = split_at(low, high, vocab_ / 4);
+    for (const double sum : kept_sums_) wanted -= sum;
+    if (guessed && (wanted <= 0 || found.count == 0)) return false;
+    if (found.least == found.most) return keep_tied(found, wanted) || !guessed;
+    if (found.count > vocab_ / 4) split_at(low, high, vocab_);
+    weigh_near();
+    if (!keep_mass(wanted) && guessed) return false;
+    add_kept_near();
+    return true;
+  }
+
+  // The first of `found`, which are all alike, that reach `wanted`; false, and all of them, where they don't.
+  bool keep_tied(const SamplingFound& found, double wanted) {
+    float weight;
+    kernels_.exp_weights(&found.most, 1, largest_, scale_, &weight);
+    const double needed = std::ceil(wanted / static_cast<double>(weight));
+    auto left = static_cast<std::int64_t>(std::clamp(needed, 1.0, static_cast<double>(found.count)));
+    for (std::size_t span = 0; left > 0; ++span) {
+      const std::int64_t kept = std::min<std::int64_t>(near_counts_[span], left);
+      kept_sums_[span] += static_cast<double>(kept) * static_cast<double>(weight);
+      left -= kept;
+      if (left > 0) continue;
+      std::int64_t token = static_cast<std::int64_t>(span) * kSamplingSpan - 1;
+      for (std::int64_t i = 0; i < kept; ++i) {
+        do ++token;
+        while (logits_[token] != found.most);
+      }
+      last_ = {found.most, weight, static_cast<std::int32_t>(token)};
+    }
+    return needed <= static_cast<double>(found.count);
+  }
+
+  // Logits between which the least likely token of the top p should lie, where the tokens past it weigh `rest`: three
   // standard deviations of the sample's estimate to each side.
   std::pair<float, float> around_top_p(float lowest, double rest) const {
-    constexpr std::int64_t kSample = 4096, kBins = 1024, kFew = 64;
+    constexpr std::int64_t kBins = 1024, kFew = 64;
     const std::pair<float, float> everything = {lowest, kInfinity};
     if (vocab_ < 2 * kSample) return everything;
-    std::vector<float> logits(kSample), weights(kSample);
+    float logits[kSample], weights[kSample];
     for (std::int64_t i = 0; i < kSample; ++i) logits[i] = logits_[i * vocab_ / kSample];
-    kernels_.exp_weights(logits.data(), kSample, largest_, scale_, weights.data());
-    const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
-    const float first = std::max(lowest, *least);
-    const float bins_per_logit = static_cast<float>(kBins) / (*most - first);
+    kernels_.exp_weights(logits, kSample, largest_, scale_, weights);
+    const auto [least, most] = range_of(logits);
+    const float first = std::max(lowest, least);
+    const float bins_per_logit = static_cast<float>(kBins) / (most - first);
     if (!std::isfinite(bins_per_logit) || bins_per_logit <= 0) return everything;
-    double masses[kBins] = {}, squares[kBins] = {};
-    double below = 0, below_squares = 0;
+    double masses[kBins + 2] = {}, squares[kBins + 2] = {};  // of logits below `first`, and of the bins from there up
     std::int64_t reaching = 0;
     for (std::int64_t i = 0; i < kSample; ++i) {
       const double weight = weights[i];
-      const bool reaches = logits[i] >= first;
-      const std::int64_t bin =
-          reaches ? std::min(kBins - 1, static_cast<std::int64_t>((logits[i] - first) * bins_per_logit)) : 0;
-      (reaches ? masses[bin] : below) += weight;
-      (reaches ? squares[bin] : below_squares) += weight * weight;
-      reaching += reaches ? 1 : 0;
+      const auto bin = static_cast<std::int64_t>(1 + std::max(-1.0f, (logits[i] - first) * bins_per_logit));
+      masses[bin] += weight;
+      squares[bin] += weight * weight;
+      reaching += logits[i] >= first ? 1 : 0;
     }
     if (reaching < kFew) return everything;
-    const auto edge = [&](std::int64_t bin) { return first + static_cast<float>(bin) / bins_per_logit; };
+    const auto edge = [&](std::int64_t bin) { return first + static_cast<float>(bin - 1) / bins_per_logit; };
     const double wanted = rest * static_cast<double>(kSample) / static_cast<double>(vocab_);
+    double below = 0, below_squares = 0;
+    // Whether `wanted` lies that far above (direction 1) or below what was added up.
+    const auto is_far = [&](double direction) {
+      const double variance = below_squares - below * below / static_cast<double>(kSample);
+      const double off = (wanted - below) * direction;
+      return off > 0 && off * off > 9 * variance;
+    };
     float low = lowest;
-    for (std::int64_t bin = 0; bin < kBins; ++bin) {
-      const double off = 4 * std::sqrt(below_squares + squares[bin]);
-      if (below + masses[bin] + off < wanted) low = edge(bin);
-      if (below - off > wanted) return {low, edge(bin)};
+    for (std::int64_t bin = 0; bin <= kBins; ++bin) {
+      if (bin > 0 && is_far(-1)) return {low, edge(bin)};
       below += masses[bin];
       below_squares += squares[bin];
+      if (is_far(1)) low = edge(bin + 1);
     }
     return {low, kInfinity};
   }
 
-  // In sums_above_ the weights of the blocks' tokens from `high` up, all of which are kept; in candidates_ those in
-  // [low, high), in order of their ids.
-  void split_at(float low, float high) {
-    if (between_ == nullptr)
-      between_ = std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(vocab_));
-    sums_above_.resize(blocks_);
-    high_ = high;
-    const std::int64_t count = kernels_.split(logits_, maxima_.data(), vocab_, {low, high, largest_, scale_},
-                                              sums_above_.data(), between_.get());
-    candidates_.clear();
-    candidates_.reserve(static_cast<std::size_t>(count));
-    std::vector<float> weights(static_cast<std::size_t>(count));
-    for (std::int64_t i = 0; i < count; ++i) weights[i] = logits_[between_[i]];
-    kernels_.exp_weights(weights.data(), count, largest_, scale_, weights.data());
-    for (std::int64_t i = 0; i < count; ++i) {
-      candidates_.push_back({logits_[between_[i]], weights[i], between_[i]});
+  // The least and the most, in lanes, since the branches of minmax_element() cannot be foreseen.
+  static std::pair<float, float> range_of(const float (&logits)[kSample]) {
+    constexpr std::int64_t kLanes = 8;
+    float least[kLanes], most[kLanes];
+    std::fill_n(least, kLanes, kInfinity);
+    std::fill_n(most, kLanes, -kInfinity);
+    const auto take = [&](float value, std::int64_t lane) {
+      least[lane] = value < least[lane] ? value : least[lane];
+      most[lane] = value > most[lane] ? value : most[lane];
+    };
+    for (std::int64_t i = 0; i < kSample; i += kLanes) {
+      for (std::int64_t lane = 0; lane < kLanes; ++lane) take(logits[i + lane], lane);
+    }
+    return {*std::min_element(least, least + kLanes), *std::max_element(most, most + kLanes)};
+  }
+
+  // In kept_sums_ the weights of the spans' tokens from `high` up, in near_ those in [low, high), of which the first
+  // `room`.
+  SamplingFound split_at(float low, float high, std::int64_t room) {
+    const SamplingFound found =
+        kernels_.split(logits_, maxima_.data(), vocab_, {low, high, largest_, scale_}, kept_sums_.data(),
+                       near_counts_.data(), {near_.logits, near_.tokens, room});
+    near_.count = std::min(found.count, room);
+    near_.least = found.least;
+    near_.most = found.most;
+    return found;
+  }
+
+  void weigh_near() { kernels_.exp_weights(near_.logits, near_.count, largest_, scale_, near_.weights); }
+
+  // What last_ keeps of near_ joins kept_sums_.
+  void add_kept_near() {
+    kernels_.keep_until(near_.logits, near_.tokens, near_.count, last_.logit, last_.token, near_.weights);
+    const float* weights = near_.weights;
+    for (std::size_t span = 0; span < kept_sums_.size(); weights += near_counts_[span++]) {
+      const std::int32_t count = near_counts_[span];
+      double lanes[4] = {};
+      for (std::int32_t i = 0; i < count; ++i) lanes[i % 4] += weights[i];
+      kept_sums_[span] += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
     }
   }
 
-  // In order of token ids, over the tokens from high_ up and the candidates that are left.
-  std::int32_t draw_from_kept(double uniform) {
-    std::vector<double> sums = sums_above_;
-    for (const Candidate& candidate : candidates_) sums[candidate.token / kSamplingBlock] += candidate.weight;
+  // In order of token ids, over last_ and those before it.
+  std::int32_t draw_from_kept(double uniform) const {
     double mass = 0;
-    for (const double sum : sums) mass += sum;
+    for (const double sum : kept_sums_) mass += sum;
     double left = uniform * mass;
-    std::size_t block = 0;
-    while (block + 1 < blocks_ && left >= sums[block]) left -= sums[block++];
-    while (block > 0 && sums[block] == 0) --block;
-    const std::int64_t first = static_cast<std::int64_t>(block) * kSamplingBlock;
-    const std::int64_t count = std::min(kSamplingBlock, vocab_ - first);
-    float weights[kSamplingBlock];
+    std::size_t span = 0;
+    while (span + 1 < kept_sums_.size() && left >= kept_sums_[span]) left -= kept_sums_[span++];
+    while (span > 0 && kept_sums_[span] == 0) --span;
+    const std::int64_t first = static_cast<std::int64_t>(span) * kSamplingSpan;
+    const std::int64_t count = std::min(kSamplingSpan, vocab_ - first);
+    float weights[kSamplingSpan];
     kernels_.exp_weights(logits_ + first, count, largest_, scale_, weights);
-    for (std::int64_t i = 0; i < count; ++i) weights[i] = logits_[first + i] >= high_ ? weights[i] : 0;
-    for (const Candidate& candidate : candidates_) {
-      if (candidate.token >= first && candidate.token < first + count)
-        weights[candidate.token - first] = candidate.weight;
-    }
+    std::int32_t tokens[kSamplingSpan];
+    std::iota(tokens, tokens + count, static_cast<std::int32_t>(first));
+    kernels_.keep_until(logits_ + first, tokens, count, last_.logit, last_.token, weights);
     return static_cast<std::int32_t>(first + walk(weights, count, left));
   }
 
@@ -232,22 +306,36 @@ class RowSampler {
     return static_cast<float>(largest_ + std::log(weight) * static_cast<double>(options_.temperature));
   }
 
-  void keep_until(const Candidate& last) {
-    std::erase_if(candidates_, [&](const Candidate& candidate) { return before(last, candidate); });
-  }
-
-  void keep_most_likely(std::size_t count) {
-    if (candidates_.size() <= count) return;
-    std::vector<Candidate> order = candidates_;
-    const auto last = order.begin() + static_cast<std::ptrdiff_t>(count - 1);
+  // Leaves in near_ the `count` most likely. Returns their mass.
+  double keep_most_likely(std::int64_t count) {
+    std::vector<Candidate> order(static_cast<std::size_t>(near_.count));
+    for (std::int64_t i = 0; i < near_.count; ++i) order[static_cast<std::size_t>(i)] = near_.at(i);
+    const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(count, near_.count) - 1);
     std::nth_element(order.begin(), last, order.end(), before);
-    keep_until(*last);
+    last_ = *last;
+    double mass = 0;
+    std::int64_t kept = 0;
+    for (std::int64_t i = 0; i < near_.count; ++i) {
+      const Candidate one = near_.at(i);
+      if (before(last_, one)) {
+        --near_counts_[static_cast<std::size_t>(one.token / kSamplingSpan)];
+        continue;
+      }
+      near_.logits[kept] = one.logit;
+      near_.weights[kept] = one.weight;
+      near_.tokens[kept++] = one.token;
+      mass += one.weight;
+    }
+    near_.count = kept;
+    near_.least = last_.logit;
+    return mass;
   }
 
-  // The smallest set of most likely candidates whose weights reach `wanted`: by histograms down to one narrow bin, and
-  // among equals as nth_element does, by mass.
-  void keep_mass(double wanted) {
-    std::vector<Candidate> order = candidates_;
+  // Finds the last of the most likely in near_ whose weights reach `wanted`: by histograms down to one narrow bin, and
+  // among equals as nth_element does, by mass. False where all of them do not reach it.
+  bool keep_mass(double wanted) {
+    std::vector<Candidate> order;
+    const bool reached = first_bin(&wanted, &order);
     while (order.size() > 256 && keep_bin(&order, &wanted)) continue;
     auto begin = order.begin(), end = order.end();
     while (end - begin > 16) {
@@ -264,7 +352,28 @@ class RowSampler {
     std::sort(begin, end, before);
     auto last = begin;
     for (wanted -= last->weight; wanted > 0 && last + 1 != end; wanted -= last->weight) ++last;
-    keep_until(*last);
+    last_ = *last;
+    return reached;
+  }
+
+  // keep_bin() of all in near_, of which only the bin is copied. False where all of them do not reach `wanted`.
+  bool first_bin(double* wanted, std::vector<Candidate>* order) const {
+    constexpr std::int32_t kBins = 512;
+    const float top = near_.most, bins_per_logit = static_cast<float>(kBins) / (top - near_.least);
+    const bool binned = std::isfinite(bins_per_logit) && bins_per_logit > 0;
+    const auto bin_of = [=](float logit) {
+      return binned ? std::min(kBins - 1, static_cast<std::int32_t>((top - logit) * bins_per_logit)) : 0;
+    };
+    double masses[kBins] = {}, mass = 0;
+    for (std::int64_t i = 0; i < near_.count; ++i) masses[bin_of(near_.logits[i])] += near_.weights[i];
+    for (const double one : masses) mass += one;
+    const bool reached = mass >= *wanted;
+    std::int32_t bin = 0;
+    for (; binned && bin + 1 < kBins && masses[bin] < *wanted; ++bin) *wanted -= masses[bin];
+    for (std::int64_t i = 0; i < near_.count; ++i) {
+      if (bin_of(near_.logits[i]) == bin) order->push_back(near_.at(i));
+    }
+    return reached;
   }
 
   // Leaves of `order` the bin in which the mass from the most likely down reaches `wanted`, and of `wanted` what is
@@ -291,12 +400,12 @@ class RowSampler {
   const float* logits_;
   std::int64_t vocab_;
   std::size_t blocks_;
-  std::vector<float> maxima_;       // of the blocks
-  std::vector<float> sums_;         // of the blocks, at scale_
-  std::vector<double> sums_above_;  // of the blocks: tokens that are kept for certain, those from high_ up
-  float high_ = kInfinity;
-  std::unique_ptr<std::int32_t[]> between_;  // [vocab] scratch
-  std::vector<Candidate> candidates_;
+  std::vector<float> maxima_;      // of the blocks
+  std::vector<float> sums_;        // of the blocks, at scale_
+  std::vector<double> kept_sums_;  // of the spans: tokens that are kept
+  std::vector<std::int32_t> near_counts_;
+  Near near_;
+  Candidate last_ = {};  // the least likely that is kept
   double mass_ = 0;
   float largest_ = 0;
   float scale_ = 1;
@@ -311,9 +420,10 @@ void CpuBackend::sample(const Matrix& logits, const SamplingOptions& options, co
   const SamplingKernels& kernels = sampling_kernels_for(isa_);
   std::atomic<std::int64_t> bad_row{-1};
   std::atomic<bool> no_memory{false};
-  parallel_items(threads_, logits.rows, [&](std::int64_t row, int) {
+  const ThreadScratch scratch(*this, Near::scratch_floats(logits.cols));
+  parallel_items(threads_, logits.rows, [&](std::int64_t row, int thread) {
     try {
-      RowSampler sampler(kernels, options, logits.f32() + row * logits.cols, logits.cols);
+      RowSampler sampler(kernels, options, logits.f32() + row * logits.cols, logits.cols, scratch.of(thread));
       if (!sampler.sample(uniforms[row], tokens + row, log_probs + row)) bad_row = row;
     } catch (const std::bad_alloc&) {
       no_memory = true;

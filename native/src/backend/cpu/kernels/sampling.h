@@ -7,8 +7,26 @@ namespace tempora {
 
 constexpr std::int64_t kSamplingBlock = 64;
 
+// Blocks are summed up in spans of so many logits where tokens of some blocks are left out.
+constexpr std::int64_t kSamplingSpan = 1024;
+
 struct SamplingSplit {
   float low, high, shift, scale;
+};
+
+// Logits in a range and their indices, ascending. Whole vectors are written: the arrays have kSamplingSlack elements
+// more than `room`, and what lies behind the last may be overwritten.
+struct SamplingNear {
+  float* logits;
+  std::int32_t* tokens;
+  std::int64_t room;
+};
+
+constexpr std::int64_t kSamplingSlack = 16;
+
+struct SamplingFound {
+  std::int64_t count;  // with those that had no room
+  float least, most;
 };
 
 struct SamplingKernels {
@@ -18,10 +36,13 @@ struct SamplingKernels {
   void (*block_exp_sums)(const float* logits, std::int64_t n, float shift, float scale, float* sums);
   // weights = exp((x - shift) · scale)
   void (*exp_weights)(const float* logits, std::int64_t n, float shift, float scale, float* weights);
-  // Σ exp((x - shift) · scale) of the logits of each block that reach `high`, and the indices of those in [low, high),
-  // ascending, with room for n; returns how many these are. Blocks whose maxima lie below `low` are passed over.
-  std::int64_t (*split)(const float* logits, const float* maxima, std::int64_t n, const SamplingSplit& at, double* sums,
-                        std::int32_t* between);
+  // Σ exp((x - shift) · scale) of the logits of each span that reach `high`; those in [low, high) into `near`, and how
+  // many they are in each span. Blocks whose maxima lie below `low` are passed over.
+  SamplingFound (*split)(const float* logits, const float* maxima, std::int64_t n, const SamplingSplit& at,
+                         double* sums, std::int32_t* counts, const SamplingNear& near);
+  // Weights of tokens that come after (logit, token) in order of likelihood become 0.
+  void (*keep_until)(const float* logits, const std::int32_t* tokens, std::int64_t n, float logit, std::int32_t token,
+                     float* weights);
 };
 
 TEMPORA_DECLARE_KERNELS(SamplingKernels, sampling_kernels)

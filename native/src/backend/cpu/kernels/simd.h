@@ -154,6 +154,18 @@ inline float max_lane(VecF v) {
   return m;
 }
 
+#if defined(__AVX512F__)
+// gcc 12 goes through memory for the generic forms.
+inline VecD low_double(VecF v) {
+  const HalfF half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  return reinterpret_cast<VecD>(_mm512_maskz_cvtps_pd(0xFF, reinterpret_cast<__m256>(half)));
+}
+
+inline VecD high_double(VecF v) {
+  const HalfF half = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  return reinterpret_cast<VecD>(_mm512_maskz_cvtps_pd(0xFF, reinterpret_cast<__m256>(half)));
+}
+#else
 inline VecD low_double(VecF v) {
   HalfF h;
   __builtin_memcpy(&h, &v, sizeof h);
@@ -165,6 +177,7 @@ inline VecD high_double(VecF v) {
   __builtin_memcpy(&h, reinterpret_cast<const char*>(&v) + sizeof h, sizeof h);
   return __builtin_convertvector(h, VecD);
 }
+#endif
 
 // e^x to about 1 ulp (Cephes' expf: x = n ln2 + r, a polynomial in r, times 2^n). 0 and infinity past the ends of
 // the range, NaN for NaN.
