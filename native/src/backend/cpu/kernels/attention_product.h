@@ -111,16 +111,26 @@ inline VecF exp2(VecF x) {
   return x < -125.0f ? VecF{} : value;
 }
 
+// These lanes of the concatenation of two vectors, by the word that gcc or clang has for it.
+template <int... kLane>
+inline VecF shuffle(VecF a, VecF b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kLane...);
+#else
+  return __builtin_shuffle(a, b, VecI{kLane...});
+#endif
+}
+
 template <int... kLane>
 struct LaneList {
-  // Lanes, in the concatenation of two vectors, of the pair's exchange at distance kStep.
+  // The pair's exchange at distance kStep.
   template <int kStep>
-  static constexpr VecI first() {
-    return VecI{((kLane & kStep) != 0 ? kWidth + kLane - kStep : kLane)...};
+  static VecF first(VecF a, VecF b) {
+    return shuffle<((kLane & kStep) != 0 ? kWidth + kLane - kStep : kLane)...>(a, b);
   }
   template <int kStep>
-  static constexpr VecI second() {
-    return VecI{((kLane & kStep) != 0 ? kWidth + kLane : kLane + kStep)...};
+  static VecF second(VecF a, VecF b) {
+    return shuffle<((kLane & kStep) != 0 ? kWidth + kLane : kLane + kStep)...>(a, b);
   }
 };
 
@@ -139,8 +149,8 @@ inline void transpose(VecF (&x)[kWidth]) {
   for (int i = 0; i < kWidth; ++i) {
     if ((i & kStep) != 0) continue;
     const VecF a = x[i], b = x[i + kStep];
-    x[i] = __builtin_shuffle(a, b, Lanes::template first<kStep>());
-    x[i + kStep] = __builtin_shuffle(a, b, Lanes::template second<kStep>());
+    x[i] = Lanes::template first<kStep>(a, b);
+    x[i + kStep] = Lanes::template second<kStep>(a, b);
   }
   if constexpr (kStep * 2 < kWidth) transpose<kStep * 2>(x);
 }

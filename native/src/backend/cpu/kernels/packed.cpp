@@ -41,13 +41,21 @@ struct F32Weights {
   }
 };
 
+#if !defined(TEMPORA_TILES)
+
 inline VecU load_pairs(const Bf16* from) {
   VecU v;
   __builtin_memcpy(&v, from, sizeof v);
   return v;
 }
 
-#if defined(__AVX512BF16__)
+#endif
+
+#if defined(TEMPORA_TILES)
+
+// Weights of bf16 are multiplied by tiles, see multiply_by_tiles.
+
+#elif defined(__AVX512BF16__)
 
 struct Bf16Weights {
   using X = Bf16;
