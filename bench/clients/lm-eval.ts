@@ -1,7 +1,7 @@
 /**
  * lm-evaluation-harness against `tempora serve`: the same tasks over HTTP (`local-completions`) and on the harness's own
  * `hf` backend must give the same accuracies, and nearly the same log-likelihoods.
- *   bun bench/clients/lm-eval.ts MODEL      a Hugging Face folder, a GGUF file or a name on the hub
+ *   bun bench/clients/lm-eval.ts MODEL      a Hugging Face folder, or a name on the hub: the backend reads no other file
  * Installs lm-eval and torch from PyPI into bench/clients/.lm-eval once: some gigabytes.
  */
 import { existsSync } from "node:fs";

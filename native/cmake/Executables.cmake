@@ -42,6 +42,11 @@ foreach(source IN LISTS test_sources)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/..)
 endforeach()
 
+# The one part of the addon that knows no JavaScript.
+if(TARGET concurrency_test)
+  target_sources(concurrency_test PRIVATE src/addon/worker_thread.cpp)
+endif()
+
 # What asks every instruction set is built a second time, for AMX on a machine without it.
 if(TARGET kernels_amx)
   add_subdirectory(test/amx_emulation)
