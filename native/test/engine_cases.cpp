@@ -190,19 +190,31 @@ void check_equals_cpu(const TinyModel& model) {
   }
 }
 
+struct Batches {
+  std::size_t first = 0;  // rows of the first step
+  bool gave_way = false;  // whether a row waited after it had begun
+};
+
 // Two samples of each leaf, one after the other.
-std::vector<std::int32_t> generated(Engine& engine, GenerationRequest request, int new_tokens) {
+std::vector<std::int32_t> generated(Engine& engine, GenerationRequest request, int new_tokens,
+                                    std::int64_t cache_tokens = 4096, Batches* batches = nullptr) {
   const std::vector<std::int32_t> leaves = request.leaves;
   request.samples.assign(leaves.size(), 2);
   request.seeds.assign(leaves.size(), 4);
   request.options.sampling.top_p = 0.9f;
   request.options.max_new_tokens = new_tokens;
   request.options.max_rows = 16;
-  request.options.max_cache_tokens = 4096;
+  request.options.max_cache_tokens = cache_tokens;
   const auto generation = engine.start_generation(std::move(request));
   std::vector<std::vector<std::int32_t>> rows(2 * leaves.size());
+  std::size_t going_on = 0;
   for (bool done = false; !done;) {
     const GenerationStep step = generation->step(1, nullptr);
+    if (batches != nullptr) {
+      if (batches->first == 0) batches->first = step.rows.size();
+      batches->gave_way = batches->gave_way || step.rows.size() < going_on;
+    }
+    going_on = static_cast<std::size_t>(std::count(step.finished.begin(), step.finished.end(), 0));
     for (std::size_t i = 0; i < step.rows.size(); ++i) rows.at(step.rows[i]).push_back(step.tokens[i]);
     done = step.done;
   }
@@ -273,9 +285,7 @@ std::vector<std::vector<std::int32_t>> related_prompts(std::int32_t vocabulary, 
   return prompts;
 }
 
-void check_live_batch(const TinyModel& model, DType dtype, std::size_t count, std::int32_t new_tokens) {
-  const auto engine = random_engine(model, dtype, kSeed);
-  const auto prompts = related_prompts(model.shape.vocab_size, count);
+GenerationRequest request_of(const std::vector<std::vector<std::int32_t>>& prompts) {
   GenerationRequest request;
   for (std::size_t p = 0; p < prompts.size(); ++p) {
     request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
@@ -286,11 +296,32 @@ void check_live_batch(const TinyModel& model, DType dtype, std::size_t count, st
     request.prompt_keys.push_back(p);
   }
   request.forest.node_start.push_back(static_cast<std::int32_t>(request.forest.tokens.size()));
-  const std::vector<std::int32_t> apart = generated(*engine, std::move(request), new_tokens);
+  return request;
+}
+
+void check_live_batch(const TinyModel& model, DType dtype, std::size_t count, std::int32_t new_tokens) {
+  const auto engine = random_engine(model, dtype, kSeed);
+  const auto prompts = related_prompts(model.shape.vocab_size, count);
+  const std::vector<std::int32_t> apart = generated(*engine, request_of(prompts), new_tokens);
   expect(apart.size() == 2 * count * static_cast<std::size_t>(new_tokens), "the generation lacks tokens");
   expect(batched(*engine, prompts, new_tokens, 4096) == apart, "a batch gives others than a generation does");
   // Rows give way to each other and are computed again.
   expect(batched(*engine, prompts, new_tokens, 112) == apart, "a batch in a small cache gives others");
+}
+
+// Each prompt takes two pages of sixteen tokens, and each row may come to three of its own.
+void check_small_cache(const TinyModel& model) {
+  const auto engine = random_engine(model, DType::bf16, kSeed);
+  const GenerationRequest request = request_of(related_prompts(model.shape.vocab_size, 4));
+  const std::vector<std::int32_t> want = generated(*engine, request, 40);
+  for (const std::int64_t pages : {5, 7, 10, 17}) {
+    Batches batches;
+    const std::string cache = "in a cache of " + std::to_string(pages) + " pages ";
+    expect(generated(*engine, request, 40, pages * 16, &batches) == want, cache + "rows give others");
+    if (pages != 10) continue;
+    expect(batches.first == 3, cache + std::to_string(batches.first) + " rows begin together, not 3");
+    expect(batches.gave_way, cache + "no row gives way");
+  }
 }
 
 }  // namespace
@@ -312,6 +343,7 @@ void run_engine_cases(TestRun& run, const EngineCases& cases) {
   }
   run.run("a cancelled call leaves no gradients", [&] { check_cancelling(models[0]); });
   if (!cases.many_passes) return;
+  run.run("rows of a generation give way in a small cache and end the same", [&] { check_small_cache(models[0]); });
   run.run("training lowers the loss", [&] { check_training(models[0], DType::f32); });
   run.run("training in bf16 lowers the loss", [&] { check_training(models[0], DType::bf16); });
 }

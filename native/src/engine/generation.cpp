@@ -23,7 +23,8 @@ class ForestGeneration : public Generation {
   void finish_rows(const std::vector<std::int32_t>& rows) override;
 
  private:
-  void prefill(const std::vector<std::int32_t>& nodes, const CancelFlag* cancel);
+  void prefill(const Admitted& admitted, const CancelFlag* cancel);
+  void add_input(CacheRows& inputs, const GenerationRow& row, std::int32_t number, std::int32_t group) const;
   void decode(GenerationStep& result, const CancelFlag* cancel);
   CacheRows next_inputs() const;
   std::vector<SampledRow> sampled_rows() const;
@@ -55,7 +56,8 @@ void ForestGeneration::finish_rows(const std::vector<std::int32_t>& rows) {
   schedule_.drop_finished();
 }
 
-void ForestGeneration::prefill(const std::vector<std::int32_t>& nodes, const CancelFlag* cancel) {
+void ForestGeneration::prefill(const Admitted& admitted, const CancelFlag* cancel) {
+  const std::vector<std::int32_t>& nodes = admitted.nodes;
   CacheRows rows;
   const auto flush = [&] {
     if (rows.tokens.empty()) return;
@@ -76,21 +78,34 @@ void ForestGeneration::prefill(const std::vector<std::int32_t>& nodes, const Can
       if (rows.tokens.size() == kPrefillRows) flush();
     }
   }
+  for (std::size_t r = 0; r < admitted.rows.size(); ++r) {
+    const GenerationRow& row = schedule_.row(admitted.rows[r]);
+    for (std::int32_t number = 0; number < row.generated(); ++number) {
+      add_input(rows, row, number, static_cast<std::int32_t>(nodes.size() + r));
+      if (rows.tokens.size() == kPrefillRows) flush();
+    }
+  }
   flush();
 }
 
-CacheRows ForestGeneration::next_inputs() const {
+void ForestGeneration::add_input(CacheRows& inputs, const GenerationRow& row, std::int32_t number,
+                                 std::int32_t group) const {
   const ForestLayout& layout = schedule_.layout();
+  const std::int32_t leaf = request_.leaves[row.request];
+  inputs.begin(row.inputs[static_cast<std::size_t>(number)], schedule_.prompt_length(row.request) - 1 + number,
+               row.cache.slot(number), group, adapter_of(leaf));
+  for (const std::int32_t node : schedule_.path(row.request)) {
+    const std::int32_t whole = layout.node_length(node);
+    inputs.paths.add_segment(schedule_.node(node).cache, node == leaf ? whole - 1 : whole);
+  }
+  inputs.paths.add_segment(row.cache, number + 1);
+}
+
+CacheRows ForestGeneration::next_inputs() const {
   CacheRows inputs;
   for (const std::int32_t active : schedule_.active()) {
     const GenerationRow& row = schedule_.row(active);
-    inputs.begin(row.input, schedule_.prompt_length(row.request) - 1 + row.generated, row.cache.slot(row.generated),
-                 row.request, adapter_of(request_.leaves[row.request]));
-    for (const std::int32_t node : schedule_.path(row.request)) {
-      const std::int32_t whole = layout.node_length(node);
-      inputs.paths.add_segment(schedule_.node(node).cache, node == request_.leaves[row.request] ? whole - 1 : whole);
-    }
-    inputs.paths.add_segment(row.cache, row.generated + 1);
+    add_input(inputs, row, row.generated(), row.request);
   }
   return inputs;
 }
@@ -99,7 +114,7 @@ std::vector<SampledRow> ForestGeneration::sampled_rows() const {
   std::vector<SampledRow> rows;
   for (const std::int32_t active : schedule_.active()) {
     const GenerationRow& row = schedule_.row(active);
-    const SampleKey key{request_.prompt_keys[row.request], row.sample, row.generated};
+    const SampleKey key{request_.prompt_keys[row.request], row.sample, row.generated()};
     rows.push_back({request_.options.sampling, request_.seeds[row.request], key});
   }
   return rows;
@@ -115,10 +130,9 @@ void ForestGeneration::decode(GenerationStep& result, const CancelFlag* cancel) 
   const std::vector<std::int32_t>& active = schedule_.active();
   for (std::size_t i = 0; i < active.size(); ++i) {
     GenerationRow& row = schedule_.row(active[i]);
-    row.input = sampled.tokens[i];
-    ++row.generated;
-    const bool ended = std::find(ends.begin(), ends.end(), row.input) != ends.end();
-    const bool full = row.generated == schedule_.token_limit(row.request);
+    row.inputs.push_back(sampled.tokens[i]);
+    const bool ended = std::find(ends.begin(), ends.end(), sampled.tokens[i]) != ends.end();
+    const bool full = row.generated() == schedule_.token_limit(row.request);
     result.rows.push_back(active[i]);
     result.tokens.push_back(sampled.tokens[i]);
     result.log_probs.push_back(sampled.log_probs[i]);
@@ -136,6 +150,7 @@ GenerationStep ForestGeneration::step(int steps, const CancelFlag* cancel) {
   broken_ = true;
   GenerationStep result;
   for (int i = 0; i < steps; ++i) {
+    schedule_.make_pages();
     prefill(schedule_.admit(), cancel);
     if (schedule_.active().empty()) break;
     decode(result, cancel);

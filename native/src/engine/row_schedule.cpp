@@ -24,7 +24,7 @@ RowSchedule::RowSchedule(const GenerationRequest& request, int max_positions)
       GenerationRow row;
       row.request = request_index;
       row.sample = s;
-      row.input = request_.forest.tokens[layout_.node_start[request_.leaves[r] + 1] - 1];
+      row.inputs = {request_.forest.tokens[layout_.node_start[request_.leaves[r] + 1] - 1]};
       rows_.push_back(std::move(row));
     }
   }
@@ -51,13 +51,28 @@ std::int64_t RowSchedule::cache_pages() const {
   return std::min(pages, request_.options.max_cache_tokens / kCachePage);
 }
 
-// Pages that admitting a row takes: its own, for all it may generate, and those of nodes that are not there yet.
+// Pages that admitting a row takes: its own up to its next input, and those of nodes that are not there.
 std::int64_t RowSchedule::pages_wanted(const GenerationRow& row) const {
-  std::int64_t pages = pages_for(token_limit(row.request));
+  std::int64_t pages = pages_for(static_cast<std::int64_t>(row.inputs.size()));
   for (const std::int32_t node : paths_[row.request]) {
     if (!nodes_[node].resident) pages += pages_for(nodes_[node].length);
   }
   return pages;
+}
+
+// What a row may come to take by itself.
+std::int64_t RowSchedule::pages_at_most(const GenerationRow& row) const {
+  std::int64_t pages = pages_for(token_limit(row.request));
+  for (const std::int32_t node : paths_[row.request]) pages += pages_for(nodes_[node].length);
+  return pages;
+}
+
+// One for each active row that may need another, so that who is admitted does not give way at once.
+std::int64_t RowSchedule::pages_to_spare() const {
+  return std::count_if(active_.begin(), active_.end(), [&](std::int32_t index) {
+    const GenerationRow& one = row(index);
+    return static_cast<std::int64_t>(one.cache.pages.size()) < pages_for(token_limit(one.request));
+  });
 }
 
 void RowSchedule::release(CachedNode& node) {
@@ -73,48 +88,85 @@ void RowSchedule::evict_all_but(const std::vector<std::int32_t>& path) {
   }
 }
 
-// Admits the next row if there is room; nodes that must be computed for it are added to new_nodes, parents first.
-bool RowSchedule::admit_next(std::vector<std::int32_t>& new_nodes) {
+// Admits the next row if there is room.
+bool RowSchedule::admit_next(Admitted& admitted) {
   while (next_ < rows_.size() && rows_[next_].finished) ++next_;
   if (next_ == rows_.size() || active_.size() >= static_cast<std::size_t>(request_.options.max_rows)) return false;
   GenerationRow& row = rows_[next_];
   PagePool& pool = *pool_;
-  if (pages_wanted(row) > pool.available()) {
+  if (pages_at_most(row) > all_pages_) {
+    if (!active_.empty()) return false;
+    throw OutOfMemory("one path of the generation needs " + std::to_string(pages_at_most(row) * kCachePage) +
+                      " tokens of KV cache, but only " + std::to_string(request_.options.max_cache_tokens) +
+                      " are allowed");
+  }
+  if (pages_wanted(row) + pages_to_spare() > pool.available()) {
     if (!active_.empty()) return false;
     // Nodes kept for rows further on make room; they are computed again when their turn comes.
     evict_all_but(paths_[row.request]);
-    if (pages_wanted(row) > pool.available()) {
-      throw OutOfMemory("one path of the generation needs " + std::to_string(pages_wanted(row) * kCachePage) +
-                        " tokens of KV cache, but only " + std::to_string(request_.options.max_cache_tokens) +
-                        " are allowed");
-    }
   }
   for (const std::int32_t node : paths_[row.request]) {
     CachedNode& cached = nodes_[node];
+    ++cached.active;
     if (cached.resident) continue;
     cached.cache = {pool.take(pages_for(cached.length)), cached.length};
     cached.resident = true;
-    new_nodes.push_back(node);
+    admitted.nodes.push_back(node);
   }
-  row.cache.pages = pool.take(pages_for(token_limit(row.request)));
-  active_.push_back(static_cast<std::int32_t>(next_));
+  row.cache.pages = pool.take(pages_for(static_cast<std::int64_t>(row.inputs.size())));
+  const auto index = static_cast<std::int32_t>(next_);
+  active_.push_back(index);
+  if (row.generated() > 0) admitted.rows.push_back(index);
   ++next_;
   return true;
 }
 
-std::vector<std::int32_t> RowSchedule::admit() {
-  std::vector<std::int32_t> new_nodes;
-  while (admit_next(new_nodes)) {
+Admitted RowSchedule::admit() {
+  Admitted admitted;
+  while (admit_next(admitted)) {
   }
-  return new_nodes;
+  return admitted;
+}
+
+void RowSchedule::make_pages() {
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    CachedTokens& cache = row(active_[i]).cache;
+    const auto wanted = static_cast<std::size_t>(pages_for(static_cast<std::int64_t>(row(active_[i]).inputs.size())));
+    while (i < active_.size() && cache.pages.size() < wanted) {
+      if (pool_->available() > 0) {
+        cache.pages.push_back(pool_->take(1).front());
+      } else if (active_.size() > 1) {
+        hold_back_youngest();
+      } else {
+        evict_all_but(paths_[row(active_[i]).request]);
+      }
+    }
+  }
+}
+
+// Gives a row's own pages back. Nothing for one that is not active.
+void RowSchedule::stop(GenerationRow& row) {
+  if (row.cache.pages.empty()) return;
+  pool_->give_back(row.cache.pages);
+  row.cache = {};
+  for (const std::int32_t node : paths_[row.request]) --nodes_[node].active;
+}
+
+// The nodes that no other row is at go too: prompts of rows that wait would leave those under way no room.
+void RowSchedule::hold_back_youngest() {
+  next_ = static_cast<std::size_t>(active_.back());
+  active_.pop_back();
+  stop(rows_[next_]);
+  for (const std::int32_t node : paths_[rows_[next_].request]) {
+    if (nodes_[node].resident && nodes_[node].active == 0) release(nodes_[node]);
+  }
 }
 
 void RowSchedule::retire(std::int32_t index) {
   GenerationRow& row = this->row(index);
   if (row.finished) return;
   row.finished = true;
-  pool_->give_back(row.cache.pages);
-  row.cache = {};
+  stop(row);
   for (const std::int32_t node : paths_[row.request]) {
     CachedNode& cached = nodes_[node];
     if (--cached.unfinished == 0 && cached.resident) release(cached);

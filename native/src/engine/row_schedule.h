@@ -1,6 +1,7 @@
 // Which rows of a generation are under way, and what the cache holds for them: continuous batching over a paged forest.
-// Rows are admitted while the cache has pages for all that they may generate, so that it cannot run out later. A
-// node's keys and values are held once, however many rows continue it, as long as a row may still need them.
+// Rows take a page when they need one, since most end long before they must. Where there is none the youngest row gives
+// its pages back and waits; what it has generated is computed again later, to the same bits, since a row's follow from
+// its path alone. A node's keys and values are held once, however many rows continue it.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@ struct CachedNode {
   CachedTokens cache;
   std::int32_t length = 0;      // tokens that the cache holds when the node is resident
   std::int32_t unfinished = 0;  // rows that still need it
+  std::int32_t active = 0;      // those of them that are under way
   bool resident = false;
 };
 
@@ -23,10 +25,17 @@ struct CachedNode {
 // as every later step does, so that a prompt needs no logits of its own.
 struct GenerationRow {
   std::int32_t request = 0, sample = 0;
-  std::int32_t input = 0;      // the token that the next step computes
-  std::int32_t generated = 0;  // new tokens so far
-  CachedTokens cache;
+  std::vector<std::int32_t> inputs;  // that token and what was generated; the next step computes the last one
+  CachedTokens cache;                // of the others; pages only while the row is active
   bool finished = false;
+
+  std::int32_t generated() const { return static_cast<std::int32_t>(inputs.size()) - 1; }
+};
+
+// What must be computed before the rows under way go on.
+struct Admitted {
+  std::vector<std::int32_t> nodes;  // parents first
+  std::vector<std::int32_t> rows;   // that had generated something before they gave way
 };
 
 class RowSchedule {
@@ -37,11 +46,15 @@ class RowSchedule {
   // Pages that would hold everything at once, or what the request allows if that is less.
   std::int64_t cache_pages() const;
   // The cache's pages; before the first admission.
-  void use(PagePool& pool) { pool_ = &pool; }
+  void use(PagePool& pool) {
+    pool_ = &pool;
+    all_pages_ = pool.available();
+  }
 
-  // Admits rows while there is room. Returns the nodes that must be computed for them now, parents first. Throws
-  // OutOfMemory where one row alone does not fit.
-  std::vector<std::int32_t> admit();
+  // A page for each active row whose next input needs one; the youngest rows give way.
+  void make_pages();
+  // Admits rows while there is room. Throws OutOfMemory where one row alone does not fit.
+  Admitted admit();
   // Ends a row: what nobody needs any more is given back. Nothing for a row that has ended.
   void retire(std::int32_t row);
   // Forgets the rows that have ended; after the last retire() of a step.
@@ -59,9 +72,13 @@ class RowSchedule {
   std::int32_t token_limit(std::int32_t request) const;
 
  private:
-  bool admit_next(std::vector<std::int32_t>& new_nodes);
+  bool admit_next(Admitted& admitted);
   std::int64_t pages_wanted(const GenerationRow& row) const;
+  std::int64_t pages_at_most(const GenerationRow& row) const;
+  std::int64_t pages_to_spare() const;
   void evict_all_but(const std::vector<std::int32_t>& path);
+  void stop(GenerationRow& row);
+  void hold_back_youngest();
   void release(CachedNode& node);
 
   const GenerationRequest& request_;
@@ -71,8 +88,9 @@ class RowSchedule {
   std::vector<CachedNode> nodes_;
   std::vector<GenerationRow> rows_;
   std::vector<std::int32_t> active_;
-  std::size_t next_ = 0;  // the first row that was not admitted yet
+  std::size_t next_ = 0;  // the first row that waits; those before it are active or finished
   PagePool* pool_ = nullptr;
+  std::int64_t all_pages_ = 0;
 };
 
 }  // namespace tempora
