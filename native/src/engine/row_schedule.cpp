@@ -51,9 +51,16 @@ std::int64_t RowSchedule::cache_pages() const {
   return std::min(pages, request_.options.max_cache_tokens / kCachePage);
 }
 
-// Pages that admitting a row takes: its own up to its next input, and those of nodes that are not there.
+// A row's own, if it comes to as many tokens as those that have ended did on average.
+std::int64_t RowSchedule::pages_expected(const GenerationRow& row) const {
+  const std::int64_t mean = ended_rows_ > 0 ? ended_tokens_ / ended_rows_ : 0;
+  const std::int64_t tokens = std::max<std::int64_t>(static_cast<std::int64_t>(row.inputs.size()), mean);
+  return pages_for(std::min<std::int64_t>(tokens, token_limit(row.request)));
+}
+
+// Pages that a row needs to be admitted: those that it is expected to take, and those of nodes that are not there.
 std::int64_t RowSchedule::pages_wanted(const GenerationRow& row) const {
-  std::int64_t pages = pages_for(static_cast<std::int64_t>(row.inputs.size()));
+  std::int64_t pages = pages_expected(row);
   for (const std::int32_t node : paths_[row.request]) {
     if (!nodes_[node].resident) pages += pages_for(nodes_[node].length);
   }
@@ -67,12 +74,16 @@ std::int64_t RowSchedule::pages_at_most(const GenerationRow& row) const {
   return pages;
 }
 
-// One for each active row that may need another, so that who is admitted does not give way at once.
+// What active rows are expected to take yet, one at least for each that may, so that who is admitted does not soon give
+// way.
 std::int64_t RowSchedule::pages_to_spare() const {
-  return std::count_if(active_.begin(), active_.end(), [&](std::int32_t index) {
+  std::int64_t pages = 0;
+  for (const std::int32_t index : active_) {
     const GenerationRow& one = row(index);
-    return static_cast<std::int64_t>(one.cache.pages.size()) < pages_for(token_limit(one.request));
-  });
+    const auto held = static_cast<std::int64_t>(one.cache.pages.size());
+    if (held < pages_for(token_limit(one.request))) pages += std::max<std::int64_t>(1, pages_expected(one) - held);
+  }
+  return pages;
 }
 
 void RowSchedule::release(CachedNode& node) {
@@ -166,6 +177,10 @@ void RowSchedule::retire(std::int32_t index) {
   GenerationRow& row = this->row(index);
   if (row.finished) return;
   row.finished = true;
+  if (row.generated() > 0) {
+    ++ended_rows_;
+    ended_tokens_ += row.generated();
+  }
   stop(row);
   for (const std::int32_t node : paths_[row.request]) {
     CachedNode& cached = nodes_[node];

@@ -73,6 +73,7 @@ class RowSchedule {
 
  private:
   bool admit_next(Admitted& admitted);
+  std::int64_t pages_expected(const GenerationRow& row) const;
   std::int64_t pages_wanted(const GenerationRow& row) const;
   std::int64_t pages_at_most(const GenerationRow& row) const;
   std::int64_t pages_to_spare() const;
@@ -91,6 +92,7 @@ class RowSchedule {
   std::size_t next_ = 0;  // the first row that waits; those before it are active or finished
   PagePool* pool_ = nullptr;
   std::int64_t all_pages_ = 0;
+  std::int64_t ended_rows_ = 0, ended_tokens_ = 0;
 };
 
 }  // namespace tempora
