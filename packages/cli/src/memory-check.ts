@@ -9,6 +9,7 @@ import {
   requireMemory,
   trainingMemory,
 } from "@tempora/run";
+import type { ForestSize } from "@tempora/training";
 import { formatBytes } from "./format.ts";
 import type { OpenModel } from "./model.ts";
 import { type EngineFlags, momentsOf, type OptimizerFlags } from "./options.ts";
@@ -41,20 +42,17 @@ export function memoryPlan(
 
 /**
  * Refuses a training that this machine cannot hold, before its weights are read, and tells what one takes that it can.
- * `rows`: tokens of every row; `adapter`: that of an adapter which is trained on.
+ * `forest`: the largest that is trained on; `adapter`: that of an adapter which is trained on.
  */
 export function requireTrainingMemory(
   { checkpoint }: OpenModel,
-  flags: MemoryFlags & Pick<EngineFlags, "device"> & { batchPairs: number },
-  { rows, adapter }: { rows: readonly number[]; adapter: AdapterConfig | undefined },
+  flags: MemoryFlags & Pick<EngineFlags, "device">,
+  { forest, adapter }: { forest: ForestSize; adapter: AdapterConfig | undefined },
   note: (text: string) => void,
 ): void {
   const own = memoryPlan(checkpoint, flags);
   const plan = { ...own, adapter: adapter ?? own.adapter };
-  const longest = rows.reduce((most, tokens) => Math.max(most, tokens), 0);
-  const all = rows.reduce((sum, tokens) => sum + tokens, 0);
-  const tokens = Math.min(flags.maxTokens, all, flags.batchPairs * longest);
-  const step = { tokens, checkpointing: flags.gradientCheckpointing };
+  const step = { ...forest, checkpointing: flags.gradientCheckpointing };
   const needed = trainingMemory(plan, step);
   if (computesOnCpu(flags.device)) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));
   note(`Memory: at most about ${describeMemory(needed)}.`);

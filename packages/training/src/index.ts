@@ -1,11 +1,12 @@
 export * from "./batches.ts";
+export { type ForestSize, largestForest } from "./largest-forest.ts";
 export * from "./metrics.ts";
 export * from "./preference-training.ts";
 export * from "./prefix-forest.ts";
 export * from "./random.ts";
 export * from "./schedules.ts";
 export { type ScoredCompletion, type ScoreOptions, type ScoringEngine, scoreRows } from "./scoring.ts";
-export { type SupervisedRow, type SupervisedTraining, trainSupervised } from "./supervised-training.ts";
+export { type SupervisedRow, type SupervisedTraining, toItem, trainSupervised } from "./supervised-training.ts";
 export type { TrainableEngine } from "./trainable-engine.ts";
 export type { TrainingOptions, TrainingSummary } from "./training-options.ts";
 export type { TrainingHooks, TrainingProgress } from "./training-steps.ts";

@@ -3,6 +3,8 @@ import type { Engine, PreferenceLoss } from "@tempora/engine";
 import { type Json, TemporaError } from "@tempora/errors";
 import { ContentHash, paperSettings } from "@tempora/run";
 import {
+  largestForest,
+  pairItem,
   type ReferenceSums,
   scoreReferences,
   scoreRows,
@@ -114,12 +116,8 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   });
   const pairs = await reader.preferences(flags.data);
   const adapter = await trainedAdapter(flags, model);
-  const lengths = pairs.map(
-    ({ promptIds, chosenIds, rejectedIds }) => promptIds.length + chosenIds.length + rejectedIds.length,
-  );
-  requireTrainingMemory(model, flags, { rows: lengths, adapter: adapter?.config }, (text) =>
-    context.progress.note(text),
-  );
+  const forest = largestForest(pairs.map(pairItem), flags, model.checkpoint.config.maxPositions);
+  requireTrainingMemory(model, flags, { forest, adapter: adapter?.config }, (text) => context.progress.note(text));
   const reference = flags.reference === undefined ? null : await openReference(flags.reference, model, context);
   const plan = { command: "dpo" as const, model, adapter, out, inputs: await inputsOf(pairs, reference, loss) };
   await using partial = await PartialTraining.open(plan, flags, context);
