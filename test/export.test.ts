@@ -63,6 +63,18 @@ describe("export", () => {
     expect((await distance(gguf, "qwen3")).mean).toBeLessThan(bound);
   });
 
+  test("a card that is there is left as it is, and said not to be this file's", async () => {
+    const args = ["export", "--model", oracle("llama", "policy"), "--out", join(folder, "again.gguf")];
+    const card = join(folder, "again.md");
+    expect(await temporaJson(args)).toMatchObject({ card, notes: [] });
+    writeFileSync(card, "mine");
+    expect(await temporaJson([...args, "--type", "q8_0"])).toMatchObject({
+      card: null,
+      notes: [`${card} is there already and was left as it is: it may describe another file.`],
+    });
+    expect(readFileSync(card, "utf8")).toBe("mine");
+  });
+
   test("a folder in bitsandbytes' NF4 is what a model quantized as it is read computes", async () => {
     const plain = oracle("qwen3", "policy");
     const out = join(folder, "qwen3-nf4");

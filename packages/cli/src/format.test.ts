@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatBytes, formatCount, formatDuration } from "./format.ts";
+import { formatBytes, formatCount, formatCounted, formatDuration } from "./format.ts";
 
 test.each([
   [0, "0.0 s"],
@@ -36,4 +36,8 @@ test.each([
   [5.63 * 2 ** 30, "5.63 GiB"],
 ])("%d bytes are %s", (bytes, text) => {
   expect(formatBytes(bytes)).toBe(text);
+});
+
+test("says one thing and several things", () => {
+  expect([1, 2, 12_345].map((count) => formatCounted(count, "pair"))).toEqual(["1 pair", "2 pairs", "12.3k pairs"]);
 });

@@ -8,6 +8,11 @@ export function formatCount(value: number): string {
   return Number.isInteger(value) || value >= 100 ? `${Math.round(value)}` : trim(value);
 }
 
+/** "1 pair", "2 pairs", "12k pairs" */
+export function formatCounted(count: number, thing: string): string {
+  return `${formatCount(count)} ${thing}${count === 1 ? "" : "s"}`;
+}
+
 function trim(value: number): string {
   return `${+value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}`;
 }

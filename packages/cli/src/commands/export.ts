@@ -86,7 +86,7 @@ async function exportModel(flags: ExportFlags & { model: string }, context: Cont
   const { out, type, card, notes } = written;
   context.result(
     { out, format, type, card, notes },
-    `${flags.model} as ${written.description}: ${flags.out}\ncard  ${card}`,
+    `${flags.model} as ${written.description}: ${flags.out}${card === null ? "" : `\ncard  ${card}`}`,
   );
 }
 
@@ -100,7 +100,8 @@ interface Written {
   out: string;
   type: string;
   description: string;
-  card: string;
+  /** Null where one was there already. */
+  card: string | null;
   notes: string[];
 }
 
@@ -143,11 +144,11 @@ async function writeGguf(checkpoint: Checkpoint, flags: ExportFlags, plan: Plan)
   const card = `${out.slice(0, -".gguf".length)}.md`;
   const notes = await saveGguf(checkpoint, out, { type, ...plan });
   // Beside the file, under its name: the folder may be anybody's, and its README.md theirs.
-  if (existsSync(card)) notes.push(`${card} is there already and was left as it is.`);
-  else
-    await writeWhole(
-      card,
-      modelCard({ name: plan.name, format: description, origin: await originOf(checkpoint.path) }),
-    );
+  if (existsSync(card)) {
+    notes.push(`${card} is there already and was left as it is: it may describe another file.`);
+    return { out, type: type.toLowerCase(), description, card: null, notes };
+  }
+  const origin = await originOf(checkpoint.path);
+  await writeWhole(card, modelCard({ name: plan.name, format: description, origin }));
   return { out, type: type.toLowerCase(), description, card, notes };
 }

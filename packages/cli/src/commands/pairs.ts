@@ -20,6 +20,7 @@ import { type PairColumns, pairColumns, paperSettings } from "@tempora/run";
 import { writeJsonl } from "@tempora/text";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
+import { formatCounted } from "../format.ts";
 import { type Candidate, type JudgedRow, readJudgedRows } from "../judged.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, realNumber, whenCalled, wholeNumber } from "../options.ts";
 import { claimFile } from "../output.ts";
@@ -86,7 +87,7 @@ async function pairs(flags: PairsFlags, context: Context): Promise<void> {
   context.result(
     { out, ...counts, text_differs: textDiffers, phase: number },
     [
-      `${formed.length} pairs${left === "" ? "" : ` (left out: ${left})`}: ${flags.out}`,
+      `${formatCounted(formed.length, "pair")}${left === "" ? "" : ` (left out: ${left})`}: ${flags.out}`,
       ...(textDiffers === 0
         ? []
         : [`In ${textDiffers} of them the text does not give the ids again: train on the ids.`]),
