@@ -55,7 +55,7 @@ export function requireTrainingMemory(
   const step = { ...forest, checkpointing: flags.gradientCheckpointing };
   const needed = trainingMemory(plan, step);
   if (computesOnCpu(flags.device)) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));
-  note(`Memory: at most about ${describeMemory(needed)}.`);
+  note(`Memory: about ${describeMemory(needed)}.`);
 }
 
 /** "2.5 GiB: weights 0.5, gradients 1, …" */
