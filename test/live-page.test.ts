@@ -28,7 +28,7 @@ const result = () => JSON.parse(readFileSync(join(run, "run.json"), "utf8")) as 
 
 /**
  * The page holds what the files hold: steps by events.jsonl, models by run.json, in its charts and its table. A run that was
- * killed wrote its last steps after the page had looked.
+ * killed wrote its last steps, or its last model, after the page had looked.
  */
 async function expectFigures(page: Page, killed: boolean): Promise<void> {
   const { charts } = await shown(page);
@@ -40,9 +40,12 @@ async function expectFigures(page: Page, killed: boolean): Promise<void> {
   const steps = points("loss");
   expect(steps).toEqual(losses.slice(0, killed ? steps?.length : undefined));
   expect(steps?.length).toBeGreaterThan(0);
-  expect(points("true-score")).toEqual(strategy?.models.map(({ trueScore }) => trueScore?.mean));
+  const scores = points("true-score");
+  const models = strategy?.models.slice(0, killed ? scores?.length : undefined) ?? [];
+  expect(scores).toEqual(models.map(({ trueScore }) => trueScore?.mean));
+  expect(models.length).toBeGreaterThan(0);
   const table = await page.locator('[data-part="result-table"]').textContent();
-  for (const model of strategy?.models ?? []) expect(table).toContain(model.heldOutScore.mean.toFixed(2));
+  for (const model of models) expect(table).toContain(model.heldOutScore.mean.toFixed(2));
 }
 
 /** The address that the run tells; a run that is resumed is asked for the same one. */
