@@ -155,16 +155,15 @@ inline float max_lane(VecF v) {
 }
 
 #if defined(__AVX512F__)
-// gcc 12 goes through memory for the generic forms.
-inline VecD low_double(VecF v) {
-  const HalfF half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-  return reinterpret_cast<VecD>(_mm512_maskz_cvtps_pd(0xFF, reinterpret_cast<__m256>(half)));
+// gcc 12 goes through memory for the generic forms, and warns of the unmasked ones.
+template <int kHalf>
+inline VecD half_double(VecF v) {
+  const __m256d half = _mm512_maskz_extractf64x4_pd(0xF, reinterpret_cast<__m512d>(v), kHalf);
+  return reinterpret_cast<VecD>(_mm512_maskz_cvtps_pd(0xFF, _mm256_castpd_ps(half)));
 }
 
-inline VecD high_double(VecF v) {
-  const HalfF half = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  return reinterpret_cast<VecD>(_mm512_maskz_cvtps_pd(0xFF, reinterpret_cast<__m256>(half)));
-}
+inline VecD low_double(VecF v) { return half_double<0>(v); }
+inline VecD high_double(VecF v) { return half_double<1>(v); }
 #else
 inline VecD low_double(VecF v) {
   HalfF h;
