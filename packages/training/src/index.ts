@@ -6,7 +6,7 @@ export * from "./prefix-forest.ts";
 export * from "./random.ts";
 export * from "./schedules.ts";
 export { type ScoredCompletion, type ScoreOptions, type ScoringEngine, scoreRows } from "./scoring.ts";
-export { type SupervisedRow, type SupervisedTraining, toItem, trainSupervised } from "./supervised-training.ts";
+export { type SupervisedRow, type SupervisedTraining, supervisedItem, trainSupervised } from "./supervised-training.ts";
 export type { TrainableEngine } from "./trainable-engine.ts";
 export type { TrainingOptions, TrainingSummary } from "./training-options.ts";
 export type { TrainingHooks, TrainingProgress } from "./training-steps.ts";

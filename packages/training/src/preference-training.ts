@@ -4,7 +4,7 @@ import { type MicroBatch, optimizerBatches, type PackItem, packForests } from ".
 import type { Metrics } from "./metrics.ts";
 import { deriveSeed, permutation } from "./random.ts";
 import { type ScoredCompletion, type ScoringEngine, scoreRows } from "./scoring.ts";
-import { accumulateSupervised, type SupervisedRow, toItem } from "./supervised-training.ts";
+import { accumulateSupervised, type SupervisedRow, supervisedItem } from "./supervised-training.ts";
 import type { TrainableEngine } from "./trainable-engine.ts";
 import type { TrainingOptions, TrainingSummary } from "./training-options.ts";
 import { epochOrder, runSteps, type TrainingHooks } from "./training-steps.ts";
@@ -254,7 +254,7 @@ async function accumulateCoupled(
 
 /** An endless supply of replay rows: shuffled anew each time they run out. */
 function replayRows(replay: Replay, seed: number): { next(): PackItem[] } {
-  const items = replay.rows.map(toItem);
+  const items = replay.rows.map(supervisedItem);
   let round = 0;
   let queue: number[] = [];
   return {

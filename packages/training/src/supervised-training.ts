@@ -26,7 +26,7 @@ export interface SupervisedTraining extends TrainingHooks {
  */
 export async function trainSupervised(training: SupervisedTraining): Promise<TrainingSummary> {
   const { engine, rows, options, signal } = training;
-  const items = rows.map(toItem);
+  const items = rows.map(supervisedItem);
   return runSteps({
     engine,
     rows: rows.length,
@@ -44,7 +44,8 @@ export async function trainSupervised(training: SupervisedTraining): Promise<Tra
   });
 }
 
-export function toItem(row: SupervisedRow): PackItem {
+/** A row as the packing takes it: a prompt with one completion. */
+export function supervisedItem(row: SupervisedRow): PackItem {
   return {
     promptIds: row.promptIds,
     completions: [row.completionIds],

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { ContentHash, paperSettings } from "@tempora/run";
-import { largestForest, toItem, trainSupervised } from "@tempora/training";
+import { largestForest, supervisedItem, trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
@@ -74,7 +74,7 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   });
   const rows = await reader.completions(flags.data);
   const adapter = await trainedAdapter(flags, model);
-  const forest = largestForest(rows.map(toItem), flags, model.checkpoint.config.maxPositions);
+  const forest = largestForest(rows.map(supervisedItem), flags, model.checkpoint.config.maxPositions);
   requireTrainingMemory(model, flags, { forest, adapter: adapter?.config }, (text) => context.progress.note(text));
   const hash = new ContentHash();
   for (const { promptIds, completionIds } of rows) hash.ids(promptIds).ids(completionIds);
