@@ -8,9 +8,9 @@ export function formatCount(value: number): string {
   return Number.isInteger(value) || value >= 100 ? `${Math.round(value)}` : trim(value);
 }
 
-/** "1 pair", "2 pairs", "12k pairs" */
+/** "1 pair", "2 pairs": of a result, so to the last one. */
 export function formatCounted(count: number, thing: string): string {
-  return `${formatCount(count)} ${thing}${count === 1 ? "" : "s"}`;
+  return `${count} ${thing}${count === 1 ? "" : "s"}`;
 }
 
 function trim(value: number): string {

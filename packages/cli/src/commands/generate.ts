@@ -12,7 +12,7 @@ import { type Conversation, type RenderOptions, shownText, templateColumns, writ
 import type { Command } from "commander";
 import { type AdapterFlags, adapterOf, addAdapterOption } from "../adapter.ts";
 import type { Context } from "../context.ts";
-import { formatCounted } from "../format.ts";
+import { formatCount, formatCounted } from "../format.ts";
 import { loadEngine, modelHelp, type OpenModel, openModel } from "../model.ts";
 import { modelIdentity } from "../model-identity.ts";
 import {
@@ -120,7 +120,7 @@ async function generate(flags: GenerateFlags, context: Context): Promise<void> {
   }
   await writeJsonl(out, results);
   await partial?.done();
-  const summary = `${formatCounted(counts.completions, "completion")} of ${formatCounted(rows.length, "prompt")}, ${formatCounted(tokens, "token")}: ${flags.out}`;
+  const summary = `${formatCounted(counts.completions, "completion")} of ${formatCounted(rows.length, "prompt")}, ${formatCount(tokens)} tokens: ${flags.out}`;
   context.result({ out, ...counts, ...machine }, summary);
 }
 

@@ -3,7 +3,7 @@ import { cleanStore, type StoredStage, storeInventory, storeOf } from "@tempora/
 import type { Command } from "commander";
 import { table } from "table";
 import type { Context } from "../context.ts";
-import { formatBytes } from "../format.ts";
+import { formatBytes, formatCounted } from "../format.ts";
 import { newCommand, whenCalled } from "../options.ts";
 
 interface StoreFlags {
@@ -86,7 +86,7 @@ function grid(rows: string[][], { total }: { total: boolean }): string {
 async function clean({ runs, unmarked, dryRun: pretend }: CleanFlags, context: Context): Promise<void> {
   const cleaned = await cleanStore(storeOf(runs), { pretend, unmarked });
   const { stages, models, busy, bytes } = cleaned;
-  const unnamed = `${stages.length} ${stages.length === 1 ? "stage" : "stages"} that no run names`;
+  const unnamed = `${formatCounted(stages.length, "stage")} that no run names`;
   const spent =
     models.length === 1
       ? "the model of 1 finished training that was only a step on the way"

@@ -7,7 +7,7 @@ import { JsonlLog } from "@tempora/text";
 import type { Metrics, TrainingSummary } from "@tempora/training";
 import type { TrainedAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
-import { formatCount } from "../format.ts";
+import { formatCount, formatCounted } from "../format.ts";
 import { figuresOf, withLoggers } from "../log-to.ts";
 import type { OpenModel } from "../model.ts";
 import type { StageProgress } from "../progress.ts";
@@ -64,7 +64,7 @@ export class TrainingRun {
     const tokens = formatCount(summary.tokens);
     this.context.result(
       { out, steps: summary.steps, tokens: summary.tokens, skipped, last, device: engine.device, dtype: engine.dtype },
-      `Trained ${summary.steps} ${summary.steps === 1 ? "step" : "steps"}, ${tokens} tokens with shared ones counted once${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
+      `Trained ${formatCounted(summary.steps, "step")}, ${tokens} tokens with shared ones counted once${last ? `, last loss ${last.loss.toFixed(4)}` : ""}: ${out}`,
     );
   }
 
