@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { countText } from "./numbers.ts";
+import { bytesText, countText } from "./numbers.ts";
 
 test.each([
   [0, "0"],
@@ -13,4 +13,8 @@ test.each([
   [1.3e18, "1.30E"],
 ])("%d is %s", (value, text) => {
   expect(countText(value)).toBe(text);
+});
+
+test("sizes have their unit apart", () => {
+  expect([512, 197_000_000, 1_204_000_000].map(bytesText)).toEqual(["512 B", "197 MB", "1.20 GB"]);
 });

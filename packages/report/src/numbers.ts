@@ -27,8 +27,19 @@ export function percentText(value: number | null | undefined): string {
   return value === null || value === undefined || !Number.isFinite(value) ? dash : `${(100 * value).toFixed(1)} %`;
 }
 
-/** "1.2M", "3.4T" */
+/** "1.20M", "3.40T" */
 export function countText(value: number): string {
+  return scaled(value).join("");
+}
+
+/** "197 MB", "1.20 GB" */
+export function bytesText(value: number): string {
+  const [number, unit] = scaled(value);
+  return `${number} ${unit}B`;
+}
+
+/** Three figures, and the letter of their unit. */
+function scaled(value: number): [number: string, unit: string] {
   const units: [number, string][] = [
     [1e18, "E"],
     [1e15, "P"],
@@ -39,9 +50,9 @@ export function countText(value: number): string {
   ];
   // From what rounds to the unit: "1000k" is 1.00M.
   const unit = units.find(([size]) => value >= 0.9995 * size);
-  if (unit === undefined) return `${Math.round(value)}`;
-  const scaled = value / unit[0];
-  return `${scaled.toFixed(scaled < 10 ? 2 : scaled < 100 ? 1 : 0)}${unit[1]}`;
+  if (unit === undefined) return [`${Math.round(value)}`, ""];
+  const number = value / unit[0];
+  return [number.toFixed(number < 10 ? 2 : number < 100 ? 1 : 0), unit[1]];
 }
 
 /** What one model of a strategy achieved and cost. */

@@ -1,6 +1,6 @@
 import type { LiveStage, LiveState } from "@tempora/run";
 import { escapeHtml } from "../html.ts";
-import { countText } from "../numbers.ts";
+import { bytesText, countText } from "../numbers.ts";
 
 /** Milliseconds after which a run that tells nothing was stopped, or its machine sleeps: it tells something every second. */
 const silence = 30_000;
@@ -16,7 +16,7 @@ export function statusHtml(name: string, { at, stages, notes, memory, answers }:
     );
   }
   const shown = stages.map((stage) => `<div class="stage">${stageHtml(stage)}</div>`);
-  const said = [`memory ${countText(memory).replace(/([A-Za-z]?)$/, " $1B")}`, ...notes].map(noteHtml);
+  const said = [`memory ${bytesText(memory)}`, ...notes].map(noteHtml);
   return [heading, ...shown, ...said, answersHtml(answers)].join("");
 }
 
