@@ -2,13 +2,26 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { callRoundTrip, deviceInfo, openAddon } from "./native.ts";
+import { callRoundTrip, deviceInfo, installedFile, openAddon } from "./native.ts";
 
 test("says how to build an addon that is missing", () => {
   const file = join(tmpdir(), "nowhere", "tempora.node");
   expect(() => openAddon(file)).toThrow(
     `The native engine has not been built (${file}). Run \`bun run build\` in a checkout.`,
   );
+});
+
+test("takes the installed addon with CUDA before the one without", () => {
+  const plain = `@tempora/${process.platform}-${process.arch}-gnu`;
+  const installed = (...names: string[]) =>
+    installedFile((name) => {
+      if (!names.includes(name)) throw new Error(`Cannot find module ${name}`);
+      return `/modules/${name}/tempora.node`;
+    });
+  expect(installed(plain, `${plain}-cuda`)).toBe(`/modules/${plain}-cuda/tempora.node`);
+  expect(installed(`${plain}-cuda`)).toBe(`/modules/${plain}-cuda/tempora.node`);
+  expect(installed(plain)).toBe(`/modules/${plain}/tempora.node`);
+  expect(installed()).toBeNull();
 });
 
 test("says why an addon does not load", () => {

@@ -9,14 +9,19 @@ const builtFile = fileURLToPath(new URL("../../../native/build/Release/tempora.n
 
 /** The addon: that of TEMPORA_ADDON, such as one with sanitizers, the one built here, or the one installed for this platform. */
 export const addonFile =
-  process.env.TEMPORA_ADDON ?? (existsSync(builtFile) ? builtFile : installedFile()) ?? builtFile;
+  process.env.TEMPORA_ADDON ??
+  (existsSync(builtFile) ? builtFile : installedFile(createRequire(import.meta.url).resolve)) ??
+  builtFile;
 
-/** The one with CUDA before the one without. Null where neither was installed, or there is none for this platform. */
-function installedFile(): string | null {
+/**
+ * The installed addon, by what finds a package's file or throws: the one with CUDA before the one without. Null where neither was
+ * installed, or there is none for this platform.
+ */
+export function installedFile(resolve: (name: string) => string): string | null {
   const plain = `@tempora/${process.platform}-${process.arch}-gnu`;
   for (const name of [`${plain}-cuda`, plain]) {
     try {
-      return createRequire(import.meta.url).resolve(name);
+      return resolve(name);
     } catch {
       // Not installed.
     }
