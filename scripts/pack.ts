@@ -5,29 +5,32 @@
 import { execFileSync } from "node:child_process";
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join, relative } from "node:path";
+import { parseArgs } from "node:util";
 import { packJavaScript } from "./pack/javascript.ts";
-import { cudaPackage, packNative, platformPackage } from "./pack/native.ts";
+import { type CudaToolkit, cudaPackage, cudaToolkit, packNative, platformPackage } from "./pack/native.ts";
 import { root } from "./setup/command.ts";
 
 const work = join(root, ".tempora", "pack");
 const out = join(root, "packed");
 const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
 
-const cuda = process.argv.includes("--cuda");
+const { values } = parseArgs({ options: { cuda: { type: "boolean", default: false } } });
+// First: what is missing is not to be told after minutes of building.
+const toolkit = values.cuda ? cudaToolkit() : null;
 
 /** The folder of the platform's package. */
-async function native(name: string, withCuda: boolean): Promise<string> {
+async function native(name: string, cuda: CudaToolkit | null): Promise<string> {
   const folder = join(work, "native", name.replace("@tempora/", ""));
-  await packNative(folder, version, { cuda: withCuda });
+  await packNative(folder, version, cuda);
   return folder;
 }
 
 const targets = [
   {
     to: out,
-    folders: [await native(platformPackage, false), ...(await packJavaScript(join(work, "javascript"), version))],
+    folders: [await native(platformPackage, null), ...(await packJavaScript(join(work, "javascript"), version))],
   },
-  ...(cuda ? [{ to: join(out, "cuda"), folders: [await native(cudaPackage, true)] }] : []),
+  ...(toolkit === null ? [] : [{ to: join(out, "cuda"), folders: [await native(cudaPackage, toolkit)] }]),
 ];
 await rm(out, { recursive: true, force: true });
 for (const { to, folders } of targets) {

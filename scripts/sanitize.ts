@@ -3,6 +3,7 @@
 //   bun run sanitize --threads    data races; wants clang with its runtimes and OpenMP library
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { root, run, SetupError, say } from "./setup/command.ts";
 import { runNativeTests } from "./test/native.ts";
 import { summaryLine } from "./test/summary.ts";
@@ -52,9 +53,10 @@ async function configure({ folder, options }: Sanitizer): Promise<void> {
   if (code !== 0) throw new SetupError(`CMake could not configure the sanitized build (exit code ${code}, see above)`);
 }
 
-async function main(args: readonly string[]): Promise<number> {
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: { threads: { type: "boolean", default: false } } });
   try {
-    const sanitizer = args.includes("--threads") ? await threads() : memory;
+    const sanitizer = values.threads ? await threads() : memory;
     await configure(sanitizer);
     const counts = await runNativeTests(join(root, "native", sanitizer.folder), {
       emulated: false,
@@ -69,4 +71,4 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = await main();

@@ -17,17 +17,14 @@ export const platformPackage = "@tempora/linux-x64-gnu";
 export const cudaPackage = `${platformPackage}-cuda`;
 
 /** What there is of a CUDA toolkit. */
-interface CudaToolkit {
+export interface CudaToolkit {
   nvcc: string;
   /** The runtime, which goes into the addon; cuBLASLt is opened when a device is first used. */
   runtime: string;
 }
 
-/**
- * Makes the folder of the platform's package, with or without CUDA.
- * @throws where CUDA is wanted and there is no toolkit.
- */
-export async function packNative(folder: string, version: string, { cuda }: { cuda: boolean }): Promise<void> {
+/** Makes the folder of the platform's package: of that with CUDA where a toolkit is given. */
+export async function packNative(folder: string, version: string, toolkit: CudaToolkit | null): Promise<void> {
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new Error(
       "The addon is packed on Linux on x64 only, for that platform; packages for others are not made yet",
@@ -35,7 +32,6 @@ export async function packNative(folder: string, version: string, { cuda }: { cu
   }
   await ensureSystemPackages(buildNeeds);
   const tools = await packTools();
-  const toolkit = cuda ? cudaToolkit() : null;
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const dnnl = join(folder, "libdnnl.so.3");
@@ -49,12 +45,13 @@ export async function packNative(folder: string, version: string, { cuda }: { cu
   if (toolkit !== null) objects.push(toolkit.runtime, "-lrt", "-lpthread", "-ldl");
   link(tools, objects, { dnnl, gomp }, join(folder, "tempora.node"));
   for (const file of ["tempora.node", "libdnnl.so.3", "libgomp.so.1"]) checkSymbols(join(folder, file));
-  await writeFile(join(folder, "package.json"), `${JSON.stringify(manifest(version, cuda), null, 2)}\n`);
-  await writeFile(join(folder, "README.md"), readme(cuda));
+  await writeFile(join(folder, "package.json"), `${JSON.stringify(manifest(version, toolkit !== null), null, 2)}\n`);
+  await writeFile(join(folder, "README.md"), readme(toolkit !== null));
   await copyFile(join(root, "LICENSE"), join(folder, "LICENSE"));
 }
 
-function cudaToolkit(): CudaToolkit {
+/** @throws where there is none, or one without the static runtime. */
+export function cudaToolkit(): CudaToolkit {
   const nvcc = findNvcc();
   if (nvcc === null) {
     throw new Error("The package with CUDA wants nvcc, on the path, by CUDACXX, or from bun scripts/cuda-toolkit.ts");
