@@ -43,7 +43,8 @@ async function expectFigures(page: Page, killed: boolean): Promise<void> {
   const scores = points("true-score");
   const models = strategy?.models.slice(0, killed ? scores?.length : undefined) ?? [];
   expect(scores).toEqual(models.map(({ trueScore }) => trueScore?.mean));
-  expect(models.length).toBeGreaterThan(0);
+  // M1 was in the table before the run was killed, and its charts come with it.
+  expect(models.length).toBeGreaterThan(1);
   const table = await page.locator('[data-part="result-table"]').textContent();
   for (const model of models) expect(table).toContain(model.heldOutScore.mean.toFixed(2));
 }
