@@ -6,8 +6,10 @@ import type { AnswerRow, Estimate, JudgeAudit, JudgeQuality, ModelResult } from 
 import { asConversation } from "../sources/conversation.ts";
 import type { Task } from "../sources/source.ts";
 import { type Answer, answerStage } from "../stages/answer.ts";
-import type { Position, RunContext } from "../stages/context.ts";
+import { noteFinding, type Position, type RunContext } from "../stages/context.ts";
 import { judgeStage } from "../stages/judge.ts";
+import { keptOutcome } from "../stages/outcome.ts";
+import { nameAndHash, outcomeInputs } from "./outcome-inputs.ts";
 import { distinctResponses } from "./pools.ts";
 
 export interface EvaluationPlan {
@@ -23,10 +25,31 @@ export interface EvaluationPlan {
   position: Position;
 }
 
-/** A model on the held-out prompts: its answers, against M0's, and its judgement of M0's answers and of its own. */
+/**
+ * A model on the held-out prompts: its answers, against M0's, and its judgement of M0's answers and of its own. Where that was
+ * measured before, no row of it is read again.
+ */
 export async function evaluateModel(context: RunContext, plan: EvaluationPlan): Promise<ModelResult> {
-  const { model, first } = plan;
+  const { model, first, referee, mustJudge, position } = plan;
   const tasks = context.source.heldOut();
+  return keptOutcome<ModelResult>(context, {
+    kind: "evaluation",
+    label: `evaluation of ${model.name}`,
+    runFolder: plan.runFolder,
+    inputs: {
+      ...outcomeInputs(context, { ...plan, judge: model }, tasks),
+      first: nameAndHash(first),
+      referee: nameAndHash(referee),
+      mustJudge,
+      position: { ...position },
+    },
+    files: ({ answersFile }) => [answersFile],
+    compute: (recording) => measure(recording, plan, tasks),
+  });
+}
+
+async function measure(context: RunContext, plan: EvaluationPlan, tasks: readonly Task[]): Promise<ModelResult> {
+  const { model, first } = plan;
   const own = await heldOutAnswers(context, model, tasks, plan.position);
   const base = model.hash === first.hash ? own : await heldOutAnswers(context, first, tasks, plan.position);
   const judge = await judgeQuality(context, plan, tasks, { base, own });
@@ -163,7 +186,7 @@ async function refereeScores(
   const collapse = collapsed(audit, context.settings.judge.limits);
   if (collapse !== null) {
     const measured = `held-out answers of ${name}: their scores say nothing`;
-    context.observer.note(`The judge ${plan.referee.name} cannot tell the ${measured} (${collapse.counts}).`);
+    noteFinding(context, `The judge ${plan.referee.name} cannot tell the ${measured} (${collapse.counts}).`);
   }
   const byPrompt = (list: readonly (number | null)[]) =>
     answers.map(({ sample }, task) => {

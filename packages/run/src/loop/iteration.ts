@@ -1,15 +1,18 @@
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import type { Json } from "@tempora/errors";
 import { type PhaseRule, rolesOf, type Strategy } from "@tempora/preferences";
 import { writeJsonl } from "@tempora/text";
 import { baseOf, type ModelRef } from "../models/model-ref.ts";
 import type { IterationResult, LedgerEntry, LedgerTotals, PhaseResult, PoolRole } from "../results/results.ts";
 import type { Task } from "../sources/source.ts";
 import { type Answers, answersTogether } from "../stages/answer.ts";
-import type { Position, RunContext } from "../stages/context.ts";
+import { noteFinding, type Position, type RunContext } from "../stages/context.ts";
+import { keptOutcome } from "../stages/outcome.ts";
 import { pairCosinesStage } from "../stages/pair-cosines.ts";
 import { referenceStage } from "../stages/reference.ts";
-import { preferenceStage } from "../stages/train.ts";
+import { preferenceStage, trainedModel } from "../stages/train.ts";
 import { measuredGap } from "./gap.ts";
+import { hashExamples, nameAndHash, outcomeInputs } from "./outcome-inputs.ts";
 import { type FormedPairs, formPairs } from "./pairs.ts";
 import { candidatesPlan, makePool, type Pool } from "./pools.ts";
 
@@ -32,15 +35,51 @@ export interface IterationOutcome {
   result: IterationResult;
 }
 
-/** One iteration of a strategy: its pools, phase after phase, the models they train, and the files for people. */
+/** The next model by what the store has of it. */
+interface KeptIteration {
+  next: Pick<ModelRef, "name" | "hash" | "files">;
+  /** Its folder, from that of the store. */
+  folder: string;
+  result: IterationResult;
+}
+
+/**
+ * One iteration of a strategy: its pools, phase after phase, the models they train, and the files for people. Where it has
+ * been finished before, no row of it is read again.
+ */
 export async function runIteration(context: RunContext, plan: IterationPlan): Promise<IterationOutcome> {
-  return new Iteration(context, plan).run();
+  const { store, settings, source } = context;
+  const { current, strategy, runFolder } = plan;
+  const tasks = source.training(plan.index, settings.promptsPerIteration);
+  const { next, folder, result } = await keptOutcome<KeptIteration>(context, {
+    kind: "iteration",
+    label: `iteration ${plan.index + 1} of ${strategy.name}`,
+    runFolder,
+    inputs: {
+      ...outcomeInputs(context, plan, tasks),
+      strategy: strategy as unknown as Json,
+      index: plan.index,
+      current: nameAndHash(current),
+      past: nameAndHash(plan.past),
+      replay: hashExamples(source.replay),
+    },
+    files: ({ result: { candidatesFile, judgementsFile, phases } }) => [
+      candidatesFile,
+      judgementsFile,
+      ...phases.map(({ pairsFile }) => pairsFile),
+    ],
+    compute: async (recording) => {
+      const { next, result } = await new Iteration(recording, plan, tasks).run();
+      const { name, hash, files } = next;
+      return { next: { name, hash, files }, folder: relative(store.folder, next.folder), result };
+    },
+  });
+  return { result, next: await trainedModel(context, current, { ...next, folder: join(store.folder, folder) }) };
 }
 
 class Iteration {
   readonly #number: number;
   readonly #position: Position;
-  readonly #tasks: readonly Task[];
   readonly #folder: string;
   /** In the order in which they were made. */
   readonly #made: Pool[] = [];
@@ -54,10 +93,10 @@ class Iteration {
   constructor(
     readonly context: RunContext,
     readonly plan: IterationPlan,
+    readonly tasks: readonly Task[],
   ) {
     this.#number = plan.index + 1;
     this.#position = { strategy: plan.strategy.name, iteration: this.#number };
-    this.#tasks = context.source.training(plan.index, context.settings.promptsPerIteration);
     this.#folder = `${plan.strategyFolder}iterations/${this.#number}`;
   }
 
@@ -76,7 +115,7 @@ class Iteration {
       next: this.#next,
       result: {
         iteration: this.#number,
-        prompts: this.#tasks.length,
+        prompts: this.tasks.length,
         start: plan.current.name,
         next: this.#next.name,
         candidatesFile,
@@ -98,7 +137,7 @@ class Iteration {
     const asked = strategy.phases.some((phase) => rolesOf(phase).includes("past"));
     const adapted = current.base !== null || past.base !== null;
     if (!asked || !adapted || current.hash === past.hash || baseOf(current).hash !== baseOf(past).hash) return;
-    const plan = candidatesPlan(this.context.settings, this.#tasks, this.#position);
+    const plan = candidatesPlan(this.context.settings, this.tasks, this.#position);
     const models = [current, past];
     const answers = await answersTogether(this.context, { ...plan, models });
     for (const [index, { name }] of models.entries()) this.#answers.set(name, answers[index] as Answers);
@@ -116,7 +155,7 @@ class Iteration {
     }
     const { judge } = this.plan;
     const answers = this.#answers.get(model.name);
-    const plan = { role, model, judge, tasks: this.#tasks, position: this.#position, answers };
+    const plan = { role, model, judge, tasks: this.tasks, position: this.#position, answers };
     const pool = await makePool(this.context, plan);
     this.#pools.set(role, pool);
     this.#made.push(pool);
@@ -147,10 +186,10 @@ class Iteration {
       now: context.now,
       selection: context.settings.selection,
       file: join(plan.runFolder, pairsFile),
-      note: (text) => context.observer.note(text),
+      note: (text) => noteFinding(context, text),
     });
     const { judge } = plan;
-    const gap = { judge, tasks: this.#tasks, pairs: texts, picked, position: this.#position };
+    const gap = { judge, tasks: this.tasks, pairs: texts, picked, position: this.#position };
     const measured = await measuredGap(context, gap);
     const name = `${rule.trains === "future" ? "F" : "M"}${this.#number}`;
     const start = this.#modelOf(rule.startsFrom);

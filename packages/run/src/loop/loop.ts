@@ -125,6 +125,7 @@ class Run {
       observer,
       events,
       signal: this.signal,
+      keptCode,
       numerics: numericsOf(settings.engine),
       now: await startedOn(folder, settings.date),
     };

@@ -25,12 +25,13 @@ export async function requireFiles(folder: string, hashes: FileHashes): Promise<
   }
 }
 
-async function hashOf(file: string): Promise<string> {
+/** SHA-256 of a file. */
+export async function hashOf(file: string): Promise<string> {
   const hash = createHash("sha256");
   try {
     for await (const chunk of createReadStream(file, { highWaterMark: 1 << 22 })) hash.update(chunk as Uint8Array);
   } catch (error) {
-    throw fileError(error, "Cannot read the model", file);
+    throw fileError(error, "Cannot read the file", file);
   }
   return hash.digest("hex");
 }

@@ -77,6 +77,7 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
     kind: "preference-training",
     label: `training ${plan.name} from ${start.name}`,
     temporary: plan.temporary ?? false,
+    training: { phase: plan.phase, name: plan.name },
     total: Math.ceil(pairs.list.length / settings.training.batchPairs) * settings.training.epochs,
     unit: "steps",
     position: plan.position,
@@ -122,13 +123,22 @@ export async function preferenceStage(context: RunContext, plan: PreferencePlan)
       return saved;
     },
   });
-  const base = learner?.base ?? null;
-  const kin = start.kin ?? baseOf(start);
+  const saved = { name: plan.name, folder: join(folder, "model"), hash: result.hash, files: result.files };
   return {
-    model: { name: plan.name, folder: join(folder, "model"), hash: result.hash, files: result.files, base, kin },
+    model: await trainedModel(context, start, saved),
     training: summarize(await readMetrics(context, plan, { folder, result, reused }, 1 / 4), result),
     totals: result.totals,
   };
+}
+
+/** A model of the store that was trained from this one, or from one that was. */
+export async function trainedModel(
+  { settings }: RunContext,
+  start: ModelRef,
+  saved: Pick<ModelRef, "name" | "folder" | "hash" | "files">,
+): Promise<ModelRef> {
+  const base = (await learnerFrom(start, settings))?.base ?? null;
+  return { ...saved, base, kin: start.kin ?? baseOf(start) };
 }
 
 /** The source's graded examples, as the model reads them. */
@@ -324,12 +334,26 @@ async function readMetrics(
   let first: Metrics | null = null;
   const end: Metrics[] = [];
   let index = 0;
-  for await (const row of sealedRows<Metrics>(folder, "metrics", result.metrics)) {
-    if (reused) context.events.append({ event: "step", ...origin(plan), ...row });
+  const steps = reused
+    ? earlierSteps(context, plan, { folder, result })
+    : sealedRows<Metrics>(folder, "metrics", result.metrics);
+  for await (const row of steps) {
     first ??= row;
     if (index++ >= from) end.push(row);
   }
   return { first: first as Metrics, end };
+}
+
+/** The metrics of a stage that was trained before; they become events as they are read. */
+export async function* earlierSteps(
+  context: RunContext,
+  plan: { name: string; phase: number; position: Position },
+  { folder, result }: { folder: string; result: Pick<TrainedStage, "metrics"> },
+): AsyncGenerator<Metrics> {
+  for await (const row of sealedRows<Metrics>(folder, "metrics", result.metrics)) {
+    context.events.append({ event: "step", ...origin(plan), ...row });
+    yield row;
+  }
 }
 
 function hashRows(rows: readonly SupervisedRow[]): string {

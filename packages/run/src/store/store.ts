@@ -6,7 +6,7 @@ import { canonical, fileError, hashJson, type Json, systemErrorCode, TemporaErro
 import { type FolderLock, tryLockFolder } from "@tempora/models";
 import { writeWhole } from "@tempora/text";
 import { changedRemedy, sealed, unsealed } from "./sealed.ts";
-import { markUser, type StoreUser } from "./users.ts";
+import { type Asked, markUser, type StoreUser } from "./users.ts";
 
 export interface StageOutcome<Result> {
   key: string;
@@ -26,6 +26,8 @@ export interface StageWork<Result> {
   /** Everything that decides the output, the code version aside. */
   inputs: Json;
   signal?: AbortSignal;
+  /** Computes it again also where there is a result, which counts no more. */
+  anew?: boolean;
   /** Called once when another process is computing the same stage. */
   onWait?(): void;
   /**
@@ -69,7 +71,7 @@ export class Store {
   async stage<Result>(work: StageWork<Result>): Promise<StageOutcome<Result>> {
     const key = this.key(work.kind, work.inputs);
     const folder = join(this.folder, work.kind, key);
-    const done = await readResult<Result>(folder);
+    const done = work.anew === true ? null : await readResult<Result>(folder);
     if (done !== null) {
       await markUser(folder, this.options.user, work);
       return { key, folder, result: done.result, reused: true };
@@ -77,7 +79,7 @@ export class Store {
     const lost = new AbortController();
     const lock = await this.#lock(folder, work, lost);
     try {
-      const meanwhile = await readResult<Result>(folder);
+      const meanwhile = work.anew === true ? null : await readResult<Result>(folder);
       await markUser(folder, this.options.user, work);
       if (meanwhile !== null) return { key, folder, result: meanwhile.result, reused: true };
       await writeWhole(join(folder, "inputs.json"), `${canonical(work.inputs)}\n`);
@@ -89,6 +91,18 @@ export class Store {
     } finally {
       await lock.release();
     }
+  }
+
+  /** What a stage came to by its key, with nobody asking for it; null where it has no result. */
+  async result<Result>(kind: string, key: string): Promise<{ result: Result; folder: string } | null> {
+    const folder = join(this.folder, kind, key);
+    const found = await readResult<Result>(folder);
+    return found === null ? null : { ...found, folder };
+  }
+
+  /** Keeps that the store's user asks for a stage, as `stage` does. */
+  async ask({ kind, key, ...asked }: Asked & { kind: string; key: string }): Promise<void> {
+    await markUser(join(this.folder, kind, key), this.options.user, asked);
   }
 
   async #lock(folder: string, work: StageWork<unknown>, lost: AbortController): Promise<FolderLock> {
