@@ -2,7 +2,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { callRoundTrip, deviceInfo, installedFile, openAddon } from "./native.ts";
+import { callRoundTrip, deviceInfo, installedFile, loadFailure, nativeFailure, openAddon } from "./native.ts";
 
 test("says how to build an addon that is missing", () => {
   const file = join(tmpdir(), "nowhere", "tempora.node");
@@ -28,6 +28,13 @@ test("says why an addon does not load", () => {
   const file = join(mkdtempSync(join(tmpdir(), "tempora-")), "tempora.node");
   writeFileSync(file, "not a shared library");
   expect(() => openAddon(file)).toThrow("The native engine does not load");
+});
+
+test("names memory as the cause where the system has none for the addon's libraries or for a call", () => {
+  const loader = new Error("libdnnl.so.2: cannot map zero-fill pages");
+  expect(loadFailure("/x/tempora.node", loader).message).toMatch(/^The system has no memory to load the native engine/);
+  const call = Object.assign(new Error("optimizerStep: std::bad_alloc"), { code: "out-of-memory" });
+  expect(nativeFailure(call)).toMatchObject({ what: "optimizerStep: the system has no memory for it" });
 });
 
 test("describes the machine", () => {

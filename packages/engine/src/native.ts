@@ -34,19 +34,29 @@ export function openAddon(file: string): NativeAddon {
   try {
     return createRequire(import.meta.url)(file) as NativeAddon;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    const missing = /cannot find (module|package)|no such file/i.test(reason);
-    throw new TemporaError(
-      missing ? "The native engine has not been built" : `The native engine does not load: ${reason}`,
-      {
-        where: { file },
-        remedy: missing
-          ? "Run `bun run build` in a checkout. Installed from npm there is an engine for Linux on x64 with glibc 2.28 or newer: elsewhere build it from a checkout."
-          : "Run `bun run build` on this machine; if a shared library is named, install it (oneDNN is libdnnl-dev on Debian).",
-        cause,
-      },
-    );
+    throw loadFailure(file, cause);
   }
+}
+
+/** What the system said when it did not load an addon file, with a remedy. */
+export function loadFailure(file: string, cause: unknown): TemporaError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const [what, remedy] = /cannot find (module|package)|no such file/i.test(reason)
+    ? [
+        "The native engine has not been built",
+        "Run `bun run build` in a checkout. Installed from npm there is an engine for Linux on x64 with glibc 2.28 or newer: elsewhere build it from a checkout.",
+      ]
+    : // What glibc's loader says where the system gives it no memory.
+      /cannot (map|allocate|create)|failed to map|zero-fill/i.test(reason)
+      ? [
+          `The system has no memory to load the native engine: ${reason}`,
+          "End other programs or raise the limit on memory (ulimit, container).",
+        ]
+      : [
+          `The native engine does not load: ${reason}`,
+          "Run `bun run build` on this machine; if a shared library is named, install it (oneDNN is libdnnl-dev on Debian).",
+        ];
+  return new TemporaError(what, { where: { file }, remedy, cause });
 }
 
 let opened: NativeAddon | undefined;
@@ -102,7 +112,9 @@ export function nativeFailure(error: unknown, signal?: AbortSignal): unknown {
       cause: error,
     });
   }
-  return new TemporaError(error.message, { remedy: remedies[code], cause: error });
+  // The standard library's word for having none names no cause.
+  const what = error.message.replace("std::bad_alloc", "the system has no memory for it");
+  return new TemporaError(what, { remedy: remedies[code], cause: error });
 }
 
 /** Runs a native call that can be cancelled by `signal`. */
