@@ -1,7 +1,7 @@
 /** What reads, with good inputs of it. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { Engine, type Forest } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { openAdapter, openCheckpoint, readModelConfig, readSafetensors, writeSafetensors } from "@tempora/models";
@@ -10,11 +10,12 @@ import { preferenceRow, promptRow, readRows, Tokenizer } from "@tempora/text";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { loadChatTemplate } from "../../packages/text/src/chat-template.ts";
 import { readParquet } from "../../packages/text/src/parquet.ts";
+import { readGroups } from "../../packages/text/src/parquet-groups.ts";
+import { allow, isExhausted } from "./instrument.ts";
 import { below, pick, random, seedInput } from "./mutate.ts";
+import { memoryFolder } from "./watch.ts";
 
 seedInput(0, 0);
-/** In memory where the system has a place for it: half a million files are no work for a disk. */
-export const memoryFolder = readdirSync("/dev").includes("shm") ? "/dev/shm" : tmpdir();
 const scratch = mkdtempSync(join(memoryFolder, "tempora-fuzz-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
 const oracles = join(import.meta.dirname, "..", "..", "test", "oracles");
@@ -23,8 +24,8 @@ const oracle = (...parts: string[]) => readFileSync(join(oracles, ...parts));
 export interface Target {
   seeds: Uint8Array[];
   read(bytes: Uint8Array): Promise<unknown> | unknown;
-  /** Of the inputs asked for; default: all. */
-  share?: number;
+  /** How many functions and branches one input may come to, where what reads has no bound of its own; default: any number. */
+  steps?: number;
 }
 
 /** Through a file of that name. */
@@ -76,9 +77,15 @@ const conversation = [
   { role: "user", content: "Bye" },
 ];
 
-const engine = await Engine.load(await openCheckpoint(policy), { device: "cpu", threads: 1 });
-const ended = await Engine.load(await openCheckpoint(policy), { device: "cpu", threads: 1 });
-ended.dispose();
+let engines: Promise<[Engine, Engine]> | undefined;
+
+/** A working engine and one that has ended, when they are first asked for. */
+async function loadEngines(): Promise<[Engine, Engine]> {
+  const load = async () => Engine.load(await openCheckpoint(policy), { device: "cpu", threads: 1 });
+  const both: [Engine, Engine] = [await load(), await load()];
+  both[1].dispose();
+  return both;
+}
 
 /** Any value that JavaScript can pass. */
 function hostile(): unknown {
@@ -102,6 +109,8 @@ function hostile(): unknown {
 }
 
 async function callEngine(bytes: Uint8Array): Promise<unknown> {
+  engines ??= loadEngines();
+  const [engine, ended] = await engines;
   const some = () =>
     random() < 0.2 ? hostile() : Int32Array.from(bytes.subarray(below(8), 8 + below(24)), (byte) => (byte % 64) - 1);
   const forest = {
@@ -139,6 +148,49 @@ async function callEngine(bytes: Uint8Array): Promise<unknown> {
     }
     default:
       return target.adapters.add(value, { rank: value, alpha: value, targets: value });
+  }
+}
+
+/** Small files of Parquet, of each compression that Node can write, nulls, lists and numbers among them. */
+function parquetSeeds(): Uint8Array[] {
+  const schemes = { GZIP: gzipSync, BROTLI: brotliCompressSync, ZSTD: zstdCompressSync };
+  const columnData = [
+    { name: "prompt", data: ["a", "bb", "ccc", null], type: "STRING" as const },
+    { name: "n", data: [1, 2, 3, 1], type: "INT32" as const },
+  ];
+  const compressors = Object.fromEntries(
+    Object.entries(schemes).map(([name, scheme]) => [name, (bytes: Uint8Array) => new Uint8Array(scheme(bytes))]),
+  );
+  const codecs = ["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD"] as const;
+  const words = Array.from({ length: 20 }, (_, k) => `word ${k % 3}`);
+  const others = [
+    { name: "text", data: words, type: "STRING" as const },
+    { name: "x", data: words.map((_, k) => k / 3), type: "DOUBLE" as const },
+    { name: "b", data: words.map((_, k) => k % 2 === 0), type: "BOOLEAN" as const },
+    { name: "big", data: words.map((_, k) => BigInt(k) ** 11n), type: "INT64" as const },
+    { name: "j", data: words.map((_, k) => ({ k: [k] })), type: "JSON" as const },
+  ];
+  return [
+    ...codecs.map((codec) => parquetWriteBuffer({ columnData, codec, compressors })),
+    parquetWriteBuffer({ columnData: others, rowGroupSize: 8 }),
+  ].map((buffer) => new Uint8Array(buffer));
+}
+
+let endlessFiles = 0;
+
+/**
+ * By what the thread of a Parquet file runs, without the thread. Its errors are all reported as damage; what goes past the steps is what the thread
+ * is ended for, which is tried for some.
+ */
+async function readDamagedParquet(path: string): Promise<void> {
+  try {
+    for await (const rows of readGroups(path)) rows.length;
+  } catch (error) {
+    if (isExhausted() && ++endlessFiles <= 3) {
+      allow(Infinity);
+      await Array.fromAsync(readParquet(path, 500));
+    }
+    throw new TemporaError(error instanceof Error ? error.message : String(error), { remedy: "none", cause: error });
   }
 }
 
@@ -197,20 +249,7 @@ export const targets: Record<string, Target> = {
     seeds: texts('prompt,chosen,rejected\n"a ""q"" b",c,d\nx,"multi\nline",z\n', "instruction,input,output\na,,b\n"),
     read: rowsOf("x.csv"),
   },
-  parquet: {
-    seeds: [
-      new Uint8Array(
-        parquetWriteBuffer({
-          columnData: [
-            { name: "prompt", data: ["a", "bb", "ccc"], type: "STRING" },
-            { name: "n", data: [1, 2, 3], type: "INT32" },
-          ],
-        }),
-      ),
-    ],
-    read: file("x.parquet", (path) => Array.fromAsync(readParquet(path, 300))),
-    share: 0.01,
-  },
+  parquet: { seeds: parquetSeeds(), read: file("x.parquet", readDamagedParquet), steps: 300_000 },
   score: {
     seeds: texts(
       "Score: 4 out of 5",
@@ -223,5 +262,3 @@ export const targets: Record<string, Target> = {
   },
   engine: { seeds: texts("0123456789abcdefghijklmnopqrstuvwxyz"), read: callEngine },
 };
-
-export const targetNames = Object.keys(targets);
