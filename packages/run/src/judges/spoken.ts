@@ -43,8 +43,8 @@ export interface SpokenOptions {
 /** Responses that are judged first, to see whether the judge judges at all. */
 const probeResponses = 32;
 
-/** A judgement without its text: what the attempts that follow need to know of it. */
-type Outcome = Pick<Judgement, "response" | "attempt" | "sample" | "score" | "failure">;
+/** A judgement without its text: what the attempts that follow need to know of it. Equal ones are one object. */
+type Outcome = Readonly<Pick<Judgement, "attempt" | "sample" | "score" | "failure">>;
 
 /**
  * Judgements in words, parsed; those that do not parse are asked for again, up to the limit. A judge whose first
@@ -52,6 +52,7 @@ type Outcome = Pick<Judgement, "response" | "attempt" | "sample" | "score" | "fa
  */
 export class SpokenJudging {
   readonly #byResponse: Outcome[][];
+  readonly #outcomes = new Map<string, Outcome>();
   #parsed = 0;
   #log: RowLog<Judgement> | null = null;
 
@@ -79,7 +80,10 @@ export class SpokenJudging {
   }
 
   #take({ response, attempt, sample, score, failure }: Judgement): void {
-    this.#byResponse[response]?.push({ response, attempt, sample, score, failure });
+    const key = `${attempt} ${sample} ${score} ${failure}`;
+    const outcome = this.#outcomes.get(key) ?? { attempt, sample, score, failure };
+    this.#outcomes.set(key, outcome);
+    this.#byResponse[response]?.push(outcome);
     if (score !== null) this.#parsed++;
   }
 
@@ -106,7 +110,7 @@ export class SpokenJudging {
     await this.#speak(probe);
     this.#stopHopeless(limits);
     await this.#speak(asked.slice(probe.length));
-    this.#refuse(this.#byResponse.flat(), limits);
+    this.#refuse(this.#byResponse, limits);
   }
 
   async #speak(asked: readonly Asked[]): Promise<void> {
@@ -122,15 +126,22 @@ export class SpokenJudging {
   }
 
   #stopHopeless(limits: CollapseLimits): void {
-    const judgements = this.#byResponse.slice(0, probeResponses).flat();
-    if (judgements.length < limits.minJudgements) return;
+    const judgements = this.#byResponse.slice(0, probeResponses);
+    if (judgements.flat().length < limits.minJudgements) return;
     const maxFailureRate = (1 + limits.maxFailureRate) / 2;
     this.#refuse(judgements, { ...limits, maxFailureRate, minJudgements: Number.POSITIVE_INFINITY });
   }
 
-  #refuse(judgements: readonly Outcome[], limits: CollapseLimits): void {
-    const audited = judgements.map((judgement) => auditedRow(this.responses, judgement));
-    refuseCollapsed(this.judge, audited, limits);
+  /** By the judgements of the first responses, or of all. */
+  #refuse(judgements: readonly (readonly Outcome[])[], limits: CollapseLimits): void {
+    refuseCollapsed(this.judge, auditedRows(this.responses, judgements), limits);
+  }
+}
+
+/** One by one: of two million judgements there need be no second list. */
+function* auditedRows(responses: readonly Response[], judgements: readonly (readonly Outcome[])[]) {
+  for (const [response, list] of judgements.entries()) {
+    for (const outcome of list) yield auditedRow(responses, { response, ...outcome });
   }
 }
 

@@ -7,6 +7,7 @@ import {
   type CollapseLimits,
   collapsed,
   mean,
+  type ScoreFailure,
 } from "@tempora/preferences";
 import type { JudgeAudit } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
@@ -29,26 +30,46 @@ export async function verdictsOf(
   rows: SealedRows,
   how: Aggregation,
 ): Promise<Verdicts> {
-  const lists: (number | null)[][] = responses.map(() => []);
-  const audited: AuditedJudgement[] = [];
+  const lists: Verdict[][] = responses.map(() => []);
   const parts: Record<string, (number | null)[]> = {};
   const masses: number[] = [];
   for await (const judgement of readJudgements(folder, rows)) {
-    lists[judgement.response]?.push(judgement.score);
-    audited.push(auditedRow(responses, judgement));
+    lists[judgement.response]?.push(judgement.score ?? judgement.failure);
     if (judgement.mass !== undefined) masses.push(judgement.mass);
     for (const [name, score] of Object.entries(judgement.parts ?? {})) {
       parts[name] ??= responses.map(() => null);
       parts[name][judgement.response] = score;
     }
   }
-  const scores = lists.map((list) => aggregate(list, how));
+  const scores = lists.map((list) => aggregate(list.map(scoreOf), how));
   const unscored = scores.filter((score) => score === null).length;
   return {
     scores,
-    audit: { ...auditJudgements(audited, judge.scale), judge: judge.name, unscored, mass: meanOf(masses) },
+    audit: {
+      ...auditJudgements(auditedRows(responses, lists), judge.scale),
+      judge: judge.name,
+      unscored,
+      mass: meanOf(masses),
+    },
     parts,
   };
+}
+
+/** A score, or why there is none. */
+type Verdict = number | ScoreFailure | null;
+
+function scoreOf(verdict: Verdict): number | null {
+  return typeof verdict === "number" ? verdict : null;
+}
+
+function* auditedRows(responses: readonly Response[], lists: readonly (readonly Verdict[])[]) {
+  for (const [response, list] of lists.entries()) {
+    for (const verdict of list) {
+      const score = scoreOf(verdict);
+      const failure = typeof verdict === "number" ? null : verdict;
+      yield auditedRow(responses, { response, score, failure });
+    }
+  }
 }
 
 function meanOf(values: readonly number[]): number | null {
@@ -80,7 +101,7 @@ const remedies: Partial<Record<JudgeKind, Record<Collapse["reason"], string>>> =
 /** @throws JudgeCollapsed with the counts and a remedy where the judgements are of no use. */
 export function refuseCollapsed(
   judge: Pick<Judge, "kind" | "name" | "origin" | "scale">,
-  audited: readonly AuditedJudgement[] | JudgeAudit,
+  audited: Iterable<AuditedJudgement> | JudgeAudit,
   limits: CollapseLimits,
 ): void {
   const audit = "judgements" in audited ? audited : auditJudgements(audited, judge.scale);
