@@ -202,6 +202,7 @@ describe("values that make no sense are refused", () => {
   const cases: [string, Record<string, unknown>, string][] = [
     ["hidden_size", { hidden_size: undefined }, "hidden_size is missing"],
     ["hidden_size", { hidden_size: "64" }, 'hidden_size must be a number, not "64"'],
+    ["num_hidden_layers", { num_hidden_layers: 3e8 }, "num_hidden_layers must be at most 100000, not 300000000"],
     ["num_hidden_layers", { num_hidden_layers: 0 }, "num_hidden_layers must be a number of at least 1, not 0"],
     ["vocab_size", { vocab_size: 1.5 }, "vocab_size must be an integer, not 1.5"],
     ["rms_norm_eps", { rms_norm_eps: 0 }, "rms_norm_eps must be a number above 0, not 0"],

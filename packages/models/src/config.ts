@@ -31,6 +31,9 @@ export async function readModelConfig(folder: string): Promise<{ config: ModelCo
   return { config: parseModelConfig(raw, file), raw };
 }
 
+/** No model has a hundredth of it; lists are made for each layer before any tensor is looked for. */
+const maxLayers = 100_000;
+
 /**
  * A checked ModelConfig from the object of a config.json, with the defaults of transformers.
  * @throws TemporaError naming the field for anything that the engine does not compute exactly.
@@ -40,6 +43,7 @@ export function parseModelConfig(raw: Record<string, unknown>, file: string): Mo
   const family = readFamily(reader);
   refuseUnsupported(reader);
   const layers = reader.integer("num_hidden_layers");
+  if (layers > maxLayers) reader.wrong("num_hidden_layers", `at most ${maxLayers}`);
   const heads = reader.integer("num_attention_heads");
   const hiddenSize = reader.integer("hidden_size");
   const kvHeads = readKvHeads(reader, family, heads);

@@ -43,6 +43,10 @@ export function ggufModelConfig(metadata: GgufMetadata, { tensors, ropeDivisors 
   const heads = count(metadata, key("attention.head_count"));
   const hiddenSize = count(metadata, key("embedding_length"));
   const layers = count(metadata, key("block_count"));
+  // Before anything is made for each layer: a header of bytes may ask for billions.
+  if (layers > tensors.size) {
+    metadata.fail(key("block_count"), `asks for ${layers} layers, and the file has ${tensors.size} tensors`);
+  }
   const headDim = readHeadDim(metadata, key, Math.floor(hiddenSize / heads));
   const ropeTheta = shortest(metadata.number(key("rope.freq_base"), 10_000));
   const window = metadata.number(key("attention.sliding_window"), 0);

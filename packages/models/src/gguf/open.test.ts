@@ -180,6 +180,12 @@ describe("what is refused, by name and with what helps", () => {
       const { message } = await failure(() => openCheckpoint(long));
       expect(message, what).toMatch(/header cannot be read: it leads past the end/);
     }
+    // Nor are more layers than there are tensors: found by hostile input, which made lists of gigabytes.
+    const deep = join(await scratch(), "deep.gguf");
+    await writeTiny(deep, { ...tinyMetadata(), "llama.block_count": { type: "u32", value: 2 ** 28 } });
+    expect((await failure(() => openCheckpoint(deep))).message).toMatch(
+      /asks for 268435456 layers, and the file has 11/,
+    );
     await writeFile(file, "GGML, an older format");
     expect((await failure(() => openCheckpoint(file))).message).toMatch(/Not a GGUF file/);
     await writeFile(file, Uint8Array.of(0x47, 0x47, 0x55, 0x46, 0, 0, 0, 3));
