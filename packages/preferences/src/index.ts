@@ -41,6 +41,7 @@ export {
   selectPairs,
   truncationWarning,
 } from "./select-pair.ts";
+export { disarmSpecialTokens } from "./special-tokens.ts";
 export {
   cosine,
   type Interval,

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { TemporaError } from "@tempora/errors";
-import { type JudgeTemplate, judgePrompt, judgePromptParts } from "@tempora/preferences";
+import { disarmSpecialTokens, type JudgeTemplate, judgePromptParts } from "@tempora/preferences";
 import OpenAI from "openai";
 import { pMapIterable } from "p-map";
 import { noTokens } from "../results/ledger.ts";
@@ -112,7 +112,7 @@ class EndpointSpeaker implements Speaker {
       const completion = await this.#client.chat.completions.create(
         {
           model: endpoint.model,
-          messages: [{ role: "user", content: judgePrompt(template, promptText, text) }],
+          messages: [{ role: "user", content: questionText(template, promptText, text) }],
           temperature: sampling.temperature,
           top_p: sampling.topP,
           [endpoint.maxTokensName]: sampling.maxNewTokens,
@@ -150,6 +150,12 @@ class EndpointSpeaker implements Speaker {
       cause: error,
     });
   }
+}
+
+/** In what others wrote, nothing that the server's tokenizer, which is not known here, may take for a special token. */
+function questionText(template: JudgeTemplate, promptText: string, text: string): string {
+  const parts = judgePromptParts(template, promptText, text);
+  return parts.map((part) => (typeof part === "string" ? part : disarmSpecialTokens(part.untrusted))).join("");
 }
 
 /** 31 bits: what servers take. The same question gets the same seed, whatever else is asked. */
