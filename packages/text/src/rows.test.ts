@@ -89,6 +89,21 @@ describe("preference rows", () => {
     expect((await refusal(() => preference(ids))).what).toBe("chosen_ids is empty");
   });
 
+  test("an answer that only calls tools is one; one whose list of calls is empty is none", async () => {
+    const calling = (content: string | null, calls: unknown[]) => [{ role: "assistant", content, tool_calls: calls }];
+    const call = { type: "function", function: { name: "f", arguments: {} } };
+    for (const content of ["", null]) {
+      const answer = calling(content, [call]);
+      const rejected = [assistant("r")];
+      const row = { prompt: [user("p")], chosen: answer, rejected };
+      expect(preference(row)).toEqual({ ...place, ...row });
+      expect(preference({ ...row, chosen: rejected, rejected: answer })).toMatchObject({ rejected: answer });
+      expect(completion({ prompt: [user("p")], completion: answer })).toMatchObject({ completion: answer });
+      const none = await refusal(() => completion({ prompt: [user("p")], completion: calling(content, []) }));
+      expect(none.what).toBe("completion is empty");
+    }
+  });
+
   test("mixed forms are named", async () => {
     const remedy = "Write all fields of a row as strings, or all as lists of {role, content}.";
     const one = await refusal(() => preference({ prompt: "p", chosen: "c", rejected: [assistant("r")] }));

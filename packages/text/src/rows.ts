@@ -131,6 +131,15 @@ const instruction = z.object({
   instances: z.array(z.object({ input: text.nullish() })).nullish(),
 });
 
+/** Whether a conversation says nothing: a turn that only calls tools says that. */
+function isEmpty(value: Conversation): boolean {
+  if (typeof value === "string") return value === "";
+  return value.every((turn) => {
+    const calls = "tool_calls" in turn ? turn.tool_calls : null;
+    return (turn.content ?? "") === "" && !(Array.isArray(calls) && calls.length > 0);
+  });
+}
+
 /** Reads the fields of one row; every fault names file, row and field. */
 class RowReader {
   readonly place: RowPlace;
@@ -210,8 +219,8 @@ class RowReader {
   }
 
   notEmpty(field: string, value: Conversation): void {
-    const empty = typeof value === "string" ? value === "" : value.every((turn) => turn.content === "");
-    if (empty) this.fail(field, `${field} is empty`, "Leave the row out, or give it the answer that is missing.");
+    if (isEmpty(value))
+      this.fail(field, `${field} is empty`, "Leave the row out, or give it the answer that is missing.");
   }
 
   fail(field: string, what: string, remedy: string): never {
