@@ -2,8 +2,9 @@
 // threads_bench [gaps]: with `gaps`, the longest stretches between parallel regions too, as addresses for
 // addr2line -Cfe of this executable: of the region before and of the one after.
 //
-// Every parallel region, oneDNN's included, enters GNU's OpenMP by GOMP_parallel, which stands here in its place. Times
-// are CPU times of the thread that runs the engine, so that other work on the machine does not count.
+// Every parallel region enters GNU's OpenMP by GOMP_parallel, oneDNN's included, or a team by ThreadTeam::run: what
+// stands here in their places counts them. Times are CPU times of the thread that runs the engine, so that other work
+// on the machine does not count.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cpu/thread_team.h"
 #include "engine/engine.h"
 
 namespace {
@@ -50,18 +52,39 @@ void restart_regions() {
 
 }  // namespace
 
-extern "C" void GOMP_parallel(Region region, void* data, unsigned threads, unsigned flags) {
-  using Parallel = void (*)(Region, void*, unsigned, unsigned);
-  static const auto real = reinterpret_cast<Parallel>(dlsym(RTLD_NEXT, "GOMP_parallel"));
+namespace {
+
+template <typename Enter>
+void count_region(Region region, const Enter& enter) {
   const double start = seconds_now();
   Gap& gap = regions.gaps[{regions.last, region}];
   gap.seconds += start - regions.last_end;
   ++gap.count;
-  real(region, data, threads, flags);
+  enter();
   regions.last_end = seconds_now();
   regions.parallel += regions.last_end - start;
   regions.last = region;
   ++regions.count;
+}
+
+}  // namespace
+
+extern "C" void GOMP_parallel(Region region, void* data, unsigned threads, unsigned flags) {
+  using Parallel = void (*)(Region, void*, unsigned, unsigned);
+  static const auto real = reinterpret_cast<Parallel>(dlsym(RTLD_NEXT, "GOMP_parallel"));
+  count_region(region, [&] { real(region, data, threads, flags); });
+}
+
+// ThreadTeam::run, which the linker puts in these names (see Executables.cmake).
+#define TEMPORA_TEAM_RUN _ZN7tempora10ThreadTeam3runEPFvPKviES2_
+#define TEMPORA_JOIN(a, b) a##b
+#define TEMPORA_NAMED(prefix, name) TEMPORA_JOIN(prefix, name)
+using tempora::ThreadTeam;
+extern "C" void TEMPORA_NAMED(__real_, TEMPORA_TEAM_RUN)(ThreadTeam* team, ThreadTeam::Task task, const void* data);
+extern "C" void TEMPORA_NAMED(__wrap_, TEMPORA_TEAM_RUN)(ThreadTeam* team, ThreadTeam::Task task, const void* data) {
+  count_region(reinterpret_cast<Region>(reinterpret_cast<void*>(task)), [&] {
+    TEMPORA_NAMED(__real_, TEMPORA_TEAM_RUN)(team, task, data);
+  });
 }
 
 namespace {

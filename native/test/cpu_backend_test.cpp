@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <thread>
 
+#include "backend/cpu/thread_team.h"
+
 #include "op_cases.h"
 
 namespace tempora::test {
@@ -128,6 +130,60 @@ void check_info() {
   expect(make_cpu_backend(1)->name() == "cpu " + info.kernels, "the backend and cpu_info disagree on kernels");
 }
 
+// More threads than most machines have cores free; plain numbers, so that the thread sanitizer sees what is not in
+// order.
+void check_team() {
+  constexpr int kThreads = 5, kRounds = 400;
+  ThreadTeam team(kThreads);
+  std::vector<int> ran(kThreads, 0);
+  int rounds = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    if (round % 100 == 0) team.stay_awake();
+    if (round % 100 == 50) team.rest();
+    const auto work = [&](int thread) { ran[static_cast<std::size_t>(thread)] += rounds == round ? 1 : kRounds; };
+    using Work = decltype(work);
+    team.run([](const void* data, int thread) { (*static_cast<const Work*>(data))(thread); }, &work);
+    for (const int count : ran)
+      expect(count == round + 1, "a thread missed a round, or run() came back before its end");
+    ++rounds;
+  }
+}
+
+// What a backend's operations give while its threads stay awake, and before and after.
+void check_many_operations() {
+  const auto backend = make_cpu_backend(3);
+  for (const std::int64_t rows : {1, 7, 130}) {
+    constexpr std::int64_t kOut = 200, kIn = 96;
+    std::vector<float> numbers(static_cast<std::size_t>(std::max(rows, kOut) * kIn));
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i * 37 % 101) / 101.0f - 0.5f;
+    const auto weight = backend->make_weight(WeightFormat::f32, kOut, kIn);
+    backend->copy_in(weight->storage.data(), numbers.data(), static_cast<std::size_t>(kOut * kIn) * 4);
+    weight->changed();
+    const Buffer in = backend->allocate(static_cast<std::size_t>(rows * kIn) * 4, MemoryUse::workspace);
+    backend->copy_in(in.data(), numbers.data(), in.bytes());
+    const Buffer out = backend->allocate(static_cast<std::size_t>(rows * kOut) * 4, MemoryUse::workspace);
+    const auto results = [&] {
+      const Matrix product{out.data(), DType::f32, rows, kOut};
+      backend->row_product({in.data(), DType::f32, rows, kIn}, *weight, product, false);
+      std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
+      std::vector<float> log_probs(tokens.size());
+      const std::vector<double> uniforms(tokens.size(), 0.7);
+      backend->sample(product, {}, uniforms.data(), tokens.data(), log_probs.data());
+      std::vector<float> all(static_cast<std::size_t>(rows * kOut));
+      backend->copy_out(all.data(), out.data(), out.bytes());
+      all.insert(all.end(), log_probs.begin(), log_probs.end());
+      all.insert(all.end(), tokens.begin(), tokens.end());
+      return all;
+    };
+    const std::vector<float> before = results();
+    for (int i = 0; i < 3; ++i) {
+      const ManyOperations many(*backend);
+      expect(results() == before && results() == before, "threads that stay awake give other numbers");
+    }
+    expect(results() == before, "threads that were awake give other numbers");
+  }
+}
+
 }  // namespace
 }  // namespace tempora::test
 
@@ -141,5 +197,7 @@ int main(int argc, char** argv) {
   run.run("backends work side by side", check_side_by_side);
   run.run("a backend moves from thread to thread", check_changing_threads);
   run.run("the CPU is described", check_info);
+  run.run("each thread of a team runs each round once, also where there are more of them than cores", check_team);
+  run.run("operations give the same bits while the threads stay awake", check_many_operations);
   return run.finish();
 }

@@ -244,6 +244,9 @@ class Backend {
   virtual void cast(const Matrix& from, const Matrix& to) = 0;  // same size, round to nearest even
   virtual bool all_finite(const Matrix& x) = 0;
   virtual void synchronize() = 0;
+  // Between these the calling thread asks for many small operations one after another: see ManyOperations.
+  virtual void begin_many() {}
+  virtual void end_many() noexcept {}
 
   // ---- matrix products: c[m,n] (+)= op(a) · op(b). a and b have one dtype; c has it too or is f32. Rows of all three
   // may lie apart.
@@ -355,6 +358,19 @@ class Backend {
   // logits as they are (temperature 1, nothing cut off) at the chosen token.
   virtual void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
                       std::int32_t* tokens, float* log_probs) = 0;
+};
+
+// While it lives, threads of the backend stay awake between the operations that its thread asks for, where the backend
+// has threads. Not nested.
+class ManyOperations {
+ public:
+  explicit ManyOperations(Backend& backend) : backend_(backend) { backend.begin_many(); }
+  ~ManyOperations() { backend_.end_many(); }
+  ManyOperations(const ManyOperations&) = delete;
+  ManyOperations& operator=(const ManyOperations&) = delete;
+
+ private:
+  Backend& backend_;
 };
 
 class OutOfMemory : public std::bad_alloc {

@@ -148,6 +148,7 @@ GenerationStep ForestGeneration::step(int steps, const CancelFlag* cancel) {
     throw std::logic_error("the weights changed while a generation was running");
   }
   broken_ = true;
+  const ManyOperations many(*impl_->backend);
   GenerationStep result;
   for (int i = 0; i < steps; ++i) {
     schedule_.make_pages();

@@ -241,6 +241,7 @@ LiveStep PagedBatch::step(const CancelFlag* cancel) {
     throw std::logic_error("the weights changed while a batch was running");
   }
   broken_ = true;
+  const ManyOperations many(*impl_->backend);
   LiveStep result;
   admit_waiting();
   make_own_pages();

@@ -35,6 +35,18 @@ CpuBackend::CpuBackend(int threads)
 
 std::string CpuBackend::name() const { return std::string("cpu ") + isa_name(isa_); }
 
+void CpuBackend::begin_many() {
+  if (threads_ == 1) return;
+  if (team_ == nullptr) team_ = std::make_unique<ThreadTeam>(threads_);
+  team_->stay_awake();
+  active_team = team_.get();
+}
+
+void CpuBackend::end_many() noexcept {
+  active_team = nullptr;
+  if (team_ != nullptr) team_->rest();
+}
+
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
   shorten_openmp_spin();
   return std::make_unique<CpuBackend>(threads);

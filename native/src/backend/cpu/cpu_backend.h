@@ -9,6 +9,7 @@
 #include "allocator.h"
 #include "kernels/kernels.h"
 #include "onednn.h"
+#include "thread_team.h"
 
 namespace tempora {
 
@@ -39,6 +40,8 @@ class CpuBackend : public Backend {
   void cast(const Matrix& from, const Matrix& to) override;
   bool all_finite(const Matrix& x) override;
   void synchronize() override {}
+  void begin_many() override;
+  void end_many() noexcept override;
 
   void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) override;
 
@@ -119,6 +122,7 @@ class CpuBackend : public Backend {
   Allocator allocator_;
   ProductCache products_;
   RotaryTable rotary_;
+  std::unique_ptr<ThreadTeam> team_;  // made when it is first wanted
 };
 
 }  // namespace tempora

@@ -1,12 +1,41 @@
-// Splitting work among a backend's threads.
+// Splitting work among a backend's threads: those of the calling thread's team where it has one, else OpenMP's.
 #pragma once
 
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <utility>
+
+#include "thread_team.h"
 
 namespace tempora {
+
+// body(thread, threads) once on each thread.
+template <typename Body>
+void on_all_threads(int threads, const Body& body) {
+  // Taken off meanwhile: a body that splits its work again must not wait for the team that it is a part of.
+  if (ThreadTeam* const team = std::exchange(active_team, nullptr); team != nullptr) {
+    struct Call {
+      const Body& body;
+      int threads;
+    } const call{body, team->threads()};
+    team->run(
+        [](const void* data, int thread) {
+          const Call& one = *static_cast<const Call*>(data);
+          one.body(thread, one.threads);
+        },
+        &call);
+    active_team = team;
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+// How much less work is worth splitting among a team that is awake.
+constexpr std::int64_t kTeamGain = 16;
 
 // body(begin, end) over [0, count) in contiguous ranges, one a thread, whose borders are multiples of `unit`. Less than
 // `grain` items run on the calling thread. What is computed for an item must not depend on the ranges. body must not
@@ -14,17 +43,15 @@ namespace tempora {
 template <typename Body>
 void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, std::int64_t unit, const Body& body) {
   if (count <= 0) return;
-  if (threads <= 1 || count < grain) {
+  if (threads <= 1 || count < (active_team == nullptr ? grain : std::max<std::int64_t>(2, grain / kTeamGain))) {
     body(std::int64_t{0}, count);
     return;
   }
   const std::int64_t units = (count + unit - 1) / unit;
-#pragma omp parallel num_threads(threads)
-  {
-    const std::int64_t i = omp_get_thread_num(), n = omp_get_num_threads();
+  on_all_threads(threads, [&](std::int64_t i, std::int64_t n) {
     const std::int64_t begin = std::min(count, units * i / n * unit), end = std::min(count, units * (i + 1) / n * unit);
     if (begin < end) body(begin, end);
-  }
+  });
 }
 
 // body(item, thread) for each of [0, count), handed out as threads become free: for items of uneven cost. Items must
@@ -34,6 +61,13 @@ void parallel_items(int threads, std::int64_t count, const Body& body) {
   if (count <= 0) return;
   if (threads <= 1 || count == 1) {
     for (std::int64_t i = 0; i < count; ++i) body(i, 0);
+    return;
+  }
+  if (active_team != nullptr) {
+    std::atomic<std::int64_t> next{0};
+    on_all_threads(threads, [&](int thread, int) {
+      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(i, thread);
+    });
     return;
   }
 #pragma omp parallel num_threads(threads)

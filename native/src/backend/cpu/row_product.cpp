@@ -1,4 +1,5 @@
 #include <cstring>
+#include <limits>
 
 #include "cpu_backend.h"
 #include "kernels/elements.h"
@@ -103,22 +104,22 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   product.accumulate = accumulate;
   const std::int64_t panels = (weight.rows + kernels.panel_columns - 1) / kernels.panel_columns;
   const auto multiply = kernels.multiply[index_of(x.dtype)];
-  const bool small = x.rows * weight.size() < kProductGrain;
+  const bool small = x.rows * weight.size() < (active_team == nullptr ? kProductGrain : kProductGrain / kTeamGain);
+  constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
   if (panels >= 2 * threads_ || x.rows < 2 * kRowGrain) {
-    parallel_ranges(threads_, panels, small ? panels + 1 : 2, 1,
+    parallel_ranges(threads_, panels, small ? kNever : 2, 1,
                     [&](std::int64_t begin, std::int64_t end) { multiply(product, begin, end); });
     return;
   }
   // Few panels, many rows: the rows are split.
   const std::size_t row_bytes = static_cast<std::size_t>(input.row) * (widen ? sizeof(float) : size_of(x.dtype));
-  parallel_ranges(threads_, x.rows, small ? x.rows + 1 : kRowGrain, kRowGrain,
-                  [&](std::int64_t begin, std::int64_t end) {
-                    PackedProduct part = product;
-                    part.x = static_cast<const char*>(product.x) + static_cast<std::size_t>(begin) * row_bytes;
-                    part.out = out.row_range(begin, end - begin).data;
-                    part.rows = end - begin;
-                    multiply(part, 0, panels);
-                  });
+  parallel_ranges(threads_, x.rows, small ? kNever : kRowGrain, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    PackedProduct part = product;
+    part.x = static_cast<const char*>(product.x) + static_cast<std::size_t>(begin) * row_bytes;
+    part.out = out.row_range(begin, end - begin).data;
+    part.rows = end - begin;
+    multiply(part, 0, panels);
+  });
 }
 
 // Some panels of the weight at a time are dequantised, packed and multiplied by: they stay in the caches.
