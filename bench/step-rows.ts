@@ -15,6 +15,7 @@ const names: Record<StepVariant, string> = {
   whole: "Tempora bf16, cached reference",
   lora: `LoRA of rank ${loraRank} on all linear modules, base in bf16`,
   nf4: `LoRA of rank ${loraRank} on all linear modules, base in NF4`,
+  checkpointed: `LoRA of rank ${loraRank} on all linear modules, base in bf16, checkpointed`,
 };
 
 function stepRow(variant: StepVariant, mine: StepMeasurement, ceilings: Ceilings): BenchRow {

@@ -1,6 +1,6 @@
 /**
  * The DPO step on the 135M shape: 4 pairs of 128 + 2 × 128 tokens, bf16, cached reference, AdamW with clipping.
- * Runs in a process of its own (`bun bench/step.ts [whole|lora|nf4]`), so that its peak memory is this step's alone;
+ * Runs in a process of its own (`bun bench/step.ts [whole|lora|nf4|checkpointed]`), so that its peak memory is this step's alone;
  * prints one JSON line.
  */
 import { Engine, ForestBuilder, type PreferencePair } from "@tempora/engine";
@@ -9,8 +9,8 @@ import { llama135M } from "./shapes.ts";
 export const stepShape = { pairs: 4, prompt: 128, response: 128 };
 export const loraRank = 16;
 
-/** What is trained: all weights, LoRA adapters over them, or adapters over weights in NF4. */
-export const stepVariants = ["whole", "lora", "nf4"] as const;
+/** What is trained: all weights, LoRA adapters over them, over weights in NF4, or with checkpointing of activations. */
+export const stepVariants = ["whole", "lora", "nf4", "checkpointed"] as const;
 export type StepVariant = (typeof stepVariants)[number];
 
 export interface StepMeasurement {
@@ -53,7 +53,8 @@ async function measure(variant: StepVariant, steps: number): Promise<StepMeasure
   for (let step = 0; step < steps; step++) {
     const { forest, pairs } = batch(step);
     const start = performance.now();
-    await engine.preferenceStep(forest, pairs, { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 });
+    const loss = { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 } as const;
+    await engine.preferenceStep(forest, pairs, loss, { checkpointing: variant === "checkpointed" });
     await engine.optimizerStep({ learningRate: 1e-6, maxGradNorm: 1, seed: step });
     seconds.push((performance.now() - start) / 1000);
   }

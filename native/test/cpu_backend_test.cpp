@@ -1,5 +1,6 @@
 // What is the CPU backend's own: its memory, its threads, and backends side by side.
 #include <cstdint>
+#include <fstream>
 #include <thread>
 
 #include "backend/cpu/thread_team.h"
@@ -105,6 +106,24 @@ void check_side_by_side() {
   }
 }
 
+std::size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t pages = 0, resident = 0;
+  file >> pages >> resident;
+  return resident * 4096;
+}
+
+// A step that grows must not hold beside its memory what the smaller one before had.
+void check_resident_memory() {
+  constexpr std::size_t kMiB = std::size_t{1} << 20;
+  const auto backend = make_cpu_backend(1);
+  const std::size_t before = resident_bytes();
+  for (const std::size_t size : {112 * kMiB, 128 * kMiB}) backend->allocate(size, MemoryUse::workspace);
+  const Buffer last = backend->allocate(160 * kMiB, MemoryUse::workspace);
+  const std::size_t held = resident_bytes() - before;
+  expect(held < 200 * kMiB, std::to_string(held / kMiB) + " MiB are resident where 160 were in use at once");
+}
+
 // One backend, used by one thread after another, as a pool of workers does.
 void check_changing_threads() {
   const auto backend = make_cpu_backend(2);
@@ -192,6 +211,7 @@ int main(int argc, char** argv) {
   TestRun run(argc, argv);
   run.run("memory is counted, aligned and used again", check_accounts);
   run.run("memory freed last is kept longest", check_recent_memory);
+  run.run("no more is resident than was in use at once", check_resident_memory);
   run.run("too much memory is refused with a remedy", check_out_of_memory);
   run.run("bits do not depend on the number of threads", check_thread_counts);
   run.run("backends work side by side", check_side_by_side);

@@ -14,8 +14,12 @@
 namespace tempora {
 namespace {
 
-constexpr std::size_t kLargeBlock = std::size_t{2} << 20;   // from here on: pages of its own, huge ones if there are
-constexpr std::size_t kKeptBytes = std::size_t{256} << 20;  // freed memory kept for the next request
+constexpr std::size_t kLargeBlock = std::size_t{2} << 20;  // from here on: pages of its own, huge ones if there are
+
+// Freed memory is kept for the next request, but with what is in use no more than there has been in use before, and
+// what the operations of a step take and give back all the time.
+constexpr std::size_t kMostKept = std::size_t{256} << 20;
+constexpr std::size_t kAlwaysKept = std::size_t{32} << 20;
 
 // The next multiple of an eighth of the power of two below: at most 12.5 % is wasted, and few sizes occur.
 std::size_t block_size(std::size_t bytes) {
@@ -121,23 +125,30 @@ void* Allocator::allocate(std::size_t bytes, MemoryUse use) {
   if (bytes > std::numeric_limits<std::size_t>::max() / 32) throw out_of_memory(bytes, use);
   const std::size_t block = block_size(bytes);
   void* data = take_cached(block);
-  if (data == nullptr) data = take_new(block);
+  if (data == nullptr) {
+    drop_cached(kept_beside(total_ + block));
+    data = take_new(block);
+  }
   if (data == nullptr) {
     drop_cached(0);
     data = take_new(block);
   }
   if (data == nullptr) throw out_of_memory(bytes, use);
   used_[static_cast<std::size_t>(use)] += block;
-  std::size_t total = 0;
-  for (const std::size_t of_use : used_) total += of_use;
-  peak_ = std::max(peak_, total);
+  total_ += block;
+  peak_ = std::max(peak_, total_);
   return data;
+}
+
+std::size_t Allocator::kept_beside(std::size_t used) const {
+  return std::clamp(peak_ > used ? peak_ - used : 0, kAlwaysKept, kMostKept);
 }
 
 void Allocator::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
   const std::lock_guard lock(mutex_);
   const std::size_t block = block_size(bytes);
   used_[static_cast<std::size_t>(use)] -= block;
+  total_ -= block;
   try {
     freed_.push_back({data, block});
     try {
@@ -150,7 +161,7 @@ void Allocator::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
   } catch (const std::bad_alloc&) {
     free_block(data, block);
   }
-  drop_cached(kKeptBytes);
+  drop_cached(kept_beside(total_));
 }
 
 std::size_t Allocator::used(MemoryUse use) const {

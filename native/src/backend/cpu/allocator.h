@@ -34,6 +34,8 @@ class Allocator {
   void* take_cached(std::size_t block);
   void* take_new(std::size_t block);
   void drop_cached(std::size_t keep_bytes) noexcept;
+  // How much freed memory is kept while so many bytes are in use.
+  std::size_t kept_beside(std::size_t used) const;
   OutOfMemory out_of_memory(std::size_t bytes, MemoryUse use) const;
 
   mutable std::mutex mutex_;  // buffers may be released from another thread than the one that computes
@@ -42,6 +44,7 @@ class Allocator {
   std::map<std::size_t, std::vector<std::list<Freed>::iterator>> cached_;  // by block size, the longest ago first
   std::size_t cached_bytes_ = 0;
   std::array<std::size_t, kMemoryUses> used_{};
+  std::size_t total_ = 0;  // of all uses
   std::size_t peak_ = 0;
 };
 

@@ -47,8 +47,9 @@ export interface MemoryEstimate {
 const commandBytes = 172 * 2 ** 20;
 /** Of a trained model that is saved, JavaScript holds tensors until it collects them: so many bytes at most. */
 const savedBytes = 512 * 2 ** 20;
-/** Freed memory that the engine's allocator keeps for the next request (allocator.cpp). */
+/** Freed memory that the engine's allocator keeps at most, and beside the most that was ever in use (allocator.cpp). */
 const keptByAllocator = 256 * 2 ** 20;
+const keptBesidePeak = 32 * 2 ** 20;
 /** What blocks, the arenas' chunks and the libraries' scratch add to the sizes that are asked for: measured. */
 const workspaceShare = 1.06;
 const workspaceRest = 8 * 2 ** 20;
@@ -84,7 +85,9 @@ function blockBytes(bytes: number): number {
  */
 function programBytes({ config, dtype, readAs }: MemoryPlan, reused: number, saved: number): number {
   const largest = Math.max(...parameterShapes(config).map(numbersOf)) * sizeOf(readAs ?? dtype);
-  return commandBytes + Math.max(0, Math.min(2 * largest, keptByAllocator) - reused) + Math.min(saved, savedBytes);
+  const read = Math.min(2 * largest, keptByAllocator);
+  const kept = Math.max(read - reused, Math.min(read, keptBesidePeak));
+  return commandBytes + kept + Math.min(saved, savedBytes);
 }
 
 function adapterNumbers({ adapter, config }: MemoryPlan): number[] | null {
@@ -126,13 +129,16 @@ export interface StepShape {
 export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimate {
   const trained = adapterNumbers(plan) ?? parameterShapes(plan.config).map(numbersOf);
   const gradients = sum(trained.map((numbers) => blockBytes(4 * numbers)));
+  const optimizer = sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32")));
+  const workspace = workspaceShare * stepWorkspace(plan, step) + workspaceRest;
+  const taken = gradients + optimizer + workspace;
   return withTotal({
     weights: weightBytes(plan),
     gradients,
-    optimizer: sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32"))),
-    workspace: workspaceShare * stepWorkspace(plan, step) + workspaceRest,
+    optimizer,
+    workspace,
     cache: 0,
-    program: programBytes(plan, gradients, plan.adapter == null ? weightBytes(plan) : 0),
+    program: programBytes(plan, taken, plan.adapter == null ? weightBytes(plan) : 0),
   });
 }
 
