@@ -160,6 +160,16 @@ describe("fileSource", () => {
     await expect(source([{ prompt: "One?" }])).rejects.toThrow(/There are 1 different prompts/);
   });
 
+  it("refuses an empty prompt by its row", async () => {
+    const rows = [...numbered(3), { prompt: "" }];
+    await expect(source(rows)).rejects.toThrow(/prompt is empty .*prompts.jsonl, row 4, field prompt/);
+  });
+
+  it("says so where fewer prompts are held out than are asked for", async () => {
+    await source(numbered(50), { evaluation: { ...paperSettings.evaluation, prompts: 30 } });
+    expect(notes).toEqual([expect.stringContaining("10 prompts are held out instead of 30")]);
+  });
+
   it("refuses token ids: a judge reads text", async () => {
     await expect(source([{ prompt_ids: [1] }, { prompt_ids: [2] }])).rejects.toThrow(/needs text/);
   });

@@ -2,7 +2,7 @@ import { canonical, hashJson, type Json, TemporaError } from "@tempora/errors";
 import { asCompletion, completionRow, promptRow, readAllRows, shownText, withSystem } from "@tempora/text";
 import { deriveSeed, permutation } from "@tempora/training";
 import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
-import type { Settings } from "../settings/settings.ts";
+import { paperSettings, type Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
 
 interface RowPlace {
@@ -71,6 +71,7 @@ async function readTasks(file: string, settings: Settings, note: (text: string) 
   for (const source of rows) {
     const parsed = promptRow(source, file);
     if (!("prompt" in parsed)) throw noText(parsed, "prompt");
+    if (parsed.prompt === "") throw emptyPrompt(parsed);
     const prompt = withSystem(parsed.prompt, settings.system);
     const variables = { ...settings.chatTemplateKwargs, ...parsed.variables };
     // With other tools or another system message it is another prompt.
@@ -123,7 +124,11 @@ async function splitTasks(
       remedy: "Give at least two: one to train on, one to hold out. Some hundred are a start.",
     });
   }
-  const held = Math.min(settings.evaluation.prompts, Math.max(1, Math.floor(all.length / 5)));
+  const asked = settings.evaluation.prompts;
+  const held = Math.min(asked, Math.max(1, Math.floor(all.length / 5)));
+  if (held < asked && asked !== paperSettings.evaluation.prompts) {
+    note(`${held} prompts are held out instead of ${asked}: no more than a fifth of the ${all.length} in ${file}.`);
+  }
   // An id is a hash of its prompt: the smallest are a sample that has nothing to do with the file's order.
   const heldOut = [...all].sort((a, b) => (a.id < b.id ? -1 : 1)).slice(0, held);
   const apart = new Set(heldOut);
@@ -151,6 +156,13 @@ async function readExamples(file: string, settings: Settings, note: (text: strin
 
 function placeOf({ file, row }: RowPlace): RowPlace {
   return { file, row };
+}
+
+function emptyPrompt({ file, row }: RowPlace): TemporaError {
+  return new TemporaError("prompt is empty", {
+    where: { file, row, field: "prompt" },
+    remedy: "Leave the row out, or give it the prompt that is missing.",
+  });
 }
 
 function noText({ file, row }: RowPlace, field: string): TemporaError {
