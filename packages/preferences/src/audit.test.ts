@@ -80,7 +80,13 @@ describe("collapsed", () => {
     const verdict = collapsed(auditJudgements(rows({ p: [[null, null, 3]] })));
     expect(verdict?.reason).toBe("unparsed");
     expect(verdict?.counts).toBe("2 of 3 judgements gave no score (cut-off 2)");
+    expect(verdict?.remedy).toContain("--judge expected");
     expect(verdict?.remedy).toContain("graded examples");
+    const crowded = [null, null, 3].map((score) => ({
+      ...{ prompt: "p", response: "r", score },
+      ...(score === null && { failure: "no-room" as const }),
+    }));
+    expect(collapsed(auditJudgements(crowded))?.remedy).toContain("longer context");
   });
 
   it("stops when scores differ between prompts but never within one", () => {

@@ -116,11 +116,13 @@ export function collapsed(audit: JudgementAudit, limits: Partial<CollapseLimits>
   const parsed = audit.judgements - audit.failures;
   if (audit.judgements > 0 && (parsed === 0 || audit.failureRate > maxFailureRate)) {
     const reasons = Object.entries(audit.failuresByReason).map(([reason, count]) => `${reason} ${count}`);
+    const crowded = 2 * (audit.failuresByReason["no-room"] ?? 0) > audit.failures;
     return {
       reason: "unparsed",
       counts: `${audit.failures} of ${audit.judgements} judgements gave no score (${reasons.join(", ")})`,
-      remedy:
-        "Read the scores from the model's probabilities instead (--judge expected), train it on graded examples (EFT) first, give it more tokens, or name another judge.",
+      remedy: crowded
+        ? "The judge's context does not hold its question: shorten prompts, answers or the question (judge.template), ask for shorter judgements, or name a judge with a longer context."
+        : "Read the scores from the model's probabilities instead (--judge expected), train it on graded examples (EFT) first, give it more tokens, or name another judge.",
     };
   }
   if (parsed < minJudgements) return null;

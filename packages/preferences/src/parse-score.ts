@@ -5,8 +5,9 @@
  * - "out-of-range": it states a number outside 0..max, or one on another scale ("8/10")
  * - "unreadable": what follows "Score:" is no plain Latin number (a range, other digits, "4th", "80%")
  * - "ambiguous": it states several scores that differ
+ * - "no-room": there is none, because the judge's context does not hold the question
  */
-export type ScoreFailure = "no-score" | "cut-off" | "out-of-range" | "unreadable" | "ambiguous";
+export type ScoreFailure = "no-score" | "cut-off" | "out-of-range" | "unreadable" | "ambiguous" | "no-room";
 
 export type ParsedScore = { score: number } | { failure: ScoreFailure };
 

@@ -100,7 +100,9 @@ async function judgeCompletions(flags: JudgeCommandFlags, context: Context): Pro
   await using partial = await PartialWork.open(`${out}.work`, context);
   const { limits } = settings;
   const judged = await partial.judge(judge, responses.list, { ...flags, limits, date: await model.date(judge) });
-  const { scores, audit } = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
+  const verdicts = await verdictsOf(judge, responses.list, partial.folder, judged.rows, flags.aggregation);
+  const { scores, audit, noRoom } = verdicts;
+  if (noRoom !== null) context.progress.note(`warning: ${noRoom}`);
   const judgements: JudgementColumns[][] = responses.list.map(() => []);
   for await (const one of readJudgements(partial.folder, judged.rows)) {
     judgements[one.response]?.push(judgementColumns(one));

@@ -3,9 +3,13 @@ import type { AddressInfo } from "node:net";
 import { defaultJudgeTemplate } from "@tempora/preferences";
 import { scratch } from "@tempora/testing";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
+import type { JudgeBatch } from "../settings/judge-settings.ts";
 import { type EndpointJudgeOptions, endpointJudge } from "./endpoint.ts";
-import { JudgeCollapsed, type Judgement, readJudgements } from "./judge.ts";
+import { functionJudge } from "./function.ts";
+import { type Judge, JudgeCollapsed, type Judgement, readJudgements } from "./judge.ts";
+import { mixedJudge } from "./mixed.ts";
 import { responsesTo } from "./testing/tiny-judge.ts";
+import { verdictsOf } from "./verdicts.ts";
 
 interface Request {
   model: string;
@@ -15,7 +19,8 @@ interface Request {
   max_tokens: number;
 }
 
-type Reply = { status: number; text?: string; finish?: "stop" | "length" };
+/** `body` in place of what the interface answers. */
+type Reply = { status: number; text?: string; finish?: "stop" | "length"; body?: string; type?: string };
 
 /** A server on loopback that answers by `reply`, told the request and how many came before. */
 async function serve(reply: (request: Request, number: number) => Reply | Promise<Reply>) {
@@ -29,17 +34,24 @@ async function serve(reply: (request: Request, number: number) => Reply | Promis
     const request = JSON.parse(body) as Request;
     keys.push(message.headers.authorization);
     most = Math.max(most, ++open);
-    const { status, text = "", finish = "stop" } = await reply(request, requests.push(request) - 1);
+    const {
+      status,
+      text = "",
+      finish = "stop",
+      body: raw,
+      type = "application/json",
+    } = await reply(request, requests.push(request) - 1);
     open--;
-    response.writeHead(status, { "content-type": "application/json", "retry-after-ms": "1" });
+    response.writeHead(status, { "content-type": type, "retry-after-ms": "1" });
     const answer = { index: 0, message: { role: "assistant", content: text }, finish_reason: finish };
     const usage = { prompt_tokens: 100, completion_tokens: 7, total_tokens: 107 };
     response.end(
-      JSON.stringify(
-        status === 200
-          ? { id: "1", object: "chat.completion", created: 0, model: request.model, choices: [answer], usage }
-          : { error: { message: `status ${status}` } },
-      ),
+      raw ??
+        JSON.stringify(
+          status === 200
+            ? { id: "1", object: "chat.completion", created: 0, model: request.model, choices: [answer], usage }
+            : { error: { message: `status ${status}` } },
+        ),
     );
   };
   const server: Server = createServer((message, response) => void handle(message, response));
@@ -69,7 +81,7 @@ function judgeAt(baseUrl: string, over: Partial<EndpointJudgeOptions["endpoint"]
 
 const responses = responsesTo(["One?", "Seven?"], ["a", "bb", "ccc"]);
 
-async function judge(judgeOf: ReturnType<typeof judgeAt>, folder: string, minJudgements = 1000, of = responses) {
+async function judge(judgeOf: Judge, folder: string, minJudgements = 1000, of = responses) {
   const limits = { minJudgements, maxFailureRate: 0.5, minVariance: 0, maxEqualShare: 1, maxTieRate: 1 };
   const { rows, totals } = await judgeOf.judge(of, { folder, signal: undefined, limits, progress() {} });
   const judgements: Judgement[] = [];
@@ -140,9 +152,103 @@ describe("a judge behind an endpoint", () => {
   it("is given up when it does not answer in time, or nobody listens", async () => {
     const server = await serve(() => new Promise<Reply>(() => {}));
     const slow = judgeAt(server.baseUrl, { timeoutSeconds: 0.1, retries: 1 });
-    await expect(judge(slow, await scratch())).rejects.toThrow(/endpoint refuses.*tried 2 times/s);
+    await expect(judge(slow, await scratch())).rejects.toThrow(/does not answer.*sent 2 times/s);
     const nobody = judgeAt("http://127.0.0.1:9/v1", { retries: 0 });
-    await expect(judge(nobody, await scratch())).rejects.toThrow(/Check that the server runs/);
+    await expect(judge(nobody, await scratch())).rejects.toThrow(/Check that the server runs.*sent once/);
+  });
+
+  const page = "<!doctype html>\n<html><head><title>Not here</title></head><body>…</body></html>";
+  it.each([
+    [
+      "404 with a page",
+      { status: 404, body: page, type: "text/html" },
+      1,
+      /refuses .*row 1.*: 404 Not here .*\/v1.*judge-1/s,
+    ],
+    ["404 as FastAPI words it", { status: 404, body: '{"detail":"No route"}' }, 1, /: 404 No route/],
+    [
+      "400 as vLLM words it",
+      { status: 400, body: '{"object":"error","message":"No top_p"}' },
+      1,
+      /: 400 No top_p .*Correct/s,
+    ],
+    [
+      "200 with a page",
+      { status: 200, body: page, type: "text/html" },
+      1,
+      /no chat completion .*: a web page, Not here .*\/v1/s,
+    ],
+    [
+      "200 with another object",
+      { status: 200, body: '{"error":{"message":"No model"}}' },
+      1,
+      /: something else, No model/,
+    ],
+    ["429", { status: 429 }, 3, /: 429 status 429.*concurrency/s],
+    ["500", { status: 500 }, 3, /: 500 status 500.*log/s],
+  ] as const)("says how often it was asked and what helps: %s", async (_, reply, times, message) => {
+    const server = await serve(() => reply);
+    const work = judge(judgeAt(server.baseUrl, { concurrency: 1 }, 1), await scratch());
+    await expect(work).rejects.toThrow(message);
+    await expect(work).rejects.toThrow(times === 1 ? "The request was sent once." : `sent ${times} times.`);
+    expect(server.requests).toHaveLength(times);
+  });
+
+  it.each([
+    ["OpenAI", 400, '{"error":{"message":"Too long.","code":"context_length_exceeded"}}'],
+    [
+      "vLLM",
+      400,
+      `{"object":"error","message":"This model's maximum context length is 64 tokens. However, you requested 99"}`,
+    ],
+    ["SGLang", 400, `{"message":"The input (99 tokens) is longer than the model's context length (64 tokens)."}`],
+    [
+      "llama.cpp",
+      500,
+      '{"error":{"code":500,"message":"try increasing it","type":"exceed_context_size_error","n_ctx":64}}',
+    ],
+    ["TGI", 422, '{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 64"}'],
+  ])(
+    "gives no score to an answer whose question is too long for it, asks once, and judges the others: %s",
+    async (_, status, body) => {
+      const long = ({ messages }: Request) => messages[0]?.content.includes("\nbb\n") === true;
+      const server = await serve((request) => (long(request) ? { status, body } : { status: 200, text: "Score: 2" }));
+      const folder = await scratch();
+      const of = judgeAt(server.baseUrl, { concurrency: 1, retries: 0 });
+      const { judgements } = await judge(of, folder);
+      expect(judgements.map(({ response, score, failure }) => [response, score ?? failure])).toEqual(
+        [0, 1, 2, 3, 4, 5].flatMap((response) => {
+          const verdict = [response, response % 3 === 1 ? "no-room" : 2];
+          return [verdict, verdict];
+        }),
+      );
+      // Neither its second judgement nor a further attempt asks again.
+      expect(server.requests.filter(long)).toHaveLength(2);
+      const rows = await of.judge(responses, { folder, signal: undefined, limits: null, progress() {} });
+      const { noRoom, audit } = await verdictsOf(of, responses, folder, rows.rows, "mean");
+      expect(noRoom).toMatch(/^2 of 6 answers have no score.*row 1 of prompts\.jsonl/);
+      expect(audit.failuresByReason).toEqual({ "no-room": 4 });
+    },
+  );
+
+  it("says so also where it is one of several", async () => {
+    const body = '{"error":{"code":"context_length_exceeded"}}';
+    const server = await serve(({ messages }) =>
+      messages[0]?.content.includes("\nbb\n") ? { status: 400, body } : { status: 200, text: "Score: 2" },
+    );
+    const score = ({ answers }: JudgeBatch) => answers.map((answer) => (answer === "a" ? null : 1));
+    const checks = functionJudge({ name: "checks", score, weight: 1, range: [0, 1], version: "1" });
+    const parts = [
+      { name: "quality", weight: 1, judge: judgeAt(server.baseUrl, {}, 1) },
+      { name: "checks", weight: 1, judge: checks },
+    ];
+    const { judgements } = await judge(mixedJudge(parts, "mean"), await scratch(), 1000, responses.slice(0, 3));
+    expect(judgements.map(({ failure }) => failure)).toEqual(["no-score", "no-room", null]);
+  });
+
+  it("ends the run where another 400 refuses an answer", async () => {
+    const server = await serve(() => ({ status: 400, body: '{"error":{"message":"temperature must be 1"}}' }));
+    await expect(judge(judgeAt(server.baseUrl), await scratch())).rejects.toThrow(/400 temperature must be 1/);
   });
 
   it("is of no use when its first judgements give no score", async () => {

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { TemporaError } from "@tempora/errors";
 import { disarmSpecialTokens, type JudgeTemplate, judgePromptParts } from "@tempora/preferences";
 import OpenAI from "openai";
 import { pMapIterable } from "p-map";
@@ -7,6 +6,7 @@ import { noTokens } from "../results/ledger.ts";
 import type { EndpointSettings } from "../settings/judge-settings.ts";
 import { templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
+import { type Exchange, endpointError, isContextOverflow, requireCompletion } from "./endpoint-errors.ts";
 import { type Judge, type JudgedRows, type JudgeWork, type Response, readJudgements } from "./judge.ts";
 import { type Asked, type Speaker, type Spoken, SpokenJudging } from "./spoken.ts";
 
@@ -74,6 +74,8 @@ interface Question {
 
 class EndpointSpeaker implements Speaker {
   readonly #client: OpenAI;
+  /** Responses whose question the server's context does not hold. */
+  readonly #tooLong = new Set<number>();
 
   constructor(
     readonly options: EndpointJudgeOptions,
@@ -107,9 +109,12 @@ class EndpointSpeaker implements Speaker {
 
   async #ask(question: Question): Promise<Spoken> {
     const { endpoint, sampling, template, seed } = this.options;
-    const { promptText, text } = this.responses[question.response] as Response;
+    const { asked, sample, response } = question;
+    if (this.#tooLong.has(response)) return noRoomFor(question);
+    const { promptText, text, where } = this.responses[response] as Response;
+    const exchange: Exchange = { requests: 0, refusal: "" };
     try {
-      const completion = await this.#client.chat.completions.create(
+      const completion = await this.#client.withOptions({ fetch: watched(exchange) }).chat.completions.create(
         {
           model: endpoint.model,
           messages: [{ role: "user", content: questionText(template, promptText, text) }],
@@ -120,36 +125,39 @@ class EndpointSpeaker implements Speaker {
         },
         this.signal === undefined ? {} : { signal: this.signal },
       );
+      requireCompletion(completion);
       const choice = completion.choices[0];
       return {
-        asked: question.asked,
-        sample: question.sample,
-        text: choice?.message.content ?? "",
+        asked,
+        sample,
+        text: choice?.message?.content ?? "",
         tokens: completion.usage?.completion_tokens ?? 0,
         promptTokens: completion.usage?.prompt_tokens ?? 0,
         finished: choice?.finish_reason !== "length",
       };
     } catch (error) {
       this.signal?.throwIfAborted();
-      throw this.#worded(error, question);
+      if (!isContextOverflow(error, exchange)) throw endpointError(error, exchange, endpoint, where);
+      this.#tooLong.add(response);
+      return noRoomFor(question);
     }
   }
+}
 
-  #worded(error: unknown, { response }: Question): Error {
-    const { baseUrl, apiKeyVariable, retries } = this.options.endpoint;
-    const { where } = this.responses[response] as Response;
-    const reason = error instanceof Error ? error.message : String(error);
-    const status = error instanceof OpenAI.APIError ? error.status : undefined;
-    const place = where?.row === undefined ? "" : ` (judging row ${where.row} of ${where.file})`;
-    return new TemporaError(`The judge's endpoint refuses${place}: ${reason}`, {
-      where: { file: baseUrl, field: "judge.endpoint" },
-      remedy:
-        status === 401 || status === 403
-          ? `Put its key into the environment as ${apiKeyVariable}.`
-          : `Check that the server runs and knows the model; the request was tried ${retries + 1} times. Judgements made so far are kept: start again to go on.`,
-      cause: error,
-    });
-  }
+/** No judgement: the server's context does not hold the question. */
+function noRoomFor({ asked, sample }: Question): Spoken {
+  return { asked, sample, text: "", tokens: 0, promptTokens: 0, finished: false, noRoom: true };
+}
+
+/** Counts a question's requests and keeps what the server says of one that it refuses, which the library may leave out. */
+function watched(exchange: Exchange): typeof fetch {
+  const send = async (...request: Parameters<typeof fetch>): Promise<globalThis.Response> => {
+    exchange.requests++;
+    const response = await fetch(...request);
+    if (!response.ok) exchange.refusal = await response.clone().text();
+    return response;
+  };
+  return Object.assign(send, { preconnect: fetch.preconnect });
 }
 
 /** In what others wrote, nothing that the server's tokenizer, which is not known here, may take for a special token. */

@@ -115,7 +115,7 @@ describe("a judge of kind expected", () => {
     const { judgements } = await judged([first, { ...first, text: "long ".repeat(3000) }], short);
     expect(judgements.map(({ score, failure }) => [score === null, failure])).toEqual([
       [false, null],
-      [true, "cut-off"],
+      [true, "no-room"],
     ]);
   });
 });

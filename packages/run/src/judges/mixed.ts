@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, type Json } from "@tempora/errors";
-import { type Aggregation, aggregate } from "@tempora/preferences";
+import { type Aggregation, aggregate, type ScoreFailure } from "@tempora/preferences";
 import type { Tokenizer } from "@tempora/text";
 import { addTotals, noTokens } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
@@ -63,7 +63,7 @@ async function judgeByParts(
 ): Promise<JudgedRows> {
   let totals: LedgerTotals = noTokens();
   let done = 0;
-  const scores: (number | null)[][] = [];
+  const verdicts: PartVerdicts[] = [];
   for (const [index, { judge }] of parts.entries()) {
     const before = done;
     // A folder each: a part is a whole judge with a log of its own.
@@ -78,45 +78,56 @@ async function judgeByParts(
       },
     });
     totals = addTotals(totals, judged.totals);
-    scores.push(await meanScores(folder, judged, responses.length, how));
+    verdicts.push(await partVerdicts(folder, judged, responses.length, how));
   }
   const log = await RowLog.open<Judgement>(work.folder, judgementLog.name, { place: judgementLog.place });
   try {
-    for (const response of responses.keys()) await log.add(weighed(parts, scores, response));
+    for (const response of responses.keys()) await log.add(weighed(parts, verdicts, response));
     return { rows: await log.seal(), totals };
   } finally {
     await log.close();
   }
 }
 
-async function meanScores(
+/** What a part says of the responses. */
+interface PartVerdicts {
+  /** [responses] */
+  scores: (number | null)[];
+  /** Responses whose question its context does not hold. */
+  noRoom: Set<number>;
+}
+
+async function partVerdicts(
   folder: string,
   judged: JudgedRows,
   count: number,
   how: Aggregation,
-): Promise<(number | null)[]> {
+): Promise<PartVerdicts> {
   const lists: (number | null)[][] = Array.from({ length: count }, () => []);
-  for await (const { response, score } of readJudgements(folder, judged.rows)) lists[response]?.push(score);
-  return lists.map((list) => aggregate(list, how));
+  const noRoom = new Set<number>();
+  for await (const { response, score, failure } of readJudgements(folder, judged.rows)) {
+    lists[response]?.push(score);
+    if (failure === "no-room") noRoom.add(response);
+  }
+  return { scores: lists.map((list) => aggregate(list, how)), noRoom };
 }
 
-function weighed(parts: readonly MixedPart[], scores: readonly (number | null)[][], response: number): Judgement {
+function weighed(parts: readonly MixedPart[], verdicts: readonly PartVerdicts[], response: number): Judgement {
   const own: Record<string, number | null> = {};
   let sum = 0;
   let weights = 0;
-  let complete = true;
+  let failure: ScoreFailure | null = null;
   parts.forEach(({ name, weight, judge }, part) => {
-    const score = scores[part]?.[response] ?? null;
+    const { scores, noRoom } = verdicts[part] as PartVerdicts;
+    const score = scores[response] ?? null;
     own[name] = score;
     weights += Math.abs(weight);
     if (weight === 0) return;
-    if (score === null) complete = false;
+    if (score === null) failure = noRoom.has(response) ? "no-room" : (failure ?? "no-score");
     else sum += (weight * (score - judge.scale.min)) / (judge.scale.max - judge.scale.min);
   });
-  const verdict = complete
-    ? ({ score: sum / weights, failure: null } as const)
-    : ({ score: null, failure: "no-score" } as const);
-  return { response, attempt: 0, sample: 0, text: "", tokens: 0, ...verdict, parts: own };
+  const score = failure === null ? sum / weights : null;
+  return { response, attempt: 0, sample: 0, text: "", tokens: 0, score, failure, parts: own };
 }
 
 async function makeFolder(folder: string): Promise<void> {

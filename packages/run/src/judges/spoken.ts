@@ -21,6 +21,8 @@ export interface Spoken {
   tokens: number;
   /** False where it was cut off. */
   finished: boolean;
+  /** Its context does not hold the question: there is no judgement, and asking again gives none. */
+  noRoom?: boolean;
   promptTokens?: number;
 }
 
@@ -94,13 +96,14 @@ export class SpokenJudging {
   async #attempt(attempt: number): Promise<void> {
     const asked: Asked[] = [];
     for (const [response, list] of this.#byResponse.entries()) {
+      if (attempt > 0 && list.some(({ failure }) => failure === "no-room")) continue;
       // Judgements of earlier attempts that parsed need no retry.
       const parsed = list.filter((judgement) => judgement.attempt < attempt && judgement.score !== null).length;
       const samples = this.options.judgements - parsed;
       if (samples <= 0) continue;
       const have = new Set(list.filter((judgement) => judgement.attempt === attempt).map(({ sample }) => sample));
       if (this.speaker.fits(response)) asked.push({ response, attempt, samples, have });
-      else if (attempt === 0) await this.#add(noRoom(response));
+      else await this.#add(noRoom(response));
     }
     this.speaker.onAttempt?.(asked);
     this.work.progress(this.#parsed);
@@ -116,9 +119,11 @@ export class SpokenJudging {
   async #speak(asked: readonly Asked[]): Promise<void> {
     if (asked.length === 0) return;
     const max = this.options.maxScore;
-    for await (const { asked: index, sample, text, tokens, finished, promptTokens } of this.speaker.speak(asked)) {
+    for await (const { asked: index, sample, text, tokens, finished, noRoom, promptTokens } of this.speaker.speak(
+      asked,
+    )) {
       const { response, attempt } = asked[index] as Asked;
-      const verdict = verdictOf(parseScore(text, { max, finished }));
+      const verdict = verdictOf(noRoom ? { failure: "no-room" } : parseScore(text, { max, finished }));
       const read = promptTokens === undefined ? {} : { promptTokens };
       await this.#add({ response, attempt, sample, text, tokens, ...verdict, ...read });
       this.work.progress(this.#parsed);
@@ -151,5 +156,5 @@ function verdictOf(parsed: ParsedScore): { score: number | null; failure: ScoreF
 
 /** The judge's prompt fills the context: no judgement can be finished. */
 export function noRoom(response: number): Judgement {
-  return { response, attempt: 0, sample: 0, text: "", tokens: 0, score: null, failure: "cut-off" };
+  return { response, attempt: 0, sample: 0, text: "", tokens: 0, score: null, failure: "no-room" };
 }

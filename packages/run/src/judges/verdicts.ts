@@ -20,6 +20,8 @@ export interface Verdicts {
   audit: JudgeAudit;
   /** Mean of each part of a weighted sum, [responses]; empty for other judges. */
   parts: Record<string, (number | null)[]>;
+  /** Says how many responses have no room in the judge's context, and which is the first; null: none. */
+  noRoom: string | null;
 }
 
 /** What a judge's judgements come to: a score a response, and what they say of the judge. */
@@ -52,7 +54,17 @@ export async function verdictsOf(
       mass: meanOf(masses),
     },
     parts,
+    noRoom: noRoomText(responses, lists),
   };
+}
+
+function noRoomText(responses: readonly Response[], lists: readonly (readonly Verdict[])[]): string | null {
+  const without = [...responses.keys()].filter((response) => lists[response]?.includes("no-room"));
+  const first = without[0];
+  if (first === undefined) return null;
+  const { where } = responses[first] as Response;
+  const place = where?.row === undefined ? "" : ` The first: row ${where.row} of ${where.file}.`;
+  return `${without.length} of ${responses.length} answers have no score: the judge's context does not hold the question about them.${place}`;
 }
 
 /** A score, or why there is none. */

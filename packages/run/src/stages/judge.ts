@@ -12,7 +12,7 @@ import { type JudgeChoice, makeJudge, secondJudge } from "../judges/make-judge.t
 import { refuseCollapsed, verdictsOf } from "../judges/verdicts.ts";
 import type { ModelRef } from "../models/model-ref.ts";
 import type { GapSource, JudgeAudit, LedgerTotals } from "../results/results.ts";
-import { dateFor, type Position, type RunContext, runStage } from "./context.ts";
+import { dateFor, noteFinding, type Position, type RunContext, runStage } from "./context.ts";
 import { StrategyEnded } from "./strategy-ended.ts";
 
 export interface JudgePlan {
@@ -103,7 +103,8 @@ async function judgeWith(context: RunContext, plan: JudgePlan, judge: Judge): Pr
       },
       compute: (folder, progress) => judge.judge(responses, { folder, progress, limits, signal: context.signal }),
     });
-    const verdicts = await verdictsOf(judge, responses, folder, result.rows, settings.judge.aggregation);
+    const { noRoom, ...verdicts } = await verdictsOf(judge, responses, folder, result.rows, settings.judge.aggregation);
+    if (noRoom !== null) noteFinding(context, `${plan.label}: ${noRoom}`);
     if (limits !== null) refuseCollapsed(judge, verdicts.audit, limits);
     const judgements = () => readJudgements(folder, result.rows);
     return { ...verdicts, judge: judge.name, judgements, totals: result.totals };
