@@ -136,6 +136,29 @@ describe("tempora judge", () => {
     expect(first?.completions[1]?.judgements).toMatchObject([{ parts: { truth: 1, short: 8 } }]);
   });
 
+  test("shows that a function is still at work, and leaves one that never ends at the first signal", async () => {
+    const data = candidates("endless.jsonl", 40);
+    const out = join(folder, "endless-judged.jsonl");
+    const config = join(folder, "endless.config.ts");
+    const judging = (score: string) => {
+      const own = `{ name: "own", version: "1", score: ({ answers }) => ${score} }`;
+      writeFileSync(config, `export default { judge: { functions: [${own}] } };\n`);
+      return startTempora(["judge", "--judge", "function", "--config", config, "--data", data, "--out", out]);
+    };
+    const running = judging("answers.length < 64 ? new Promise(() => {}) : answers.map(() => 1)");
+    await running.says("judge: 64/80 judgements");
+    running.child.kill("SIGTERM");
+    const { code, stderr } = await running.done;
+    expect(code).toBe(143);
+    expect(stderr).toContain("Judgements made so far are kept");
+    expect((await judging("answers.length < 64 ? answers.map(() => 0) : answers.map(() => 2)").done).code).toBe(0);
+    const scores = readLines<JudgedRow>(out).flatMap(({ completions }) =>
+      completions.slice(0, 2).map(({ score }) => score),
+    );
+    // The first 64 are those of the command that was stopped.
+    expect(scores).toEqual([...new Array(64).fill(1), ...new Array(16).fill(0)]);
+  });
+
   test("takes a judge for one of no use where the configuration's limits say so", async () => {
     const url = await judgeServer((content) => (content.includes("It is 3.") ? "Score: 5" : "Well."));
     const data = candidates("limits.jsonl", 4);

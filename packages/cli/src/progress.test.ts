@@ -13,7 +13,12 @@ afterEach(() => {
 
 function plainProgress(): { progress: Progress; text(): string } {
   const stream = new PassThrough();
-  return { progress: new Progress(stream as unknown as NodeJS.WriteStream), text: () => `${stream.read() ?? ""}` };
+  const text = () => {
+    let all = "";
+    for (let chunk = stream.read(); chunk !== null; chunk = stream.read()) all += chunk;
+    return all;
+  };
+  return { progress: new Progress(stream as unknown as NodeJS.WriteStream), text };
 }
 
 test("without a terminal a stage says now and then how far it is, how fast, and how long it still takes", () => {
@@ -30,6 +35,22 @@ test("without a terminal a stage says now and then how far it is, how fast, and 
   text();
   stage.finish();
   expect(text()).toBe("generate: 400 answers in 40 s (10 answers/s) · 2000 tokens/s\n");
+});
+
+test("without a terminal a stage also says how far it is while its work tells nothing", () => {
+  vi.useFakeTimers({ toFake: ["performance", "setInterval", "clearInterval"] });
+  const { progress, text } = plainProgress();
+  const stage = progress.stage("judge", 80, "judgements");
+  stage.update(0);
+  vi.advanceTimersByTime(25_000);
+  expect(text()).toBe("judge: 0/80 judgements · 10 s so far\njudge: 0/80 judgements · 20 s so far\n");
+  progress.note("a note");
+  vi.advanceTimersByTime(10_000);
+  expect(text()).toBe("a note\njudge: 0/80 judgements · 30 s so far\n");
+  stage.finish();
+  text();
+  vi.advanceTimersByTime(100_000);
+  expect(text()).toBe("");
 });
 
 test("work that a resumed stage found done does not count into the rate", () => {

@@ -94,6 +94,8 @@ abstract class Stage {
     if (rate > 0) {
       parts.push(`${formatCount(rate)} ${this.unit}/s`);
       if (this.total > this.done) parts.push(`${formatDuration((this.total - this.done) / rate)} left`);
+    } else {
+      parts.push(`${formatDuration((performance.now() - this.began) / 1000)} so far`);
     }
     if (this.extra) parts.push(this.extra);
     return parts.join(" · ");
@@ -150,6 +152,12 @@ class BarStage extends Stage {
 
 class PlainStage extends Stage {
   #said = performance.now();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(stream: NodeJS.WriteStream, label: string, total: number, unit: string, began: number) {
+    super(stream, label, total, unit, began);
+    this.resume();
+  }
 
   protected show(): void {
     if (performance.now() - this.#said < plainInterval) return;
@@ -157,6 +165,14 @@ class PlainStage extends Stage {
     this.stream.write(`${this.label}: ${this.describe()}\n`);
   }
 
-  pause(): void {}
-  resume(): void {}
+  pause(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  /** Also work that says nothing for long (a server that does not answer, a judge of one's own) is seen to go on. */
+  resume(): void {
+    this.#timer = setInterval(() => this.show(), 1000);
+    this.#timer.unref();
+  }
 }

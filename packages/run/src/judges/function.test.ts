@@ -77,9 +77,23 @@ describe("a judge that is a function", () => {
     [
       "a score that is not finite",
       ({ answers }: JudgeBatch) => answers.map(() => Number.NaN),
-      /the score NaN to the answer "a" \(prompts\.jsonl, row 1\)/,
+      /gave NaN as the score of the answer "a" \(prompts\.jsonl, row 1\)/,
     ],
-    ["a score that is no number", ({ answers }: JudgeBatch) => answers.map(() => "5" as never), /the score 5 /],
+    [
+      "a score that is text",
+      ({ answers }: JudgeBatch) => answers.map((answer, k) => (k < 4 ? 1 : (`${answer}!` as never))),
+      /gave the string "bb!" as the score of the answer "bb" \(prompts\.jsonl, row 2\).*as by Number\(text\)/,
+    ],
+    [
+      "a score that is an object",
+      ({ answers }: JudgeBatch) => answers.map(() => ({ score: 5 }) as never),
+      /gave the object \{"score":5\} as the score/,
+    ],
+    [
+      "a score that is missing",
+      ({ answers }: JudgeBatch) => answers.map(() => undefined as never),
+      /gave undefined as/,
+    ],
     [
       "an error",
       () => {
@@ -89,6 +103,25 @@ describe("a judge that is a function", () => {
     ],
   ])("is told what is wrong with it and where: %s", async (_, score, message) => {
     await expect(judgements(judgeOf(score as JudgeFunction["score"]))).rejects.toThrow(message);
+  });
+
+  it("is waited for no longer when the signal comes, and what it said before is kept", async () => {
+    const many = responsesTo(
+      Array.from({ length: 50 }, (_, k) => `Prompt ${k}`),
+      ["a", "bb", "ccc"],
+    );
+    const folder = await scratch();
+    const controller = new AbortController();
+    let calls = 0;
+    const judge = judgeOf((batch) => {
+      if (++calls === 1) return lengths(batch);
+      setTimeout(() => controller.abort(new Error("stopped by SIGTERM")), 1);
+      return new Promise<never>(() => {});
+    });
+    const work = { folder, signal: controller.signal, limits: null, progress() {} };
+    await expect(judge.judge(many, work)).rejects.toThrow("stopped by SIGTERM");
+    const kept = (await readFile(join(folder, "judgements.jsonl"), "utf8")).split("\n").length - 1;
+    expect(kept).toBe(64);
   });
 
   it("refuses a column that would hide its own arguments, and a function that no key can tell from another", async () => {

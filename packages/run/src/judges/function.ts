@@ -50,11 +50,8 @@ async function judgeByFunction(
       const batch = responses.slice(start, start + batchSize).map((response, k) => ({ response, number: start + k }));
       const missing = batch.filter(({ number }) => !log.has(judgementLog.place(judgement(number, null))));
       if (missing.length === 0) continue;
-      const scores = await scoresOf(
-        options,
-        missing.map(({ response }) => response),
-        columns,
-      );
+      const asked = missing.map(({ response }) => response);
+      const scores = await scoresOf(options, asked, columns, work.signal);
       for (const [k, { number }] of missing.entries()) await log.add(judgement(number, scores[k] ?? null));
       // A function may have been expensive: what it said is kept at once.
       await log.flush();
@@ -92,6 +89,7 @@ async function scoresOf(
   { name, score }: JudgeFunction,
   responses: readonly Response[],
   columns: readonly string[],
+  signal: AbortSignal | undefined,
 ): Promise<readonly (number | null)[]> {
   const batch: JudgeBatch = {
     prompts: responses.map(({ prompt }) => prompt),
@@ -100,8 +98,9 @@ async function scoresOf(
   for (const column of columns) batch[column] = responses.map((response) => response.columns[column]);
   let scores: unknown;
   try {
-    scores = await score(batch);
+    scores = await unlessAborted(score(batch), signal);
   } catch (cause) {
+    signal?.throwIfAborted();
     if (cause instanceof TemporaError) throw cause;
     const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
     throw new TemporaError(`The judge ${name} failed on ${placesOf(responses)}: ${reason}`, {
@@ -111,6 +110,20 @@ async function scoresOf(
     });
   }
   return checkedScores(name, scores, responses);
+}
+
+/** The work's own result, or the signal's reason as soon as it is given: what never settles must not hold the run. */
+async function unlessAborted<T>(work: T | Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 function checkedScores(name: string, given: unknown, responses: readonly Response[]): (number | null)[] {
@@ -126,11 +139,19 @@ function checkedScores(name: string, given: unknown, responses: readonly Respons
     if (value === null || (typeof value === "number" && Number.isFinite(value))) return value;
     const { where, text } = responses[index] as Response;
     const answer = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
-    throw new TemporaError(`The judge ${name} gave the score ${String(value)} to the answer ${answer}`, {
+    throw new TemporaError(`The judge ${name} gave ${described(value)} as the score of the answer ${answer}`, {
       where: where ?? {},
-      remedy: "Return finite numbers, or null for an answer that it cannot judge.",
+      remedy: `Return finite numbers${typeof value === "string" ? ", as by Number(text)" : ""}, or null for an answer that it cannot judge.`,
     });
   });
+}
+
+/** "the string \"5\"", "the boolean true", "NaN". */
+function described(value: unknown): string {
+  if (value === undefined || typeof value === "number") return String(value);
+  if (typeof value === "bigint") return `the bigint ${value}n`;
+  const text = JSON.stringify(value) ?? String(value);
+  return `the ${Array.isArray(value) ? "list" : typeof value} ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`;
 }
 
 /** "rows 3 to 41 of prompts.jsonl" */
