@@ -90,6 +90,9 @@ describe("the setting flags of train", () => {
 
   it("refuse what is no setting, naming it", () => {
     expect(() => settings("--set", "judge.retires=1")).toThrow(/There is no setting judge\.retires/);
+    expect(() => settings("--set", "__proto__.x=1")).toThrow(
+      /There is no setting __proto__ .*There are model, adapter/,
+    );
     expect(() => settings("--set", "iterations=many")).toThrow(/iterations is "many"/);
     expect(() => settings("--set", "iterations")).toThrow(/sets nothing/);
     expect(() => settings("--set", "=3")).toThrow(/sets nothing/);

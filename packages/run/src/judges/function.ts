@@ -1,15 +1,13 @@
 import { type Json, TemporaError } from "@tempora/errors";
 import type { ScoreScale } from "@tempora/preferences";
 import { noTokens } from "../results/ledger.ts";
+import { requireOtherNames } from "../settings/judge-columns.ts";
 import type { JudgeBatch, JudgeFunction } from "../settings/judge-settings.ts";
 import { RowLog } from "../store/row-log.ts";
 import { type Judge, type JudgedRows, type Judgement, type JudgeWork, judgementLog, type Response } from "./judge.ts";
 
 /** Responses given to a function at once. */
 const batchSize = 64;
-
-/** Columns whose names the function's own arguments have. */
-const ownColumns = ["prompts", "answers"];
 
 /** A TypeScript function as judge: a verifier, a length term, anything that a program can check. */
 export function functionJudge(options: JudgeFunction): Judge {
@@ -72,15 +70,8 @@ function judgement(response: number, score: number | null): Judgement {
 function columnNames(responses: readonly Response[]): string[] {
   const names = new Set<string>();
   for (const { columns, where } of responses) {
-    for (const name of Object.keys(columns)) {
-      if (ownColumns.includes(name)) {
-        throw new TemporaError(`The column ${name} has the name of what a judge is given anyway`, {
-          where: { ...where, field: name },
-          remedy: `Rename the column: prompts and answers are the judge's own.`,
-        });
-      }
-      names.add(name);
-    }
+    requireOtherNames(columns, where);
+    for (const name of Object.keys(columns)) names.add(name);
   }
   return [...names];
 }

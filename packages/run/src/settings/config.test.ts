@@ -32,7 +32,21 @@ describe("parseConfig", () => {
   });
 
   it("refuses a setting that does not exist, with its full path", () => {
-    expect(() => parse({ training: { lr: 1 } })).toThrow(/There is no setting training.lr/);
+    expect(() => parse({ training: { lr: 1 } })).toThrow(
+      /There is no setting training.lr .*In training there are learningRate, scheduler, /,
+    );
+    expect(() => parse({ modle: "m" })).toThrow(/There is no setting modle .*There are model, .*, engine, run, runs\./);
+    const deep = { judge: { functions: [{ name: "a", score: () => [], wieght: 1 }] } };
+    expect(() => parse(deep)).toThrow(/functions\.0\.wieght.*In judge\.functions\.0 there are name, score, weight/);
+    expect(() => parse({ judge: { endpoint: { url: "x" } } })).toThrow(/In judge\.endpoint there are baseUrl, model/);
+    expect(() => parse({ past: { leg: 1 } })).toThrow(/field past/);
+  });
+
+  it.each(["__proto__", "constructor", "judge.__proto__", "toString"])("refuses %s, which every object has", (path) => {
+    const config = path.split(".").reduceRight<unknown>((inner, name) => ({ [name]: inner }), { x: 1 });
+    const merged = mergeConfigs({ seed: 1, judge: { retries: 2 } }, config as never);
+    expect(Object.getPrototypeOf(merged)).toBe(Object.prototype);
+    expect(() => parse(merged)).toThrow(`There is no setting ${path}`);
   });
 
   it("refuses settings that contradict each other", () => {

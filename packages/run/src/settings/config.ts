@@ -4,6 +4,7 @@ import { strategies, trainsFuture } from "@tempora/preferences";
 import type { z } from "zod";
 import { checkJudge } from "./judge-checks.ts";
 import type { ConfiguredFunction } from "./judge-settings.ts";
+import { knownSettings } from "./known-settings.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
 
 type Partially<T> = T extends readonly unknown[] ? T : T extends object ? { [K in keyof T]?: Partially<T[K]> } : T;
@@ -53,7 +54,7 @@ export function parseConfig(config: unknown, defaults: Settings, file?: string):
   }
   const { run, runs, ...rest } = config;
   const result = settingsSchema.safeParse(merge(defaults, rest));
-  if (!result.success) throw wrongSetting(result.error.issues[0] as z.core.$ZodIssue, rest, where);
+  if (!result.success) throw wrongSetting(firstToName(result.error.issues), rest, where);
   const settings = result.data;
   checkTogether(settings, where);
   return {
@@ -63,12 +64,22 @@ export function parseConfig(config: unknown, defaults: Settings, file?: string):
   };
 }
 
+/** A name that is unknown explains one that is missing beside it. */
+function firstToName(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
+  return issues.find(({ code }) => code === "unrecognized_keys") ?? (issues[0] as z.core.$ZodIssue);
+}
+
 function wrongSetting(issue: z.core.$ZodIssue, given: unknown, where: { file?: string }): TemporaError {
   const unknown = issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [];
   const field = [...issue.path, ...unknown].join(".");
+  const known = unknown.length > 0 ? knownSettings(issue.path) : [];
+  const place = issue.path.length > 0 ? `In ${issue.path.join(".")} there are` : "There are";
   return new TemporaError(unknown.length > 0 ? `There is no setting ${field}` : whatIsWrong(issue, field, given), {
     where: { ...where, field },
-    remedy: "Correct it; packages/run/src/settings/settings.ts lists every setting.",
+    remedy:
+      known.length > 0
+        ? `${place} ${known.join(", ")}.`
+        : "Correct it; the documentation lists every setting with its values.",
   });
 }
 
@@ -170,8 +181,12 @@ function merge(base: Record<string, unknown>, over: Record<string, unknown>): Re
   const merged: Record<string, unknown> = { ...base };
   for (const [key, value] of Object.entries(over)) {
     if (value === undefined) continue;
-    const before = merged[key];
-    merged[key] = isObject(before) && isObject(value) ? merge(before, value) : value;
+    const before = Object.hasOwn(merged, key) ? merged[key] : undefined;
+    // Defined, not assigned: what is called __proto__ is a setting that there is not, and is to be refused as one.
+    Object.defineProperty(merged, key, {
+      ...{ configurable: true, enumerable: true, writable: true },
+      value: isObject(before) && isObject(value) ? merge(before, value) : value,
+    });
   }
   return merged;
 }

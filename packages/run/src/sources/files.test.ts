@@ -60,6 +60,13 @@ describe("fileSource", () => {
     expect(tasks.training(0, 4).length + tasks.training(1, 4).length).toBe(8);
   });
 
+  it("refuses a column that a function judge could not be given, by its first row, and keeps it for another judge", async () => {
+    const rows = numbered(10).map((row, k) => (k === 3 ? { ...row, answers: ["x"] } : row));
+    const judge = { ...paperSettings.judge, kind: "function" as const };
+    await expect(source(rows, { judge })).rejects.toThrow(/column answers .*prompts\.jsonl, row 4, field answers/);
+    await expect(source(rows)).resolves.toBeDefined();
+  });
+
   it("keeps a row's other columns for the judge, and says where a repeated prompt brings others", async () => {
     const rows = [...numbered(10), ...numbered(3)].map((row, k) => ({ ...row, truth: k % 10 }));
     const judge = { ...paperSettings.judge, kind: "function" as const };

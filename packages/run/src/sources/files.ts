@@ -1,6 +1,7 @@
 import { canonical, hashJson, type Json, TemporaError } from "@tempora/errors";
 import { asCompletion, completionRow, promptRow, readAllRows, shownText, withSystem } from "@tempora/text";
 import { deriveSeed, permutation } from "@tempora/training";
+import { requireOtherNames } from "../settings/judge-columns.ts";
 import { settingsTemplate, storedTemplate } from "../settings/judge-template.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
 import type { Example, Task, TaskSource } from "./source.ts";
@@ -78,6 +79,8 @@ async function readTasks(file: string, settings: Settings, note: (text: string) 
     const id = hashJson({ prompt, variables } as unknown as Json).slice(0, 16);
     // The same prompt twice would be answered with the same samples.
     const columns = otherColumns(source.value);
+    // Before hours of answers, which nobody could judge then.
+    if (settings.judge.kind === "function") requireOtherNames(columns, placeOf(parsed));
     const first = seen.get(id);
     if (first !== undefined) {
       if (canonical(first) !== canonical(columns as Json)) differing++;
