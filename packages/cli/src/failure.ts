@@ -1,5 +1,6 @@
 import { describePlace, fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { CommanderError } from "commander";
+import { hintFor } from "./hugging-face-words.ts";
 
 /** A fault as the user reads it. */
 export interface Failure {
@@ -27,7 +28,9 @@ export function describeFailure(error: unknown, command: string): Failure {
 /** Commander's "error: unknown option '--n'\n(Did you mean --nn?)" in our three lines. */
 function describeUsage(error: CommanderError, command: string): Failure {
   const [first = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
-  const hint = rest.join(" ").replace(/^\(|\)$/g, "");
+  const unknown = /^unknown option '([^']+)'/.exec(first)?.[1];
+  const known = unknown === undefined ? null : hintFor(unknown, command);
+  const hint = known ?? rest.join(" ").replace(/^\(|\)$/g, "");
   const help = `See \`tempora ${command ? `${command} ` : ""}--help\`.`;
   return { what: first.charAt(0).toUpperCase() + first.slice(1), where: "", remedy: hint ? `${hint} ${help}` : help };
 }
