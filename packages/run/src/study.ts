@@ -78,6 +78,13 @@ function modelRows(strategy: string, model: string, list: readonly ModelResult[]
       "true score",
       list.map(({ trueScore }) => trueScore?.mean ?? null),
     ),
+    // Where no program knows the true score: what the run's one judge says of every model.
+    row(
+      strategy,
+      model,
+      "judged score",
+      list.map(({ trueScore, heldOutScore }) => (trueScore === null ? heldOutScore.mean : null)),
+    ),
     row(
       strategy,
       model,

@@ -312,6 +312,7 @@ export interface StudyResult {
     model: string;
     measure:
       | "true score"
+      | "judged score"
       | "win rate"
       | "judge spearman"
       | "judge spearman, own answers"
