@@ -70,6 +70,23 @@ test("train --dry-run counts the decoded copy that a run keeps of a GGUF file", 
   expect(await models(oracle("gguf", "llama-f32.gguf"))).toBe(5);
 }, 120_000);
 
+test("train --dry-run finds the row whose answer or judgement has no room, before it measures anything", async () => {
+  const prompts = join(folder, "crowded.jsonl");
+  const rows = ["word ".repeat(200), ...Array.from({ length: 8 }, (_, k) => `Say ${k}.`)];
+  writeFileSync(prompts, rows.map((prompt) => `${JSON.stringify({ prompt })}\n`).join(""));
+  const model = ["--model", oracle("llama", "policy"), "--prompts", prompts, "--judge", "function"];
+  const judge = join(folder, "crowded.config.ts");
+  writeFileSync(judge, `export default { judge: { functions: [{ name: "a", score: () => [] }] } };\n`);
+  const command = ["train", judge, ...model, "--dry-run", "--iterations", "1", "--max-new-tokens", "900"];
+  const refused = await tempora(command);
+  expect(refused.code).toBe(1);
+  expect(refused.stderr).toMatch(/The prompt has \d+ tokens/);
+  expect(refused.stderr).toMatch(/crowded\.jsonl, row 1/);
+  const counted = await tempora([...command, "--skip-too-long"]);
+  expect(counted.code).toBe(0);
+  expect(counted.stdout).toMatch(/^1 prompts were left out.*row 1 of .*crowded\.jsonl\)$/m);
+}, 120_000);
+
 test("train --lora-rank --dry-run counts adapters where the whole model would be trained", async () => {
   const runs = join(folder, "adapters");
   const command = ["train", config, "--runs", runs, "--dry-run"];

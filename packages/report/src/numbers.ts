@@ -137,6 +137,14 @@ export function pairNotes(result: RunResult): string[] {
   });
 }
 
+/** Says of a run that left prompts out how many, and which the first was. */
+export function leftOutNotes({ leftOut }: Pick<RunResult, "leftOut">): string[] {
+  if (leftOut === undefined) return [];
+  const { prompts, first } = leftOut;
+  const place = first.row === undefined ? "" : ` (row ${first.row} of ${first.file})`;
+  return [`${prompts} prompts were left out, which have no room in the context. The first: ${first.reason}${place}`];
+}
+
 export function heldOutTitle(result: RunResult): string {
   return result.graded ? "true score" : "judged score";
 }

@@ -9,6 +9,7 @@ import {
   countText,
   estimateText,
   heldOutTitle,
+  leftOutNotes,
   modelSummaries,
   numberText,
   pairNotes,
@@ -177,7 +178,9 @@ function resultTable(result: RunResult): string {
       countText(model.flops),
     ]),
   ]);
-  const notes = pairNotes(result).map((note) => `<p class="note">${escapeHtml(note)}</p>`);
+  const notes = [...leftOutNotes(result), ...pairNotes(result)].map(
+    (note) => `<p class="note">${escapeHtml(note)}</p>`,
+  );
   return `${tableHtml(header, rows)}${notes.join("")}`;
 }
 

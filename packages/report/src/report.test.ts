@@ -196,6 +196,17 @@ describe("the terminal's tables", () => {
     expect(await renderReport(run)).toContain("ended early: no &lt;pairs&gt; left");
   });
 
+  test("and the page say what was left out for want of room", async () => {
+    const run = sampleRun();
+    expect(summaryTable(run.result)).not.toContain("left out");
+    const first = { file: "p<1>.jsonl", row: 7, reason: "The prompt has 9000 tokens" };
+    run.result.leftOut = { prompts: 3, first };
+    const note =
+      "3 prompts were left out, which have no room in the context. The first: The prompt has 9000 tokens (row 7 of";
+    expect(summaryTable(run.result)).toContain(`${note} p<1>.jsonl)`);
+    expect(await renderReport(run)).toContain(`${note} p&lt;1&gt;.jsonl)`);
+  });
+
   test("give means over seeds with intervals", () => {
     const rows = [
       { strategy: "temporal", model: "M1", measure: "true score" as const, values: [3, 3.2], estimate: estimate(3.1) },

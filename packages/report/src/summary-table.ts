@@ -5,6 +5,7 @@ import {
   estimateText,
   gapSources,
   heldOutTitle,
+  leftOutNotes,
   type ModelSummary,
   modelSummaries,
   numberText,
@@ -42,7 +43,7 @@ export function summaryTable(result: RunResult): string {
   );
   const gap = gapSources(result);
   const notes = [bestModels(result), ...(gap === "" ? [] : [`The score gap of the pairs is measured by ${gap}.`])];
-  return [table(header, rows), ...pairNotes(result), ...ended, ...notes].join("\n");
+  return [table(header, rows), ...leftOutNotes(result), ...pairNotes(result), ...ended, ...notes].join("\n");
 }
 
 function cells(name: string, summary: ModelSummary): string[] {

@@ -32,6 +32,11 @@ export class ContextFit {
     return this.#first === null ? null : this.#first.where;
   }
 
+  /** Why the first one was left out. */
+  get reason(): string | null {
+    return this.#first === null ? null : this.#first.what;
+  }
+
   /** "3 rows are left out, the first: …", or null where everything fits. @param unit What was counted, in the plural. */
   summary(unit: string): string | null {
     if (this.#first === null) return null;

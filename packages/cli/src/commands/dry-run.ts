@@ -1,4 +1,5 @@
-import { estimateRun, type ParsedConfig, type RunEstimate } from "@tempora/run";
+import { leftOutNotes } from "@tempora/report";
+import { dryFit, estimateRun, type ParsedConfig, type RunEstimate } from "@tempora/run";
 import type { Context } from "../context.ts";
 import { formatBytes, formatCount, formatDuration } from "../format.ts";
 import { describeMemory } from "../memory-check.ts";
@@ -7,8 +8,12 @@ import { runObserver } from "../observer.ts";
 /** `train --dry-run`: what the run would take. Run folder and store are left alone. */
 export async function dryRun({ settings, runs }: ParsedConfig, seeds: number, context: Context): Promise<void> {
   const observer = runObserver(context.progress);
-  const estimate = await estimateRun({ settings, runs, observer, signal: context.signal });
-  context.result({ dryRun: true, seeds, ...estimate }, describe(estimate, seeds));
+  const { signal } = context;
+  const leftOut = await dryFit(settings, observer, signal);
+  const estimate = await estimateRun({ settings, runs, observer, signal });
+  const text = describe(estimate, seeds);
+  const result = { dryRun: true, seeds, leftOut, ...estimate };
+  context.result(result, leftOut === null ? text : `${text}\n\n${leftOutNotes({ leftOut }).join("\n")}`);
 }
 
 function describe(estimate: RunEstimate, seeds: number): string {

@@ -1,9 +1,10 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { oracle, scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
 import { silentObserver } from "../results/observer.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
+import { dryFit } from "./dry-fit.ts";
 import { runLoop } from "./loop.ts";
 
 const folder = await scratch();
@@ -78,6 +79,31 @@ describe("a run with a prompt that has no room in the context", () => {
     const { run, seen } = started({ ...(await judgedLong()), skipTooLong: true }, "judged-skipped");
     await expect(run).rejects.toThrow();
     expect(seen[0]).toMatch(/^1 of the prompts are left out. The first: The judge's question/);
+  });
+
+  it("keeps in run.json how many it left out and the first, and a dry run finds the same", async () => {
+    const settings = await long();
+    const score = ({ answers }: { answers: string[] }) => answers.map((answer) => answer.length);
+    const functions = [{ name: "length", version: "1", weight: 1, range: [0, 99] as [number, number], score }];
+    const short: Settings = {
+      ...settings,
+      ...{ skipTooLong: true, iterations: 1, promptsPerIteration: 7, candidates: 2 },
+      judge: { ...settings.judge, kind: "function", functions },
+      sampling: { ...settings.sampling, maxNewTokens: 6, temperature: 1 },
+      evaluation: { ...settings.evaluation, sampling: { ...settings.sampling, maxNewTokens: 6 } },
+      selection: { ...settings.selection, truncated: "keep" },
+    };
+    const leftOut = {
+      prompts: 1,
+      first: { file: settings.prompts, row: 2, reason: expect.stringMatching(/^The prompt has \d+ tokens/) },
+    };
+    expect(await dryFit(short, silentObserver, undefined)).toEqual(leftOut);
+    const strict = { ...short, skipTooLong: false };
+    await expect(dryFit(strict, silentObserver, undefined)).rejects.toThrow(/long.jsonl, row 2, field prompt/);
+    const runs = join(folder, "kept");
+    const { result } = await runLoop({ config: { run: "a", runs, settings: short }, codeVersion: "test" });
+    expect(result.leftOut).toEqual(leftOut);
+    expect(JSON.parse(await readFile(join(runs, "a", "run.json"), "utf8")).leftOut).toEqual(leftOut);
   });
 
   it("leaves it out and counts it where that is asked for", async () => {

@@ -2,17 +2,29 @@ import { setImmediate } from "node:timers/promises";
 import { ContextFit, TooLongError } from "@tempora/text";
 import { makeJudge, secondJudge } from "../judges/make-judge.ts";
 import type { ModelRef } from "../models/model-ref.ts";
+import type { LeftOut } from "../results/results.ts";
 import { promptIds } from "../sources/conversation.ts";
 import type { Task, TaskSource } from "../sources/source.ts";
 import type { RunContext } from "../stages/context.ts";
 import { choiceOf } from "../stages/judge.ts";
+
+/** What the tasks are looked at with: a model is opened, never loaded. */
+export type FitContext = Pick<RunContext, "settings" | "source" | "observer" | "signal" | "now"> & {
+  host: Pick<RunContext["host"], "open" | "use">;
+};
+
+export interface FittingSource {
+  source: TaskSource;
+  /** null: all have room. */
+  leftOut: LeftOut | null;
+}
 
 /**
  * The run's tasks without those whose answer has no room in the model's context, or whose judgement has none in the
  * judge's. All are looked at before anything is sampled: the first one that does not fit ends the run now, not in ten
  * hours, unless such are to be left out and counted.
  */
-export async function fittingSource(context: RunContext, model: ModelRef, judge: ModelRef): Promise<TaskSource> {
+export async function fittingSource(context: FitContext, model: ModelRef, judge: ModelRef): Promise<FittingSource> {
   const { settings, source, signal, now } = context;
   const { tokenizer, checkpoint } = await context.host.open(model);
   const fit = new ContextFit(settings.skipTooLong);
@@ -47,13 +59,17 @@ export async function fittingSource(context: RunContext, model: ModelRef, judge:
   }
   await look(source.heldOut(), settings.evaluation.sampling.maxNewTokens);
   const summary = fit.summary("prompts");
-  if (summary === null) return source;
+  if (summary === null) return { source, leftOut: null };
   context.observer.note(`${summary}.`);
   const fits = ({ id }: Task) => !tooLong.has(id);
+  const { file, row } = fit.first ?? {};
   return {
-    ...source,
-    training: (iteration, count) => source.training(iteration, count).filter(fits),
-    heldOut: () => source.heldOut().filter(fits),
+    source: {
+      ...source,
+      training: (iteration, count) => source.training(iteration, count).filter(fits),
+      heldOut: () => source.heldOut().filter(fits),
+    },
+    leftOut: { prompts: fit.skipped, first: { ...(file && { file }), ...(row && { row }), reason: fit.reason ?? "" } },
   };
 }
 
@@ -61,7 +77,7 @@ export async function fittingSource(context: RunContext, model: ModelRef, judge:
  * Throws where the judge's context has no room for its question about a task, an answer of so many tokens, and the
  * longest judgement. An answer is counted in the tokens of the model that gives it, also where another one judges.
  */
-async function judgeRoom(context: RunContext, judge: ModelRef): Promise<(task: Task, answer: number) => void> {
+async function judgeRoom(context: FitContext, judge: ModelRef): Promise<(task: Task, answer: number) => void> {
   const { tokenizer, checkpoint } = await context.host.open(judge);
   const { maxPositions } = checkpoint.config;
   const choice = choiceOf(context, judge);

@@ -145,9 +145,10 @@ class Run {
     await placeModel(first, join(folder, "models", first.name));
     if (first.base !== null) await placeModel(first.base, join(folder, "models", "base"));
     const external = await externalJudge(context);
-    const fitting = { ...context, source: await fittingSource(context, first, external ?? first) };
+    const fitting = await fittingSource(context, first, external ?? first);
+    if (fitting.leftOut !== null) result.leftOut = fitting.leftOut;
     try {
-      await this.#strategies(fitting, { first, external }, result);
+      await this.#strategies({ ...context, source: fitting.source }, { first, external }, result);
     } catch (error) {
       if (error instanceof StrategyEnded) await this.#failed(result, error);
       throw error;

@@ -276,8 +276,17 @@ export interface RunResult {
   device: { device: string; name: string; dtype: string };
   /** Whether a program grades the answers. */
   graded: boolean;
+  /** Absent where every prompt has room. */
+  leftOut?: LeftOut;
   start: StartResult;
   strategies: StrategyResult[];
+}
+
+/** Prompts without room in the model's or the judge's context, which the run was told to leave out (skipTooLong). */
+export interface LeftOut {
+  /** Of training and held-out ones together. */
+  prompts: number;
+  first: { file?: string; row?: number; reason: string };
 }
 
 /** A line of events.jsonl. */

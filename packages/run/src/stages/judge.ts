@@ -71,7 +71,10 @@ export async function secondOpinionStage(
 }
 
 /** The judge that the run's settings describe, where it is a model with that model's weights. */
-export function choiceOf(context: RunContext, judge: ModelRef): JudgeChoice {
+export function choiceOf(
+  context: Pick<RunContext, "settings" | "source" | "now"> & { host: Pick<RunContext["host"], "use"> },
+  judge: ModelRef,
+): JudgeChoice {
   const { settings, source, host } = context;
   return {
     settings: settings.judge,
