@@ -1,5 +1,6 @@
-import { existsSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { oracle, scratch } from "@tempora/testing";
 import { expect, test } from "vitest";
 import { root } from "./setup/command.ts";
 
@@ -24,6 +25,27 @@ test("every script that the README runs is in package.json", () => {
   expect(scripts).toContain("train");
   expect(scripts.filter((name) => manifest.scripts[name] === undefined)).toEqual([]);
 });
+
+test("every training that the README shows starts in a clone with nothing beside it", async () => {
+  // What the hub would give, as its cache has it: a small model under the name that the README takes.
+  const cache = await scratch();
+  const folder = join(cache, "models--HuggingFaceTB--SmolLM2-135M-Instruct");
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+  mkdirSync(join(folder, "refs"), { recursive: true });
+  cpSync(oracle("llama", "policy"), join(folder, "snapshots", commit), { recursive: true });
+  writeFileSync(join(folder, "refs", "main"), commit);
+  const blocks = [...readme.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap((match) => match[1]?.split("\n") ?? []);
+  const lines = blocks.flatMap((line) => /run (train\b[^#]*)/.exec(line)?.[1]?.trim().split(" ") ?? []);
+  const starts = lines.flatMap((word, k) => (word === "train" ? [k] : []));
+  expect(starts.length).toBeGreaterThanOrEqual(3);
+  for (const [index, start] of starts.entries()) {
+    const words = lines.slice(start, starts[index + 1]);
+    const command = [join(root, "packages/cli/src/main.ts"), ...words, "--dry-run", "--max-new-tokens", "4"];
+    const env = { ...process.env, HF_HUB_CACHE: cache, HF_HUB_OFFLINE: "1" };
+    const { exitCode, stderr } = Bun.spawnSync([process.execPath, ...command], { cwd: root, env });
+    expect(exitCode, `${words.join(" ")}: ${stderr}`).toBe(0);
+  }
+}, 120_000);
 
 test("every file that the README links to exists", () => {
   const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].flatMap((match) => match[1] ?? []);
