@@ -100,6 +100,43 @@ describe("templates of reasoning models", () => {
   });
 });
 
+describe("an answer that only calls tools", () => {
+  const call = { id: "call12345", type: "function", function: { name: "flows_to", arguments: { river: "Oder" } } };
+  /** Of DeepSeek's templates, which write a call only beside content null, and its arguments as they are. */
+  const asText = { ...call, function: { ...call.function, arguments: JSON.stringify(call.function.arguments) } };
+  const row = (content: string | null, called: object) => {
+    const value = {
+      prompt: [user("Where does the Oder flow?")],
+      completion: [{ role: "assistant", content, tool_calls: [called] }],
+      tools: [{ ...tool, function: { ...tool.function, name: "flows_to" } }],
+    };
+    return completionRow({ row: 2, value }, "calls.jsonl");
+  };
+
+  test.each(zoo)("is trained with its call, or refused: %s", async (name) => {
+    const tokenizer = await Tokenizer.load(zooFolder(name));
+    const deepseek = name === "deepseek_v3";
+    if (deepseek) await expect(failure(() => tokenizeCompletion(row("", call), tokenizer))).resolves.toBeDefined();
+    const { completionIds } = tokenizeCompletion(deepseek ? row(null, asText) : row("", call), tokenizer);
+    const text = tokenizer.decode(completionIds);
+    expect(text).toContain("flows_to");
+    expect(text).toMatch(/"river": ?"Oder"/);
+  });
+
+  test("is refused where the template leaves the call out: nothing but its end would be trained", async () => {
+    const folder = await copyTokenizer();
+    const plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    const prompted = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    await writeFile(join(folder, "chat_template.jinja"), plain + prompted);
+    const tokenizer = await Tokenizer.load(folder);
+    const error = await failure(() => tokenizeCompletion(row("", call), tokenizer));
+    expect(error.message).toBe(
+      "The chat template leaves the tool calls of the completion out (calls.jsonl, row 2, field completion). " +
+        "Some templates write calls only beside content null; else take one that writes tool_calls, or give the row as token ids.",
+    );
+  });
+});
+
 describe("options of rendering are part of a prompt", () => {
   const ids = (tokenizer: Tokenizer, value: object, options: TokenizeOptions = {}) =>
     tokenizePrompt(promptRow({ row: 1, value: { ...value } }, "rows.jsonl"), tokenizer, options).promptIds;

@@ -1,4 +1,4 @@
-import { TemporaError } from "@tempora/errors";
+import { isObject, TemporaError } from "@tempora/errors";
 import { asCompletion, type RenderOptions, withSystem } from "./render.ts";
 import type { CompletionRow, PreferenceRow, PromptRow } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -120,7 +120,7 @@ class Encoder {
         const whole = this.plain(prompt as string, parts, this.withEos(completion as string));
         return this.after(ids, whole, field, "Leave the space or line break before it to the completion");
       }
-      this.requireKept(this.render([...prompt, ...completion], false), completion, field);
+      this.requireKept(prompt, completion, field);
       return this.after(ids, this.turns(prompt, parts, completion), field, templateRemedy);
     });
   }
@@ -157,12 +157,21 @@ class Encoder {
   }
 
   /** Templates of reasoning models drop thoughts, and with them whatever stands before "</think>". */
-  private requireKept(rendered: string, completion: readonly Message[], field: string): void {
+  private requireKept(prompt: readonly Message[], completion: readonly Message[], field: string): void {
     const bare = (text: string) => text.replace(/\s+/gu, "");
+    const rendered = this.render([...prompt, ...completion], false);
     const shown = bare(rendered);
-    if (completion.every(({ content }) => content === null || shown.includes(bare(content)))) return;
-    const remedy = "Take out of the answer what the template drops, or give the row as token ids.";
-    throw new TemporaError(`The chat template does not keep the whole ${field}`, { remedy });
+    if (!completion.every(({ content }) => content === null || shown.includes(bare(content)))) {
+      const remedy = "Take out of the answer what the template drops, or give the row as token ids.";
+      throw new TemporaError(`The chat template does not keep the whole ${field}`, { remedy });
+    }
+    const others = completion.map(withOtherCalls);
+    if (others.every((turn, k) => turn === completion[k])) return;
+    // A template that writes the calls writes other ones otherwise.
+    if (this.render([...prompt, ...others], false) !== rendered) return;
+    const remedy =
+      "Some templates write calls only beside content null; else take one that writes tool_calls, or give the row as token ids.";
+    throw new TemporaError(`The chat template leaves the tool calls of the ${field} out`, { remedy });
   }
 
   private withEos(completion: string): string {
@@ -192,6 +201,19 @@ class Encoder {
       throw new TemporaError(`${error.what}${origin}`, { where, remedy: error.remedy, cause: error });
     }
   }
+}
+
+/** The turn with calls of functions of other names; the turn itself where it calls none. */
+function withOtherCalls(turn: Message): Message {
+  const { tool_calls: calls } = turn as Message & { tool_calls?: unknown };
+  if (!Array.isArray(calls) || calls.length === 0) return turn;
+  const renamed = (value: Record<string, unknown>) =>
+    typeof value.name === "string" ? { ...value, name: `${value.name}_` } : value;
+  const others = calls.map((call: unknown) => {
+    if (!isObject(call)) return call;
+    return isObject(call.function) ? { ...call, function: renamed(call.function) } : renamed(call);
+  });
+  return { ...turn, tool_calls: others } as Message;
 }
 
 const templateRemedy =
