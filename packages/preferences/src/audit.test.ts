@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { aggregate } from "./aggregate.ts";
-import { type AuditedJudgement, auditJudgements, collapsed } from "./audit.ts";
+import { type AuditedResponse, auditJudgements, collapsed } from "./audit.ts";
 
 describe("aggregate", () => {
   it("averages without rounding and leaves out what did not parse", () => {
@@ -12,16 +12,9 @@ describe("aggregate", () => {
   });
 });
 
-function rows(scores: Record<string, (number | null)[][]>): AuditedJudgement[] {
+function rows(scores: Record<string, (number | null)[][]>): AuditedResponse[] {
   return Object.entries(scores).flatMap(([prompt, responses]) =>
-    responses.flatMap((list, i) =>
-      list.map((score) => ({
-        prompt,
-        response: `${prompt}/${i}`,
-        score,
-        ...(score === null && { failure: "cut-off" as const }),
-      })),
-    ),
+    responses.map((list) => ({ prompt, verdicts: list.map((score) => score ?? "cut-off") })),
   );
 }
 
@@ -82,10 +75,7 @@ describe("collapsed", () => {
     expect(verdict?.counts).toBe("2 of 3 judgements gave no score (cut-off 2)");
     expect(verdict?.remedy).toContain("--judge expected");
     expect(verdict?.remedy).toContain("graded examples");
-    const crowded = [null, null, 3].map((score) => ({
-      ...{ prompt: "p", response: "r", score },
-      ...(score === null && { failure: "no-room" as const }),
-    }));
+    const crowded: AuditedResponse[] = [{ prompt: "p", verdicts: ["no-room", "no-room", 3] }];
     expect(collapsed(auditJudgements(crowded))?.remedy).toContain("longer context");
   });
 

@@ -1,15 +1,19 @@
-import { mean } from "simple-statistics";
 import { aggregate } from "./aggregate.ts";
 import type { ScoreFailure } from "./parse-score.ts";
 
-/** One judgement, as the audit needs it. */
-export interface AuditedJudgement {
-  /** Prompt that was answered: candidates of one prompt are compared with each other. */
+/** What a judgement came to: its score, or why it has none. */
+export type Verdict = number | ScoreFailure | null;
+
+/** The judgements of one response, as the audit needs them. */
+export interface AuditedResponse {
+  /** Prompt that was answered: responses to one prompt are compared with each other. */
   prompt: string;
-  /** Response that was judged. */
-  response: string;
-  score: number | null;
-  failure?: ScoreFailure;
+  verdicts: readonly Verdict[];
+}
+
+/** The score of a verdict that has one. */
+export function scoreOf(verdict: Verdict): number | null {
+  return typeof verdict === "number" ? verdict : null;
 }
 
 /** Lowest and highest score that a judge is made to give. A judge of one's own may go beyond. */
@@ -43,42 +47,98 @@ export interface JudgementAudit {
   tieRate: number | null;
 }
 
-/** What a set of judgements says about the judge. */
-export function auditJudgements(rows: Iterable<AuditedJudgement>, scale: ScoreScale = rubricScale): JudgementAudit {
-  const scores: number[] = [];
-  const failuresByReason: Partial<Record<ScoreFailure, number>> = {};
-  const byPrompt = new Map<string, Map<string, number[]>>();
-  let judgements = 0;
-  for (const row of rows) {
-    judgements++;
-    if (row.score === null) {
-      const reason = row.failure ?? "no-score";
-      failuresByReason[reason] = (failuresByReason[reason] ?? 0) + 1;
-      continue;
+/** What the judgements of all responses say about the judge. They are read once, and none of them is kept. */
+export function auditJudgements(responses: Iterable<AuditedResponse>, scale: ScoreScale = rubricScale): JudgementAudit {
+  const audit = new RunningAudit(scale);
+  for (const response of responses) audit.add(response);
+  return audit.result();
+}
+
+/** An audit that is told response after response. */
+export class RunningAudit {
+  #judgements = 0;
+  readonly #failuresByReason: Partial<Record<ScoreFailure, number>> = {};
+  readonly #scores = new Moments();
+  readonly #noise = new Moments();
+  readonly #counts = new Map<number, number>();
+  readonly #prompts = new Map<string, PromptScores>();
+
+  constructor(readonly scale: ScoreScale = rubricScale) {}
+
+  add({ prompt, verdicts }: AuditedResponse): void {
+    const own = new Moments();
+    for (const verdict of verdicts) {
+      this.#judgements++;
+      const score = scoreOf(verdict);
+      if (score === null) {
+        const reason = typeof verdict === "string" ? verdict : "no-score";
+        this.#failuresByReason[reason] = (this.#failuresByReason[reason] ?? 0) + 1;
+        continue;
+      }
+      own.add(score);
+      this.#scores.add(score);
+      this.#counts.set(score, (this.#counts.get(score) ?? 0) + 1);
     }
-    scores.push(row.score);
-    const responses = byPrompt.get(row.prompt) ?? new Map<string, number[]>();
-    byPrompt.set(row.prompt, responses);
-    const list = responses.get(row.response);
-    if (list === undefined) responses.set(row.response, [row.score]);
-    else list.push(row.score);
+    if (own.count > 1) this.#noise.add(own.variance as number);
+    const score = aggregate(verdicts.map(scoreOf));
+    if (score === null) return;
+    const known = this.#prompts.get(prompt);
+    if (known === undefined) {
+      this.#prompts.set(prompt, { first: score, responses: 1, tied: true });
+      return;
+    }
+    known.responses++;
+    known.tied &&= score === known.first;
   }
-  const failures = judgements - scores.length;
-  const ties = countTies(byPrompt);
-  return {
-    scale,
-    judgements,
-    failures,
-    failureRate: judgements === 0 ? 0 : failures / judgements,
-    failuresByReason,
-    mean: scores.length === 0 ? null : mean(scores),
-    variance: populationVariance(scores),
-    noise: judgeNoise(byPrompt),
-    histogram: histogram(scores, scale),
-    equalShare: largestShare(scores),
-    prompts: ties.prompts,
-    tieRate: ties.prompts === 0 ? null : ties.tied / ties.prompts,
-  };
+
+  result(): JudgementAudit {
+    const failures = this.#judgements - this.#scores.count;
+    const compared = [...this.#prompts.values()].filter(({ responses }) => responses > 1);
+    return {
+      scale: this.scale,
+      judgements: this.#judgements,
+      failures,
+      failureRate: this.#judgements === 0 ? 0 : failures / this.#judgements,
+      failuresByReason: this.#failuresByReason,
+      mean: this.#scores.mean,
+      variance: this.#scores.variance,
+      noise: this.#noise.mean,
+      histogram: histogram(this.#counts, this.scale),
+      equalShare: this.#scores.count === 0 ? null : largest(this.#counts.values()) / this.#scores.count,
+      prompts: compared.length,
+      tieRate: compared.length === 0 ? null : compared.filter(({ tied }) => tied).length / compared.length,
+    };
+  }
+}
+
+/** The mean scores of a prompt's responses, as far as ties need them. */
+interface PromptScores {
+  first: number;
+  responses: number;
+  /** Whether all are equal to the first. */
+  tied: boolean;
+}
+
+/** Mean and population variance of numbers that are not kept (Welford 1962). */
+class Moments {
+  count = 0;
+  #mean = 0;
+  #squares = 0;
+
+  add(value: number): void {
+    this.count++;
+    const before = value - this.#mean;
+    this.#mean += before / this.count;
+    this.#squares += before * (value - this.#mean);
+  }
+
+  get mean(): number | null {
+    return this.count === 0 ? null : this.#mean;
+  }
+
+  get variance(): number | null {
+    return this.count === 0 ? null : this.#squares / this.count;
+  }
 }
 
 /** When judgements are too poor to make pairs of. Each limit is the last value that still passes. */
@@ -149,22 +209,6 @@ function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-function populationVariance(values: readonly number[]): number | null {
-  if (values.length === 0) return null;
-  const center = mean(values as number[]);
-  return mean(values.map((value) => (value - center) ** 2));
-}
-
-function judgeNoise(byPrompt: Map<string, Map<string, number[]>>): number | null {
-  const variances: number[] = [];
-  for (const responses of byPrompt.values()) {
-    for (const scores of responses.values()) {
-      if (scores.length > 1) variances.push(populationVariance(scores) as number);
-    }
-  }
-  return variances.length === 0 ? null : mean(variances);
-}
-
 /** The scores that the histogram counts, lowest first. */
 export function histogramScores(audit: Pick<JudgementAudit, "scale" | "histogram">): number[] {
   const { min, max } = audit.scale;
@@ -176,32 +220,19 @@ function shown(score: number): string {
   return `${Number(score.toFixed(2))}`;
 }
 
-function histogram(scores: readonly number[], { min, max }: ScoreScale): number[] {
+function histogram(scores: ReadonlyMap<number, number>, { min, max }: ScoreScale): number[] {
   const whole = Number.isInteger(min) && max - min >= 2 && max - min <= 10;
   const counts = new Array<number>(whole ? Math.floor(max - min) + 1 : 11).fill(0);
   const width = whole ? 1 : (max - min) / 10;
-  for (const score of scores) {
+  for (const [score, times] of scores) {
     const bin = Math.min(counts.length - 1, Math.max(0, Math.round((score - min) / width)));
-    counts[bin] = (counts[bin] as number) + 1;
+    counts[bin] = (counts[bin] as number) + times;
   }
   return counts;
 }
 
-function largestShare(scores: readonly number[]): number | null {
-  if (scores.length === 0) return null;
-  const counts = new Map<number, number>();
-  for (const score of scores) counts.set(score, (counts.get(score) ?? 0) + 1);
-  return Math.max(...counts.values()) / scores.length;
-}
-
-function countTies(byPrompt: Map<string, Map<string, number[]>>): { prompts: number; tied: number } {
-  let prompts = 0;
-  let tied = 0;
-  for (const responses of byPrompt.values()) {
-    if (responses.size < 2) continue;
-    prompts++;
-    const means = [...responses.values()].map((scores) => aggregate(scores, "mean"));
-    if (means.every((value) => value === means[0])) tied++;
-  }
-  return { prompts, tied };
+function largest(counts: Iterable<number>): number {
+  let most = 0;
+  for (const count of counts) most = Math.max(most, count);
+  return most;
 }

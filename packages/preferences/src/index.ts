@@ -1,6 +1,6 @@
 export { type Aggregation, aggregate } from "./aggregate.ts";
 export {
-  type AuditedJudgement,
+  type AuditedResponse,
   auditJudgements,
   type Collapse,
   type CollapseLimits,
@@ -8,8 +8,11 @@ export {
   defaultCollapseLimits,
   histogramScores,
   type JudgementAudit,
+  RunningAudit,
   rubricScale,
   type ScoreScale,
+  scoreOf,
+  type Verdict,
 } from "./audit.ts";
 export { type AnswerPath, type ExpectedScore, expectedScore } from "./expected-score.ts";
 export {

@@ -66,7 +66,6 @@ async function judgeByEndpoint(
 }
 
 interface Question {
-  asked: number;
   response: number;
   attempt: number;
   sample: number;
@@ -97,19 +96,15 @@ class EndpointSpeaker implements Speaker {
     return true;
   }
 
-  async *speak(asked: readonly Asked[]): AsyncGenerator<Spoken> {
-    const questions = asked.flatMap(({ response, attempt, samples, have }, index) =>
-      Array.from({ length: samples }, (_, sample): Question => ({ asked: index, response, attempt, sample })).filter(
-        ({ sample }) => !have.has(sample),
-      ),
-    );
+  async *speak(asked: Iterable<Asked>): AsyncGenerator<Spoken> {
     const { concurrency } = this.options.endpoint;
-    yield* pMapIterable(questions, (question) => this.#ask(question), { concurrency, backpressure: 2 * concurrency });
+    const ask = (question: Question) => this.#ask(question);
+    yield* pMapIterable(questionsOf(asked), ask, { concurrency, backpressure: 2 * concurrency });
   }
 
   async #ask(question: Question): Promise<Spoken> {
     const { endpoint, sampling, template, seed } = this.options;
-    const { asked, sample, response } = question;
+    const { sample, response } = question;
     if (this.#tooLong.has(response)) return noRoomFor(question);
     const { promptText, text, where } = this.responses[response] as Response;
     const exchange: Exchange = { requests: 0, refusal: "" };
@@ -128,7 +123,7 @@ class EndpointSpeaker implements Speaker {
       requireCompletion(completion);
       const choice = completion.choices[0];
       return {
-        asked,
+        response,
         sample,
         text: choice?.message?.content ?? "",
         tokens: completion.usage?.completion_tokens ?? 0,
@@ -145,8 +140,8 @@ class EndpointSpeaker implements Speaker {
 }
 
 /** No judgement: the server's context does not hold the question. */
-function noRoomFor({ asked, sample }: Question): Spoken {
-  return { asked, sample, text: "", tokens: 0, promptTokens: 0, finished: false, noRoom: true };
+function noRoomFor({ response, sample }: Question): Spoken {
+  return { response, sample, text: "", tokens: 0, promptTokens: 0, finished: false, noRoom: true };
 }
 
 /** Counts a question's requests and keeps what the server says of one that it refuses, which the library may leave out. */
@@ -158,6 +153,12 @@ function watched(exchange: Exchange): typeof fetch {
     return response;
   };
   return Object.assign(send, { preconnect: fetch.preconnect });
+}
+
+function* questionsOf(asked: Iterable<Asked>): Generator<Question> {
+  for (const { response, attempt, samples, have } of asked) {
+    for (let sample = 0; sample < samples; sample++) if (!have.has(sample)) yield { response, attempt, sample };
+  }
 }
 
 /** In what others wrote, nothing that the server's tokenizer, which is not known here, may take for a special token. */

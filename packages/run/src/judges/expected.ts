@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { type Forest, ForestBuilder } from "@tempora/engine";
 import { type AnswerPath, answersOf, expectedScore, type JudgeAnswer, type JudgeTemplate } from "@tempora/preferences";
 import { addPrefixes } from "@tempora/training";
@@ -49,6 +50,12 @@ export function expectedJudge(options: ExpectedJudgeOptions): Judge {
   };
 }
 
+/** Token ids of a response's question up to the answer. */
+interface Sequence {
+  response: number;
+  ids: number[];
+}
+
 /** A forest of some of the responses, with the scored nodes of each one's answers. */
 interface Batch {
   forest: Forest;
@@ -68,15 +75,17 @@ async function judgeByExpectation(
   const meter = new Meter(loaded.checkpoint.config);
   const log = await RowLog.open<Judgement>(work.folder, judgementLog.name, { place: judgementLog.place });
   try {
-    const sequences = sequencesOf(loaded, options, responses, prefix, paths);
-    for (const [response, ids] of sequences.entries()) if (ids === null) await log.add(noRoom(response));
     work.progress(log.count);
-    for (const numbers of batches(sequences, paths, options.maxTokens)) {
+    const tooLong: number[] = [];
+    const sequences = sequencesOf(loaded, options, responses, answerLength(prefix, paths), tooLong);
+    for (const asked of batches(sequences, prefix, paths, options.maxTokens)) {
+      // Where an earlier process did most of it, there is nothing else to wait for.
+      await setImmediate();
       work.signal?.throwIfAborted();
-      const batch = buildBatch(sequences, paths, numbers);
+      const batch = buildBatch(asked, paths);
       meter.score(batch.forest);
       // All of a forest or nothing: what lies beside a response decides its last bits.
-      if (numbers.every((response) => log.has(judgementLog.place(noRoom(response))))) continue;
+      if (asked.every(({ response }) => log.has(judgementLog.place(noRoom(response))))) continue;
       const { node } = await loaded.engine.logProbs(batch.forest, { signal: work.signal });
       for (const [k, response] of batch.responses.entries()) {
         const logProbs = (batch.leaves[k] as number[]).map((leaf) => node[leaf] as number);
@@ -85,25 +94,27 @@ async function judgeByExpectation(
       await log.flush();
       work.progress(log.count);
     }
+    for (const response of tooLong) await log.add(noRoom(response));
     return { rows: await log.seal(), totals: meter.totals };
   } finally {
     await log.close();
   }
 }
 
-/** Token ids up to the answer; null where the context has no room for it. */
-function sequencesOf(
+/** The responses' questions one by one: of a million they are not kept. Those that the context has no room for go to `tooLong`. */
+function* sequencesOf(
   { tokenizer, checkpoint }: LoadedModel,
   { model, template }: ExpectedJudgeOptions,
   responses: readonly Response[],
-  prefix: readonly number[],
-  paths: readonly AnswerPath[],
-): (number[] | null)[] {
-  const limit = checkpoint.config.maxPositions - answerLength(prefix, paths) + 1;
-  return responses.map((response) => {
-    const ids = judgePromptIds(template, response, tokenizer, model.now);
-    return ids.length < limit ? [...ids, ...prefix] : null;
-  });
+  answerTokens: number,
+  tooLong: number[],
+): Generator<Sequence> {
+  const limit = checkpoint.config.maxPositions - answerTokens + 1;
+  for (const [response, asked] of responses.entries()) {
+    const ids = judgePromptIds(template, asked, tokenizer, model.now);
+    if (ids.length < limit) yield { response, ids };
+    else tooLong.push(response);
+  }
 }
 
 function answerLength(prefix: readonly number[], paths: readonly AnswerPath[]): number {
@@ -112,16 +123,17 @@ function answerLength(prefix: readonly number[], paths: readonly AnswerPath[]): 
 
 /** Runs of responses whose forests hold at most maxTokens tokens; one that is longer has a forest of its own. */
 function* batches(
-  sequences: readonly (number[] | null)[],
+  sequences: Iterable<Sequence>,
+  prefix: readonly number[],
   paths: readonly AnswerPath[],
   maxTokens: number,
-): Generator<number[]> {
+): Generator<Sequence[]> {
   const answerTokens = paths.reduce((sum, { ids }) => sum + ids.length, 0);
-  let batch: number[] = [];
+  let batch: Sequence[] = [];
   let tokens = 0;
   let before: readonly number[] = [];
-  for (const [response, ids] of sequences.entries()) {
-    if (ids === null) continue;
+  for (const { response, ids: question } of sequences) {
+    const ids = [...question, ...prefix];
     const added = ids.length - commonLength(before, ids) + answerTokens;
     if (batch.length > 0 && tokens + added > maxTokens) {
       yield batch;
@@ -129,7 +141,7 @@ function* batches(
       tokens = 0;
     }
     tokens += batch.length === 0 ? ids.length + answerTokens : added;
-    batch.push(response);
+    batch.push({ response, ids });
     before = ids;
   }
   if (batch.length > 0) yield batch;
@@ -144,20 +156,16 @@ function commonLength(a: readonly number[], b: readonly number[]): number {
 /** Tokens that sharing a beginning must save: less is not worth another node. */
 const worthSharing = 8;
 
-function buildBatch(
-  sequences: readonly (number[] | null)[],
-  paths: readonly AnswerPath[],
-  numbers: readonly number[],
-): Batch {
+function buildBatch(asked: readonly Sequence[], paths: readonly AnswerPath[]): Batch {
   const builder = new ForestBuilder();
   const responses: number[] = [];
   const leaves: number[][] = [];
-  const included = numbers.map((response) => sequences[response] as number[]);
   const onEnd = (index: number, node: number) => {
-    responses.push(numbers[index] as number);
+    responses.push((asked[index] as Sequence).response);
     leaves.push(paths.map(({ ids }) => builder.share(ids, node, true)));
   };
-  addPrefixes(builder, included, { worth: worthSharing, onEnd });
+  const sequences = asked.map(({ ids }) => ids);
+  addPrefixes(builder, sequences, { worth: worthSharing, onEnd });
   return { forest: builder.build(), responses, leaves };
 }
 

@@ -193,7 +193,7 @@ describe("a weighted sum of judges", () => {
 
 describe("a judge that has collapsed", () => {
   it("is told what helps its kind", () => {
-    const audited = Array.from({ length: 40 }, (_, k) => ({ prompt: `${k >> 1}`, response: `${k}`, score: 0 }));
+    const audited = Array.from({ length: 40 }, (_, k) => ({ prompt: `${k >> 1}`, verdicts: [0] }));
     const refused = (kind: "sampled" | "expected" | "function") => () =>
       refuseCollapsed({ kind, name: "J", origin: "o", scale: { min: 0, max: 1 } }, audited, defaultCollapseLimits);
     expect(refused("function")).toThrow(/J is of no use here: of 40 scores 100\.0 % are the same.*judge\.quality/s);

@@ -18,7 +18,7 @@ export interface Response {
   /** All other columns of the prompt's row: ground truth, for a judge that can use it. */
   columns: Readonly<Record<string, unknown>>;
   /** The prompt's row, for messages. */
-  where?: Place;
+  where?: Place | undefined;
 }
 
 /** One judgement, as the log holds it. */
@@ -118,4 +118,21 @@ export const judgementLog = {
 /** The judgements in order: by response, attempt and sample. */
 export function readJudgements(folder: string, rows: SealedRows): AsyncGenerator<Judgement> {
   return sealedRows<Judgement>(folder, logName, rows);
+}
+
+/** Judgements in their order, those of a response together. */
+export async function* byResponse(
+  judgements: AsyncIterable<Judgement>,
+): AsyncGenerator<{ response: number; judgements: Judgement[] }> {
+  let own: Judgement[] = [];
+  for await (const judgement of judgements) {
+    const [first] = own;
+    if (first !== undefined && first.response !== judgement.response) {
+      yield { response: first.response, judgements: own };
+      own = [];
+    }
+    own.push(judgement);
+  }
+  const [last] = own;
+  if (last !== undefined) yield { response: last.response, judgements: own };
 }

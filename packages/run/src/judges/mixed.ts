@@ -7,6 +7,7 @@ import { addTotals, noTokens } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
 import { RowLog } from "../store/row-log.ts";
 import {
+  byResponse,
   type Judge,
   type JudgedRows,
   type Judgement,
@@ -103,13 +104,14 @@ async function partVerdicts(
   count: number,
   how: Aggregation,
 ): Promise<PartVerdicts> {
-  const lists: (number | null)[][] = Array.from({ length: count }, () => []);
+  const scores = new Array<number | null>(count).fill(null);
   const noRoom = new Set<number>();
-  for await (const { response, score, failure } of readJudgements(folder, judged.rows)) {
-    lists[response]?.push(score);
-    if (failure === "no-room") noRoom.add(response);
+  for await (const { response, judgements } of byResponse(readJudgements(folder, judged.rows))) {
+    const own = judgements.map(({ score }) => score);
+    scores[response] = aggregate(own, how);
+    if (judgements.some(({ failure }) => failure === "no-room")) noRoom.add(response);
   }
-  return { scores: lists.map((list) => aggregate(list, how)), noRoom };
+  return { scores, noRoom };
 }
 
 function weighed(parts: readonly MixedPart[], verdicts: readonly PartVerdicts[], response: number): Judgement {

@@ -1,7 +1,8 @@
+import type { Forest } from "@tempora/engine";
 import { type JudgeTemplate, judgePromptParts } from "@tempora/preferences";
 import type { LoadedModel } from "../models/model-host.ts";
 import { Meter } from "../results/ledger.ts";
-import { meterPrompts, type SamplingRequest, sample } from "../sampling/sampling.ts";
+import { type SamplingRequest, sample } from "../sampling/sampling.ts";
 import { templateJson } from "../settings/judge-template.ts";
 import type { Settings } from "../settings/settings.ts";
 import { judgePromptIds } from "../sources/conversation.ts";
@@ -75,7 +76,9 @@ async function judgeBySampling(
 
 class ModelSpeaker implements Speaker {
   readonly meter: Meter;
-  readonly #prompts: (number[] | null)[];
+  /** [responses] tokens of each one's prompt, once it was asked about. The ids of a million prompts are not kept. */
+  readonly #promptTokens: Uint32Array;
+  #last: { response: number; ids: number[] } | null = null;
 
   constructor(
     readonly loaded: LoadedModel,
@@ -83,48 +86,51 @@ class ModelSpeaker implements Speaker {
     readonly responses: readonly Response[],
     readonly signal: AbortSignal | undefined,
   ) {
-    const { tokenizer, checkpoint } = loaded;
-    this.meter = new Meter(checkpoint.config);
-    this.#prompts = responses.map((response) => {
-      const ids = judgePromptIds(options.template, response, tokenizer, options.model.now);
-      return ids.length < checkpoint.config.maxPositions ? ids : null;
-    });
+    this.meter = new Meter(loaded.checkpoint.config);
+    this.#promptTokens = new Uint32Array(responses.length);
   }
 
   fits(response: number): boolean {
-    return this.#prompts[response] !== null;
-  }
-
-  onAttempt(asked: readonly Asked[]): void {
-    meterPrompts(
-      this.meter,
-      asked.map((one) => this.#request(one)),
-    );
+    return this.#promptOf(response).length < this.loaded.checkpoint.config.maxPositions;
   }
 
   charge(response: number, tokens: number): void {
-    this.meter.generated(this.#prompts[response]?.length ?? 0, tokens, "judgement");
+    this.meter.generated(this.#promptTokens[response] as number, tokens, "judgement");
   }
 
-  async *speak(asked: readonly Asked[]): AsyncGenerator<Spoken> {
+  async *speak(asked: Iterable<Asked>): AsyncGenerator<Spoken> {
     const { sampling, limits, seed } = this.options;
-    // One that lacks a sample gets all of its samples again; one that lacks none still shapes the forest.
-    const requests = asked.map((one) => {
-      const request = this.#request(one);
-      return one.have.size < one.samples ? request : { ...request, samples: 0 };
-    });
-    const options = { sampling, limits, seed, signal: this.signal };
+    const responses: number[] = [];
+    const onPrompts = (forest: Forest) => this.meter.prompts(forest);
+    const options = { sampling, limits, seed, signal: this.signal, onPrompts };
+    const requests = this.#requests(asked, ({ response }) => responses.push(response));
     for await (const { request, sample: number, text, ids, finishReason } of sample(this.loaded, requests, options)) {
-      yield { asked: request, sample: number, text, tokens: ids.length, finished: finishReason === "stop" };
+      const finished = finishReason === "stop";
+      yield { response: responses[request] as number, sample: number, text, tokens: ids.length, finished };
     }
   }
 
-  #request({ response, attempt, samples }: Asked): SamplingRequest {
-    const { promptText, text, variables } = this.responses[response] as Response;
-    return {
-      key: JSON.stringify([promptText, text, attempt, variables]),
-      ids: this.#prompts[response] as number[],
-      samples,
-    };
+  *#requests(asked: Iterable<Asked>, onRequest: (asked: Asked) => void): Generator<SamplingRequest> {
+    for (const one of asked) {
+      const { response, attempt, samples, have } = one;
+      const { promptText, text, variables } = this.responses[response] as Response;
+      onRequest(one);
+      yield {
+        key: JSON.stringify([promptText, text, attempt, variables]),
+        ids: this.#promptOf(response),
+        // One that lacks a sample gets all of its samples again; one that lacks none still shapes the forest.
+        samples: have.size < samples ? samples : 0,
+      };
+    }
+  }
+
+  /** Room and request ask for the same prompt one after the other. */
+  #promptOf(response: number): number[] {
+    if (this.#last?.response === response) return this.#last.ids;
+    const { template, model } = this.options;
+    const ids = judgePromptIds(template, this.responses[response] as Response, this.loaded.tokenizer, model.now);
+    this.#promptTokens[response] = ids.length;
+    this.#last = { response, ids };
+    return ids;
   }
 }

@@ -1,7 +1,7 @@
 import { type CollapseLimits, type ParsedScore, parseScore, type ScoreFailure } from "@tempora/preferences";
 import { RowLog, type SealedRows } from "../store/row-log.ts";
 import { type Judge, type Judgement, type JudgeWork, judgementLog, type Response } from "./judge.ts";
-import { auditedRow, refuseCollapsed } from "./verdicts.ts";
+import { refuseCollapsed } from "./verdicts.ts";
 
 /** A response that an attempt judges. */
 export interface Asked {
@@ -14,8 +14,7 @@ export interface Asked {
 }
 
 export interface Spoken {
-  /** Index into what was asked. */
-  asked: number;
+  response: number;
   sample: number;
   text: string;
   tokens: number;
@@ -30,10 +29,8 @@ export interface Spoken {
 export interface Speaker {
   /** Whether there is room for a judgement behind the response. */
   fits(response: number): boolean;
-  /** Told all that an attempt asks before any of it is spoken. */
-  onAttempt?(asked: readonly Asked[]): void;
-  /** The judgements, in whatever order they end. */
-  speak(asked: readonly Asked[]): AsyncIterable<Spoken>;
+  /** The judgements, in whatever order they end. What is asked is read as it is needed: of it all there may be millions. */
+  speak(asked: Iterable<Asked>): AsyncIterable<Spoken>;
 }
 
 export interface SpokenOptions {
@@ -44,6 +41,8 @@ export interface SpokenOptions {
 
 /** Responses that are judged first, to see whether the judge judges at all. */
 const probeResponses = 32;
+
+const none: ReadonlySet<number> = new Set();
 
 /** A judgement without its text: what the attempts that follow need to know of it. Equal ones are one object. */
 type Outcome = Readonly<Pick<Judgement, "attempt" | "sample" | "score" | "failure">>;
@@ -94,59 +93,61 @@ export class SpokenJudging {
   }
 
   async #attempt(attempt: number): Promise<void> {
-    const asked: Asked[] = [];
-    for (const [response, list] of this.#byResponse.entries()) {
+    this.work.progress(this.#parsed);
+    const { limits } = this.work;
+    const all = this.responses.length;
+    const probes = attempt > 0 || limits === null ? 0 : Math.min(probeResponses, all);
+    if (probes > 0) {
+      await this.#speak(attempt, 0, probes);
+      this.#stopHopeless(limits as CollapseLimits);
+    }
+    await this.#speak(attempt, probes, all);
+    if (attempt === 0 && limits !== null) this.#refuse(all, limits);
+  }
+
+  /** What an attempt asks of the responses [first, end). Those that the context has no room for go to `tooLong`. */
+  *#asked(attempt: number, first: number, end: number, tooLong: number[]): Generator<Asked> {
+    for (let response = first; response < end; response++) {
+      const list = this.#byResponse[response] as Outcome[];
       if (attempt > 0 && list.some(({ failure }) => failure === "no-room")) continue;
       // Judgements of earlier attempts that parsed need no retry.
       const parsed = list.filter((judgement) => judgement.attempt < attempt && judgement.score !== null).length;
       const samples = this.options.judgements - parsed;
       if (samples <= 0) continue;
-      const have = new Set(list.filter((judgement) => judgement.attempt === attempt).map(({ sample }) => sample));
-      if (this.speaker.fits(response)) asked.push({ response, attempt, samples, have });
-      else await this.#add(noRoom(response));
+      const own = list.filter((judgement) => judgement.attempt === attempt);
+      const have = own.length === 0 ? none : new Set(own.map(({ sample }) => sample));
+      if (this.speaker.fits(response)) yield { response, attempt, samples, have };
+      else tooLong.push(response);
     }
-    this.speaker.onAttempt?.(asked);
-    this.work.progress(this.#parsed);
-    const { limits } = this.work;
-    if (attempt > 0 || limits === null) return this.#speak(asked);
-    const probe = asked.filter(({ response }) => response < probeResponses);
-    await this.#speak(probe);
-    this.#stopHopeless(limits);
-    await this.#speak(asked.slice(probe.length));
-    this.#refuse(this.#byResponse, limits);
   }
 
-  async #speak(asked: readonly Asked[]): Promise<void> {
-    if (asked.length === 0) return;
+  async #speak(attempt: number, first: number, end: number): Promise<void> {
     const max = this.options.maxScore;
-    for await (const { asked: index, sample, text, tokens, finished, noRoom, promptTokens } of this.speaker.speak(
-      asked,
-    )) {
-      const { response, attempt } = asked[index] as Asked;
+    const tooLong: number[] = [];
+    for await (const spoken of this.speaker.speak(this.#asked(attempt, first, end, tooLong))) {
+      const { response, sample, text, tokens, finished, noRoom, promptTokens } = spoken;
       const verdict = verdictOf(noRoom ? { failure: "no-room" } : parseScore(text, { max, finished }));
       const read = promptTokens === undefined ? {} : { promptTokens };
       await this.#add({ response, attempt, sample, text, tokens, ...verdict, ...read });
       this.work.progress(this.#parsed);
     }
+    for (const response of tooLong) await this.#add(noRoom(response));
   }
 
   #stopHopeless(limits: CollapseLimits): void {
-    const judgements = this.#byResponse.slice(0, probeResponses);
-    if (judgements.flat().length < limits.minJudgements) return;
+    if (this.#byResponse.slice(0, probeResponses).flat().length < limits.minJudgements) return;
     const maxFailureRate = (1 + limits.maxFailureRate) / 2;
-    this.#refuse(judgements, { ...limits, maxFailureRate, minJudgements: Number.POSITIVE_INFINITY });
+    this.#refuse(probeResponses, { ...limits, maxFailureRate, minJudgements: Number.POSITIVE_INFINITY });
   }
 
-  /** By the judgements of the first responses, or of all. */
-  #refuse(judgements: readonly (readonly Outcome[])[], limits: CollapseLimits): void {
-    refuseCollapsed(this.judge, auditedRows(this.responses, judgements), limits);
-  }
-}
-
-/** One by one: of two million judgements there need be no second list. */
-function* auditedRows(responses: readonly Response[], judgements: readonly (readonly Outcome[])[]) {
-  for (const [response, list] of judgements.entries()) {
-    for (const outcome of list) yield auditedRow(responses, { response, ...outcome });
+  /** By the judgements of the first `count` responses. */
+  #refuse(count: number, limits: CollapseLimits): void {
+    const lists = this.#byResponse.values().take(count);
+    const audited = lists.map((list, response) => ({
+      prompt: (this.responses[response] as Response).promptId,
+      verdicts: list.map(({ score, failure }) => score ?? failure),
+    }));
+    refuseCollapsed(this.judge, audited, limits);
   }
 }
 

@@ -1,18 +1,19 @@
 import {
   type Aggregation,
-  type AuditedJudgement,
+  type AuditedResponse,
   aggregate,
   auditJudgements,
   type Collapse,
   type CollapseLimits,
   collapsed,
-  mean,
-  type ScoreFailure,
+  RunningAudit,
+  scoreOf,
+  type Verdict,
 } from "@tempora/preferences";
 import type { JudgeAudit } from "../results/results.ts";
 import type { JudgeKind } from "../settings/judge-settings.ts";
 import type { SealedRows } from "../store/row-log.ts";
-import { type Judge, JudgeCollapsed, type Judgement, type Response, readJudgements } from "./judge.ts";
+import { byResponse, type Judge, JudgeCollapsed, type Judgement, type Response, readJudgements } from "./judge.ts";
 
 export interface Verdicts {
   /** [responses] aggregated; null where no judgement gave a score. */
@@ -24,7 +25,7 @@ export interface Verdicts {
   noRoom: string | null;
 }
 
-/** What a judge's judgements come to: a score a response, and what they say of the judge. */
+/** What a judge's judgements come to: a score a response, and what they say of the judge. They are read once and not kept. */
 export async function verdictsOf(
   judge: Judge,
   responses: readonly Response[],
@@ -32,34 +33,41 @@ export async function verdictsOf(
   rows: SealedRows,
   how: Aggregation,
 ): Promise<Verdicts> {
-  const lists: Verdict[][] = responses.map(() => []);
+  const scores = new Array<number | null>(responses.length).fill(null);
   const parts: Record<string, (number | null)[]> = {};
-  const masses: number[] = [];
-  for await (const judgement of readJudgements(folder, rows)) {
-    lists[judgement.response]?.push(judgement.score ?? judgement.failure);
-    if (judgement.mass !== undefined) masses.push(judgement.mass);
-    for (const [name, score] of Object.entries(judgement.parts ?? {})) {
-      parts[name] ??= responses.map(() => null);
-      parts[name][judgement.response] = score;
+  const audit = new RunningAudit(judge.scale);
+  const mass = { sum: 0, count: 0 };
+  const noRoom: number[] = [];
+  for await (const { response, judgements } of byResponse(readJudgements(folder, rows))) {
+    const verdicts = judgements.map(verdictOf);
+    scores[response] = aggregate(verdicts.map(scoreOf), how);
+    if (verdicts.includes("no-room")) noRoom.push(response);
+    audit.add({ prompt: (responses[response] as Response).promptId, verdicts });
+    for (const judgement of judgements) {
+      if (judgement.mass !== undefined) {
+        mass.sum += judgement.mass;
+        mass.count++;
+      }
+      for (const [name, score] of Object.entries(judgement.parts ?? {})) {
+        parts[name] ??= new Array<number | null>(responses.length).fill(null);
+        parts[name][response] = score;
+      }
     }
   }
-  const scores = lists.map((list) => aggregate(list.map(scoreOf), how));
-  const unscored = scores.filter((score) => score === null).length;
   return {
     scores,
     audit: {
-      ...auditJudgements(auditedRows(responses, lists), judge.scale),
+      ...audit.result(),
       judge: judge.name,
-      unscored,
-      mass: meanOf(masses),
+      unscored: scores.filter((score) => score === null).length,
+      mass: mass.count === 0 ? null : mass.sum / mass.count,
     },
     parts,
-    noRoom: noRoomText(responses, lists),
+    noRoom: noRoomText(responses, noRoom),
   };
 }
 
-function noRoomText(responses: readonly Response[], lists: readonly (readonly Verdict[])[]): string | null {
-  const without = [...responses.keys()].filter((response) => lists[response]?.includes("no-room"));
+function noRoomText(responses: readonly Response[], without: readonly number[]): string | null {
   const first = without[0];
   if (first === undefined) return null;
   const { where } = responses[first] as Response;
@@ -67,33 +75,8 @@ function noRoomText(responses: readonly Response[], lists: readonly (readonly Ve
   return `${without.length} of ${responses.length} answers have no score: the judge's context does not hold the question about them.${place}`;
 }
 
-/** A score, or why there is none. */
-type Verdict = number | ScoreFailure | null;
-
-function scoreOf(verdict: Verdict): number | null {
-  return typeof verdict === "number" ? verdict : null;
-}
-
-function* auditedRows(responses: readonly Response[], lists: readonly (readonly Verdict[])[]) {
-  for (const [response, list] of lists.entries()) {
-    for (const verdict of list) {
-      const score = scoreOf(verdict);
-      const failure = typeof verdict === "number" ? null : verdict;
-      yield auditedRow(responses, { response, score, failure });
-    }
-  }
-}
-
-function meanOf(values: readonly number[]): number | null {
-  return values.length === 0 ? null : mean(values);
-}
-
-export function auditedRow(
-  responses: readonly Response[],
-  { response, score, failure }: Pick<Judgement, "response" | "score" | "failure">,
-): AuditedJudgement {
-  const { promptId } = responses[response] as Response;
-  return { prompt: promptId, response: String(response), score, ...(failure === null ? {} : { failure }) };
+function verdictOf({ score, failure }: Judgement): Verdict {
+  return score ?? failure;
 }
 
 /** What helps a judge that does not speak: the audit's own remedies are for one that does. */
@@ -113,7 +96,7 @@ const remedies: Partial<Record<JudgeKind, Record<Collapse["reason"], string>>> =
 /** @throws JudgeCollapsed with the counts and a remedy where the judgements are of no use. */
 export function refuseCollapsed(
   judge: Pick<Judge, "kind" | "name" | "origin" | "scale">,
-  audited: Iterable<AuditedJudgement> | JudgeAudit,
+  audited: Iterable<AuditedResponse> | JudgeAudit,
   limits: CollapseLimits,
 ): void {
   const audit = "judgements" in audited ? audited : auditJudgements(audited, judge.scale);

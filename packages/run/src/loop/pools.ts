@@ -147,9 +147,40 @@ interface DistinctResponses {
   indexOf(task: number, sample: number): number | null;
 }
 
-/** An answer to a task, as a judge is given it. */
-export function responseTo({ id, text: promptText, prompt, variables, columns, where }: Task, text: string): Response {
-  return { promptId: id, prompt, promptText, variables, columns, text, ...(where === undefined ? {} : { where }) };
+/** An answer to a task, as a judge is given it. It refers to its task: of a hundred thousand prompts there are a million. */
+class AnswerToTask implements Response {
+  constructor(
+    readonly task: Task,
+    readonly text: string,
+  ) {}
+
+  get promptId(): string {
+    return this.task.id;
+  }
+
+  get prompt(): Conversation {
+    return this.task.prompt;
+  }
+
+  get promptText(): string {
+    return this.task.text;
+  }
+
+  get variables(): Response["variables"] {
+    return this.task.variables;
+  }
+
+  get columns(): Response["columns"] {
+    return this.task.columns;
+  }
+
+  get where(): Response["where"] {
+    return this.task.where;
+  }
+}
+
+export function responseTo(task: Task, text: string): Response {
+  return new AnswerToTask(task, text);
 }
 
 /** Equal answers to a prompt are one response: they are judged once and share the score. */

@@ -1,4 +1,5 @@
-import type { GenerationProgress } from "@tempora/engine";
+import { setImmediate } from "node:timers/promises";
+import type { Forest, GenerationProgress } from "@tempora/engine";
 import { withoutEnd } from "@tempora/text";
 import { keyOf, prefixForest } from "@tempora/training";
 import type { LoadedModel } from "../models/model-host.ts";
@@ -42,25 +43,97 @@ export interface SamplingOptions {
   /** Texts that end a completion with the token that completes them. */
   stop?: readonly string[];
   onProgress?: ((progress: GenerationProgress) => void) | undefined;
+  /** Prompt tokens of a window at most, one request aside that alone has more. */
+  windowTokens?: number;
+  /** Told the forest of each window's prompts. */
+  onPrompts?: ((forest: Forest) => void) | undefined;
   signal: AbortSignal | undefined;
 }
 
 /**
- * Samples completions of all requests; prefixes that requests share are computed once. Yields them as they finish: their
- * order means nothing, their content depends only on key, seed and sample.
+ * Prompt tokens of a window by default: requests are computed window after window, so that a million of them take the memory of some
+ * thousands. The last completions of a window leave rows of a batch idle, and its prompts share nothing with those of
+ * others: at this size neither is seen.
+ */
+const defaultWindowTokens = 1 << 22;
+
+/** Requests between two looks at what else the process has to do. */
+const requestsAtOnce = 1000;
+
+export type Requests = Iterable<SamplingRequest> | AsyncIterable<SamplingRequest>;
+
+/**
+ * Samples completions of all requests; prefixes that requests of a window share are computed once. Yields them as they
+ * finish: their order means nothing, their content depends only on key, seed and sample.
  */
 export async function* sample(
   model: LoadedModel,
+  requests: Requests,
+  options: SamplingOptions,
+): AsyncGenerator<Sampled> {
+  let first = 0;
+  const before: GenerationProgress = { newTokens: 0, finished: 0, total: 0 };
+  for await (const window of windowsOf(requests, options)) {
+    let latest: GenerationProgress = { newTokens: 0, finished: 0, total: 0 };
+    const onProgress = (progress: GenerationProgress) => {
+      latest = progress;
+      options.onProgress?.(sum(before, progress));
+    };
+    for await (const sampled of sampleWindow(model, window, { ...options, onProgress })) {
+      yield { ...sampled, request: first + sampled.request };
+    }
+    Object.assign(before, sum(before, latest));
+    first += window.length;
+  }
+}
+
+function sum(a: GenerationProgress, b: GenerationProgress): GenerationProgress {
+  return { newTokens: a.newTokens + b.newTokens, finished: a.finished + b.finished, total: a.total + b.total };
+}
+
+/** Charges the prompts of a generation, each prefix that a window shares once. */
+export async function meterPrompts(meter: Meter, requests: Requests): Promise<void> {
+  for await (const window of windowsOf(requests, {})) {
+    meter.prompts(prefixForest(window.map(({ ids }) => ids)).forest);
+  }
+}
+
+async function* windowsOf(
+  requests: Requests,
+  { windowTokens = defaultWindowTokens, signal }: Partial<SamplingOptions>,
+): AsyncGenerator<SamplingRequest[]> {
+  let window: SamplingRequest[] = [];
+  let tokens = 0;
+  for await (const request of requests) {
+    if (window.length > 0 && tokens + request.ids.length > windowTokens) {
+      yield window;
+      window = [];
+      tokens = 0;
+    }
+    window.push(request);
+    tokens += request.ids.length;
+    if (window.length % requestsAtOnce > 0) continue;
+    await setImmediate();
+    signal?.throwIfAborted();
+  }
+  if (window.length > 0) yield window;
+}
+
+async function* sampleWindow(
+  { engine, tokenizer, endTokens }: LoadedModel,
   requests: readonly SamplingRequest[],
   options: SamplingOptions,
 ): AsyncGenerator<Sampled> {
-  const wanted = requests.flatMap(({ samples }, index) => (samples > 0 ? [index] : []));
-  if (wanted.length === 0) return;
-  const { engine, tokenizer, endTokens } = model;
   const { forest, leaves } = prefixForest(
     requests.map(({ ids }) => ids),
     requests.map(({ adapter }) => adapter),
   );
+  options.onPrompts?.(forest);
+  // Rows of one adapter lie together in a batch.
+  const wanted = [...Map.groupBy(requests.keys(), (index) => requests[index]?.adapter).values()]
+    .flat()
+    .filter((index) => (requests[index] as SamplingRequest).samples > 0);
+  if (wanted.length === 0) return;
   const ends = wanted.map((index) => {
     const { key, samples, seed: own } = requests[index] as SamplingRequest;
     return { node: leaves[index] as number, samples, key: keyOf(key), seed: own };
@@ -89,9 +162,4 @@ export async function* sample(
       finishReason: completion.finishReason,
     };
   }
-}
-
-/** Charges the prompts of a generation, each shared prefix once. */
-export function meterPrompts(meter: Meter, requests: readonly SamplingRequest[]): void {
-  if (requests.length > 0) meter.prompts(prefixForest(requests.map(({ ids }) => ids)).forest);
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { ModelConfig } from "@tempora/engine";
 import type { Json } from "@tempora/errors";
 import { deriveSeed } from "@tempora/training";
@@ -85,19 +86,19 @@ export async function answersTogether(context: RunContext, plan: TogetherPlan): 
       ...(await stageOf(context, plan, model)),
       compute: async (stage, progress, id) => {
         opened.was = true;
-        const requests = await answerRequests(context, plan, model);
-        const prompts = await logPrompts(stage, requests);
+        const prompts = await logPrompts(context, plan, model, stage);
+        const asked = () => sealedRows<Asked>(stage, "prompts", prompts);
         const { samples } = plan;
         const place = ({ task, sample: number }: Answer) => task * samples + number;
         const log = await RowLog.open<Answer>(stage, "answers", { place });
         try {
-          await openFrom(index + 1, [...open, { model, requests, log, progress, id }]);
+          await openFrom(index + 1, [...open, { model, asked, log, progress, id }]);
         } finally {
           await log.close();
         }
         const answers = await log.seal();
         const { config } = (await context.host.open(model)).checkpoint;
-        const totals = await meterAnswers(config, requests, sealedRows<Answer>(stage, "answers", answers));
+        const totals = await meterAnswers(config, asked(), answeredTasks(stage, { prompts, answers }, samples));
         return { prompts, answers, totals };
       },
     });
@@ -138,26 +139,25 @@ function hashTasks(tasks: readonly Task[]): string {
   return hash.digest();
 }
 
-async function answerRequests(
+/** Writes what the model reads of every task: from there it is taken, for the ids of all tasks at once are too much to keep. */
+async function logPrompts(
   context: RunContext,
-  plan: TogetherPlan,
+  { tasks }: TogetherPlan,
   model: ModelRef,
-): Promise<(SamplingRequest & { seed: number })[]> {
+  stage: string,
+): Promise<SealedRows> {
   const { tokenizer, checkpoint } = await context.host.open(model);
   const { maxPositions: maxLength } = checkpoint.config;
-  const seed = seedOf(context, plan, model);
-  return plan.tasks.map((task) => ({
-    key: task.id,
-    ids: promptIds(task, tokenizer, { maxLength, now: context.now }),
-    samples: plan.samples,
-    seed,
-  }));
-}
-
-async function logPrompts(stage: string, requests: readonly SamplingRequest[]): Promise<SealedRows> {
   const log = await RowLog.open<Asked>(stage, "prompts", { place: ({ task }) => task });
   try {
-    for (const [task, { ids }] of requests.entries()) await log.add({ task, ids: [...ids] });
+    for (const [number, task] of tasks.entries()) {
+      if (number % 1000 === 0) {
+        await setImmediate();
+        context.signal?.throwIfAborted();
+      }
+      if (log.has(number)) continue;
+      await log.add({ task: number, ids: promptIds(task, tokenizer, { maxLength, now: context.now }) });
+    }
   } finally {
     await log.close();
   }
@@ -167,27 +167,21 @@ async function logPrompts(stage: string, requests: readonly SamplingRequest[]): 
 /** A stage whose answers are being sampled. */
 interface OpenStage {
   model: ModelRef;
-  requests: readonly (SamplingRequest & { seed: number })[];
+  /** Task after task. */
+  asked(): AsyncGenerator<Asked>;
   log: RowLog<Answer>;
   progress(done: number, extra?: Record<string, number>): void;
   /** For the observer. */
   id: string;
 }
 
-/** Samples what the logs do not have yet. A prompt that lacks one sample gets all of its samples again. */
+/** Samples what the logs do not have yet. */
 async function fillIn(context: RunContext, plan: TogetherPlan, open: readonly OpenStage[]): Promise<void> {
-  const samples = Array.from({ length: plan.samples }, (_, k) => k);
   const { loaded, adapters } = await context.host.useTogether(open.map(({ model }) => model));
-  const requests = open.flatMap(({ requests: own, log }, index) =>
-    own.map((request, task) => ({
-      ...request,
-      ...(open.length === 1 ? {} : { adapter: adapters[index] as string | null }),
-      samples: samples.every((k) => log.has(task * plan.samples + k)) ? 0 : request.samples,
-    })),
-  );
   let newTokens = 0;
   const begun = performance.now();
   for (const { progress, log } of open) progress(log.count);
+  const requests = interleavedRequests(context, plan, open, open.length === 1 ? [] : adapters);
   const sampled = sample(loaded, requests, {
     sampling: plan.sampling,
     limits: context.settings.generation,
@@ -196,8 +190,8 @@ async function fillIn(context: RunContext, plan: TogetherPlan, open: readonly Op
   });
   for await (const { request, sample: number, text, ids, logProbs, finishReason } of sampled) {
     newTokens += ids.length;
-    const task = request % plan.tasks.length;
-    const { model, log, progress, id } = open[Math.floor(request / plan.tasks.length)] as OpenStage;
+    const task = Math.floor(request / open.length);
+    const { model, log, progress, id } = open[request % open.length] as OpenStage;
     const logProb = logProbs.reduce((sum, value) => sum + value, 0);
     if (!(await log.add({ task, sample: number, text, ids, logProb, finishReason }))) continue;
     context.observer.sampled(id, { model: model.name, prompt: (plan.tasks[task] as Task).prompt, text });
@@ -205,20 +199,59 @@ async function fillIn(context: RunContext, plan: TogetherPlan, open: readonly Op
   }
 }
 
+/** Of every task, what each stage asks. A prompt that lacks one sample gets all of its samples again. */
+async function* interleavedRequests(
+  context: RunContext,
+  plan: TogetherPlan,
+  open: readonly OpenStage[],
+  adapters: readonly (string | null)[],
+): AsyncGenerator<SamplingRequest> {
+  const samples = Array.from({ length: plan.samples }, (_, k) => k);
+  const stages = open.map(({ model, log, asked }, index) => ({
+    log,
+    reader: asked(),
+    own: {
+      seed: seedOf(context, plan, model),
+      ...(index in adapters ? { adapter: adapters[index] as string | null } : {}),
+    },
+  }));
+  try {
+    for (const [task, { id: key }] of plan.tasks.entries()) {
+      for (const { log, reader, own } of stages) {
+        const { ids } = (await reader.next()).value as Asked;
+        const all = samples.every((k) => log.has(task * plan.samples + k));
+        yield { key, ids, samples: all ? 0 : plan.samples, ...own };
+      }
+    }
+    // Read to its end, a log is checked against what was sealed.
+    for (const { reader } of stages) await reader.next();
+  } finally {
+    for (const { reader } of stages) await reader.return(undefined);
+  }
+}
+
 async function meterAnswers(
   config: ModelConfig,
-  requests: readonly SamplingRequest[],
-  answers: AsyncIterable<Answer>,
+  asked: AsyncIterable<Asked>,
+  answered: AsyncIterable<AnsweredTask>,
 ): Promise<LedgerTotals> {
   const meter = new Meter(config);
-  meterPrompts(meter, requests);
-  for await (const { task, ids } of answers) {
-    meter.generated((requests[task] as SamplingRequest).ids.length, ids.length, "answer");
+  await meterPrompts(meter, promptsOf(asked));
+  for await (const { promptIds: prompt, answers } of answered) {
+    for (const { ids } of answers) meter.generated(prompt.length, ids.length, "answer");
   }
   return meter.totals;
 }
 
-async function* answeredTasks(folder: string, result: AnsweredStage, samples: number): AsyncGenerator<AnsweredTask> {
+async function* promptsOf(asked: AsyncIterable<Asked>): AsyncGenerator<SamplingRequest> {
+  for await (const { task, ids } of asked) yield { key: `${task}`, ids, samples: 0 };
+}
+
+async function* answeredTasks(
+  folder: string,
+  result: Pick<AnsweredStage, "prompts" | "answers">,
+  samples: number,
+): AsyncGenerator<AnsweredTask> {
   const answers = sealedRows<Answer>(folder, "answers", result.answers);
   try {
     for await (const { ids } of sealedRows<Asked>(folder, "prompts", result.prompts)) {
