@@ -81,9 +81,10 @@ function compile(source: string, file: string): ChatTemplate {
           add_generation_prompt: addGenerationPrompt,
         });
       } catch (error) {
+        const silent = messages.some(({ content }) => content === null);
         throw new TemporaError(`The chat template refuses the conversation: ${reasonOf(error)}`, {
           where: { file },
-          remedy: "Check the roles and their order, or change the template.",
+          remedy: `${silent ? 'Give content "" in place of null (not all templates take that)' : "Check the roles and their order"}, or change the template.`,
           cause: error,
         });
       }

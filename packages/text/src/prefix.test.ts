@@ -123,6 +123,13 @@ describe("an answer that only calls tools", () => {
     expect(text).toMatch(/"river": ?"Oder"/);
   });
 
+  test("is refused where the template wants a content beside it, with what to give", async () => {
+    const tokenizer = await Tokenizer.load(zooFolder("qwen3"));
+    const error = await failure(() => tokenizeCompletion(row(null, call), tokenizer));
+    expect(error.what).toMatch(/^The chat template refuses the conversation: /);
+    expect(error.remedy).toContain('Give content "" in place of null');
+  });
+
   test("is refused where the template leaves the call out: nothing but its end would be trained", async () => {
     const folder = await copyTokenizer();
     const plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
