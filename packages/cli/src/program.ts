@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./commands/chat.ts";
 import { compareCommand } from "./commands/compare.ts";
 import { doctorCommand } from "./commands/doctor.ts";
@@ -43,8 +43,25 @@ export function createProgram(context: Context): Command {
   ];
   for (const create of commands) program.addCommand(create(context));
   quiet(program);
-  for (const command of program.commands) quiet(command);
+  for (const command of program.commands) {
+    quiet(command);
+    requireValues(command);
+  }
   return program;
+}
+
+/** `--data --out x` gives --data no value: the next option must not become it. */
+function requireValues(command: Command): void {
+  const names = new Set(command.options.flatMap(({ long }) => long ?? []));
+  for (const option of command.options.filter(({ required }) => required)) {
+    const parse = option.parseArg;
+    const keep = (text: string, before: unknown) =>
+      option.variadic ? [...(Array.isArray(before) && before !== option.defaultValue ? before : []), text] : text;
+    option.argParser((text: string, before: unknown) => {
+      if (!names.has(text)) return parse === undefined ? keep(text, before) : parse(text, before);
+      throw new InvalidArgumentError(`It has no value: ${text} is the next option.`);
+    });
+  }
 }
 
 /** Usage errors are thrown and worded by failure.ts instead of printed and followed by an exit. */

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { fileError, TemporaError } from "@tempora/errors";
+import { dirname, join } from "node:path";
+import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import type { AnswerRow, EventRow, PairRow, RunResult } from "@tempora/run";
 import { readRows } from "@tempora/text";
 
@@ -66,7 +66,11 @@ export async function readResult(file: string): Promise<RunResult> {
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    throw fileError(error, "This is no run folder", file);
+    if (systemErrorCode(error) !== "ENOENT") throw fileError(error, "Cannot read the run's result", file);
+    throw new TemporaError("This is no run folder: it holds no run.json", {
+      where: { file: dirname(file) },
+      remedy: "Name the folder of a run, as `tempora train` prints it.",
+    });
   }
   let value: unknown;
   try {

@@ -79,6 +79,7 @@ describe("a folder of shards", () => {
       { "main/a.jsonl": lines(1), "socratic/a.jsonl": lines(1) },
       /main\.$/,
     ],
+    ["several datasets, in the folders: ., more", { "a.jsonl": lines(1), "more/a.jsonl": lines(1) }, /\/\*\.jsonl\.$/],
   ])("that holds %s is refused with a way to name one", async (what, files, remedy) => {
     const error = await failure(async () => readAllRows(await folderOf(files as Record<string, string>)));
     expect(error.what).toBe(`The folder holds ${what}`);

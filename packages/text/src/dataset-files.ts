@@ -60,10 +60,12 @@ async function filesIn(folder: string): Promise<string[]> {
     });
   }
   const where = { file: folder };
-  one([...new Set(found.map((name) => dirname(name)))], "several datasets, in the folders", where, (sub) =>
-    join(folder, sub),
-  );
   const ending = (name: string) => dataEnding(name)?.ending as string;
+  one([...new Set(found.map((name) => dirname(name)))], "several datasets, in the folders", where, (sub) => {
+    // Naming the folder again would mean all of them again.
+    const own = found.find((name) => dirname(name) === ".");
+    return sub === "." && own !== undefined ? join(folder, `*${ending(own)}`) : join(folder, sub);
+  });
   one([...new Set(found.map(ending))], "files of several formats", where, (format) => join(folder, `*${format}`));
   const example = (split: string) => join(folder, dirname(found[0] as string), `${split}*`);
   one([...new Set(found.map(splitOf))], "several splits", where, example);

@@ -14,6 +14,7 @@ import {
   userTurn,
   withSystemTurn,
 } from "./format-parts.ts";
+import { schemaFault } from "./schema-faults.ts";
 import type { SourceRow } from "./types.ts";
 
 /** What a command reads rows as; `any`: preferences where there are chosen and rejected answers, else completions. */
@@ -285,7 +286,7 @@ function parsed({ schema }: Format, value: Record<string, unknown>, place: RowPl
   const field = path.map((key, i) =>
     typeof key === "number" ? `[${key}]` : i === 0 ? String(key) : `.${String(key)}`,
   );
-  throw new TemporaError(`${field.join("")}: ${message}`, {
+  throw new TemporaError(`${field.join("")}: ${schemaFault(message)}`, {
     where: { ...place, field: field.join("") },
     remedy: "Correct the row, or leave it out.",
   });

@@ -13,6 +13,7 @@ export {
   preferenceRow,
   promptRow,
 } from "./rows.ts";
+export { schemaFault } from "./schema-faults.ts";
 export { TextStream } from "./text-stream.ts";
 export { type TokenizeOptions, tokenizeCompletion, tokenizePreference, tokenizePrompt } from "./tokenize.ts";
 export { Tokenizer } from "./tokenizer.ts";

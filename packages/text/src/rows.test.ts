@@ -104,6 +104,11 @@ describe("preference rows", () => {
     }
   });
 
+  test("what is missing is said to be", async () => {
+    const { what, where } = await refusal(() => preference({ prompt: [{ role: "user" }], chosen: "a", rejected: "b" }));
+    expect([what, where.field]).toEqual(["prompt[0].content: is missing", "prompt[0].content"]);
+  });
+
   test("mixed forms are named", async () => {
     const remedy = "Write all fields of a row as strings, or all as lists of {role, content}.";
     const one = await refusal(() => preference({ prompt: "p", chosen: "c", rejected: [assistant("r")] }));

@@ -1,6 +1,7 @@
 import { isObject, TemporaError } from "@tempora/errors";
 import { z } from "zod";
 import { extractPrompt } from "./extract-prompt.ts";
+import { schemaFault } from "./schema-faults.ts";
 import type { Conversation, SourceRow } from "./types.ts";
 import { partsText, type TextPart } from "./untrusted.ts";
 
@@ -244,6 +245,6 @@ class RowReader {
     const name = path
       .map((key, i) => (typeof key === "number" ? `[${key}]` : i === 0 ? key : `.${String(key)}`))
       .join("");
-    return this.fail(name, `${name}: ${issue.message}`, "Correct the row.");
+    return this.fail(name, `${name}: ${schemaFault(issue.message)}`, "Correct the row.");
   }
 }

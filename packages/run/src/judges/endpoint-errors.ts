@@ -1,4 +1,4 @@
-import { isObject, type Place, TemporaError } from "@tempora/errors";
+import { isObject, type Place, systemErrorCode, TemporaError } from "@tempora/errors";
 import OpenAI from "openai";
 import type { EndpointSettings } from "../settings/judge-settings.ts";
 
@@ -43,7 +43,7 @@ export function endpointError(
   const place = asked?.row === undefined ? "" : ` (judging row ${asked.row} of ${asked.file})`;
   const status = error instanceof OpenAI.APIError ? error.status : undefined;
   const message = error instanceof Error ? error.message : String(error);
-  const reason = status === undefined ? message : `${status} ${reasonOf(refusal)}`.trimEnd();
+  const reason = status === undefined ? `${message}${causeOf(error)}` : `${status} ${reasonOf(refusal)}`.trimEnd();
   const gives = error instanceof NoCompletion ? "gives no chat completion" : "does not answer";
   const verb = status === undefined ? gives : "refuses";
   const tried = requests === 1 ? "The request was sent once." : `The request was sent ${requests} times.`;
@@ -58,7 +58,10 @@ function remedyOf(status: number | undefined, error: unknown, endpoint: Endpoint
   const { apiKeyVariable, model, maxTokensName } = endpoint;
   const address = "Check the address, which mostly ends with /v1";
   if (error instanceof NoCompletion) return `${address}.`;
-  if (status === undefined) return "Check that the server runs at this address, or give it more time (timeoutSeconds).";
+  if (error instanceof OpenAI.APIConnectionTimeoutError) {
+    return `Give it more than ${endpoint.timeoutSeconds} s (judge.endpoint.timeoutSeconds), or ask for less at once (judge.endpoint.concurrency).`;
+  }
+  if (status === undefined) return "Check that the server runs at this address.";
   if (status === 401 || status === 403) return `Put its key into the environment as ${apiKeyVariable}.`;
   if (status === 404) return `${address}, and that the server knows the model ${model}.`;
   if (status === 429) return "Ask for less at once (judge.endpoint.concurrency), or later.";
@@ -66,6 +69,15 @@ function remedyOf(status: number | undefined, error: unknown, endpoint: Endpoint
     return `Correct what the server does not take: the model (${model}), judge.sampling, or maxTokensName (${maxTokensName}).`;
   }
   return "Look into the server's own log.";
+}
+
+/** " (ECONNREFUSED)": what the system says of a connection that failed. */
+function causeOf(error: unknown): string {
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+    const code = systemErrorCode(cause);
+    if (code !== undefined) return ` (${code})`;
+  }
+  return "";
 }
 
 /** A server's reason without what is around it: JSON by several conventions, a page's title. */

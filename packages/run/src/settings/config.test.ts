@@ -39,6 +39,7 @@ describe("parseConfig", () => {
     const deep = { judge: { functions: [{ name: "a", score: () => [], wieght: 1 }] } };
     expect(() => parse(deep)).toThrow(/functions\.0\.wieght.*In judge\.functions\.0 there are name, score, weight/);
     expect(() => parse({ judge: { endpoint: { url: "x" } } })).toThrow(/In judge\.endpoint there are baseUrl, model/);
+    expect(() => parse({ judge: 1 })).toThrow(/The setting judge is 1: .*In judge there are kind, role, /);
     expect(() => parse({ past: { leg: 1 } })).toThrow(/field past/);
   });
 

@@ -72,7 +72,8 @@ function firstToName(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
 function wrongSetting(issue: z.core.$ZodIssue, given: unknown, where: { file?: string }): TemporaError {
   const unknown = issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [];
   const field = [...issue.path, ...unknown].join(".");
-  const known = unknown.length > 0 ? knownSettings(issue.path) : [];
+  const group = issue.code === "invalid_type" && issue.expected === "object";
+  const known = unknown.length > 0 || group ? knownSettings(issue.path) : [];
   const place = issue.path.length > 0 ? `In ${issue.path.join(".")} there are` : "There are";
   return new TemporaError(unknown.length > 0 ? `There is no setting ${field}` : whatIsWrong(issue, field, given), {
     where: { ...where, field },

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileError, type Json, TemporaError } from "@tempora/errors";
 import { checkJudgeTemplate, type JudgeTemplate, judgeTemplates } from "@tempora/preferences";
+import { schemaFault } from "@tempora/text";
 import { z } from "zod";
 
 const text = z.string().min(1);
@@ -72,7 +73,7 @@ async function readTemplate(file: string): Promise<JudgeTemplate> {
     problem = error;
   }
   const issue = problem instanceof z.ZodError ? problem.issues[0] : undefined;
-  const what = issue === undefined ? "" : `: ${[...issue.path, issue.message].join(" ")}`;
+  const what = issue === undefined ? "" : `: ${[...issue.path, schemaFault(issue.message)].join(" ")}`;
   throw new TemporaError(`The judge's template is not { name, text, maxScore, answers? }${what}`, {
     where: { file },
     remedy: "Write its name, its text with {prompt} and {response}, and its highest score as JSON.",

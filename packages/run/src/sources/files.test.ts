@@ -164,7 +164,7 @@ describe("fileSource", () => {
 
   it("names the row that lacks a prompt, and refuses a single prompt", async () => {
     await expect(source([{ prompt: "One?" }, { answer: "x" }])).rejects.toThrow(/prompts.jsonl, row 2, field prompt/);
-    await expect(source([{ prompt: "One?" }])).rejects.toThrow(/There are 1 different prompts/);
+    await expect(source([{ prompt: "One?" }])).rejects.toThrow(/There is only one prompt/);
   });
 
   it("refuses an empty prompt by its row", async () => {

@@ -122,7 +122,7 @@ async function splitTasks(
     });
   }
   if (all.length < 2) {
-    throw new TemporaError(`There are ${all.length} different prompts`, {
+    throw new TemporaError("There is only one prompt (equal ones count once)", {
       where: { file },
       remedy: "Give at least two: one to train on, one to hold out. Some hundred are a start.",
     });

@@ -1,3 +1,4 @@
+import { schemaFault } from "@tempora/text";
 import type { z } from "zod";
 import { ApiError } from "../api-error.ts";
 
@@ -23,7 +24,7 @@ export function parseBody<T>(schema: z.ZodType<T>, text: string): T {
     throw new ApiError(400, `This server does not know the field ${param}.`, { param, code: "unknown_parameter" });
   }
   const param = pathOf(issue.path);
-  throw new ApiError(400, `${param}: ${issue.message}.`, { param, code: "invalid_value" });
+  throw new ApiError(400, `${param}: ${schemaFault(issue.message)}.`, { param, code: "invalid_value" });
 }
 
 /** messages[0].content */
