@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { editJson, oracle, scratch, vocabularySize } from "@tempora/testing";
 import { describe, expect, test } from "vitest";
@@ -280,4 +280,24 @@ describe("usage", () => {
     expect(await fault(["train", config])).toContain("faulty.config.ts");
     expect(await fault(["train", join(folder, "no.config.ts")])).toContain("no.config.ts");
   });
+});
+
+test("what cannot be looked at is not told to be missing", async () => {
+  // A circle of links, as a folder that may not be entered: tests may run as a user who may enter all.
+  const circle = join(folder, "circle");
+  symlinkSync(circle, circle);
+  const commands = [
+    ["store", "--runs", circle],
+    ["clean", "--runs", circle],
+    ["watch", circle],
+    ["report", circle],
+    ["doctor", "--model", circle],
+    ["train", join(circle, "tempora.config.ts")],
+    ["logprobs", "--model", policy, "--data", join(circle, "pairs.jsonl"), "--out", out],
+  ];
+  for (const command of commands) {
+    expect(await fault(command), command.join(" ")).toMatch(
+      /^error: Cannot read .*: its links lead in a circle\nwhere: .*circle/m,
+    );
+  }
 });

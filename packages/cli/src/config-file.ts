@@ -1,7 +1,6 @@
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { isObject, TemporaError } from "@tempora/errors";
+import { isObject, isThere, TemporaError } from "@tempora/errors";
 import type { ConfiguredFunction, TemporaConfig } from "@tempora/run";
 import { functionVersion } from "./function-version.ts";
 
@@ -18,7 +17,7 @@ export interface ConfigFile {
 /** Loads the named file, or ./tempora.config.ts where there is one; null without any. */
 export async function loadConfigFile(named: string | undefined): Promise<ConfigFile | null> {
   const file = named ?? defaultConfigFile;
-  if (!existsSync(file)) {
+  if (!isThere(file, "Cannot read the configuration")) {
     if (named === undefined) return null;
     throw new TemporaError("There is no such configuration file", { where: { file }, remedy: "Check the path." });
   }

@@ -1,6 +1,8 @@
-import { readFile } from "node:fs/promises";
-import { expect, test } from "vitest";
-import { fileError, systemErrorCode, TemporaError } from "./index.ts";
+import { mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { fileError, isThere, systemErrorCode, TemporaError } from "./index.ts";
 
 function systemError(code: string): Error {
   return Object.assign(new Error(`${code}: failed`), { code, errno: -1 });
@@ -21,6 +23,19 @@ test("a real failure keeps its cause", async () => {
   const cause = await readFile("/nowhere/at/all").catch((error: unknown) => error);
   expect(systemErrorCode(cause)).toBe("ENOENT");
   expect(fileError(cause, "Cannot read it", "/nowhere/at/all").cause).toBe(cause);
+});
+
+test("what cannot be looked at is not taken for missing", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tempora-there-"));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const circle = join(folder, "circle");
+  await symlink(circle, circle);
+  expect(isThere(folder, "Cannot read it")).toBe(true);
+  for (const missing of ["a", "a".repeat(300)]) expect(isThere(join(folder, missing), "Cannot read it")).toBe(false);
+  // As a folder that may not be entered, which the user of these tests may.
+  for (const hidden of [circle, join(circle, "a")]) {
+    expect(() => isThere(hidden, "Cannot read it")).toThrow(/^Cannot read it: its links lead in a circle \(/);
+  }
 });
 
 test("an unknown failure keeps its own words, a TemporaError passes through", () => {

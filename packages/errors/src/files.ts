@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { TemporaError } from "./error.ts";
 
 const remedies: Record<string, string> = {
@@ -10,6 +11,7 @@ const remedies: Record<string, string> = {
   EROFS: "Choose a place on a file system that can be written",
   ENOSPC: "Free some space or choose another place",
   EDQUOT: "Free some space or choose another place",
+  ELOOP: "Correct the link",
   EMFILE: "Raise the limit of open files (ulimit -n)",
 };
 
@@ -23,6 +25,7 @@ const reasons: Record<string, string> = {
   EROFS: "the file system is read-only",
   ENOSPC: "no space left",
   EDQUOT: "the disk quota is used up",
+  ELOOP: "its links lead in a circle",
   EMFILE: "too many open files",
 };
 
@@ -30,6 +33,21 @@ const reasons: Record<string, string> = {
 export function systemErrorCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error) || !("errno" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
+}
+
+/**
+ * Whether something is at the path. Where that cannot be seen (a folder before it that may not be entered), it is not taken
+ * for missing.
+ * @param action What fails then, as in "Cannot read the store".
+ */
+export function isThere(path: string, action: string): boolean {
+  try {
+    statSync(path);
+    return true;
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR", "ENAMETOOLONG"].includes(systemErrorCode(error) ?? "")) return false;
+    throw fileError(error, action, path);
+  }
 }
 
 /**

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, statfs } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileError, TemporaError } from "@tempora/errors";
+import { fileError, isThere, TemporaError } from "@tempora/errors";
 import { type FolderLock, tryLockFolder } from "./folder-lock.ts";
 import { downloadBlob, partialFile } from "./hub-blob.ts";
 import { HubCache, isCommit, sizeOf } from "./hub-cache.ts";
@@ -41,7 +41,7 @@ const configFiles = ["config.json", "tempora_judge.json"];
  */
 export async function locateModel(name: string, options: LocateOptions = {}): Promise<string> {
   // A folder whose saving was cut off is missing for a reason that openCheckpoint tells.
-  if (existsSync(name) || existsSync(replacedFolder(name))) return name;
+  if (isThere(name, "Cannot read the model") || existsSync(replacedFolder(name))) return name;
   const model = parseHubName(name);
   if (model === null) {
     throw new TemporaError("There is no model: this is neither a path that exists nor the name of one on the hub", {

@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import { isThere } from "@tempora/errors";
 import { cleanStore, type StoredStage, storeInventory, storeOf } from "@tempora/run";
 import type { Command } from "commander";
 import { table } from "table";
@@ -38,6 +39,7 @@ export function cleanCommand(context: Context): Command {
 }
 
 async function show({ runs }: StoreFlags, context: Context): Promise<void> {
+  requireSeen(runs);
   const stages = await storeInventory(storeOf(runs));
   const kinds = [...new Set(stages.map(({ kind }) => kind))];
   const rows = kinds.map((kind) =>
@@ -58,6 +60,11 @@ async function show({ runs }: StoreFlags, context: Context): Promise<void> {
     ...(perRun.length === 0 ? [] : [grid([["run", "stages", "size", "its own alone"], ...perRun], { total: false })]),
   ];
   context.result({ runs, stages }, text.join("\n"));
+}
+
+/** @throws TemporaError where a store may be there that cannot be seen. */
+function requireSeen(runs: string): void {
+  isThere(storeOf(runs), "Cannot read the store");
 }
 
 function summary(name: string, stages: readonly StoredStage[]): string[] {
@@ -84,6 +91,7 @@ function grid(rows: string[][], { total }: { total: boolean }): string {
 }
 
 async function clean({ runs, unmarked, dryRun: pretend }: CleanFlags, context: Context): Promise<void> {
+  requireSeen(runs);
   const cleaned = await cleanStore(storeOf(runs), { pretend, unmarked });
   const { stages, models, busy, bytes } = cleaned;
   const unnamed = `${formatCounted(stages.length, "stage")} that no run names`;

@@ -1,6 +1,5 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { TemporaError } from "@tempora/errors";
+import { isThere, TemporaError } from "@tempora/errors";
 import { PageFeed } from "@tempora/report";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
@@ -18,7 +17,8 @@ export function watchCommand(context: Context): Command {
 
 async function watch(flags: PageFlags, context: Context, folders: readonly string[]): Promise<void> {
   for (const folder of folders) {
-    if (existsSync(join(folder, "run.json")) || existsSync(join(folder, "events.jsonl"))) continue;
+    const files = ["run.json", "events.jsonl"].map((name) => join(folder, name));
+    if (files.some((file) => isThere(file, "Cannot read the run"))) continue;
     const remedy = "Name the folder of a run, as `tempora train` prints it.";
     throw new TemporaError("This is no run folder", { where: { file: folder }, remedy });
   }
