@@ -8,7 +8,6 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
@@ -19,7 +18,7 @@
 #include <vector>
 
 #include "backend/cpu/thread_team.h"
-#include "engine/engine.h"
+#include "small_model_support.h"
 
 namespace {
 
@@ -91,61 +90,6 @@ namespace {
 
 using namespace tempora;
 
-// SmolLM2-135M's.
-ModelShape small_shape() {
-  ModelShape shape;
-  shape.vocab_size = 49152;
-  shape.hidden_size = 576;
-  shape.intermediate_size = 1536;
-  shape.layers = 30;
-  shape.heads = 9;
-  shape.kv_heads = 3;
-  shape.head_dim = 64;
-  shape.norm_eps = 1e-5f;
-  shape.tied_head = true;
-  shape.windows.assign(static_cast<std::size_t>(shape.layers), 0);
-  for (int i = 0; i < shape.head_dim / 2; ++i) {
-    shape.rotary_frequencies.push_back(std::pow(1e5f, -2.0f * static_cast<float>(i) / 64));
-  }
-  shape.max_positions = 2048;
-  return shape;
-}
-
-std::unique_ptr<Engine> make_engine(int threads) {
-  EngineOptions options;
-  options.dtype = DType::bf16;
-  options.threads = threads;
-  auto engine = std::make_unique<Engine>(small_shape(), options);
-  std::uint32_t state = 1;
-  for (int i = 0; i < engine->parameter_count(); ++i) {
-    std::vector<float> values(engine->parameter_bytes(i) / 2);
-    for (float& value : values) {
-      state = state * 1664525u + 1013904223u;
-      value = (static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * 0.1f + (values.size() == 576 ? 1.0f : 0.0f);
-    }
-    engine->set_parameter(i, DType::f32, reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * 4);
-  }
-  return engine;
-}
-
-// Trees of a prompt of 128 tokens with `answers` nodes of 128.
-Forest forest_of(int trees, int answers) {
-  Forest forest;
-  forest.node_start.push_back(0);
-  for (int tree = 0; tree < trees; ++tree) {
-    for (int node = 0; node <= answers; ++node) {
-      for (int i = 0; i < 128; ++i) {
-        const auto at = static_cast<std::uint32_t>(forest.tokens.size());
-        forest.tokens.push_back(static_cast<std::int32_t>(at * 2654435761u % 49152));
-      }
-      forest.node_start.push_back(static_cast<std::int32_t>(forest.tokens.size()));
-      forest.node_parent.push_back(node == 0 ? -1 : tree * (answers + 1));
-      forest.node_scored.push_back(node == 0 ? 0 : 1);
-    }
-  }
-  return forest;
-}
-
 void print_gaps(int steps) {
   std::vector<std::pair<std::pair<Region, Region>, Gap>> gaps(regions.gaps.begin(), regions.gaps.end());
   std::sort(gaps.begin(), gaps.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
@@ -186,7 +130,7 @@ void report(const std::string& what, int threads, int steps, double seconds, boo
 
 void measure_training(Engine& engine, int threads, bool gaps) {
   PreferenceStep step;
-  step.forest = forest_of(4, 2);
+  step.forest = small_forest(4, 2);
   for (std::int32_t tree = 0; tree < 4; ++tree) step.pairs.insert(step.pairs.end(), {tree * 3 + 1, tree * 3 + 2});
   step.loss.terms = {{}};
   step.reference.assign(8, -1000.0);
@@ -208,7 +152,7 @@ void measure_training(Engine& engine, int threads, bool gaps) {
 
 void measure_decoding(Engine& engine, int samples, int threads, bool gaps) {
   GenerationRequest request;
-  request.forest = forest_of(1, 0);
+  request.forest = small_forest(1, 0);
   request.leaves = {0};
   request.samples = {samples};
   request.prompt_keys = {1};
@@ -231,7 +175,7 @@ void measure_decoding(Engine& engine, int samples, int threads, bool gaps) {
 int main(int argc, char** argv) {
   const bool gaps = argc > 1 && std::string(argv[1]) == "gaps";
   for (const int threads : {1, 2, 8}) {
-    const auto engine = make_engine(threads);
+    const auto engine = small_engine(threads, 1);
     for (const int samples : {1, 7, 28}) measure_decoding(*engine, samples, threads, gaps);
     measure_training(*engine, threads, gaps);
   }
