@@ -14,6 +14,7 @@ constexpr int kPanelColumns = kPanelVectors * kWidth;
 constexpr int kAccumulators = kWidth == 16 ? 24 : kWidth == 8 ? 12 : 8;
 constexpr int kMostRows = kAccumulators / kPanelVectors;
 constexpr int kMostPanels = 4;
+constexpr int kCacheLine = 64;
 
 // Panels at once for so many rows: few rows make few chains, and a chain waits for itself.
 constexpr int panels_for(int rows) {
@@ -125,9 +126,16 @@ void write_rows(const PackedProduct& p, const float* sums, std::int64_t stride, 
   }
 }
 
+// What comes from memory into the second cache while a block is computed: a few cache lines at each step of k, each
+// `stride` bytes after those of the step before.
+struct Ahead {
+  const char* next = nullptr;
+  std::int64_t stride = 0;
+};
+
 // kRows rows by kPanels panels.
-template <typename Weights, int kRows, int kPanels>
-void block(const PackedProduct& p, std::int64_t row, std::int64_t panel) {
+template <typename Weights, int kRows, int kPanels, int kLines>
+void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead) {
   constexpr int kVectors = kPanels * kPanelVectors;
   const auto* x = static_cast<const typename Weights::X*>(p.x) + row * p.row_x;
   const typename Weights::W* w[kPanels];
@@ -137,6 +145,9 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel) {
   VecF sums[kRows][kVectors] = {};
   for (std::int64_t k = 0; k < p.k; k += Weights::kStep) {
     Weights::template step<kRows, kVectors>(x + k, p.row_x, w, sums);
+#pragma GCC unroll 8
+    for (int i = 0; i < kLines; ++i) __builtin_prefetch(ahead.next + i * kCacheLine, 0, 2);
+    ahead.next += ahead.stride;
 #pragma GCC unroll 4
     for (int i = 0; i < kPanels; ++i) w[i] += Weights::kStep * kPanelColumns;
   }
@@ -152,39 +163,66 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel) {
                                                       panel * kPanelColumns);
 }
 
-// kRows rows by the panels [begin, end), end - begin <= kMostPanels.
-template <typename Weights, int kRows>
-void rows_by_panels(const PackedProduct& p, std::int64_t row, std::int64_t begin, std::int64_t end) {
-  constexpr int kAtOnce = panels_for(kRows);
-  if constexpr (kAtOnce >= 4) {
-    for (; begin + 4 <= end; begin += 4) block<Weights, kRows, 4>(p, row, begin);
+template <typename Weights>
+constexpr std::int64_t kStepBytes =
+    Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
+
+// From `panel` on; where there is nothing to be read again and again what is there already.
+template <typename Weights>
+Ahead ahead_of(const PackedProduct& p, std::int64_t panel, std::int64_t end, std::int64_t stride) {
+  if (panel >= end) return {static_cast<const char*>(p.x), 0};
+  return {static_cast<const char*>(p.panels) + panel * (p.k / Weights::kStep) * kStepBytes<Weights>, stride};
+}
+
+// Few rows: all of them by as many panels at once as make chains enough. With the fewest there is so little to compute
+// that the processor's own prefetching gets all that memory gives.
+template <typename Weights, int kRows, int kPanels>
+std::int64_t few_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kStride = kPanels * kStepBytes<Weights>;
+  constexpr int kLines = panels_for(kRows) > 2 ? 0 : kStride <= kCacheLine ? 1 : static_cast<int>(kStride / kCacheLine);
+  for (; begin + kPanels <= end; begin += kPanels) {
+    block<Weights, kRows, kPanels, kLines>(p, 0, begin, ahead_of<Weights>(p, begin + kPanels, end, kStride));
   }
-  if constexpr (kAtOnce >= 2) {
-    for (; begin + 2 <= end; begin += 2) block<Weights, kRows, 2>(p, row, begin);
-  }
-  for (; begin < end; ++begin) block<Weights, kRows, 1>(p, row, begin);
+  if constexpr (kPanels > 1) return few_rows<Weights, kRows, kPanels / 2>(p, begin, end);
+  return begin;
 }
 
 template <typename Weights, int kRows = kMostRows>
-void dispatch_rows(std::int64_t rows, const PackedProduct& p, std::int64_t row, std::int64_t begin, std::int64_t end) {
-  if (rows == kRows) {
-    rows_by_panels<Weights, kRows>(p, row, begin, end);
+void dispatch_few(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  if (p.rows == kRows) {
+    few_rows<Weights, kRows, panels_for(kRows)>(p, begin, end);
   } else if constexpr (kRows > 1) {
-    dispatch_rows<Weights, kRows - 1>(rows, p, row, begin, end);
+    dispatch_few<Weights, kRows - 1>(p, begin, end);
+  }
+}
+
+template <typename Weights, int kRows = kMostRows>
+void dispatch_block(std::int64_t rows, const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead) {
+  if (rows == kRows) {
+    block<Weights, kRows, 1, 1>(p, row, panel, ahead);
+  } else if constexpr (kRows > kMostRows / 2) {
+    dispatch_block<Weights, kRows - 1>(rows, p, row, panel, ahead);
+  }
+}
+
+// Many rows: blocks of even size, panel by panel; each block brings its part of the next panel.
+template <typename Weights>
+void many_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  const std::int64_t blocks = (p.rows + kMostRows - 1) / kMostRows;
+  const std::int64_t stride = (kStepBytes<Weights> + blocks - 1) / blocks;
+  for (std::int64_t panel = begin; panel < end; ++panel) {
+    Ahead ahead = ahead_of<Weights>(p, panel + 1, end, stride);
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const std::int64_t row = p.rows * i / blocks, row_end = p.rows * (i + 1) / blocks;
+      dispatch_block<Weights>(row_end - row, p, row, panel, ahead);
+      ahead.next += p.k / Weights::kStep * ahead.stride;
+    }
   }
 }
 
 template <typename Weights>
 void multiply(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
-  // Row blocks of even size; the panels at hand stay in the cache meanwhile.
-  const std::int64_t blocks = (p.rows + kMostRows - 1) / kMostRows;
-  for (std::int64_t panel = begin; panel < end; panel += kMostPanels) {
-    const std::int64_t panel_end = panel + kMostPanels < end ? panel + kMostPanels : end;
-    for (std::int64_t i = 0; i < blocks; ++i) {
-      const std::int64_t row = p.rows * i / blocks, row_end = p.rows * (i + 1) / blocks;
-      dispatch_rows<Weights>(row_end - row, p, row, panel, panel_end);
-    }
-  }
+  (p.rows <= kMostRows ? dispatch_few<Weights, kMostRows> : many_rows<Weights>)(p, begin, end);
 }
 
 #if defined(TEMPORA_TILES)
