@@ -6,22 +6,24 @@
 namespace tempora::TEMPORA_ISA {
 namespace {
 
-// A thread's scratch.
+// A thread's scratch. Sizes are in words of one number: what is in pairs takes half of its place.
 struct Scratch {
+  float* rows;  // of one tile, [kTileLanes, padded]
   // Panels [padded, kTileLanes] per tile; queries are scaled by query_scale.
   float *queries, *d_outputs, *d_queries;
-  // [kTileLanes, padded] per tile, not scaled.
+  // [kTileLanes, padded] per tile in words along lanes, not scaled.
   float *query_rows, *d_output_rows;
   // [kTileLanes] per tile; lse in base 2.
   float *lse, *delta, *views;
-  // [kKeyBlock, padded].
-  float *keys, *values, *d_keys, *d_values;
-  // [kKeyBlock, kTileLanes]: S, then P; dP, then dS.
-  float *weights, *d_scores;
+  // [kKeyBlock, padded]; key_pairs are the keys in words along keys.
+  float *keys, *key_pairs, *values, *d_keys, *d_values;
+  // [kKeyBlock, kTileLanes]: S, then P in words along lanes; dP, then dS in words along lanes; dS in words along keys.
+  float *weights, *d_scores, *d_score_pairs;
 
   std::int64_t place(const TileShape& shape, float* base) {
     ScratchCursor cursor(base);
     const std::int64_t panel = shape.tile_size();
+    rows = cursor.take(panel);
     queries = cursor.take(shape.tiles * panel);
     d_outputs = cursor.take(shape.tiles * panel);
     d_queries = cursor.take(shape.tiles * panel);
@@ -31,11 +33,13 @@ struct Scratch {
     delta = cursor.take(shape.tiles * kTileLanes);
     views = cursor.take(shape.tiles * kViewFloats);
     keys = cursor.take(kKeyBlock * shape.padded);
+    key_pairs = cursor.take(kKeyBlock * shape.padded);
     values = cursor.take(kKeyBlock * shape.padded);
     d_keys = cursor.take(kKeyBlock * shape.padded);
     d_values = cursor.take(kKeyBlock * shape.padded);
     weights = cursor.take(kKeyBlock * kTileLanes);
     d_scores = cursor.take(kKeyBlock * kTileLanes);
+    d_score_pairs = cursor.take(kKeyBlock * kTileLanes);
     return cursor.used();
   }
 
@@ -46,20 +50,43 @@ std::int64_t scratch_floats(int group, int head_dim) {
   return Scratch{}.place(TileShape(group, head_dim, kQueryBlock), nullptr);
 }
 
-// P and dS of a strip, in place of S and dP.
+// P and dS of a strip, in place of S and dP; in pairs, vector v of a row takes the 8 words from 8 · v on, and dS is
+// written in words along keys as well.
 template <typename T>
-void score_gradients(const TileLanesView& view, const Strip& strip, std::int32_t window, std::int32_t position,
-                     float scale, const float* lse, const float* delta, float* weights, float* d_scores) {
+void score_gradients(const Scratch& s, const TileLanesView& view, const Strip& strip, int tile, std::int32_t window,
+                     std::int32_t position, float scale) {
+  const std::int32_t end = strip.key + strip.keys;
   for (int v = strip.vector; v < strip.vector + strip.vectors; ++v) {
-    const VecF row_lse = load(lse + v * kWidth), row_delta = load(delta + v * kWidth);
-    for (std::int32_t key = strip.key; key < strip.key + strip.keys; ++key) {
+    const VecF row_lse = load(s.lse + tile * kTileLanes + v * kWidth);
+    const VecF row_delta = load(s.delta + tile * kTileLanes + v * kWidth);
+    const auto gradients = [&](std::int32_t key, VecF& weight, VecF& d_score) {
       const std::int64_t at = key * kTileLanes + v * kWidth;
-      VecF score = load(weights + at);
+      VecF score = load(s.weights + at);
       if (kScalesScores<T>) score *= scale;
-      VecF weight = exp2(score - row_lse);
+      weight = exp2(score - row_lse);
       if (strip.masked) weight = visible(view, v, window, position + key) ? weight : VecF{};
-      store(weights + at, weight);
-      store(d_scores + at, weight * (load(d_scores + at) - row_delta));
+      d_score = weight * (load(s.d_scores + at) - row_delta);
+    };
+    for (std::int32_t key = strip.key; key < end; key += kPerWord<T>) {
+      const std::int64_t row = key * kTileLanes;
+      VecF weight, d_score;
+      gradients(key, weight, d_score);
+      if constexpr (kPerWord<T> == 1) {
+        store(s.weights + row + v * kWidth, weight);
+        store(s.d_scores + row + v * kWidth, d_score);
+      } else {
+        const std::int64_t words = row + v * kWidth / 2, next_words = words + kTileLanes;
+        VecF next_d_score = {};
+        if (key + 1 < end) {
+          VecF next_weight;
+          gradients(key + 1, next_weight, next_d_score);
+          store_halves(s.weights + next_words, next_weight);
+          store_halves(s.d_scores + next_words, next_d_score);
+        }
+        store_halves(s.weights + words, weight);
+        store_halves(s.d_scores + words, d_score);
+        store(s.d_score_pairs + row / 2 + v * kWidth, paired(d_score, next_d_score));
+      }
     }
   }
 }
@@ -68,27 +95,31 @@ void score_gradients(const TileLanesView& view, const Strip& strip, std::int32_t
 template <typename T>
 void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
                std::int32_t keys) {
+  constexpr bool kPairs = kPerWord<T> == 2;
   const TileLanesView& view = s.view(tile);
   const std::int64_t panel = tile * shape.tile_size();  // also where the tile's rows begin
+  const std::int64_t stride = words<T>(shape.padded), depth = words<T>(shape.head_dim);
   const int vectors_of_head = static_cast<int>(shape.padded / kWidth);
+  const float *key_words = kPairs ? s.key_pairs : s.keys, *d_score_words = kPairs ? s.d_score_pairs : s.d_scores;
   Strip strips[kKeyBlock];
-  const int count = find_strips(view, window, position, keys, strips);
+  const int count = find_strips<kPerWord<T>>(view, window, position, keys, strips);
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
-    const std::int64_t lane = strip.vector * kWidth, lanes = strip.vectors * kWidth;
-    const std::int64_t row = strip.key * shape.padded, score = strip.key * kTileLanes + lane;
-    multiply_as<T>({s.keys + row, shape.padded, 1, s.queries + panel + lane, kTileLanes, s.weights + score, kTileLanes,
-                    strip.keys, strip.vectors, shape.head_dim, false});
-    multiply_as<T>({s.values + row, shape.padded, 1, s.d_outputs + panel + lane, kTileLanes, s.d_scores + score,
-                    kTileLanes, strip.keys, strip.vectors, shape.head_dim, false});
-    score_gradients<T>(view, strip, window, position, score_scale<T>(shape.head_dim), s.lse + tile * kTileLanes,
-                       s.delta + tile * kTileLanes, s.weights, s.d_scores);
-    multiply_as<T>({s.weights + score, kTileLanes, 1, s.d_output_rows + panel + lane * shape.padded, shape.padded,
-                    s.d_values + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
-    multiply_as<T>({s.d_scores + score, kTileLanes, 1, s.query_rows + panel + lane * shape.padded, shape.padded,
-                    s.d_keys + row, shape.padded, strip.keys, vectors_of_head, lanes, true});
-    multiply_as<T>({s.keys + row, 1, shape.padded, s.d_scores + score, kTileLanes, s.d_queries + panel + lane,
-                    kTileLanes, shape.head_dim, strip.vectors, strip.keys, true});
+    const std::int64_t lane = strip.vector * kWidth, lane_words = words<T>(strip.vectors * kWidth);
+    const std::int64_t first_word = words<T>(lane), key_word = strip.key / kPerWord<T>;
+    const std::int64_t row = strip.key * kTileLanes, sums = strip.key * shape.padded;
+    multiply_as<T>({s.keys + strip.key * stride, stride, 1, s.queries + panel + lane, kTileLanes,
+                    s.weights + row + lane, kTileLanes, strip.keys, strip.vectors, depth, false});
+    multiply_as<T>({s.values + strip.key * stride, stride, 1, s.d_outputs + panel + lane, kTileLanes,
+                    s.d_scores + row + lane, kTileLanes, strip.keys, strip.vectors, depth, false});
+    score_gradients<T>(s, view, strip, tile, window, position, score_scale<T>(shape.head_dim));
+    multiply_as<T>({s.weights + row + first_word, kTileLanes, 1, s.d_output_rows + panel + first_word * shape.padded,
+                    shape.padded, s.d_values + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
+    multiply_as<T>({s.d_scores + row + first_word, kTileLanes, 1, s.query_rows + panel + first_word * shape.padded,
+                    shape.padded, s.d_keys + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
+    multiply_as<T>({key_words + key_word * shape.padded, 1, shape.padded, d_score_words + key_word * kTileLanes + lane,
+                    kTileLanes, s.d_queries + panel + lane, kTileLanes, shape.head_dim, strip.vectors,
+                    words<T>(strip.keys), true});
   }
 }
 
@@ -118,6 +149,7 @@ void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, co
     const KeyCursor cursor(call, stream, key);
     gather_keys(cursor, keys, k, stride, shape, s.keys);
     gather_keys(cursor, keys, v, stride, shape, s.values);
+    pair_columns<T>(s.keys, keys, shape.padded, s.key_pairs);
     clear(s.d_keys, keys * shape.padded);
     clear(s.d_values, keys * shape.padded);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
@@ -128,10 +160,10 @@ void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, co
   }
 }
 
-// lse in base 2 and delta of a tile's lanes, 0 past the block's end; d_output_rows are there already.
+// lse in base 2 and delta of a tile's lanes, 0 past the block's end.
 template <typename T>
 void load_statistics(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, const TileShape& shape,
-                     const TileRows<const T>& outputs, int tile, const Scratch& s) {
+                     const TileRows<const T>& outputs, const TileRows<const T>& d_outputs, int tile, const Scratch& s) {
   float *lse = s.lse + tile * kTileLanes, *delta = s.delta + tile * kTileLanes;
   clear(lse, kTileLanes);
   clear(delta, kTileLanes);
@@ -140,11 +172,22 @@ void load_statistics(const TreeAttentionCall& call, const QueryBlock& block, int
     const std::int32_t row = tile * kTileLanes + lane;
     lse[lane] =
         kLog2E * call.lse[first_head + static_cast<std::int64_t>(row / shape.group) * call.heads + row % shape.group];
-    const float* gradient = s.d_output_rows + tile * shape.tile_size() + lane * shape.padded;
+    const T* gradient = d_outputs.data + (output - outputs.data);
     VecF products = {};
     for_vectors(shape.head_dim, [&](auto load, auto) { products += load(output) * load(gradient); });
     delta[lane] = sum(products);
   });
+}
+
+// A tile's rows of a matrix as both kinds of operand: words [kTileLanes, padded] along lanes, and a panel, times scale
+// where it is not in pairs.
+template <typename T>
+void load_operands(const TileRows<const T>& rows, const TileShape& shape, int tile, float scale, const Scratch& s,
+                   float* along_lanes, float* panel) {
+  float* loaded = kPerWord<T> == 1 ? along_lanes : s.rows;
+  load_rows(rows, shape, tile, loaded);
+  load_panel<T>(loaded, shape, scale, panel);
+  pair_columns<T>(loaded, kTileLanes, shape.padded, along_lanes);
 }
 
 template <typename T>
@@ -161,11 +204,10 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   const TileRows<const T> d_outputs{static_cast<const T*>(call.d_out) + first, stride};
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(call.head_dim));
   for (int tile = 0; tile < shape.tiles; ++tile) {
-    load_rows(queries, shape, tile, s.query_rows + tile * panel);
-    load_rows(d_outputs, shape, tile, s.d_output_rows + tile * panel);
-    load_panel(s.query_rows + tile * panel, shape, query_scale<T>(call.head_dim), s.queries + tile * panel);
-    load_panel(s.d_output_rows + tile * panel, shape, 1.0f, s.d_outputs + tile * panel);
-    load_statistics(call, block, kv_head, shape, outputs, tile, s);
+    load_operands(queries, shape, tile, query_scale<T>(call.head_dim), s, s.query_rows + tile * panel,
+                  s.queries + tile * panel);
+    load_operands(d_outputs, shape, tile, 1.0f, s, s.d_output_rows + tile * panel, s.d_outputs + tile * panel);
+    load_statistics(call, block, kv_head, shape, outputs, d_outputs, tile, s);
   }
   clear(s.d_queries, shape.tiles * panel);
   for (int i = 0; i < block.streams; ++i) {
@@ -175,8 +217,7 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
   float scales[kTileLanes];
   for (float& lane : scales) lane = scale;
   for (int tile = 0; tile < shape.tiles; ++tile) {
-    // The queries' rows are not needed any more.
-    store_panel(s.d_queries + tile * panel, shape, tile, scales, d_queries, s.query_rows);
+    store_panel(s.d_queries + tile * panel, shape, tile, scales, d_queries, s.rows);
   }
 }
 

@@ -7,9 +7,9 @@ namespace {
 
 // A thread's scratch. Per tile: query and output panels [padded, kTileLanes], running maximum and sum [kTileLanes].
 struct Scratch {
-  float* rows;  // of one tile, [kTileLanes, padded]
+  float* rows;  // of one tile or key block, [kTileLanes, padded]
   float *queries, *outputs, *maximum, *sum, *views;
-  float *keys, *values, *scores;  // [kKeyBlock, padded], the same, [kKeyBlock, kTileLanes]
+  float *keys, *values, *scores;  // [kKeyBlock, padded], the same in words along keys, [kKeyBlock, kTileLanes]
 
   std::int64_t place(const TileShape& shape, float* base) {
     ScratchCursor cursor(base);
@@ -74,17 +74,28 @@ void raise_maximum(const TileShape& shape, const VecF (&block_maximum)[kTileVect
   }
 }
 
+// Scores become weights, in words along keys, in place: word w of a lane is made of the scores at w and behind it.
+template <typename T>
 void exponentiate(const Strip& strip, const float* maximum, float* scores, float* sum) {
+  constexpr int kStep = kPerWord<T>;
+  const std::int32_t end = strip.key + strip.keys;
   for (int v = strip.vector; v < strip.vector + strip.vectors; ++v) {
     const VecF running = load(maximum + v * kWidth);
     // A lane that has seen nothing yet: hidden scores must come out as 0, not as exp2(0).
     const VecF base = running == kHiddenScore ? VecF{} : running;
     VecF total = load(sum + v * kWidth);
-    for (std::int32_t key = strip.key; key < strip.key + strip.keys; ++key) {
-      float* at = scores + key * kTileLanes + v * kWidth;
+    for (std::int32_t key = strip.key; key < end; key += kStep) {
+      const float* at = scores + key * kTileLanes + v * kWidth;
       const VecF weight = exp2(load(at) - base);
       total += weight;
-      store(at, weight);
+      float* word = scores + key / kStep * kTileLanes + v * kWidth;
+      if constexpr (kStep == 1) {
+        store(word, weight);
+      } else {
+        const VecF next = key + 1 < end ? exp2(load(at + kTileLanes) - base) : VecF{};
+        total += next;
+        store(word, paired(weight, next));
+      }
     }
     store(sum + v * kWidth, total);
   }
@@ -96,16 +107,16 @@ void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t win
   const TileLanesView& view = s.view(tile);
   const std::int64_t panel = shape.tile_size();
   Strip strips[kKeyBlock];
-  const int count = find_strips(view, window, position, keys, strips);
+  const int count = find_strips<kPerWord<T>>(view, window, position, keys, strips);
   if (count == 0) return;
   VecF block_maximum[kTileVectors];
   for (VecF& m : block_maximum) m = splat(kHiddenScore);
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
-    multiply_as<T>({s.keys + strip.key * shape.padded, shape.padded, 1,
+    multiply_as<T>({s.keys + strip.key * words<T>(shape.padded), words<T>(shape.padded), 1,
                     s.queries + tile * panel + strip.vector * kWidth, kTileLanes,
                     s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes, strip.keys, strip.vectors,
-                    shape.head_dim, false});
+                    words<T>(shape.head_dim), false});
     mask_scores<T>(view, strip, window, position, score_scale<T>(shape.head_dim), s.scores, block_maximum);
   }
   float* maximum = s.maximum + tile * kTileLanes;
@@ -114,10 +125,11 @@ void attend(const Scratch& s, const TileShape& shape, int tile, std::int32_t win
   raise_maximum(shape, block_maximum, maximum, sum, outputs);
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
-    exponentiate(strip, maximum, s.scores, sum);
-    multiply_as<T>({s.values + strip.key * shape.padded, 1, shape.padded,
-                    s.scores + strip.key * kTileLanes + strip.vector * kWidth, kTileLanes,
-                    outputs + strip.vector * kWidth, kTileLanes, shape.head_dim, strip.vectors, strip.keys, true});
+    exponentiate<T>(strip, maximum, s.scores, sum);
+    const std::int64_t word = strip.key / kPerWord<T>;
+    multiply_as<T>({s.values + word * shape.padded, 1, shape.padded,
+                    s.scores + word * kTileLanes + strip.vector * kWidth, kTileLanes, outputs + strip.vector * kWidth,
+                    kTileLanes, shape.head_dim, strip.vectors, words<T>(strip.keys), true});
   }
 }
 
@@ -135,7 +147,9 @@ void attend_stream(const TreeAttentionCall& call, const QueryBlock& block, const
     const std::int32_t keys = smaller(kKeyBlock, stream.count - key);
     const KeyCursor cursor(call, stream, key);
     gather_keys(cursor, keys, k, stride, shape, s.keys);
-    gather_keys(cursor, keys, v, stride, shape, s.values);
+    float* values = kPerWord<T> == 1 ? s.values : s.rows;
+    gather_keys(cursor, keys, v, stride, shape, values);
+    pair_columns<T>(values, keys, shape.padded, s.values);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
       attend<T>(s, shape, tile, call.window, stream.position + key, keys);
     }
@@ -171,7 +185,7 @@ void forward(const TreeAttentionCall& call, const QueryBlock& block, int kv_head
   const float scale = query_scale<T>(call.head_dim);
   for (int tile = 0; tile < shape.tiles; ++tile) {
     load_rows(queries, shape, tile, s.rows);
-    load_panel(s.rows, shape, scale, s.queries + tile * panel);
+    load_panel<T>(s.rows, shape, scale, s.queries + tile * panel);
   }
   clear(s.outputs, shape.tiles * panel);
   clear(s.sum, shape.tiles * kTileLanes);

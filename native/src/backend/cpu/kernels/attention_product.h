@@ -1,6 +1,7 @@
-// The inner products of attention: c[m, n] (+)= a[m, k] · b[k, n] on f32 blocks that lie in the caches.
+// The inner products of attention: c[m, n] (+)= a[m, k] · b[k, n] on blocks that lie in the caches. c is in f32; a and
+// b are in words of 32 bits that hold kPerWord numbers of consecutive k: one in f32, or two in bf16.
 //
-// Elements of a are broadcast, rows of b are vectors. Every element of c is one chain of multiply-adds over ascending
+// Words of a are broadcast, rows of b are vectors. Every element of c is one chain of multiply-adds over ascending
 // k, whatever the tile it falls in: its bits do not depend on m or n.
 #pragma once
 
@@ -43,6 +44,10 @@ inline void for_tiles(const Tiles& tiles, std::int64_t rows, int vector, int vec
   }
 }
 
+template <int kPerWord>
+struct Words {};
+
+// Words are declared as float; where they are pairs, only their bits count. Strides and k are in words.
 struct BlockProduct {
   const float* a;
   std::int64_t a_row, a_step;  // strides of m and k
@@ -54,25 +59,47 @@ struct BlockProduct {
   int n_vectors;
   std::int64_t k;
   bool add;
+};
+
+inline VecF multiply_add(float element, VecF columns, VecF sum, Words<1>) { return sum + element * columns; }
+
+#if defined(__AVX512BF16__)
+// bf16 [16] of f32 [16], rounded to nearest even.
+inline __m256i to_bf16(VecF x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))); }
+
+inline VecF multiply_add(float pair, VecF columns, VecF sum, Words<2>) {
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &pair, sizeof bits);
+  return reinterpret_cast<VecF>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                 reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)),
+                                                 reinterpret_cast<__m512bh>(columns)));
+}
+#endif
+
+template <int kPerWord>
+struct BlockTiles {
+  const BlockProduct& product;
 
   template <int kRows, int kVectors>
   void compute(std::int64_t row, int vector) const;
 };
 
+template <int kPerWord>
 template <int kRows, int kVectors>
-inline void BlockProduct::compute(std::int64_t row, int vector) const {
+inline void BlockTiles<kPerWord>::compute(std::int64_t row, int vector) const {
+  const BlockProduct& p = product;
   const float* left[kRows];
   VecF sum[kRows][kVectors];
-  float* to = c + row * c_row + vector * kWidth;
+  float* to = p.c + row * p.c_row + vector * kWidth;
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    left[r] = a + (row + r) * a_row;
+    left[r] = p.a + (row + r) * p.a_row;
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = add ? load(to + r * c_row + v * kWidth) : VecF{};
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = p.add ? load(to + r * p.c_row + v * kWidth) : VecF{};
   }
-  const float* right = b + vector * kWidth;
+  const float* right = p.b + vector * kWidth;
   std::int64_t at = 0;
-  for (std::int64_t step = 0; step < k; ++step, right += b_step, at += a_step) {
+  for (std::int64_t step = 0; step < p.k; ++step, right += p.b_step, at += p.a_step) {
     VecF columns[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) columns[v] = load(right + v * kWidth);
@@ -80,17 +107,20 @@ inline void BlockProduct::compute(std::int64_t row, int vector) const {
     for (int r = 0; r < kRows; ++r) {
       const float element = left[r][at];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += element * columns[v];
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(element, columns[v], sum[r][v], Words<kPerWord>{});
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store(to + r * c_row + v * kWidth, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v) store(to + r * p.c_row + v * kWidth, sum[r][v]);
   }
 }
 
-inline void multiply(const BlockProduct& p) { for_tiles(p, p.m, 0, p.n_vectors); }
+template <int kPerWord>
+inline void multiply(const BlockProduct& p) {
+  for_tiles(BlockTiles<kPerWord>{p}, p.m, 0, p.n_vectors);
+}
 
 // 2^x for x <= 128, relative error below 2e-7; 0 below 2^-125, NaN for NaN.
 inline VecF exp2(VecF x) {

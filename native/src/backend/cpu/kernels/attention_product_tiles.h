@@ -9,9 +9,6 @@ namespace tempora::TEMPORA_ISA {
 // k at a time: what is converted of both operands stays in the first cache.
 constexpr std::int64_t kTileProductDepth = 128;
 
-// rounded bf16 [16] of f32 [16]; exact for what was bf16.
-inline __m256i to_bf16(VecF x) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x))); }
-
 // to bf16 [rows, depth] = a [rows, k], zeros past k. Where a's columns are adjacent, vectors run along k; else a block
 // of 16 by 16 at a time is turned: then up to 15 numbers behind a column's last are read.
 inline void round_left(const float* a, std::int64_t a_row, std::int64_t a_step, std::int64_t rows, std::int64_t k,
@@ -134,7 +131,7 @@ inline void multiply_as(const BlockProduct& p) {
   if constexpr (sizeof(T) == sizeof(Bf16)) {
     AttentionTiles(p).multiply();
   } else {
-    multiply(p);
+    multiply<1>(p);
   }
 }
 

@@ -4,27 +4,10 @@
 #pragma once
 
 #include "attention.h"
-#include "attention_product.h"
 #include "attention_scratch.h"
-#if defined(TEMPORA_TILES)
-#include "attention_product_tiles.h"
-#endif
+#include "attention_words.h"
 
 namespace tempora::TEMPORA_ISA {
-
-#if !defined(TEMPORA_TILES)
-
-// A product of numbers that come from activations of type T.
-template <typename T>
-inline void multiply_as(const BlockProduct& p) {
-  multiply(p);
-}
-
-// Whether scores are scaled after their product instead of the queries before it.
-template <typename T>
-constexpr bool kScalesScores = false;
-
-#endif
 
 // What queries are multiplied by, and then scores.
 template <typename T>
@@ -111,40 +94,50 @@ struct Strip {
   bool masked;                   // some lane does not see some key
 };
 
+// The vectors that see some of the keys at [at, last], in `key` 0 and `keys` 0; no vectors where none does.
+inline Strip see_keys(const TileLanesView& view, std::int32_t window, std::int32_t at, std::int32_t last) {
+  std::int32_t begin = kTileVectors, end = 0;
+  for (int v = 0; v < kTileVectors; ++v) {
+    if (view.highest[v] < at || view.lowest[v] - window >= last) continue;
+    begin = smaller(begin, v);
+    end = v + 1;
+  }
+  bool masked = false;
+  for (int v = begin; v < end; ++v) {
+    masked = masked || !view.all[v] || view.lowest[v] < last || view.highest[v] - window >= at;
+  }
+  return {0, 0, begin, end - begin, masked};
+}
+
 // The strips of keys at positions [position, position + keys), ascending; returns how many. Ranges of vectors that
-// differ are joined until a strip has kStripKeys keys: less work would be lost in starting products.
+// differ are joined until a strip has kStripKeys keys: less work would be lost in starting products. A strip begins at
+// a whole multiple of kStep keys, so that what stands in one word of an operand stays together.
+template <int kStep>
 inline int find_strips(const TileLanesView& view, std::int32_t window, std::int32_t position, std::int32_t keys,
                        Strip (&strips)[kKeyBlock]) {
   int count = 0;
   bool open = false;
-  for (std::int32_t key = 0; key < keys; ++key) {
-    const std::int32_t at = position + key;
-    std::int32_t begin = kTileVectors, end = 0;
-    bool masked = false;
-    for (int v = 0; v < kTileVectors; ++v) {
-      const bool some = view.highest[v] >= at && view.lowest[v] - window < at;
-      if (!some) continue;
-      begin = smaller(begin, v);
-      end = v + 1;
-    }
-    if (end == 0) {
+  for (std::int32_t key = 0; key < keys; key += kStep) {
+    const std::int32_t more = smaller(kStep, keys - key);
+    Strip next = see_keys(view, window, position + key, position + key + more - 1);
+    if (next.vectors <= 0) {
       open = false;
       continue;
     }
-    for (int v = begin; v < end; ++v) {
-      masked = masked || !view.all[v] || view.lowest[v] < at || view.highest[v] - window >= at;
-    }
+    next.key = key;
+    next.keys = more;
     Strip* last = open ? &strips[count - 1] : nullptr;
-    const bool same = open && last->vector == begin && last->vector + last->vectors == end && last->masked == masked;
+    const bool same =
+        open && last->vector == next.vector && last->vectors == next.vectors && last->masked == next.masked;
     if (same || (open && last->keys < kStripKeys)) {
-      const std::int32_t last_end = larger(end, last->vector + last->vectors);
+      const std::int32_t end = larger(next.vector + next.vectors, last->vector + last->vectors);
       // A vector that joins sees none, or not all, of the strip's other keys.
-      last->masked = last->masked || masked || !same;
-      last->vector = smaller(begin, last->vector);
-      last->vectors = last_end - last->vector;
-      ++last->keys;
+      last->masked = last->masked || next.masked || !same;
+      last->vector = smaller(next.vector, last->vector);
+      last->vectors = end - last->vector;
+      last->keys += more;
     } else {
-      strips[count++] = {key, 1, begin, end - begin, masked};
+      strips[count++] = next;
       open = true;
     }
   }
@@ -180,22 +173,30 @@ inline void for_rows(const TileRows<T>& rows, const TileShape& shape, int tile, 
   }
 }
 
-// to f32 [kTileLanes, padded] = the tile's rows, then zeros.
+// to words [kTileLanes, words(padded)] = the tile's rows, then zeros.
 template <typename T>
 inline void load_rows(const TileRows<const T>& rows, const TileShape& shape, int tile, float* to) {
+  const std::int64_t stride = words<T>(shape.padded);
   for_rows(rows, shape, tile,
-           [&](std::int32_t lane, const T* row) { widen_row(row, shape.head_dim, to + lane * shape.padded); });
+           [&](std::int32_t lane, const T* row) { word_row(row, shape.head_dim, to + lane * stride); });
   const std::int32_t lanes = smaller(kTileLanes, shape.rows - tile * kTileLanes);
-  clear(to + lanes * shape.padded, (kTileLanes - lanes) * shape.padded);
+  clear(to + lanes * stride, (kTileLanes - lanes) * stride);
 }
 
-// panel f32 [padded, kTileLanes] = rows [kTileLanes, padded] transposed, times scale.
+// panel words [words(padded), kTileLanes] = rows [kTileLanes, words(padded)] transposed, times scale where a word is
+// one number. A row of pairs may end within a vector: then what follows it in memory is turned too, into rows of the
+// panel that nobody reads.
+template <typename T>
 inline void load_panel(const float* rows, const TileShape& shape, float scale, float* panel) {
+  const std::int64_t stride = words<T>(shape.padded);
   for (int v = 0; v < kTileVectors; ++v) {
-    for (std::int64_t c = 0; c < shape.padded; c += kWidth) {
+    for (std::int64_t c = 0; c < stride; c += kWidth) {
       VecF x[kWidth];
 #pragma GCC unroll 16
-      for (int i = 0; i < kWidth; ++i) x[i] = scale * load(rows + (v * kWidth + i) * shape.padded + c);
+      for (int i = 0; i < kWidth; ++i) {
+        x[i] = load(rows + (v * kWidth + i) * stride + c);
+        if (kPerWord<T> == 1) x[i] *= scale;
+      }
       transpose(x);
 #pragma GCC unroll 16
       for (int i = 0; i < kWidth; ++i) store(panel + (c + i) * kTileLanes + v * kWidth, x[i]);
@@ -250,14 +251,15 @@ class KeyCursor {
   std::int32_t offset_;
 };
 
-// rows f32 [keys, padded] = the next `keys` keys (or values) of the cursor's stream.
+// rows words [keys, words(padded)] = the next `keys` keys (or values) of the cursor's stream.
 template <typename T>
 inline void gather_keys(KeyCursor cursor, std::int32_t keys, const T* data, std::int64_t token_stride,
                         const TileShape& shape, float* rows) {
+  const std::int64_t stride = words<T>(shape.padded);
   for (std::int32_t done = 0; done < keys;) {
     const KeySegment run = cursor.take(keys - done);
     for (std::int32_t i = 0; i < run.count; ++i, ++done) {
-      widen_row(data + (run.token + i) * token_stride, shape.head_dim, rows + done * shape.padded);
+      word_row(data + (run.token + i) * token_stride, shape.head_dim, rows + done * stride);
     }
   }
 }
