@@ -175,16 +175,16 @@ export function generationRequest(
 }
 
 interface Row {
-  prompt: number;
-  sample: number;
   ids: number[];
   logProbs: number[];
-  done: boolean;
 }
 
 /** Gathers the rows' tokens, step by step, into completions. */
 export class CompletionCollector {
-  readonly #rows: Row[] = [];
+  /** The first row of each prompt, and how many there are in all. */
+  readonly #firstRow: Float64Array;
+  /** Only those that have begun and not ended: of all that are asked for there may be millions. */
+  readonly #running = new Map<number, Row>();
   readonly #stop: StopStrings | null;
   readonly #onProgress: GenerationOptions["onProgress"];
   readonly stepsAtOnce: number;
@@ -192,10 +192,10 @@ export class CompletionCollector {
   #finished = 0;
 
   constructor(request: NativeGenerationRequest, options: GenerationOptions) {
-    request.samples.forEach((samples, prompt) => {
-      for (let sample = 0; sample < samples; sample++) {
-        this.#rows.push({ prompt, sample, ids: [], logProbs: [], done: false });
-      }
+    const { samples } = request;
+    this.#firstRow = new Float64Array(samples.length + 1);
+    samples.forEach((count, prompt) => {
+      this.#firstRow[prompt + 1] = (this.#firstRow[prompt] as number) + count;
     });
     this.#stop =
       options.stop && options.stop.strings.length > 0
@@ -208,23 +208,41 @@ export class CompletionCollector {
   /** Takes one step in. Returns the completions it finished, and the rows to end because a stop string is complete. */
   take(step: NativeGenerationStep): { completions: Completion[]; stopped: Int32Array } {
     const completions: Completion[] = [];
-    const stopped: number[] = [];
+    const stopped = new Set<number>();
     step.rows.forEach((number, i) => {
-      const row = this.#rows[number] as Row;
-      if (row.done) return; // computed in the same call as the token that completed a stop string
+      if (stopped.has(number)) return; // computed in the same call as the token that completed a stop string
+      const row = this.#running.get(number) ?? { ids: [], logProbs: [] };
       row.ids.push(step.tokens[i] as number);
       row.logProbs.push(step.logProbs[i] as number);
       this.#newTokens++;
       const end = step.finished[i] as number;
       const stop = this.#stop?.completedBy(row.ids) ?? false;
-      if (end === 0 && !stop) return;
-      if (end === 0) stopped.push(number);
-      row.done = true;
+      if (end === 0 && !stop) {
+        this.#running.set(number, row);
+        return;
+      }
+      if (end === 0) stopped.add(number);
+      this.#running.delete(number);
       this.#finished++;
-      const { prompt, sample, ids, logProbs } = row;
-      completions.push({ prompt, sample, ids, logProbs, finishReason: end === 2 && !stop ? "length" : "stop" });
+      const prompt = this.#promptOf(number);
+      const sample = number - (this.#firstRow[prompt] as number);
+      completions.push({ prompt, sample, ...row, finishReason: end === 2 && !stop ? "length" : "stop" });
     });
-    this.#onProgress?.({ newTokens: this.#newTokens, finished: this.#finished, total: this.#rows.length });
+    this.#onProgress?.({
+      newTokens: this.#newTokens,
+      finished: this.#finished,
+      total: this.#firstRow.at(-1) as number,
+    });
     return { completions, stopped: Int32Array.from(stopped) };
+  }
+
+  #promptOf(row: number): number {
+    let [first, end] = [0, this.#firstRow.length - 1];
+    while (end - first > 1) {
+      const middle = (first + end) >> 1;
+      if ((this.#firstRow[middle] as number) <= row) first = middle;
+      else end = middle;
+    }
+    return first;
   }
 }
