@@ -53,6 +53,34 @@ void check_many_rows(Device& device, DType dtype) {
   }
 }
 
+// Weights of one x at once, which lie apart and of which one may be quantised, give the bits of each by itself.
+void check_row_products(Device& device, DType dtype, WeightFormat middle) {
+  constexpr std::int64_t k = 72;
+  Random random(34);
+  std::vector<std::unique_ptr<Weight>> weights;
+  for (const std::int64_t n : {300, 65, 7}) {
+    const Tensor numbers = device.random(random, n, k, DType::f32);
+    weights.push_back(device.backend.make_weight(weights.size() == 1 ? middle : format_of(dtype), n, k));
+    std::vector<std::uint8_t> bytes(numbers.matrix.bytes());
+    device.backend.copy_out(bytes.data(), numbers.matrix.data, bytes.size());
+    expect(device.backend.set_weight(*weights.back(), DType::f32, bytes.data()), "random numbers are finite");
+  }
+  for (const std::int64_t m : {0, 1, 7, 28, 130}) {
+    const Tensor x = device.random(random, m, k, dtype);
+    // The second result lies within a wider matrix.
+    const Tensor first = device.output(m, 300, dtype), wide = device.output(m, 80, DType::f32);
+    const Tensor third = device.output(m, 7, dtype);
+    const std::vector<Matrix> outs{first.matrix, wide.matrix.column_range(9, 65), third.matrix};
+    device.backend.row_products(x.matrix, {{*weights[0], outs[0]}, {*weights[1], outs[1]}, {*weights[2], outs[2]}});
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const Tensor alone = device.output(m, weights[i]->rows, outs[i].dtype);
+      device.backend.row_product(x.matrix, *weights[i], alone.matrix, false);
+      expect(device.read(outs[i]) == device.read(alone),
+             "weight " + std::to_string(i) + " gives other bits among others, " + std::to_string(m) + " rows");
+    }
+  }
+}
+
 struct SamplingCase {
   std::int64_t vocab;
   double scale;
@@ -119,6 +147,9 @@ std::vector<OpCase> generation_cases() {
       {"row_product 511x24", [](Device& device, DType dtype) { check_row_product(device, dtype, 511, 24); }},
       {"row_product 96x129", [](Device& device, DType dtype) { check_row_product(device, dtype, 96, 129); }},
       {"row_product of many tiles", check_many_rows},
+      {"row_products", [](Device& device, DType dtype) { check_row_products(device, dtype, format_of(dtype)); }},
+      {"row_products, one of them quantised",
+       [](Device& device, DType dtype) { check_row_products(device, dtype, WeightFormat::nf4); }},
       {"row_product 1x3", [](Device& device, DType dtype) { check_row_product(device, dtype, 1, 3); }},
   };
   for (OpCase& op_case : sampling_cases(256)) cases.push_back(std::move(op_case));

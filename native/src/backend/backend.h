@@ -118,6 +118,12 @@ class Weight {
   const Buffer storage;
 };
 
+// A product among several of one x.
+struct RowProduct {
+  const Weight& weight;
+  Matrix out;
+};
+
 struct MatmulOptions {
   bool transpose_a = false;
   bool transpose_b = false;
@@ -270,6 +276,11 @@ class Backend {
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
+  // out = x · weightᵀ of each as row_product gives it, to the bit. For weights that multiply one x: a backend may take
+  // them for one wide weight, without their having to lie together or to be of one format.
+  virtual void row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+    for (const RowProduct& one : products) row_product(x, one.weight, one.out, false);
+  }
 
   // ---- beside the products of adapters, whose narrow side is f32. Rows may lie apart, but for scale.
   // out f32 [T,K] = x (A or f32) after dropout.

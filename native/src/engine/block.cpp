@@ -44,9 +44,7 @@ void project_queries_keys_values(const BlockContext& c, const BlockParameters& p
   const bool norm = c.shape.qk_norm;
   const Matrix& q = norm ? saved.q_raw : saved.q;
   const Matrix& k = norm ? saved.k_raw : saved.k;
-  operations.project(normed, p.q, q, false);
-  operations.project(normed, p.k, k, false);
-  operations.project(normed, p.v, saved.v, false);
+  operations.project_each(normed, {{p.q, q}, {p.k, k}, {p.v, saved.v}});
   if (p.q_bias >= 0) {
     backend.add_bias(q, c.parameters.data(p.q_bias), dtype);
     backend.add_bias(k, c.parameters.data(p.k_bias), dtype);
@@ -192,8 +190,7 @@ void block_forward(const BlockContext& c, int layer, BlockOperations& operations
   if (p.output_bias >= 0) backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
 
   backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), eps, normed, saved.rstd_post);
-  operations.project(normed, p.gate, saved.gate, false);
-  operations.project(normed, p.up, saved.up, false);
+  operations.project_each(normed, {{p.gate, saved.gate}, {p.up, saved.up}});
   if (x_out.data == nullptr) return;
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
   backend.swiglu(saved.gate, saved.up, act);

@@ -10,12 +10,22 @@
 
 namespace tempora {
 
+// One of several products of one x.
+struct Projection {
+  int parameter;
+  Matrix out;
+};
+
 // How a block multiplies by its weights and attends.
 class BlockOperations {
  public:
   virtual ~BlockOperations() = default;
   // out [T,N] (+)= x [T,K] · weightᵀ
   virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
+  // out = x · weightᵀ of each, to the bits of each by itself
+  virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) {
+    for (const Projection& one : projections) project(x, one.parameter, one.out, false);
+  }
   // k is already rotated; lse may be unused.
   virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
 };

@@ -10,8 +10,15 @@ class CacheOperations : public BlockOperations {
       : context_(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
-    context_.backend.row_product(x, context_.parameters.weight(parameter), out, accumulate);
-    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::by_rows);
+    context_.backend.row_product(x, weight(parameter), out, accumulate);
+    add_own_adapters(x, parameter, out);
+  }
+
+  void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
+    std::vector<RowProduct> products;
+    for (const Projection& one : projections) products.push_back({weight(one.parameter), one.out});
+    context_.backend.row_products(x, products);
+    for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
@@ -21,6 +28,11 @@ class CacheOperations : public BlockOperations {
   }
 
  private:
+  const Weight& weight(int parameter) const { return context_.parameters.weight(parameter); }
+  void add_own_adapters(const Matrix& x, int parameter, const Matrix& out) {
+    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::by_rows);
+  }
+
   const BlockContext& context_;
   const KvCache& cache_;
   const CachePlan& plan_;

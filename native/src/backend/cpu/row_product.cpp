@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "cpu_backend.h"
 #include "kernels/elements.h"
@@ -79,6 +81,33 @@ const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
   return weight.panels;
 }
 
+// A plain weight's product with `x`, which is as the kernel reads it.
+PackedProduct product_of(CpuBackend& backend, const Input& input, std::int64_t rows, const Weight& weight,
+                         const Matrix& out, bool accumulate) {
+  const WeightPanels& packed = panels_of(backend, static_cast<const CpuWeight&>(weight));
+  PackedProduct product;
+  product.x = input.data;
+  product.row_x = input.row;
+  product.rows = rows;
+  product.k = packed.padded_k;
+  product.n = weight.rows;
+  product.panels = packed.data.data();
+  product.out = out.data;
+  product.row_out = out.row_stride();
+  product.out_bf16 = out.dtype == DType::bf16;
+  product.accumulate = accumulate;
+  return product;
+}
+
+bool widens(const PackedKernels& kernels, DType dtype) { return dtype == DType::bf16 && !kernels.bf16_takes_bf16; }
+
+// Whether so many multiply-adds are left to the calling thread.
+bool is_small(std::int64_t multiply_adds) {
+  return multiply_adds < (active_team == nullptr ? kProductGrain : kProductGrain / kTeamGain);
+}
+
+constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+
 }  // namespace
 
 void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
@@ -88,24 +117,12 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   if (!is_plain(weight.format)) return quantised_row_product(x, weight, out, accumulate);
   require(x.dtype == weight.values().dtype, "row_product: x has the weight's type");
   const PackedKernels& kernels = packed_kernels_for(isa_);
-  const WeightPanels& packed = panels_of(*this, static_cast<const CpuWeight&>(weight));
-  const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
-  const Input input = input_of(*this, x, widen, packed.padded_k);
-  PackedProduct product;
-  product.x = input.data;
-  product.row_x = input.row;
-  product.rows = x.rows;
-  product.k = packed.padded_k;
-  product.n = weight.rows;
-  product.panels = packed.data.data();
-  product.out = out.data;
-  product.row_out = out.row_stride();
-  product.out_bf16 = out.dtype == DType::bf16;
-  product.accumulate = accumulate;
+  const bool widen = widens(kernels, x.dtype);
+  const Input input = input_of(*this, x, widen, padded_k(kernels, x.dtype, x.cols));
+  const PackedProduct product = product_of(*this, input, x.rows, weight, out, accumulate);
   const std::int64_t panels = (weight.rows + kernels.panel_columns - 1) / kernels.panel_columns;
   const auto multiply = kernels.multiply[index_of(x.dtype)];
-  const bool small = x.rows * weight.size() < (active_team == nullptr ? kProductGrain : kProductGrain / kTeamGain);
-  constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+  const bool small = is_small(x.rows * weight.size());
   if (panels >= 2 * threads_ || x.rows < 2 * kRowGrain) {
     parallel_ranges(threads_, panels, small ? kNever : 2, 1,
                     [&](std::int64_t begin, std::int64_t end) { multiply(product, begin, end); });
@@ -122,12 +139,48 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   });
 }
 
+// The panels of all weights in a row are split among the threads, at once.
+void CpuBackend::row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+  const bool packed = std::all_of(products.begin(), products.end(), [](const RowProduct& one) {
+    return is_plain(one.weight.format) && one.weight.rows > 0;
+  });
+  if (!packed || x.rows == 0) return Backend::row_products(x, products);
+  const PackedKernels& kernels = packed_kernels_for(isa_);
+  const Input input = input_of(*this, x, widens(kernels, x.dtype), padded_k(kernels, x.dtype, x.cols));
+  struct Part {
+    PackedProduct product;
+    std::int64_t begin, end;  // of all panels
+  };
+  std::vector<Part> parts;
+  std::int64_t panels = 0, numbers = 0;
+  for (const RowProduct& one : products) {
+    require(x.cols == one.weight.cols && one.out.rows == x.rows && one.out.cols == one.weight.rows,
+            "row_products: x, weights and outs fit each other");
+    require(x.dtype == one.weight.values().dtype, "row_products: x has the weights' type");
+    const std::int64_t own = (one.weight.rows + kernels.panel_columns - 1) / kernels.panel_columns;
+    parts.push_back({product_of(*this, input, x.rows, one.weight, one.out, false), panels, panels + own});
+    panels += own;
+    numbers += one.weight.size();
+  }
+  const auto multiply = kernels.multiply[index_of(x.dtype)];
+  if (panels < 2 * threads_ && x.rows >= 2 * kRowGrain) return Backend::row_products(x, products);
+  parallel_ranges(threads_, panels, is_small(x.rows * numbers) ? kNever : 2, 1,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    for (std::size_t i = 0; i < parts.size(); ++i) {
+                      PackedProduct product = parts[i].product;
+                      const std::int64_t first = std::max(begin, parts[i].begin), last = std::min(end, parts[i].end);
+                      if (first >= last) continue;
+                      if (last < end) product.following = parts[i + 1].product.panels;
+                      multiply(product, first - parts[i].begin, last - parts[i].begin);
+                    }
+                  });
+}
+
 // Some panels of the weight at a time are dequantised, packed and multiplied by: they stay in the caches.
 void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   const PackedKernels& kernels = packed_kernels_for(isa_);
   const std::int64_t k = padded_k(kernels, x.dtype, weight.cols);
-  const bool widen = x.dtype == DType::bf16 && !kernels.bf16_takes_bf16;
-  const Input input = input_of(*this, x, widen, k);
+  const Input input = input_of(*this, x, widens(kernels, x.dtype), k);
   const std::int64_t columns = kernels.panel_columns, at_once = kPanelsAtOnce * columns;
   const std::size_t element_bytes = size_of(x.dtype);
   const std::size_t panel_bytes = static_cast<std::size_t>(columns * k) * element_bytes;

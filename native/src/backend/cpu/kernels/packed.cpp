@@ -167,10 +167,12 @@ template <typename Weights>
 constexpr std::int64_t kStepBytes =
     Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
 
-// From `panel` on; where there is nothing to be read again and again what is there already.
+// From `panel` on, or what follows the last one; where nothing does, again and again what is there already.
 template <typename Weights>
 Ahead ahead_of(const PackedProduct& p, std::int64_t panel, std::int64_t end, std::int64_t stride) {
-  if (panel >= end) return {static_cast<const char*>(p.x), 0};
+  if (panel >= end)
+    return p.following != nullptr ? Ahead{static_cast<const char*>(p.following), stride}
+                                  : Ahead{static_cast<const char*>(p.x), 0};
   return {static_cast<const char*>(p.panels) + panel * (p.k / Weights::kStep) * kStepBytes<Weights>, stride};
 }
 

@@ -17,8 +17,9 @@ struct PackedProduct {
   std::int64_t k = 0;  // a multiple of k_unit
   std::int64_t n = 0;
   const void* panels = nullptr;
-  void* out = nullptr;       // [rows, n]
-  std::int64_t row_out = 0;  // elements from one row of out to the next
+  const void* following = nullptr;  // what is read after the last panel that is asked for, or null
+  void* out = nullptr;              // [rows, n]
+  std::int64_t row_out = 0;         // elements from one row of out to the next
   bool out_bf16 = false;
   bool accumulate = false;
 };
