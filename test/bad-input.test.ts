@@ -224,6 +224,25 @@ describe("outputs", () => {
     expect(text).toContain("precious");
     expect(existsSync(join(precious, "thesis.txt"))).toBe(true);
   });
+
+  test("a whole model and an adapter do not replace each other, which is said before anything is trained", async () => {
+    const whole = copyModel(join(folder, "whole"));
+    const adapter = join(folder, "adapter");
+    mkdirSync(adapter);
+    writeFileSync(join(adapter, "adapter_config.json"), "{}");
+    const data = rowsFile("one.jsonl", [{ prompt: "a", completion: "b" }]);
+    const pairs = rowsFile("pairs.jsonl", [pair]);
+    for (const [command, rows] of [
+      ["sft", data],
+      ["dpo", pairs],
+    ] as const) {
+      const given = [command, "--model", policy, "--data", rows];
+      const over = await fault([...given, "--out", adapter]);
+      expect(over).toMatch(/^error: The folder holds something else than a checkpoint/);
+      const beside = await fault([...given, "--out", whole, "--lora-rank", "2"]);
+      expect(beside).toMatch(/^error: The folder holds something else than an adapter/);
+    }
+  });
 });
 
 describe("usage", () => {

@@ -1,8 +1,9 @@
 import type { AdapterConfig, Engine, Quantization } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
-import { type AdapterFolder, newAdapterConfigJson, openAdapter, saveAdapter } from "@tempora/models";
+import { type AdapterFolder, isAdapterFolder, newAdapterConfigJson, openAdapter, saveAdapter } from "@tempora/models";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { realNumber, wholeNumber } from "./options.ts";
+import { claimFolder } from "./output.ts";
 
 /** What the engine calls the one adapter that a command uses. */
 const only = "adapter";
@@ -88,6 +89,14 @@ export async function useAdapter(engine: Engine, adapter: AdapterFolder, seed?: 
   await engine.adapters.activate(only);
 }
 
+/** Claims the folder of what a training makes: an adapter where one is trained, else a whole model. */
+export function claimTrained(flags: LoraFlags & { model: string; reference?: string; out: string }): Promise<string> {
+  const { model, reference, adapter, loraRank, out } = flags;
+  const inputs = [model, reference, adapter].filter((input) => input !== undefined);
+  const trainsAdapter = adapter !== undefined || loraRank !== undefined || isAdapterFolder(model);
+  return claimFolder("--out", out, { inputs, what: trainsAdapter ? "adapter" : "checkpoint" });
+}
+
 /** An adapter to train, given or new, and how to save it. */
 export interface TrainedAdapter {
   readonly config: AdapterConfig;
@@ -103,9 +112,10 @@ export async function trainedAdapter(flags: LoraFlags, model: NamedModel): Promi
   const given = await namedAdapter(model, flags);
   if (given !== null) {
     if (rank !== undefined) {
-      throw new TemporaError("--adapter goes on with an adapter, --lora-rank begins a new one", {
+      const goesOn = model.adapter === null ? "--adapter goes on with an adapter" : "The model is an adapter already";
+      throw new TemporaError(`${goesOn}, --lora-rank begins a new one`, {
         where: { field: "--lora-rank" },
-        remedy: "Give one of them.",
+        remedy: model.adapter === null ? "Give one of them." : "Leave it out, or name the base by --model.",
       });
     }
     const { config, raw } = given;

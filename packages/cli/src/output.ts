@@ -3,7 +3,7 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { mkdir, open, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileError, TemporaError } from "@tempora/errors";
-import { requireReplaceable } from "@tempora/models";
+import { type ModelFolder, requireReplaceable } from "@tempora/models";
 
 /**
  * Makes sure, before any work, that a file can be written here at the end: its folder exists (it is made) and takes
@@ -19,14 +19,18 @@ export async function claimFile(option: string, file: string, inputs: readonly s
   return path;
 }
 
-/** The same for a model's folder. An existing one is replaced only if it is empty or holds a model. */
-export async function claimFolder(option: string, folder: string, inputs: readonly string[]): Promise<string> {
+/** The same for a model's folder. An existing one is replaced only if it is empty or holds a model of the same kind. */
+export async function claimFolder(
+  option: string,
+  folder: string,
+  { inputs, what }: { inputs: readonly string[]; what: ModelFolder },
+): Promise<string> {
   const path = resolve(folder);
   refuseInput(option, path, inputs);
   if (existsSync(path) && !statSync(path).isDirectory()) {
     throw new TemporaError(`${option} names a file`, { where: { file: folder }, remedy: "Name a folder to write." });
   }
-  await requireReplaceable(path);
+  await requireReplaceable(path, what);
   await probeFolder(dirname(path), `Cannot write ${option} there`, folder);
   return path;
 }

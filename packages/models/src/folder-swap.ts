@@ -4,11 +4,16 @@ import { dirname, resolve } from "node:path";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
 import { partialFolder, replacedFolder } from "./layout.ts";
 
+/** Whether an existing folder with these names in it is such a model's, and may be replaced by another. */
+const modelFolders = {
+  checkpoint: (names: readonly string[]) =>
+    names.includes("config.json") && names.some((name) => name.endsWith(".safetensors")),
+  adapter: (names: readonly string[]) => names.includes("adapter_config.json"),
+};
+export type ModelFolder = keyof typeof modelFolders;
+
 export interface FolderContent {
-  /** What it is, for messages: "checkpoint". */
-  what: string;
-  /** Whether an existing folder with these names in it is one, and may be replaced. */
-  isOne(names: readonly string[]): boolean;
+  what: ModelFolder;
   /** Writes the files; each is flushed when it returns. */
   write(folder: string): Promise<void>;
 }
@@ -21,7 +26,7 @@ export async function writeFolder(folder: string, content: FolderContent): Promi
   const target = resolve(folder);
   const partial = partialFolder(target);
   try {
-    await refuseForeignFolder(target, content);
+    await requireReplaceable(target, content.what);
     await recoverReplaced(target);
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
@@ -45,19 +50,12 @@ export async function writeSynced(file: string, content: string | Uint8Array): P
   }
 }
 
-/** What a model's folder may be written over, whole or an adapter's: known before the hours that lead to it. */
-export function requireReplaceable(folder: string): Promise<void> {
-  const isOne = (names: readonly string[]) => names.includes("config.json") || names.includes("adapter_config.json");
-  return refuseForeignFolder(resolve(folder), { what: "model", isOne });
-}
-
-async function refuseForeignFolder(
-  target: string,
-  { what, isOne }: Pick<FolderContent, "what" | "isOne">,
-): Promise<void> {
+/** Whether a model's folder may be written here: asked before the hours that lead to it. */
+export async function requireReplaceable(folder: string, what: ModelFolder): Promise<void> {
+  const target = resolve(folder);
   if (!existsSync(target)) return;
   const names = await readdir(target);
-  if (names.length === 0 || isOne(names)) return;
+  if (names.length === 0 || modelFolders[what](names)) return;
   throw new TemporaError(
     `The folder holds something else than ${/^[aeiou]/.test(what) ? "an" : "a"} ${what}, so it is not replaced`,
     { where: { file: target }, remedy: "Name an empty or a new folder." },

@@ -2,7 +2,7 @@ export { saveNf4 } from "./bitsandbytes/save.ts";
 export { type Checkpoint, checkpointHash, type HashOptions, openCheckpoint } from "./checkpoint.ts";
 export { newModelConfigJson, parseModelConfig, readModelConfig, type SpecialTokens } from "./config.ts";
 export { type FolderLock, folderLockOwner, tryLockFolder } from "./folder-lock.ts";
-export { requireReplaceable } from "./folder-swap.ts";
+export { type ModelFolder, requireReplaceable } from "./folder-swap.ts";
 export { type GgufType, type SaveGgufOptions, saveGguf } from "./gguf/save.ts";
 export { type LocateOptions, locateModel } from "./hub.ts";
 export { newAdapterConfigJson } from "./peft/config.ts";

@@ -39,7 +39,6 @@ export async function saveCheckpoint(folder: string, options: SaveOptions): Prom
   const raw = correctedConfig(options);
   await writeFolder(folder, {
     what: "checkpoint",
-    isOne: (names) => names.includes("config.json") && names.some((name) => name.endsWith(".safetensors")),
     write: async (partial) => {
       await writeWeights(partial, options);
       await writeCompanions(partial, options);

@@ -12,7 +12,7 @@ import {
   trainPreferences,
 } from "@tempora/training";
 import { type Command, Option } from "commander";
-import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
+import { addLoraOptions, claimTrained, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { addLogOptions, type LogFlags, openLoggers } from "../log-to.ts";
 import { requireTrainingMemory } from "../memory-check.ts";
@@ -34,7 +34,7 @@ import {
   trainingOptions,
   whenCalled,
 } from "../options.ts";
-import { claimFile, claimFolder } from "../output.ts";
+import { claimFile } from "../output.ts";
 import { type PreferenceIds, RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { PartialTraining } from "./partial-training.ts";
@@ -103,9 +103,8 @@ export function dpoCommand(context: Context): Command {
 
 async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   context.onStopped("The training's state is kept: run the same command again to go on.");
-  const inputs = [flags.model, flags.reference, flags.adapter].filter((input) => input !== undefined);
   const loss = checkedLoss(flags);
-  const out = await claimFolder("--out", flags.out, inputs);
+  const out = await claimTrained(flags);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);

@@ -112,7 +112,7 @@ async function writeFolder(checkpoint: Checkpoint, flags: ExportFlags, plan: Pla
       remedy: "Give --type f32, bf16 or nf4, or --format gguf.",
     });
   }
-  const out = await claimFolder("--out", flags.out, checkpoint.files);
+  const out = await claimFolder("--out", flags.out, { inputs: checkpoint.files, what: "checkpoint" });
   const dtype = type ?? checkpoint.dtype;
   const description = `a Hugging Face folder in ${dtype === "nf4" ? "bitsandbytes' NF4" : dtype}`;
   const card = modelCard({ name: plan.name, format: description, origin: await originOf(checkpoint.path) });

@@ -32,7 +32,7 @@ export function mergeCommand(context: Context): Command {
 async function merge(flags: MergeFlags, context: Context): Promise<void> {
   context.onStopped("Nothing was written: run the same command again.");
   if (flags.out.endsWith(".gguf")) return writeGguf(flags, context);
-  const out = await claimFolder("--out", flags.out, inputsOf(flags));
+  const out = await claimFolder("--out", flags.out, { inputs: inputsOf(flags), what: "checkpoint" });
   const model = await openModel(flags.model, context);
   const adapter = await requiredAdapter(model, flags);
   using loaded = await loadEngine({ ...model, adapter: null }, withoutAdapter(flags), context);

@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import { ContentHash, paperSettings } from "@tempora/run";
 import { largestForest, supervisedItem, trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
-import { addLoraOptions, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
+import { addLoraOptions, claimTrained, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
 import { addLogOptions, type LogFlags, openLoggers } from "../log-to.ts";
 import { requireTrainingMemory } from "../memory-check.ts";
@@ -21,7 +21,7 @@ import {
   trainingOptions,
   whenCalled,
 } from "../options.ts";
-import { claimFile, claimFolder } from "../output.ts";
+import { claimFile } from "../output.ts";
 import { RowReader } from "../rows.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { PartialTraining } from "./partial-training.ts";
@@ -59,11 +59,7 @@ export function sftCommand(context: Context): Command {
 
 async function sft(flags: SftFlags, context: Context): Promise<void> {
   context.onStopped("The training's state is kept: run the same command again to go on.");
-  const out = await claimFolder(
-    "--out",
-    flags.out,
-    flags.adapter === undefined ? [flags.model] : [flags.model, flags.adapter],
-  );
+  const out = await claimTrained(flags);
   const metricsFile =
     flags.metrics === undefined ? null : await claimFile("--metrics", flags.metrics, [flags.data, out]);
   const model = await openModel(flags.model, context);

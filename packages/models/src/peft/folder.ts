@@ -103,7 +103,6 @@ export async function saveAdapter(folder: string, options: SaveAdapterOptions): 
   }
   await writeFolder(folder, {
     what: "adapter",
-    isOne: (names) => names.includes(configFile),
     write: async (partial) => {
       await writeWeights(join(partial, weightsFile), options);
       await writeSynced(join(partial, configFile), `${JSON.stringify(options.raw, null, 2)}\n`);
