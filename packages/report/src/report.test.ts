@@ -82,6 +82,9 @@ describe("report.html", () => {
 
   test("of a folder that holds no run is refused", async () => {
     await expect(writeReport(join(folder, "nowhere"))).rejects.toThrow(/no run folder.*nowhere\).*tempora train/s);
+    mkdirSync(join(folder, "study", "seed-3"), { recursive: true });
+    writeFileSync(join(folder, "study", "study.json"), "{}");
+    await expect(writeReport(join(folder, "study"))).rejects.toThrow(/a study over seeds .*study\/seed-3\.$/);
     mkdirSync(join(folder, "other"), { recursive: true });
     writeFileSync(join(folder, "other", "run.json"), '{"format": 99}');
     await expect(writeReport(join(folder, "other"))).rejects.toThrow(/another format/);

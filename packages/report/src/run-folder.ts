@@ -1,3 +1,4 @@
+import { existsSync, readdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileError, systemErrorCode, TemporaError } from "@tempora/errors";
@@ -61,16 +62,26 @@ export async function readAnswers(folder: string, result: RunResult): Promise<Mo
   return answers;
 }
 
+/** What is wrong with a folder that holds no run, and which is meant where it holds those of a study. */
+export function noRunFolder(folder: string): TemporaError {
+  const study = existsSync(join(folder, "study.json"));
+  const seeds = study ? readdirSync(folder).filter((name) => /^seed-\d+$/.test(name)) : [];
+  return new TemporaError(`This is no run folder: it holds ${study ? "a study over seeds" : "no run.json"}`, {
+    where: { file: folder },
+    remedy:
+      seeds.length > 0
+        ? `Name its runs: ${seeds.map((name) => join(folder, name)).join(", ")}.`
+        : "Name the folder of a run, as `tempora train` prints it.",
+  });
+}
+
 export async function readResult(file: string): Promise<RunResult> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
     if (systemErrorCode(error) !== "ENOENT") throw fileError(error, "Cannot read the run's result", file);
-    throw new TemporaError("This is no run folder: it holds no run.json", {
-      where: { file: dirname(file) },
-      remedy: "Name the folder of a run, as `tempora train` prints it.",
-    });
+    throw noRunFolder(dirname(file));
   }
   let value: unknown;
   try {

@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { relative, resolve } from "node:path";
 import { isThere } from "@tempora/errors";
 import { cleanStore, type StoredStage, storeInventory, storeOf } from "@tempora/run";
 import type { Command } from "commander";
@@ -52,7 +52,8 @@ async function show({ runs }: StoreFlags, context: Context): Promise<void> {
   const perRun = names.map((run) => {
     const own = stages.filter(({ users }) => users.some((user) => user.run === run));
     const alone = own.filter(({ users }) => users.length === 1);
-    return [basename(run), `${own.length}`, formatBytes(bytesOf(own)), formatBytes(bytesOf(alone))];
+    // Of a study's runs, with the study's name.
+    return [relative(resolve(runs), run), `${own.length}`, formatBytes(bytesOf(own)), formatBytes(bytesOf(alone))];
   });
   const header = ["", "stages", "size", "unfinished", "named by no run", "models no longer needed"];
   const text = [

@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import { isThere, TemporaError } from "@tempora/errors";
-import { PageFeed } from "@tempora/report";
+import { isThere } from "@tempora/errors";
+import { noRunFolder, PageFeed } from "@tempora/report";
 import type { Command } from "commander";
 import type { Context } from "../context.ts";
 import { newCommand, whenCalled } from "../options.ts";
@@ -19,8 +19,7 @@ async function watch(flags: PageFlags, context: Context, folders: readonly strin
   for (const folder of folders) {
     const files = ["run.json", "events.jsonl"].map((name) => join(folder, name));
     if (files.some((file) => isThere(file, "Cannot read the run"))) continue;
-    const remedy = "Name the folder of a run, as `tempora train` prints it.";
-    throw new TemporaError("This is no run folder", { where: { file: folder }, remedy });
+    throw noRunFolder(folder);
   }
   const feed = new PageFeed({ folders });
   // A run that cannot be read is said here, not on the page.
