@@ -150,6 +150,18 @@ describe("chat", () => {
     expect(stdout).toBe(`${results[0]?.completions[0]?.text}\n`);
   });
 
+  test("says of a conversation that is too long how long it is, and which commands there are", async () => {
+    const told = async (line: string) => {
+      const { code, stderr } = await tempora(["chat", model, "--max-new-tokens", "4"], { input: `${line}\n` });
+      expect(code).toBe(1);
+      return stderr;
+    };
+    expect(await told("word ".repeat(1000))).toMatch(
+      /^error: The conversation has \d+ tokens, which leaves no room in a context of \d+\nremedy: .*\/reset/m,
+    );
+    expect(await told("/rest")).toMatch(/^error: There is no command \/rest\nremedy: \/reset forgets/m);
+  });
+
   test("goes on after Ctrl-C, which stops the answer", async () => {
     const flags = ["--max-new-tokens", "450", "--temperature", "0"];
     const { child, prints, done } = startTempora(["chat", model, ...flags], { input: "open" });

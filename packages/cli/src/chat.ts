@@ -1,4 +1,5 @@
 import type { Engine, GenerationBatch } from "@tempora/engine";
+import { TemporaError } from "@tempora/errors";
 import { type Message, type RenderOptions, TextStream, type Tokenizer } from "@tempora/text";
 import { keyOf } from "@tempora/training";
 import type { SamplingFlags } from "./options.ts";
@@ -16,13 +17,15 @@ export class Chat implements Disposable {
   readonly #tokenizer: Tokenizer;
   readonly #options: ChatOptions;
   readonly #batch: GenerationBatch;
+  readonly #maxPositions: number;
   #messages: Message[] = [];
   /** Answers so far, so that none is sampled as an earlier one was. */
   #answers = 0;
 
-  constructor(engine: Pick<Engine, "batch">, tokenizer: Tokenizer, options: ChatOptions) {
+  constructor(engine: Pick<Engine, "batch" | "config">, tokenizer: Tokenizer, options: ChatOptions) {
     this.#tokenizer = tokenizer;
     this.#options = options;
+    this.#maxPositions = engine.config.maxPositions;
     this.#batch = engine.batch({ maxRows: 1, maxCacheTokens: options.maxCacheTokens });
     this.reset(options.render.system ?? "");
   }
@@ -47,6 +50,7 @@ export class Chat implements Disposable {
     const asked = [...this.#messages, { role: "user", content: text }];
     const options = { addGenerationPrompt: true, variables: render.variables ?? {}, now: render.now };
     const ids = this.#tokenizer.encode(this.#tokenizer.applyChatTemplate(asked, options));
+    if (ids.length >= this.#maxPositions) throw tooLong(ids.length, this.#maxPositions);
     const { temperature, topP, topK, maxNewTokens, seed } = sampling;
     const key = keyOf(`row ${this.#answers++}`);
     const request = this.#batch.add({ ids, key, temperature, topP, topK, maxNewTokens, seed, endTokens });
@@ -72,4 +76,10 @@ export class Chat implements Disposable {
   [Symbol.dispose](): void {
     this.#batch.dispose();
   }
+}
+
+function tooLong(tokens: number, context: number): TemporaError {
+  return new TemporaError(`The conversation has ${tokens} tokens, which leaves no room in a context of ${context}`, {
+    remedy: "Say it in fewer words, or let go of the turns before by /reset.",
+  });
 }

@@ -94,6 +94,7 @@ async function answerLine(line: string, { talk, context, write, terminal }: Talk
   const stop = new AbortController();
   context.takeInterrupts(() => stop.abort());
   try {
+    if (/^\/[a-z]+$/.test(text)) throw new TemporaError(`There is no command ${text}`, { remedy: `${help}.` });
     for await (const piece of talk.answer(text, AbortSignal.any([stop.signal, context.signal]))) write(piece);
     write(stop.signal.aborted ? " [stopped]\n" : "\n");
   } catch (error) {
