@@ -226,7 +226,7 @@ describe("values that make no sense are refused", () => {
     const missing = await failure(() => readModelConfig(folder));
     expect(missing.message).toBe(`Cannot read the model's config.json: it does not exist (${file}). Check the path.`);
     await writeFile(file, "{");
-    expect((await failure(() => readModelConfig(folder))).what).toMatch(/config.json is not valid JSON/);
+    expect((await failure(() => readModelConfig(folder))).what).toMatch(/^The model's config.json is not valid JSON/);
     await writeFile(file, "[]");
     expect((await failure(() => readModelConfig(folder))).what).toMatch(/does not hold a JSON object/);
   });

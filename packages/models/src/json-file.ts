@@ -19,17 +19,22 @@ export function parseJsonObject(text: string, file: string, what: string): Recor
     value = JSON.parse(text.replace(/^\uFEFF/, ""));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new TemporaError(`${what} is not valid JSON: ${reason}`, {
+    throw new TemporaError(`${sentence(what)} is not valid JSON: ${reason}`, {
       where: { file },
       remedy: "Fetch or write the file again.",
       cause: error,
     });
   }
   if (!isObject(value)) {
-    throw new TemporaError(`${what} does not hold a JSON object`, {
+    throw new TemporaError(`${sentence(what)} does not hold a JSON object`, {
       where: { file },
       remedy: "Fetch or write the file again.",
     });
   }
   return value;
+}
+
+/** "the model's config.json" where a sentence begins. */
+function sentence(what: string): string {
+  return what.charAt(0).toUpperCase() + what.slice(1);
 }

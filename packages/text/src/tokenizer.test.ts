@@ -147,7 +147,7 @@ describe("faults of a tokenizer folder are named", () => {
   test("no tokenizer.json", async () => {
     const folder = await scratch();
     expect((await failure(() => Tokenizer.load(folder))).message).toBe(
-      `Cannot read the tokenizer: it does not exist (${join(folder, "tokenizer.json")}). Check the path.`,
+      `Cannot read the tokenizer: there is no tokenizer.json (${join(folder, "tokenizer.json")}). Fetch it with the model, or let transformers write it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).`,
     );
   });
 

@@ -81,8 +81,11 @@ export class Tokenizer {
     const file = join(folder, "tokenizer.json");
     const content = await read("tokenizer.json");
     if (content === null) {
-      const what = "Cannot read the tokenizer: it does not exist";
-      throw new TemporaError(what, { where: { file }, remedy: "Check the path." });
+      throw new TemporaError("Cannot read the tokenizer: there is no tokenizer.json", {
+        where: { file },
+        remedy:
+          "Fetch it with the model, or let transformers write it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).",
+      });
     }
     const json = parseObject(content, file);
     const [config, map] = (await Promise.all(

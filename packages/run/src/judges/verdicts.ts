@@ -86,6 +86,12 @@ const remedies: Partial<Record<JudgeKind, Record<Collapse["reason"], string>>> =
     constant: "Ask it another question (judge.template); `tempora judge --calibrate` measures them.",
     ties: "Ask it another question (judge.template); `tempora judge --calibrate` measures them.",
   },
+  endpoint: {
+    unparsed:
+      "Give its judgements more tokens (judge.sampling.maxNewTokens, --max-new-tokens), ask for less (shorter answers, another judge.template), or name a better model.",
+    constant: "Ask it another question (judge.template), or name a better model.",
+    ties: "Ask for more judgements or at a higher temperature, or use harder prompts: ties make no pairs.",
+  },
   function: {
     unparsed: "Let the functions return numbers; null says that there is no score.",
     constant: "Try the functions on some answers (`tempora judge --judge function`), or weigh them with judge.quality.",
