@@ -235,10 +235,10 @@ HostMoments moments_from(const Napi::Value& value) {
           vector_from<float>(object.Get("secondScales"), "secondScales")};
 }
 
-Napi::Value moments_to(Napi::Env env, const HostMoments& moments) {
+Napi::Value moments_to(Napi::Env env, HostMoments& moments) {
   const auto object = Napi::Object::New(env);
-  object.Set("first", typed_array_of(env, moments.first));
-  object.Set("second", typed_array_of(env, moments.second));
+  object.Set("first", typed_array_of(env, std::move(moments.first)));
+  object.Set("second", typed_array_of(env, std::move(moments.second)));
   object.Set("firstScales", typed_array_of(env, moments.first_scales));
   object.Set("secondScales", typed_array_of(env, moments.second_scales));
   return object;

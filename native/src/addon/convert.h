@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -49,6 +50,17 @@ Napi::TypedArrayOf<T> typed_array_of(Napi::Env env, const std::vector<T>& values
   return array;
 }
 
+// The same without a copy: JavaScript owns the numbers. For what may be gigabytes.
+template <typename T>
+Napi::TypedArrayOf<T> typed_array_of(Napi::Env env, std::vector<T>&& values) {
+  if (values.empty()) return typed_array_of(env, std::as_const(values));
+  auto* owned = new std::vector<T>(std::move(values));
+  const auto buffer = Napi::ArrayBuffer::New(
+      env, owned->data(), owned->size() * sizeof(T), [](Napi::Env, void*, std::vector<T>* data) { delete data; },
+      owned);
+  return Napi::TypedArrayOf<T>::New(env, owned->size(), buffer, 0);
+}
+
 double number_from(const Napi::Object& object, const char* name);
 std::int32_t int_from(const Napi::Object& object, const char* name);
 bool bool_from(const Napi::Object& object, const char* name);
@@ -64,7 +76,7 @@ PreferenceLoss preference_loss_from(const Napi::Value& value);
 PreferenceSums preference_sums_from(const Napi::Value& value);
 PreferenceStep preference_step_from(const Napi::Value& value, std::int32_t vocab_size);
 HostMoments moments_from(const Napi::Value& value);
-Napi::Value moments_to(Napi::Env env, const HostMoments& moments);
+Napi::Value moments_to(Napi::Env env, HostMoments& moments);
 AdapterSpec adapter_spec_from(const Napi::Value& value);
 OptimizerOptions optimizer_options_from(const Napi::Value& value);
 LiveRequest live_request_from(const Napi::Value& value, std::int32_t vocab_size);

@@ -24,7 +24,7 @@ int adapter_from(const Napi::Value& value) {
 
 template <typename T>
 Napi::Value array_to(Napi::Env env, std::vector<T>& values) {
-  return typed_array_of(env, values);
+  return typed_array_of(env, std::move(values));
 }
 
 // The JavaScript object of something that now lies on the engine's thread.

@@ -19,7 +19,7 @@ std::size_t element_bytes(MomentsFormat format) {
   return format == MomentsFormat::f32 ? 4 : format == MomentsFormat::bf16 ? 2 : 1;
 }
 
-// Half of the data, that of m or of v, as f32.
+// Half of the data, that of m or of v in 16 or 8 bits, as f32.
 void widen(MomentsFormat format, const std::uint8_t* data, const float* scales, const DynamicMap& map,
            std::vector<float>& to) {
   for (std::size_t i = 0; i < to.size(); ++i) {
@@ -28,11 +28,7 @@ void widen(MomentsFormat format, const std::uint8_t* data, const float* scales, 
       continue;
     }
     std::uint32_t bits = 0;
-    if (format == MomentsFormat::f32) {
-      std::memcpy(&bits, data + 4 * i, 4);
-    } else {
-      std::memcpy(reinterpret_cast<char*>(&bits) + 2, data + 2 * i, 2);
-    }
+    std::memcpy(reinterpret_cast<char*>(&bits) + 2, data + 2 * i, 2);
     std::memcpy(&to[i], &bits, 4);
   }
 }
@@ -47,9 +43,7 @@ float largest_magnitude(const std::vector<float>& values, std::size_t block) {
 void narrow(MomentsFormat format, const std::vector<float>& values, const float* scales, const DynamicMap& map,
             std::uint8_t* to) {
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (format == MomentsFormat::f32) {
-      std::memcpy(to + 4 * i, &values[i], 4);
-    } else if (format == MomentsFormat::bf16) {
+    if (format == MomentsFormat::bf16) {
       std::uint32_t bits;
       std::memcpy(&bits, &values[i], 4);
       const auto half = static_cast<std::uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
@@ -75,17 +69,31 @@ Moments Backend::make_moments(MomentsFormat format, std::int64_t size) {
   const auto blocks = static_cast<std::size_t>(moments_blocks(moments));
   moments.data = allocate(2 * count * element_bytes(moments.format), MemoryUse::optimizer);
   if (blocks > 0) moments.scales = allocate(2 * blocks * sizeof(float), MemoryUse::optimizer);
-  set_moments(moments, {std::vector<float>(count), std::vector<float>(count), {}, {}});
+  if (blocks == 0) {
+    zero(moments.data.data(), moments.data.bytes());
+    return moments;
+  }
+  std::vector<std::uint8_t> codes(2 * count, signed_dynamic_map().code_of(0));
+  std::fill(codes.begin() + static_cast<std::ptrdiff_t>(count), codes.end(), unsigned_dynamic_map().code_of(0));
+  copy_in(moments.data.data(), codes.data(), codes.size());
+  zero(moments.scales.data(), moments.scales.bytes());
   return moments;
 }
 
 HostMoments Backend::get_moments(const Moments& moments) {
   const auto count = static_cast<std::size_t>(moments.size);
   const auto blocks = static_cast<std::size_t>(moments_blocks(moments));
-  std::vector<std::uint8_t> data(moments.data.bytes());
-  copy_out(data.data(), moments.data.data(), data.size());
   HostMoments host{std::vector<float>(count), std::vector<float>(count), std::vector<float>(blocks),
                    std::vector<float>(blocks)};
+  if (moments.format == MomentsFormat::f32) {
+    // As they are: of a large embedding a copy on the way would be gigabytes.
+    const float* numbers = static_cast<const float*>(moments.data.data());
+    copy_out(host.first.data(), numbers, count * sizeof(float));
+    copy_out(host.second.data(), numbers + count, count * sizeof(float));
+    return host;
+  }
+  std::vector<std::uint8_t> data(moments.data.bytes());
+  copy_out(data.data(), moments.data.data(), data.size());
   if (blocks > 0) {
     const float* scales = static_cast<const float*>(moments.scales.data());
     copy_out(host.first_scales.data(), scales, blocks * sizeof(float));
@@ -103,6 +111,12 @@ void Backend::set_moments(Moments& moments, const HostMoments& host) {
   if (host.first.size() != count || host.second.size() != count ||
       (with_scales && (host.first_scales.size() != blocks || host.second_scales.size() != blocks))) {
     throw std::invalid_argument("the moments have the wrong size");
+  }
+  if (moments.format == MomentsFormat::f32) {
+    float* numbers = static_cast<float*>(moments.data.data());
+    copy_in(numbers, host.first.data(), count * sizeof(float));
+    copy_in(numbers + count, host.second.data(), count * sizeof(float));
+    return;
   }
   std::vector<float> scales(2 * blocks);
   for (std::size_t block = 0; block < blocks; ++block) {

@@ -59,6 +59,8 @@ export class TrainingRun {
     { out, skipped, adapter }: { out: string; skipped: number; adapter: TrainedAdapter | null },
   ): Promise<void> {
     this.#stage?.finish();
+    // Gradients and moments are done with: tensors on their way to the files need not lie beside them.
+    await engine.resetOptimizer();
     await saveTrained(model, engine, out, adapter);
     const last = this.#last;
     const tokens = formatCount(summary.tokens);
