@@ -51,7 +51,7 @@ export function requireTrainingMemory(
   note: (text: string) => void,
 ): void {
   const own = memoryPlan(checkpoint, flags);
-  const plan = { ...own, adapter: adapter ?? own.adapter };
+  const plan = { ...own, adapter: adapter ?? own.adapter, resident: process.memoryUsage().rss };
   const step = { ...forest, checkpointing: flags.gradientCheckpointing };
   const needed = trainingMemory(plan, step);
   if (computesOnCpu(flags.device)) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));

@@ -19,6 +19,7 @@ export type {
   GenerationPrompt,
 } from "./generate.ts";
 export { type BatchOptions, type BatchRequest, type BatchToken, GenerationBatch } from "./generation-batch.ts";
+export { giveBack, oneAtATime } from "./give-back.ts";
 export { couplesPairs, type LossType, lossTypes, type PreferenceLoss } from "./losses.ts";
 export * from "./model.ts";
 export { callRoundTrip, deviceInfo } from "./native.ts";

@@ -1,4 +1,4 @@
-import { Engine } from "@tempora/engine";
+import { Engine, oneAtATime } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
 import { type AdapterFolder, saveCheckpoint, saveGgufAdapter } from "@tempora/models";
 import type { Command } from "commander";
@@ -40,7 +40,7 @@ async function merge(flags: MergeFlags, context: Context): Promise<void> {
   using engine = flags.quantize === undefined ? loaded : await dequantized(loaded);
   await mergeAdapter(engine, adapter);
   const { config, raw, companion } = model.checkpoint;
-  await saveCheckpoint(out, { config, raw, dtype: engine.dtype, tensors: engine.tensors(), companion });
+  await saveCheckpoint(out, { config, raw, dtype: engine.dtype, tensors: oneAtATime(engine.tensors()), companion });
   context.result(
     { out, dtype: engine.dtype, device: engine.device },
     `Merged ${adapter.path} into ${model.checkpoint.path}: ${flags.out}`,

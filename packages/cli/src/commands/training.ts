@@ -1,5 +1,5 @@
 import { rm } from "node:fs/promises";
-import type { Engine } from "@tempora/engine";
+import { type Engine, oneAtATime } from "@tempora/engine";
 import type { Loggers } from "@tempora/logging";
 import { saveCheckpoint } from "@tempora/models";
 import type { TrainingState } from "@tempora/run";
@@ -92,7 +92,7 @@ export async function saveTrained(
   const { dtype } = engine;
   await saveCheckpoint(folder, {
     ...{ config, raw, dtype, companion },
-    tensors: engine.tensors(),
+    tensors: oneAtATime(engine.tensors()),
     endTokens: await model.endTokens(),
   });
 }

@@ -23,6 +23,7 @@ import {
 import { memoryPlan, type PlannedModel, plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
 import { measureSpeed, type Speed } from "./speed.ts";
+import type { StepShape } from "./step-workspace.ts";
 import { taskLengths } from "./work.ts";
 
 /** Bytes of a row in the store and in the run's files, beside its tokens and text. */
@@ -76,7 +77,7 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     parameters,
     trained,
     speed,
-    memory: memoryOf(settings, { config, dtype, adapter }),
+    memory: memoryOf(settings, { config, dtype, adapter }, input),
     disk: await diskOf(
       plan,
       { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
@@ -128,23 +129,25 @@ async function planInput(parts: InputParts): Promise<PlanInput> {
       .training(iteration, settings.promptsPerIteration)
       .map((task) => taskLengths(task, lengths(settings.sampling.maxNewTokens)));
   const first: ReturnType<typeof tasks>[] = [];
-  const mean = async (examples: readonly Example[]) => {
-    if (examples.length === 0) return 0;
+  const lengthsOf = async (examples: readonly Example[]) => {
+    if (examples.length === 0) return { mean: 0, longest: 0 };
     const every = Math.ceil(examples.length / mostExamples);
     const some = examples.filter((_, index) => index % every === 0);
     const rows = await manyExampleIds(some, tokenizer, { maxLength: config.maxPositions, now }, signal);
-    return rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0) / rows.length;
+    const counts = rows.map((row) => row.promptIds.length + row.completionIds.length);
+    return { mean: counts.reduce((sum, count) => sum + count, 0) / counts.length, longest: Math.max(...counts) };
   };
   const { data } = source.start;
   const rows = data?.rows() ?? [];
+  const { mean, longest } = await lengthsOf(rows);
   return {
     ...parts,
     judge,
     graded: source.trueScore !== null,
     training: (iteration) => (first[iteration] ??= tasks(iteration)),
     heldOut: source.heldOut().map((task) => taskLengths(task, lengths(settings.evaluation.sampling.maxNewTokens))),
-    replayTokens: settings.replay.weight > 0 ? await mean(source.replay) : 0,
-    start: { rows: rows.length, tokens: Math.ceil(rows.length * (await mean(rows))) },
+    replayTokens: settings.replay.weight > 0 ? (await lengthsOf(source.replay)).mean : 0,
+    start: { rows: rows.length, tokens: Math.ceil(rows.length * mean), longest },
   };
 }
 
@@ -154,20 +157,31 @@ function judgeQuestion({ judge }: Settings, source: TaskSource): JudgeQuestion |
   return kind === "sampled" ? { kind, template: source.judgeTemplate ?? defaultJudgeTemplate } : null;
 }
 
-function memoryOf(settings: Settings, model: PlannedModel): RunEstimate["memory"] {
+/** The largest forest of a training whose longest item has so many tokens, `scored` of them scored. */
+function largestStep(
+  { batchPairs, maxTokens, gradientCheckpointing: checkpointing }: Settings["training"],
+  item: { tokens: number; scored: number },
+): StepShape {
+  const tokens = Math.min(maxTokens, batchPairs * item.tokens);
+  return { tokens, checkpointing, scoredTokens: Math.min(tokens, batchPairs * item.scored), treeTokens: item.scored };
+}
+
+function memoryOf(settings: Settings, model: PlannedModel, input: PlanInput): RunEstimate["memory"] {
   const { generation, training, start, engine, lora } = settings;
   const plan = memoryPlan(settings, model);
-  const wholeStart = settings.model === null || lora?.start === "full";
-  const steps = [{ plan, training }];
-  if (start.data.length > 0 || settings.model === null) {
-    steps.push({ plan: wholeStart ? { ...plan, adapter: null } : plan, training: start.training });
+  const tasks = input.training(0);
+  const answer = Math.max(1, ...tasks.map((task) => task.answer));
+  const prompt = Math.max(1, ...tasks.map((task) => task.promptIds.length));
+  const pair = { tokens: prompt + 2 * answer, scored: 2 * answer };
+  const trainings = [trainingMemory(plan, largestStep(training, pair))];
+  if (input.start.rows > 0) {
+    const { rows, tokens, longest } = input.start;
+    const wholeStart = settings.model === null || lora?.start === "full";
+    const own = { ...plan, ...(wholeStart ? { adapter: null } : {}), examples: { rows, tokens } };
+    trainings.push(trainingMemory(own, largestStep(start.training, { tokens: longest, scored: longest })));
   }
-  const estimates = steps.map(({ plan: own, training: { maxTokens: tokens, gradientCheckpointing: checkpointing } }) =>
-    trainingMemory(own, { tokens, checkpointing }),
-  );
-  const [first, second = first] = estimates as [MemoryEstimate, MemoryEstimate?];
   return {
-    training: second.total > first.total ? second : first,
+    training: trainings.reduce((most, one) => (one.total > most.total ? one : most)),
     generation: generationMemory(plan, {
       cacheTokens: generation.maxCacheTokens,
       rows: generation.maxRows,
@@ -220,7 +234,7 @@ function assumptionsOf(settings: Settings, judge: JudgeQuestion | null): string[
   const list = [
     "every answer and judgement at its longest, a pair of every prompt: a run takes no more tokens for them",
     "the time from a few steps with random weights of the model's widths, as fast as the machine is now",
-    "memory and time of a training step at --max-tokens",
+    "memory of a training step of the longest rows, of --max-tokens at most",
   ];
   if (judge?.kind === "sampled" && settings.judge.retries > 0) {
     list.push(`no judgement is asked for again (up to ${settings.judge.retries} times where it gives no score)`);

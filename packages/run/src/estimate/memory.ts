@@ -14,7 +14,9 @@ import {
   type Quantization,
 } from "@tempora/engine";
 import { TemporaError } from "@tempora/errors";
+import { blockBytes } from "./arena.ts";
 import { gibibytes } from "./gibibytes.ts";
+import { generationWorkspace, type StepShape, sizeOf, stepWorkspace } from "./step-workspace.ts";
 
 /** What decides how much memory an engine takes. */
 export interface MemoryPlan {
@@ -28,6 +30,10 @@ export interface MemoryPlan {
   moments?: MomentsFormat | undefined;
   /** The adapter that is trained instead of the model. */
   adapter?: AdapterConfig | null | undefined;
+  /** What is trained on, where it is not in memory yet. */
+  examples?: { rows: number; tokens: number } | undefined;
+  /** What this process holds already, where it is the one that will compute. */
+  resident?: number | undefined;
 }
 
 /** Bytes by use, as `engine.memory()` names them. */
@@ -38,32 +44,27 @@ export interface MemoryEstimate {
   /** Activations and what the operations take beside them. */
   workspace: number;
   cache: number;
-  /** Bun, the addon and the libraries, and what loading leaves to be used again. */
+  /** Tensors on their way from files and to files, as far as they do not fit in where other memory is not taken yet. */
+  files: number;
+  /** Bun, what the command has read, the addon and its libraries. */
   program: number;
   total: number;
 }
 
-/** Resident memory of a command with its tokenizer and an engine of nearly no size, measured on Linux. */
-const commandBytes = 172 * 2 ** 20;
-/** Of a trained model that is saved, JavaScript holds tensors until it collects them: so many bytes at most. */
-const savedBytes = 512 * 2 ** 20;
-/** Freed memory that the engine's allocator keeps at most, and beside the most that was ever in use (allocator.cpp). */
-const keptByAllocator = 256 * 2 ** 20;
-const keptBesidePeak = 32 * 2 ** 20;
-/** What blocks, the arenas' chunks and the libraries' scratch add to the sizes that are asked for: measured. */
-const workspaceShare = 1.06;
-const workspaceRest = 8 * 2 ** 20;
+/** Resident memory of a command before it reads anything, on Linux, and what vocabulary and merges of a tokenizer take, an entry. */
+const commandBytes = 86 * 2 ** 20;
+const tokenizerEntryBytes = 950;
+/** Of an example in JavaScript, as text and as ids, and of each of its tokens: measured too, with what the collector leaves lying. */
+const exampleBytes = 1700;
+const exampleTokenBytes = 16;
+/** What the addon takes once it computes: its libraries, threads, and the code that oneDNN writes for the products. */
+const addonBytes = 20 * 2 ** 20;
 
 /** NF4 with double quantisation (QLoRA, arXiv:2305.14314): 4 bits, a byte for each 64 numbers, a float for each 256 of those. */
 const nf4Bytes = 1 / 2 + (1 + 4 / 256) / 64;
-/** Logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
-const keptLogits = 64 * 2 ** 20;
-const mostKeptLogits = 512 * 2 ** 20;
-
 /** Rows of a panel with AVX-512, 16 with AVX2 (kernels/packed.cpp). */
 const panelRows = 32;
 
-const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
 const numbersOf = ({ shape }: { shape: readonly number[] }) => shape.reduce((product, size) => product * size, 1);
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
@@ -71,27 +72,34 @@ function withTotal(parts: Omit<MemoryEstimate, "total">): MemoryEstimate {
   return { ...parts, total: sum(Object.values(parts)) };
 }
 
-/** A block of the allocator: the next multiple of an eighth of the power of two below (allocator.cpp). */
-function blockBytes(bytes: number): number {
-  let step = 64;
-  while (step * 16 < bytes) step *= 2;
-  if (bytes >= 2 ** 21) step = Math.max(step, 2 ** 16);
-  return Math.ceil(Math.max(bytes, 64) / step) * step;
+/** What this process holds, with what the engine's code will add; of another process, what such a command takes. */
+function programBytes({ config, resident, examples }: MemoryPlan): number {
+  const read = examples === undefined ? 0 : examples.rows * exampleBytes + examples.tokens * exampleTokenBytes;
+  return (resident ?? commandBytes + config.vocabSize * tokenizerEntryBytes) + read + addonBytes;
 }
 
 /**
- * While a tensor is read, its bytes are in memory twice; an engine that takes `reused` bytes afterwards takes them from
- * there. `saved`: bytes of what is written in the end.
+ * Tensors in JavaScript's memory that rise above everything else: while the weights are read, the two largest (one is read while
+ * another is copied, and what was copied is not collected at once); while a state is saved, one parameter's moments in f32, beside what they are made from.
  */
-function programBytes({ config, dtype, readAs }: MemoryPlan, reused: number, saved: number): number {
-  const largest = Math.max(...parameterShapes(config).map(numbersOf)) * sizeOf(readAs ?? dtype);
-  const read = Math.min(2 * largest, keptByAllocator);
-  const kept = Math.max(read - reused, Math.min(read, keptBesidePeak));
-  return commandBytes + kept + Math.min(saved, savedBytes);
+function fileBytes(plan: MemoryPlan, { trained, engine }: { trained: readonly number[]; engine: number }): number {
+  const { config, dtype, readAs } = plan;
+  const read = parameterShapes(config)
+    .map((parameter) => heldAsRead(plan, parameter) ?? numbersOf(parameter) * sizeOf(readAs ?? dtype))
+    .sort((a, b) => b - a);
+  const reading = weightBytes({ ...plan, adapter: null }) + sum(read.slice(0, 2)) - engine;
+  const saved = Math.max(0, ...trained);
+  const stored = plan.moments === "f32" || plan.moments === undefined ? 0 : momentBytes(saved, plan.moments);
+  return Math.max(reading, 8 * saved + stored);
 }
 
 function adapterNumbers({ adapter, config }: MemoryPlan): number[] | null {
   return adapter == null ? null : adapterTensors(adapterModules(adapter, config)).map(numbersOf);
+}
+
+/** Bytes in which a parameter is read that stays as its file holds it. */
+function heldAsRead(plan: MemoryPlan, parameter: ParameterShape): number | undefined {
+  return plan.quantize === "gguf" ? heldBlocks(plan, parameter) : undefined;
 }
 
 /** Bytes of a parameter that is held in quantised blocks; undefined for a plain one. */
@@ -115,59 +123,31 @@ function momentBytes(numbers: number, format: MomentsFormat): number {
   return blockBytes(8 * numbers);
 }
 
-/** A training step over a forest of `tokens` tokens. */
-export interface StepShape {
-  tokens: number;
-  checkpointing: boolean;
-  /** Tokens that are scored; default: all. */
-  scoredTokens?: number;
-  /** Scored tokens of the largest tree: a prompt's completions; default: all that are scored, 1024 at most. */
-  treeTokens?: number;
-}
-
-/** What training takes at its peak, counted as the engine allocates: decoder.cpp, block.cpp, scoring.cpp. */
+/** What training takes at its peak, counted as the engine allocates; its first step, before the arenas are one chunk each, takes most. */
 export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimate {
   const trained = adapterNumbers(plan) ?? parameterShapes(plan.config).map(numbersOf);
+  const weights = weightBytes(plan) + trainedPanels(plan);
   const gradients = sum(trained.map((numbers) => blockBytes(4 * numbers)));
   const optimizer = sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32")));
-  const workspace = workspaceShare * stepWorkspace(plan, step) + workspaceRest;
-  const taken = gradients + optimizer + workspace;
-  return withTotal({
-    weights: weightBytes(plan),
-    gradients,
-    optimizer,
-    workspace,
-    cache: 0,
-    program: programBytes(plan, taken, plan.adapter == null ? weightBytes(plan) : 0),
-  });
+  const workspace = stepWorkspace(computed(plan), step);
+  const engine = weights + gradients + optimizer + workspace;
+  const files = fileBytes(plan, { trained, engine });
+  return withTotal({ weights, gradients, optimizer, workspace, cache: 0, files, program: programBytes(plan) });
 }
 
-function stepWorkspace({ config, dtype, adapter }: MemoryPlan, step: StepShape): number {
-  const { tokens, checkpointing } = step;
-  const a = sizeOf(dtype);
-  const { hiddenSize: hidden, intermediateSize: inner, heads, kvHeads, headDim, layers } = config;
-  const [queries, keys] = [heads * headDim, kvHeads * headDim];
-  const residual = 4 * hidden;
-  const normsOfHeads = config.qkNorm ? (queries + keys) * a + 4 * (heads + kvHeads) : 0;
-  const saved = residual + (2 * queries + 2 * keys + 2 * inner) * a + normsOfHeads + 4 * (2 + heads);
-  const castGradient = dtype === "f32" ? 0 : hidden * a;
-  const mlp = castGradient + 2 * inner * a + hidden * a + residual;
-  const attention = castGradient + (2 * queries + 2 * keys) * a + hidden * a + residual;
-  const rank = adapter?.rank ?? 0;
-  // An adapter reads its input in f32, and has two narrow products a module at a time.
-  const adapters = rank === 0 ? 0 : (dtype === "f32" ? 0 : 4 * Math.max(hidden, inner, queries)) + 8 * rank;
-  const kept = layers * (checkpointing ? residual : residual + saved);
-  const scratch = (checkpointing ? saved : 0) + Math.max(mlp, attention) + adapters;
-  // Ids and positions, the residual stream after the last block, its gradient.
-  const perToken = 8 + kept + scratch + 2 * residual;
-  const scored = step.scoredTokens ?? tokens;
-  const perRow = 3 * residual + hidden * a + 12;
-  return tokens * perToken + scored * perRow + logitBytes(config, a, scored, step.treeTokens ?? Math.min(scored, 1024));
+function computed({ config, dtype, adapter, quantize }: MemoryPlan) {
+  return { config, dtype, adapter, quantized: quantize !== undefined };
 }
 
-function logitBytes({ vocabSize }: ModelConfig, size: number, scored: number, treeTokens: number): number {
-  const largestTree = Math.min(mostKeptLogits, treeTokens * vocabSize * size);
-  return Math.min(scored * vocabSize * size, Math.max(keptLogits, largestTree));
+function panelBytes({ shape: [rows = 0, columns = 0] }: { shape: readonly number[] }, size: number): number {
+  return blockBytes(Math.ceil(rows / panelRows) * panelRows * columns * size);
+}
+
+/** An adapter's B once more: its products are row products in training too (adapters.cpp). */
+function trainedPanels({ config, adapter }: MemoryPlan): number {
+  if (adapter == null) return 0;
+  const tensors = adapterTensors(adapterModules(adapter, config));
+  return sum(tensors.filter(({ name }) => name.includes("lora_B")).map((tensor) => panelBytes(tensor, 4)));
 }
 
 /** Weights once more, packed for row products (row_product.cpp): plain matrices; an embedding of its own is only looked up. */
@@ -178,9 +158,10 @@ function packedBytes(plan: MemoryPlan): number {
     return parameter.decays && multiplied && heldBlocks(plan, parameter) === undefined;
   });
   const narrow = adapter == null ? [] : adapterTensors(adapterModules(adapter, config));
-  const panels = ({ shape: [rows = 0, columns = 0] }: { shape: readonly number[] }, size: number) =>
-    blockBytes(Math.ceil(rows / panelRows) * panelRows * columns * size);
-  return sum(matrices.map((matrix) => panels(matrix, sizeOf(dtype)))) + sum(narrow.map((matrix) => panels(matrix, 4)));
+  return (
+    sum(matrices.map((matrix) => panelBytes(matrix, sizeOf(dtype)))) +
+    sum(narrow.map((tensor) => panelBytes(tensor, 4)))
+  );
 }
 
 /** What generation takes: the KV cache, and on a CPU what its products read, packed. */
@@ -188,18 +169,12 @@ export function generationMemory(
   plan: MemoryPlan,
   { cacheTokens, rows, device }: { cacheTokens: number; rows: number; device: "cpu" | "cuda" },
 ): MemoryEstimate {
-  const { config, dtype } = plan;
-  const { layers, kvHeads, headDim, vocabSize, hiddenSize, intermediateSize } = config;
-  const weights = weightBytes(plan);
-  const packed = device === "cpu" ? packedBytes(plan) : 0;
-  return withTotal({
-    weights: weights + packed,
-    gradients: 0,
-    optimizer: 0,
-    workspace: rows * 4 * (vocabSize + 4 * hiddenSize + 3 * intermediateSize),
-    cache: 2 * layers * cacheTokens * kvHeads * headDim * sizeOf(dtype),
-    program: programBytes(plan, packed, 0),
-  });
+  const { layers, kvHeads, headDim } = plan.config;
+  const weights = weightBytes(plan) + (device === "cpu" ? packedBytes(plan) : 0);
+  const cache = 2 * layers * blockBytes(cacheTokens * kvHeads * headDim * sizeOf(plan.dtype));
+  const workspace = generationWorkspace(computed(plan), rows);
+  const files = fileBytes(plan, { trained: [], engine: weights + cache + workspace });
+  return withTotal({ weights, gradients: 0, optimizer: 0, workspace, cache, files, program: programBytes(plan) });
 }
 
 /** Bytes that this machine has for programs, or the container that we run in. */

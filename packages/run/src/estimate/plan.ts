@@ -36,8 +36,8 @@ export interface PlanInput {
   heldOut: readonly TaskLengths[];
   /** Mean tokens of a replayed row; 0: none are replayed. */
   replayTokens: number;
-  /** Rows and tokens that M0 is trained on first, in one epoch. */
-  start: { rows: number; tokens: number };
+  /** Rows and tokens that M0 is trained on first, in one epoch; tokens of the longest row that was looked at. */
+  start: { rows: number; tokens: number; longest: number };
 }
 
 export type EstimatedKind = "start" | "generate" | "judge" | "reference" | "train" | "evaluate";

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { DType, Engine, ModelConfig, PreferenceLoss } from "@tempora/engine";
+import { type DType, type Engine, type ModelConfig, oneAtATime, type PreferenceLoss } from "@tempora/engine";
 import type { FileReader, Json } from "@tempora/errors";
 import { saveAdapter, saveCheckpoint } from "@tempora/models";
 import { writeWhole } from "@tempora/text";
@@ -301,7 +301,7 @@ async function saveWhole(context: RunContext, folder: string, trained: Trained):
     config,
     raw,
     dtype,
-    tensors: engine.tensors(),
+    tensors: oneAtATime(engine.tensors()),
     ...(companion === undefined ? {} : { companion }),
     endTokens,
     files: { ...files, ...templateFile(context) },

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   type DType,
   type Engine,
+  giveBack,
   type ModelSource,
   momentScales,
   type ParameterMoments,
@@ -166,6 +167,7 @@ async function writeState(file: string, engine: Engine): Promise<Record<string, 
   const write = async (tensor: NamedTensor) => {
     hashes[tensor.name] = sha256(tensor.bytes);
     await writer.write(tensor);
+    giveBack(tensor.bytes);
   };
   try {
     const tensors = active === null ? engine.tensors() : engine.adapters.tensors(active);

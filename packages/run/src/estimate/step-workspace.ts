@@ -1,0 +1,233 @@
+import { type AdapterConfig, adapterModules, type DType, type ModelConfig } from "@tempora/engine";
+import { Arena } from "./arena.ts";
+
+/** A training step over a forest of `tokens` tokens. */
+export interface StepShape {
+  tokens: number;
+  checkpointing: boolean;
+  /** Tokens that are scored; default: all. */
+  scoredTokens?: number;
+  /** Scored tokens of the largest tree: a prompt's completions; default: all that are scored, 1024 at most. */
+  treeTokens?: number;
+}
+
+export interface ComputedModel {
+  config: ModelConfig;
+  dtype: DType;
+  adapter?: AdapterConfig | null | undefined;
+  /** Whether matrices are dequantised for each product. */
+  quantized: boolean;
+}
+
+/** Logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
+const keptLogits = 64 * 2 ** 20;
+const mostKeptLogits = 512 * 2 ** 20;
+/** Rows of a prompt that are computed at once, and logits of a decoding step (generation.cpp, token_sampler.cpp). */
+const prefillRows = 512;
+const decodedLogits = 64 * 2 ** 20;
+/** A tree's gradients of keys and values are summed in parts of so many tokens, and so many parts at most (attention_plan.cpp). */
+const partTokens = 128;
+const mostParts = 4;
+
+export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
+
+type Projection = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
+
+/** Sizes of one token's rows, in bytes, and what the projections of a block take. */
+class Block {
+  readonly a: number;
+  readonly residual: number;
+  readonly hidden: number;
+  readonly queries: number;
+  readonly keys: number;
+  readonly inner: number;
+  readonly #ranks: ReadonlyMap<string, number>;
+  readonly #copied: boolean;
+
+  constructor(
+    readonly model: ComputedModel,
+    readonly tokens: number,
+  ) {
+    const { config, dtype, adapter } = model;
+    const modules = adapter == null ? [] : adapterModules(adapter, config);
+    this.a = sizeOf(dtype);
+    this.residual = 4 * config.hiddenSize;
+    this.hidden = this.a * config.hiddenSize;
+    this.queries = this.a * config.heads * config.headDim;
+    this.keys = this.a * config.kvHeads * config.headDim;
+    this.inner = this.a * config.intermediateSize;
+    // The layers' adapters are alike but for patterns: the largest of each projection.
+    const ranks = new Map<string, number>();
+    for (const { name, rank } of modules) {
+      const projection = /([a-z]+)_proj$/.exec(name)?.[1] ?? "";
+      ranks.set(projection, Math.max(rank, ranks.get(projection) ?? 0));
+    }
+    this.#ranks = ranks;
+    // An adapter reads its input in f32, after dropout.
+    this.#copied = dtype !== "f32" || (adapter?.dropout ?? 0) > 0;
+  }
+
+  matrix(arena: Arena, rowBytes: number): void {
+    arena.take(this.tokens * rowBytes);
+  }
+
+  /** What the backward pass needs of a block, beside its input (allocate_activations). */
+  activations(arena: Arena): void {
+    const { heads, kvHeads, qkNorm } = this.model.config;
+    const matrices = [this.residual, this.queries, this.keys, this.keys];
+    if (qkNorm) matrices.push(this.queries, this.keys, 4 * heads, 4 * kvHeads);
+    for (const bytes of [...matrices, this.queries, this.inner, this.inner, 4, 4, 4 * heads]) this.matrix(arena, bytes);
+  }
+
+  forward(scratch: Arena, whole: boolean): void {
+    scratch.scope(() => {
+      this.matrix(scratch, this.hidden);
+      for (const name of ["q", "k", "v"] as const) this.#add(scratch, name, this.hidden);
+      this.#add(scratch, "o", this.queries);
+      for (const name of ["gate", "up"] as const) this.#add(scratch, name, this.hidden);
+      if (!whole) return;
+      this.matrix(scratch, this.inner);
+      this.#add(scratch, "down", this.inner);
+    });
+  }
+
+  backward(scratch: Arena): void {
+    scratch.scope(() => {
+      this.#castGradient(scratch);
+      this.matrix(scratch, this.inner);
+      this.#outputGradient(scratch, "down", this.hidden);
+      this.#inputGradient(scratch, "down", this.inner, this.model.dtype !== "f32");
+      this.matrix(scratch, this.inner);
+      this.#add(scratch, "down", this.inner);
+      this.#normalised(scratch);
+      for (const name of ["gate", "up"] as const) this.#project(scratch, name, this.inner);
+    });
+    scratch.scope(() => {
+      this.#castGradient(scratch);
+      this.matrix(scratch, this.queries);
+      scratch.scope(() => {
+        this.#outputGradient(scratch, "o", this.hidden);
+        this.#inputGradient(scratch, "o", this.queries, this.model.dtype !== "f32");
+        this.#add(scratch, "o", this.queries);
+      });
+      for (const bytes of [this.queries, this.keys, this.keys]) this.matrix(scratch, bytes);
+      this.#normalised(scratch);
+      this.#project(scratch, "q", this.queries);
+      for (const name of ["k", "v"] as const) this.#project(scratch, name, this.keys);
+    });
+  }
+
+  #castGradient(scratch: Arena): void {
+    if (this.model.dtype !== "f32") this.matrix(scratch, this.hidden);
+  }
+
+  /** The normalised input again, its rows' scales, and its gradient. */
+  #normalised(scratch: Arena): void {
+    for (const bytes of [this.hidden, 4, this.residual]) this.matrix(scratch, bytes);
+  }
+
+  /** Backward through a projection of a block's normalised input. */
+  #project(scratch: Arena, name: Projection, output: number): void {
+    scratch.scope(() => {
+      this.#outputGradient(scratch, name, output);
+      this.#inputGradient(scratch, name, this.hidden, false);
+      this.#add(scratch, name, this.hidden);
+    });
+  }
+
+  /** An adapter's input and its product with A: of the forward pass, or again for the gradients. */
+  #add(scratch: Arena, name: Projection, input: number): void {
+    const rank = this.#ranks.get(name);
+    if (rank === undefined) return;
+    scratch.scope(() => {
+      if (this.#copied) this.#wide(scratch, input);
+      this.matrix(scratch, 4 * rank);
+    });
+  }
+
+  /** The gradient of an adapter's output in f32, and of its product with A. They stay until the projection is done. */
+  #outputGradient(scratch: Arena, name: Projection, output: number): void {
+    const rank = this.#ranks.get(name);
+    if (rank === undefined) return;
+    if (this.model.dtype !== "f32") this.#wide(scratch, output);
+    this.matrix(scratch, 4 * rank);
+  }
+
+  #inputGradient(scratch: Arena, name: Projection, input: number, narrow: boolean): void {
+    const dropped = (this.model.adapter?.dropout ?? 0) > 0;
+    if (this.#ranks.has(name) && (narrow || dropped)) scratch.scope(() => this.#wide(scratch, input));
+  }
+
+  #wide(scratch: Arena, bytes: number): void {
+    this.matrix(scratch, (bytes / this.a) * 4);
+  }
+}
+
+/** Rows of logits that are kept at once: whole trees (chunks_of in scoring.cpp). */
+function keptRows({ vocabSize }: ModelConfig, a: number, scored: number, tree: number): number {
+  const row = vocabSize * a;
+  const fitting = Math.floor(keptLogits / row);
+  return Math.min(scored, tree > fitting ? tree : Math.floor(fitting / tree) * tree);
+}
+
+/** What a training step takes beside weights and gradients, request by request: decoder.cpp, block.cpp, scoring.cpp. */
+export function stepWorkspace(model: ComputedModel, step: StepShape): number {
+  const { config } = model;
+  const { tokens, checkpointing } = step;
+  const block = new Block(model, tokens);
+  const [arena, scratch] = [new Arena(), new Arena()];
+  for (let ids = 0; ids < 2; ids++) block.matrix(arena, 4);
+  block.matrix(arena, block.residual);
+  for (let layer = 0; layer < config.layers; layer++) {
+    scratch.scope(() => {
+      block.activations(checkpointing ? scratch : arena);
+      block.matrix(arena, block.residual);
+      block.forward(scratch, true);
+    });
+  }
+  const rows = step.scoredTokens ?? tokens;
+  for (const bytes of [4, block.residual, block.hidden, 4, block.residual, 4]) arena.take(rows * bytes);
+  const tree = Math.max(1, step.treeTokens ?? Math.min(rows, 1024));
+  const kept = keptRows(config, block.a, rows, tree);
+  const logits = kept * config.vocabSize * block.a;
+  scratch.scope(() => {
+    for (const bytes of [4, 4]) scratch.take(kept * bytes);
+    if (logits <= mostKeptLogits) scratch.take(logits);
+    for (const bytes of [4, 4]) scratch.take(kept * bytes);
+  });
+  arena.take(rows * block.residual);
+  block.matrix(arena, block.residual);
+  scratch.scope(() => {
+    if (checkpointing) {
+      block.activations(scratch);
+      block.forward(scratch, false);
+    }
+    block.backward(scratch);
+  });
+  const parts = Math.min(mostParts, 1 + Math.floor(tree / partTokens));
+  const keysAndValues = parts * tokens * 2 * config.kvHeads * config.headDim * 4;
+  return arena.held + scratch.held + Math.max(keysAndValues, dequantised(model));
+}
+
+/** What a generation takes beside weights and cache: a prompt's rows or a decoding step's (cached_decoder.cpp). */
+export function generationWorkspace(model: ComputedModel, rows: number): number {
+  const { config } = model;
+  const block = new Block(model, Math.max(rows, prefillRows));
+  const scratch = new Arena();
+  for (let ids = 0; ids < 2; ids++) block.matrix(scratch, 4);
+  block.activations(scratch);
+  scratch.scope(() => block.forward(scratch, true));
+  scratch.scope(() => {
+    for (const bytes of [block.hidden, 4]) scratch.take(rows * bytes);
+    const row = config.vocabSize * 4;
+    scratch.take(row * Math.max(1, Math.min(rows, Math.floor(decodedLogits / row))));
+  });
+  return scratch.held;
+}
+
+/** The largest matrix of a block as numbers. */
+function dequantised({ config, dtype, quantized }: ComputedModel): number {
+  if (!quantized) return 0;
+  const { hiddenSize, intermediateSize, heads, headDim } = config;
+  return sizeOf(dtype) * hiddenSize * Math.max(intermediateSize, heads * headDim);
+}
