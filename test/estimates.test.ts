@@ -41,7 +41,7 @@ test("train --dry-run shows what it estimates: tokens by stage, all seeds, and w
     disk: { total: number };
   }
   const { stages, disk } = await temporaJson<Estimate>(command);
-  const { stdout } = await tempora([...command, "--seeds", "3", "--set", "training.maxTokens=1000000000"]);
+  const { stdout } = await tempora([...command, "--seeds", "3", "--set", "generation.maxCacheTokens=1000000000000"]);
   const read = new Map(
     stdout
       .split("\n")
@@ -107,7 +107,7 @@ test("doctor --model tells what training and generation take, and what would fit
   const model = oracle("llama", "reference");
   const outlook = await temporaJson<{
     model: { parameters: number; fits: boolean | null; stepSeconds: number } & Record<string, { total: number }>;
-  }>(["doctor", "--model", model, "--device", "cpu", "--max-tokens", "256"]);
+  }>(["doctor", "--model", model, "--device", "cpu", "--max-tokens", "8192"]);
   const { training, trainingWithCheckpointing, fits, stepSeconds } = outlook.model;
   expect(fits).toBe(true);
   expect(stepSeconds).toBeGreaterThan(0);
