@@ -43,7 +43,7 @@ async function sampled(over: Partial<SamplingOptions>) {
 }
 
 it("gives the same completions in windows as at once, and reads no request before its window", async () => {
-  const [whole, parts] = [await sampled({}), await sampled({ windowTokens: 50 })];
+  const [whole, parts] = [await sampled({}), await sampled({ windowTokens: 600 })];
   expect(whole.forests.length).toBe(1);
   expect(parts.forests.length).toBeGreaterThan(4);
   // The start that all prompts have is in the forest of each window.
@@ -56,7 +56,7 @@ it("gives the same completions in windows as at once, and reads no request befor
 });
 
 it("counts tokens and completions over all windows", async () => {
-  const { progress, completions } = await sampled({ windowTokens: 50 });
+  const { progress, completions } = await sampled({ windowTokens: 600 });
   const finished = progress.map((one) => one.finished);
   expect(finished).toEqual([...finished].sort((a, b) => a - b));
   expect(finished.at(-1)).toBe(completions.length);
@@ -66,6 +66,6 @@ it("counts tokens and completions over all windows", async () => {
 
 it("stops between two windows when it is asked to", async () => {
   const abort = new AbortController();
-  const stopped = sampled({ windowTokens: 50, signal: abort.signal, onPrompts: () => abort.abort() });
+  const stopped = sampled({ windowTokens: 600, signal: abort.signal, onPrompts: () => abort.abort() });
   await expect(stopped).rejects.toThrow();
 });

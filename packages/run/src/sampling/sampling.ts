@@ -43,7 +43,7 @@ export interface SamplingOptions {
   /** Texts that end a completion with the token that completes them. */
   stop?: readonly string[];
   onProgress?: ((progress: GenerationProgress) => void) | undefined;
-  /** Prompt tokens of a window at most, one request aside that alone has more. */
+  /** Prompt tokens of a window at most, each request counted as 64 more; one that alone has more is a window of its own. */
   windowTokens?: number;
   /** Told the forest of each window's prompts. */
   onPrompts?: ((forest: Forest) => void) | undefined;
@@ -51,11 +51,14 @@ export interface SamplingOptions {
 }
 
 /**
- * Prompt tokens of a window by default: requests are computed window after window, so that a million of them take the memory of some
- * thousands. The last completions of a window leave rows of a batch idle, and its prompts share nothing with those of
- * others: at this size neither is seen.
+ * Size of a window by default, in prompt tokens: requests are computed window after window, so that a million of them take the
+ * memory of some ten thousand. The last completions of a window leave rows of a batch idle, and its prompts share nothing
+ * with those of others: at this size neither is seen.
  */
 const defaultWindowTokens = 1 << 22;
+
+/** A request's own share of a window: its key, its completions and what is kept of them weigh as much as so many tokens. */
+const requestTokens = 64;
 
 /** Requests between two looks at what else the process has to do. */
 const requestsAtOnce = 1000;
@@ -105,13 +108,14 @@ async function* windowsOf(
   let window: SamplingRequest[] = [];
   let tokens = 0;
   for await (const request of requests) {
-    if (window.length > 0 && tokens + request.ids.length > windowTokens) {
+    const added = request.ids.length + requestTokens;
+    if (window.length > 0 && tokens + added > windowTokens) {
       yield window;
       window = [];
       tokens = 0;
     }
     window.push(request);
-    tokens += request.ids.length;
+    tokens += added;
     if (window.length % requestsAtOnce > 0) continue;
     await setImmediate();
     signal?.throwIfAborted();
