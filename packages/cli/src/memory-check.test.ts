@@ -22,7 +22,9 @@ function check(config: ModelConfig, own = forest): string[] {
 }
 
 it("tells what a training takes before it reads the weights", () => {
-  expect(check(world)).toEqual([expect.stringMatching(/^Memory: about .* MiB: weights .*, gradients .*\.$/)]);
+  expect(check(world)).toEqual([
+    expect.stringMatching(/^Memory: about .* MiB: weights .*, gradients .*; the machine has .* GiB\.$/),
+  ]);
 });
 
 it("refuses a training that no machine holds", () => {

@@ -54,8 +54,10 @@ export function requireTrainingMemory(
   const plan = { ...own, adapter: adapter ?? own.adapter, resident: process.memoryUsage().rss };
   const step = { ...forest, checkpointing: flags.gradientCheckpointing };
   const needed = trainingMemory(plan, step);
-  if (computesOnCpu(flags.device)) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));
-  note(`Memory: about ${describeMemory(needed)}.`);
+  const onCpu = computesOnCpu(flags.device);
+  if (onCpu) requireMemory("The training", needed, machineMemory(), lighterTrainings(plan, step));
+  const machine = onCpu ? `; the machine has ${formatBytes(machineMemory())}` : "";
+  note(`Memory: about ${describeMemory(needed)}${machine}.`);
 }
 
 /** "2.5 GiB: weights 0.5, gradients 1, …" */

@@ -1,36 +1,25 @@
-import { type AdapterConfig, type DType, type ModelConfig, parameterShapes } from "@tempora/engine";
-import { openCheckpoint } from "@tempora/models";
+import { type AdapterConfig, parameterShapes } from "@tempora/engine";
 import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
-import { Tokenizer } from "@tempora/text";
 import { locateModels } from "../models/locate-models.ts";
 import { countParameters } from "../results/ledger.ts";
 import type { Observer } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
-import { manyExampleIds } from "../sources/conversation.ts";
 import { fileSource } from "../sources/files.ts";
-import type { Example, TaskSource } from "../sources/source.ts";
+import type { TaskSource } from "../sources/source.ts";
 import { worldSource } from "../sources/world.ts";
-import { tokenizerFrom } from "../stages/start.ts";
 import { freeBytes } from "./disk.ts";
-import {
-  computesOnCpu,
-  generationMemory,
-  type MemoryEstimate,
-  machineMemory,
-  requireMemory,
-  trainingMemory,
-} from "./memory.ts";
-import { memoryPlan, type PlannedModel, plannedAdapter } from "./memory-plan.ts";
+import { plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
+import { lengthsOf, memoryOf, modelOf, type OpenedModel, type RunMemory, startLengths } from "./run-memory.ts";
 import { measureSpeed, type Speed } from "./speed.ts";
-import type { StepShape } from "./step-workspace.ts";
 import { taskLengths } from "./work.ts";
 
 /** Bytes of a row in the store and in the run's files, beside its tokens and text. */
 const rowBytes = 600;
 /** Of a token: its id twice, and its text twice. */
 const tokenBytes = 20;
-/** Examples that are tokenized to know the length of all. */
+
+/** Rows that are tokenized to know the length of all. */
 const mostExamples = 2048;
 
 /** What a whole run takes, before anything of it is computed. */
@@ -39,7 +28,7 @@ export interface RunEstimate extends RunPlan {
   speed: Speed;
   /** Numbers that the loop's trainings change: those of an adapter, or all. */
   trained: number;
-  memory: { training: MemoryEstimate; generation: MemoryEstimate; available: number };
+  memory: RunMemory;
   /** state: what a training saves to go on from, and removes when it ends. */
   disk: { models: number; state: number; rows: number; total: number; free: number | null };
   /** What the figures take for granted. */
@@ -77,7 +66,7 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     parameters,
     trained,
     speed,
-    memory: memoryOf(settings, { config, dtype, adapter }, input),
+    memory: memoryOf(settings, { config, dtype, adapter }, { tasks: input.training(0), start: input.start }),
     disk: await diskOf(
       plan,
       { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
@@ -85,27 +74,6 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     ),
     assumptions: assumptionsOf(settings, input.judge),
   };
-}
-
-interface OpenedModel {
-  config: ModelConfig;
-  tokenizer: Tokenizer;
-  dtype: DType;
-}
-
-/** `unpacked`: whether the run keeps a decoded copy of it. */
-async function modelOf({ start }: TaskSource, { engine }: Settings): Promise<OpenedModel & { unpacked: boolean }> {
-  if (start.kind === "new") {
-    return {
-      config: start.config,
-      tokenizer: await tokenizerFrom(start.files),
-      dtype: engine.dtype ?? "f32",
-      unpacked: false,
-    };
-  }
-  const { config, path, companion, dtype, format } = await openCheckpoint(start.folder);
-  const tokenizer = await Tokenizer.from(path, companion);
-  return { config, tokenizer, dtype: engine.dtype ?? dtype, unpacked: format !== "huggingface" };
 }
 
 interface InputParts extends OpenedModel {
@@ -129,25 +97,16 @@ async function planInput(parts: InputParts): Promise<PlanInput> {
       .training(iteration, settings.promptsPerIteration)
       .map((task) => taskLengths(task, lengths(settings.sampling.maxNewTokens)));
   const first: ReturnType<typeof tasks>[] = [];
-  const lengthsOf = async (examples: readonly Example[]) => {
-    if (examples.length === 0) return { mean: 0, longest: 0 };
-    const every = Math.ceil(examples.length / mostExamples);
-    const some = examples.filter((_, index) => index % every === 0);
-    const rows = await manyExampleIds(some, tokenizer, { maxLength: config.maxPositions, now }, signal);
-    const counts = rows.map((row) => row.promptIds.length + row.completionIds.length);
-    return { mean: counts.reduce((sum, count) => sum + count, 0) / counts.length, longest: Math.max(...counts) };
-  };
-  const { data } = source.start;
-  const rows = data?.rows() ?? [];
-  const { mean, longest } = await lengthsOf(rows);
+  const reading = { tokenizer, maxLength: config.maxPositions, now, signal };
+  const replay = settings.replay.weight > 0 ? source.replay.slice(0, mostExamples) : [];
   return {
     ...parts,
     judge,
     graded: source.trueScore !== null,
     training: (iteration) => (first[iteration] ??= tasks(iteration)),
     heldOut: source.heldOut().map((task) => taskLengths(task, lengths(settings.evaluation.sampling.maxNewTokens))),
-    replayTokens: settings.replay.weight > 0 ? (await lengthsOf(source.replay)).mean : 0,
-    start: { rows: rows.length, tokens: Math.ceil(rows.length * mean), longest },
+    replayTokens: (await lengthsOf(replay, reading)).mean,
+    start: await startLengths(source.start, mostExamples, reading),
   };
 }
 
@@ -155,64 +114,6 @@ function judgeQuestion({ judge }: Settings, source: TaskSource): JudgeQuestion |
   const kind = judge.kind === "function" ? (judge.quality?.kind ?? null) : judge.kind;
   if (kind === "expected") return { kind, template: source.judgeTemplate ?? yesNoTemplate };
   return kind === "sampled" ? { kind, template: source.judgeTemplate ?? defaultJudgeTemplate } : null;
-}
-
-/** The largest forest of a training whose longest item has so many tokens, `scored` of them scored. */
-function largestStep(
-  { batchPairs, maxTokens, gradientCheckpointing: checkpointing }: Settings["training"],
-  item: { tokens: number; scored: number },
-): StepShape {
-  const tokens = Math.min(maxTokens, batchPairs * item.tokens);
-  return { tokens, checkpointing, scoredTokens: Math.min(tokens, batchPairs * item.scored), treeTokens: item.scored };
-}
-
-function memoryOf(settings: Settings, model: PlannedModel, input: PlanInput): RunEstimate["memory"] {
-  const { generation, training, start, engine, lora } = settings;
-  const plan = memoryPlan(settings, model);
-  const tasks = input.training(0);
-  const answer = Math.max(1, ...tasks.map((task) => task.answer));
-  const prompt = Math.max(1, ...tasks.map((task) => task.promptIds.length));
-  const pair = { tokens: prompt + 2 * answer, scored: 2 * answer };
-  const trainings = [trainingMemory(plan, largestStep(training, pair))];
-  if (input.start.rows > 0) {
-    const { rows, tokens, longest } = input.start;
-    const wholeStart = settings.model === null || lora?.start === "full";
-    const own = { ...plan, ...(wholeStart ? { adapter: null } : {}), examples: { rows, tokens } };
-    trainings.push(trainingMemory(own, largestStep(start.training, { tokens: longest, scored: longest })));
-  }
-  return {
-    training: trainings.reduce((most, one) => (one.total > most.total ? one : most)),
-    generation: generationMemory(plan, {
-      cacheTokens: generation.maxCacheTokens,
-      rows: generation.maxRows,
-      device: computesOnCpu(engine.device) ? "cpu" : "cuda",
-    }),
-    available: machineMemory(),
-  };
-}
-
-/**
- * Refuses a run whose weights, gradients and moments alone the machine cannot hold; how long its answers get, and with
- * them the rest, nobody knows before.
- * @throws TemporaError
- */
-export async function requireRunMemory(settings: Settings, { start }: TaskSource): Promise<void> {
-  if (!computesOnCpu(settings.engine.device)) return;
-  const { config, dtype } =
-    start.kind === "new" ? { ...start, dtype: "f32" as const } : await openCheckpoint(start.folder);
-  const adapter = await plannedAdapter(settings);
-  const plan = memoryPlan(settings, { config, dtype: settings.engine.dtype ?? dtype, adapter });
-  const step = { tokens: 1, checkpointing: true };
-  const lighter = [
-    { change: "--dtype bf16", plan: { ...plan, dtype: "bf16" as const } },
-    { change: "--lora-rank 16", plan: { ...plan, adapter: adapter ?? { rank: 16, alpha: 32 } } },
-    {
-      change: "--dtype bf16 --lora-rank 16 --quantize nf4",
-      plan: { ...plan, dtype: "bf16" as const, quantize: "nf4" as const, adapter: adapter ?? { rank: 16, alpha: 32 } },
-    },
-  ].map(({ change, plan: other }) => ({ change, memory: trainingMemory(other, step) }));
-  const what = adapter === null ? "The training of the whole model" : "The training of the adapter";
-  requireMemory(what, trainingMemory(plan, step), machineMemory(), lighter);
 }
 
 async function diskOf(

@@ -55,7 +55,7 @@ export interface MemoryEstimate {
 const commandBytes = 86 * 2 ** 20;
 const tokenizerEntryBytes = 950;
 /** Of an example in JavaScript, as text and as ids, and of each of its tokens: measured too, with what the collector leaves lying. */
-const exampleBytes = 1700;
+const exampleBytes = 1550;
 const exampleTokenBytes = 16;
 /** What the addon takes once it computes: its libraries, threads, and the code that oneDNN writes for the products. */
 const addonBytes = 20 * 2 ** 20;

@@ -10,6 +10,7 @@ import { type JudgeTemplate, pastIndex, rolesOf, type StrategyName, strategyVari
 import { addTotals, countParameters, noTokens, trainingPasses } from "../results/ledger.ts";
 import type { LedgerTotals } from "../results/results.ts";
 import type { Settings } from "../settings/settings.ts";
+import type { RowLengths } from "./run-memory.ts";
 import type { Speed } from "./speed.ts";
 import { type Generated, StageWork, type TaskLengths } from "./work.ts";
 
@@ -36,8 +37,8 @@ export interface PlanInput {
   heldOut: readonly TaskLengths[];
   /** Mean tokens of a replayed row; 0: none are replayed. */
   replayTokens: number;
-  /** Rows and tokens that M0 is trained on first, in one epoch; tokens of the longest row that was looked at. */
-  start: { rows: number; tokens: number; longest: number };
+  /** What M0 is trained on first, in one epoch. */
+  start: RowLengths["start"];
 }
 
 export type EstimatedKind = "start" | "generate" | "judge" | "reference" | "train" | "evaluate";

@@ -42,6 +42,7 @@ export async function fileSource(settings: Settings, note: (text: string) => voi
                 ),
               ),
               rows: () => data,
+              some: (count) => data.filter((_, index) => index % Math.ceil(data.length / count) === 0),
             },
     },
     judgeTemplate: settingsTemplate(settings) ?? (await storedTemplate(model)),

@@ -33,6 +33,8 @@ export interface Examples {
   /** Decides the rows. */
   identity: Json;
   rows(): readonly Example[];
+  /** So many at most, of their kinds in the same shares: to tell how long they are. */
+  some(count: number): readonly Example[];
 }
 
 /** M0: a checkpoint, fine-tuned first where there is data, or the parts to train it from. */

@@ -81,7 +81,8 @@ export function worldSource(settings: Settings): TaskSource {
       data: {
         count: settings.start.demonstrations + settings.start.gradedExamples,
         identity: { world: settings.seed, ift: settings.start.demonstrations, eft: settings.start.gradedExamples },
-        rows: () => startData(world, settings),
+        rows: () => startData(world, settings.start),
+        some: (count) => startData(world, shareOf(settings.start, count)),
       },
     },
     judgeTemplate: settingsTemplate(settings) ?? world.judgeTemplate,
@@ -100,9 +101,19 @@ export function worldSource(settings: Settings): TaskSource {
   };
 }
 
+type StartCounts = Pick<Settings["start"], "demonstrations" | "gradedExamples">;
+
+/** So many of both together at most. */
+function shareOf({ demonstrations, gradedExamples }: StartCounts, count: number): StartCounts {
+  const share = Math.min(1, count / Math.max(1, demonstrations + gradedExamples));
+  return {
+    demonstrations: Math.floor(share * demonstrations),
+    gradedExamples: Math.floor(share * gradedExamples),
+  };
+}
+
 /** Demonstrations and graded examples in turn, so that every batch holds both in their proportion. */
-function startData(world: World, settings: Settings): Example[] {
-  const { demonstrations, gradedExamples } = settings.start;
+function startData(world: World, { demonstrations, gradedExamples }: StartCounts): Example[] {
   const ift = world.demonstrations(demonstrations).map(example);
   const eft = world.gradedExamples(gradedExamples).map(example);
   if (ift.length === 0 || eft.length === 0) return [...ift, ...eft];
