@@ -204,9 +204,11 @@ void Bench::adamw(std::int64_t size) {
   options.learning_rate = 1e-6;
   // Weight and moments are read and written, the gradient is read.
   report("adamw of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * (2 * 2 + 2 * 4 + 2 * 4 + 4),
-         [&] { backend_.adamw(weight, gradient, moments, options); });
+         [&] {
+           backend_.adamw({{weight, gradient, &moments}}, options);
+         });
   report("sum of squares of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * 4,
-         [&] { backend_.sum_of_squares(gradient); });
+         [&] { backend_.sum_of_squares({gradient}); });
   buffers_.clear();
 }
 

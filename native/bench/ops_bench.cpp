@@ -179,10 +179,11 @@ class Bench {
          {std::pair{"adamw", MomentsFormat::f32}, std::pair{"adamw, moments in bf16", MomentsFormat::bf16},
           std::pair{"adamw, moments in 8 bits", MomentsFormat::blocks8}}) {
       Moments moments = backend_.make_moments(format, w.size());
-      report(name, 0, bytes({w, w, g}) + 2.0 * static_cast<double>(moments.bytes()),
-             [&] { backend_.adamw(w, g, moments, options); });
+      report(name, 0, bytes({w, w, g}) + 2.0 * static_cast<double>(moments.bytes()), [&] {
+        backend_.adamw({{w, g, &moments}}, options);
+      });
     }
-    report("sum_of_squares", 0, bytes({g}), [&] { backend_.sum_of_squares(g); });
+    report("sum_of_squares", 0, bytes({g}), [&] { backend_.sum_of_squares({g}); });
     buffers_.clear();
 
     const Matrix logits = matrix(7, 49152, DType::f32);

@@ -149,14 +149,14 @@ void check_steps(int tensor, double tolerance) {
   options.learning_rate = 1e-2;
   options.beta1 = numbers_at(json, value_of(json, "betas"))[0];
   options.beta2 = numbers_at(json, value_of(json, "betas"))[1];
-  options.weight_decay = 0.1;
   for (std::size_t step = 0; step < scales.size(); ++step) {
     std::vector<double> now(start.size());
     for (std::size_t i = 0; i < now.size(); ++i) {
       now[i] = gradient[(i + 17 * step) % now.size()] * scales[step];
     }
     options.step = static_cast<std::int64_t>(step) + 1;
-    backend->adamw(weight.matrix, device.upload(1, count, DType::f32, now).matrix, moments, options);
+    const test::Tensor gradients = device.upload(1, count, DType::f32, now);
+    backend->adamw({{weight.matrix, gradients.matrix, &moments, 0.1, 0}}, options);
   }
   const std::vector<double> got = device.read(weight);
   double off = 0, moved = 0;

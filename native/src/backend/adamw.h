@@ -5,10 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace tempora {
 
 struct AdamWOptions;
+struct AdamWTensor;
 
 struct AdamWScalars {
   float keep = 1;  // 1 - learning_rate · weight_decay
@@ -23,6 +25,9 @@ struct AdamWScalars {
 };
 
 // Differences are taken in f64: 1 - 0.999f is off by a part in 80,000.
-AdamWScalars adamw_scalars(const AdamWOptions& options);
+AdamWScalars adamw_scalars(const AdamWTensor& tensor, const AdamWOptions& options);
+
+// Throws std::logic_error unless gradient and moments are as large as the weight, and all rows are adjacent.
+void check_adamw(const std::vector<AdamWTensor>& tensors);
 
 }  // namespace tempora

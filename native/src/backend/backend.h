@@ -216,11 +216,18 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
-  double weight_decay = 0;    // of this parameter
   double gradient_scale = 1;  // the clipping factor
   std::int64_t step = 1;      // 1-based, for bias correction
-  std::uint64_t rounding_key =
-      0;  // stochastic rounding of bf16 weights: a counter-based stream keyed by this and the element
+};
+
+// One tensor of an AdamW step.
+struct AdamWTensor {
+  Matrix weight;    // f32 or bf16
+  Matrix gradient;  // f32
+  Moments* moments;
+  double weight_decay = 0;
+  // Stochastic rounding of bf16 weights: a counter-based stream keyed by this and the element.
+  std::uint64_t rounding_key = 0;
 };
 
 struct SamplingOptions {
@@ -346,15 +353,16 @@ class Backend {
   virtual void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                              const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
 
-  // ---- optimizer. Σ x² in f64, in a fixed order.
-  virtual double sum_of_squares(const Matrix& x) = 0;
+  // ---- optimizer, over all tensors at once: a call each would cost a small one more than its work.
+  // Σ x² of them all in f64, in a fixed order; they are of one dtype.
+  virtual double sum_of_squares(const std::vector<Matrix>& tensors) = 0;
   // Moments of n elements, all 0; small ones may get another format than was asked for.
   Moments make_moments(MomentsFormat format, std::int64_t size);
   HostMoments get_moments(const Moments& moments);
   // What get_moments gave is restored bit for bit. Without scales, those that the numbers want.
   void set_moments(Moments& moments, const HostMoments& host);
-  // AdamW (decoupled decay) over n elements; weight is f32 or bf16, the gradient f32.
-  virtual void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) = 0;
+  // AdamW with decoupled decay.
+  virtual void adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) = 0;
 
   // ---- generation, row-stable as row_product is.
   // Bytes of one layer's cache of keys (values the same): `pages` pages of kCachePage tokens of G·C elements A.

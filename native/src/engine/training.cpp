@@ -137,9 +137,9 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
   parameters.require_loaded();
   if (parameters.frozen()) throw std::invalid_argument("quantised weights cannot be trained: activate an adapter");
   parameters.ensure_gradients();
-  double squares = 0;
-  for (int i = 0; i < parameters.count(); ++i) squares += backend.sum_of_squares(parameters.gradient(i));
-  const double norm = std::sqrt(squares);
+  std::vector<Matrix> gradients;
+  for (int i = 0; i < parameters.count(); ++i) gradients.push_back(parameters.gradient(i));
+  const double norm = std::sqrt(backend.sum_of_squares(gradients));
   if (!std::isfinite(norm)) {
     parameters.zero_gradients();
     throw std::domain_error("the gradient norm is not finite");
@@ -155,13 +155,15 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
   // As torch.nn.utils.clip_grad_norm_.
   if (options.max_grad_norm > 0) adamw.gradient_scale = std::min(1.0, options.max_grad_norm / (norm + 1e-6));
   const std::uint64_t key = combine_key(mix64(options.seed), static_cast<std::uint64_t>(adamw.step));
+  std::vector<AdamWTensor> tensors;
   for (int i = 0; i < parameters.count(); ++i) {
     Parameter& parameter = parameters.at(i);
-    adamw.weight_decay = parameter.decays || options.decay_all ? options.weight_decay : 0;
-    adamw.rounding_key = combine_key(key, static_cast<std::uint64_t>(i));
-    backend.adamw(parameter.weight->values(), parameters.gradient(i), parameter.moments, adamw);
-    parameter.weight->changed();
+    const double decay = parameter.decays || options.decay_all ? options.weight_decay : 0;
+    tensors.push_back({parameter.weight->values(), gradients[static_cast<std::size_t>(i)], &parameter.moments, decay,
+                       combine_key(key, static_cast<std::uint64_t>(i))});
   }
+  backend.adamw(tensors, adamw);
+  for (int i = 0; i < parameters.count(); ++i) parameters.weight(i).changed();
   parameters.zero_gradients();
   if (&parameters == &impl_->parameters) impl_->adapters.base_changed();
   impl_->weights_changed();

@@ -12,27 +12,52 @@
 
 namespace tempora {
 
-double CpuBackend::sum_of_squares(const Matrix& x) {
-  require_dense("sum_of_squares", {x});
-  constexpr std::int64_t kBlock = 1 << 15;
-  const auto kernel = element_kernels_for(isa_).sum_of_squares[index_of(x.dtype)];
-  const std::int64_t size = x.size();
-  std::vector<double> sums(static_cast<std::size_t>((size + kBlock - 1) / kBlock));
-  parallel_ranges(threads_, static_cast<std::int64_t>(sums.size()), 2, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = begin; block < end; ++block) {
-      const std::int64_t first = block * kBlock;
-      sums[static_cast<std::size_t>(block)] = kernel(element(x, first), std::min(kBlock, size - first));
+namespace {
+
+// Elements of a tensor that one thread works on.
+struct Part {
+  std::size_t tensor;
+  std::int64_t begin, end;
+};
+
+// Parts of `most` elements, a tensor's last one smaller; `size` of a tensor.
+template <typename Tensor, typename Size>
+std::vector<Part> parts_of(const std::vector<Tensor>& tensors, std::int64_t most, const Size& size) {
+  std::vector<Part> parts;
+  for (std::size_t tensor = 0; tensor < tensors.size(); ++tensor) {
+    const std::int64_t end = size(tensors[tensor]);
+    for (std::int64_t begin = 0; begin < end; begin += most) {
+      parts.push_back({tensor, begin, std::min(begin + most, end)});
+    }
+  }
+  return parts;
+}
+
+}  // namespace
+
+double CpuBackend::sum_of_squares(const std::vector<Matrix>& tensors) {
+  for (const Matrix& tensor : tensors) require_dense("sum_of_squares", {tensor});
+  const std::vector<Part> parts = parts_of(tensors, 1 << 15, [](const Matrix& tensor) { return tensor.size(); });
+  std::vector<double> sums(parts.size());
+  parallel_ranges(threads_, static_cast<std::int64_t>(parts.size()), 2, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      const Matrix& x = tensors[parts[i].tensor];
+      const auto kernel = element_kernels_for(isa_).sum_of_squares[index_of(x.dtype)];
+      sums[i] = kernel(element(x, parts[i].begin), parts[i].end - parts[i].begin);
     }
   });
+  // A tensor's own sum first: it does not depend on what else is summed up.
+  std::vector<double> totals(tensors.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) totals[parts[i].tensor] += sums[i];
   double total = 0;
-  for (const double sum : sums) total += sum;
+  for (const double sum : totals) total += sum;
   return total;
 }
 
 namespace {
 
-// One call of AdamW, a range of elements at a time.
-struct AdamWCall {
+// AdamW of one tensor, a range of elements at a time.
+struct TensorStep {
   const AdamWKernels& kernels;
   const MomentsKernels& narrow;
   const Matrix& weight;
@@ -86,24 +111,37 @@ struct AdamWCall {
       scale[blocks] = narrow.narrow_block(v, without, second + begin, count);
     }
   }
+
+  void take(std::int64_t begin, std::int64_t end, const ElementKernels& elements) const {
+    switch (moments.format) {
+      case MomentsFormat::f32:
+        return in_f32(begin, end);
+      case MomentsFormat::bf16:
+        return in_bf16(begin, end, elements);
+      case MomentsFormat::blocks8:
+        return in_blocks8(begin, end);
+    }
+  }
 };
+
+// Whole blocks of moments.
+constexpr std::int64_t kStepElements = 64 * kMomentsBlock;
 
 }  // namespace
 
-void CpuBackend::adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) {
-  require(gradient.dtype == DType::f32 && gradient.size() == weight.size() && moments.size == weight.size(),
-          "adamw: the gradient is f32, and all are as large as the weight");
-  const AdamWCall call{adamw_kernels_for(isa_), moments_kernels_for(isa_), weight, gradient.f32(), moments,
-                       adamw_scalars(options)};
+void CpuBackend::adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) {
+  check_adamw(tensors);
+  std::vector<TensorStep> steps;
+  for (const AdamWTensor& tensor : tensors) {
+    steps.push_back({adamw_kernels_for(isa_), moments_kernels_for(isa_), tensor.weight, tensor.gradient.f32(),
+                     *tensor.moments, adamw_scalars(tensor, options)});
+  }
   const ElementKernels& elements = element_kernels_for(isa_);
-  parallel_ranges(threads_, weight.size(), kParallelGrain, kMomentsBlock, [&](std::int64_t begin, std::int64_t end) {
-    switch (moments.format) {
-      case MomentsFormat::f32:
-        return call.in_f32(begin, end);
-      case MomentsFormat::bf16:
-        return call.in_bf16(begin, end, elements);
-      case MomentsFormat::blocks8:
-        return call.in_blocks8(begin, end);
+  const std::vector<Part> parts =
+      parts_of(tensors, kStepElements, [](const AdamWTensor& tensor) { return tensor.weight.size(); });
+  parallel_ranges(threads_, static_cast<std::int64_t>(parts.size()), 2, 1, [&](std::int64_t first, std::int64_t last) {
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+      steps[parts[i].tensor].take(parts[i].begin, parts[i].end, elements);
     }
   });
 }

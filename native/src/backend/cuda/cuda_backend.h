@@ -89,8 +89,8 @@ class CudaBackend : public Backend {
   void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
                      const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
 
-  double sum_of_squares(const Matrix& x) override;
-  void adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) override;
+  double sum_of_squares(const std::vector<Matrix>& tensors) override;
+  void adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) override;
 
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
   void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
@@ -113,6 +113,8 @@ class CudaBackend : public Backend {
   }
 
   const DynamicMap* dynamic_maps();
+  template <typename T, typename M>
+  void step_tensors(const std::vector<AdamWTensor>& tensors, MomentsFormat format, const AdamWOptions& options);
   Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
   void* take_block(std::size_t bytes);
   void free_cached_blocks() noexcept;

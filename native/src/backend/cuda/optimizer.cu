@@ -12,15 +12,41 @@ namespace {
 
 using namespace device;
 
-constexpr int kSumBlocks = 512;
+// Elements of a tensor that one block of threads works on. Every chunk is of one tensor.
+constexpr std::int64_t kSquaresChunk = std::int64_t{1} << 16;
+constexpr std::int64_t kStepChunk = 16 * kBlock;
 
-// Block b sums elements b·256 + thread, then every 512·256 further: the order depends on the size alone.
 template <typename T>
-__global__ void sum_of_squares_kernel(const T* x, std::int64_t size, double* partial) {
+struct SquaresTensor {
+  const T* data;
+  std::int64_t size;
+  std::int64_t first_chunk;  // chunks of the tensors before it
+};
+
+// Of `tensors`, none of them empty, the one that a chunk belongs to.
+template <typename Tensor>
+__device__ const Tensor& tensor_of(const Tensor* tensors, int count, std::int64_t chunk) {
+  int first = 0;
+  for (int end = count; end - first > 1;) {
+    const int middle = (first + end) / 2;
+    if (tensors[middle].first_chunk <= chunk) {
+      first = middle;
+    } else {
+      end = middle;
+    }
+  }
+  return tensors[first];
+}
+
+// partial[chunk] = Σ x² of a chunk, thread by thread and then over the block: the order depends on the size alone.
+template <typename T>
+__global__ void sum_of_squares_kernel(const SquaresTensor<T>* tensors, int count, double* partial) {
+  const SquaresTensor<T>& tensor = tensor_of(tensors, count, blockIdx.x);
+  const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kSquaresChunk;
+  const std::int64_t end = begin + kSquaresChunk < tensor.size ? begin + kSquaresChunk : tensor.size;
   double sum = 0;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x; i < size;
-       i += static_cast<std::int64_t>(kSumBlocks) * kBlock) {
-    const double value = load(x + i);
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) {
+    const double value = load(tensor.data + i);
     sum += value * value;
   }
   sum = block_sum(sum);
@@ -52,16 +78,33 @@ __device__ float updated(float weight, float gradient, float& m, float& v, const
   return weight * s.keep - s.step_size * (m / denominator);
 }
 
+template <typename T, typename M>
+struct StepTensor {
+  T* weight;
+  const float* gradient;
+  M* first;
+  M* second;
+  float* scales;  // of moments in 8 bits: those of first, then those of second
+  std::int64_t moments_blocks;
+  std::int64_t size;
+  std::int64_t first_chunk;  // chunks of the tensors before it
+  AdamWScalars scalars;
+};
+
 // Moments in f32, or in bf16 with rounding by keys of their own.
 template <typename T, typename M>
-__global__ void adamw_kernel(T* weight, const float* gradient, M* first, M* second, std::int64_t size, AdamWScalars s) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  if (i >= size) return;
-  float m = load(first + i), v = load(second + i);
-  const float next = updated(load(weight + i), gradient[i], m, v, s);
-  store_weight(first + i, m, combine_key(s.rounding_key, 1), i);
-  store_weight(second + i, v, combine_key(s.rounding_key, 2), i);
-  store_weight(weight + i, next, s.rounding_key, i);
+__global__ void adamw_kernel(const StepTensor<T, M>* tensors, int count) {
+  const StepTensor<T, M>& tensor = tensor_of(tensors, count, blockIdx.x);
+  const AdamWScalars s = tensor.scalars;
+  const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
+  const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) {
+    float m = load(tensor.first + i), v = load(tensor.second + i);
+    const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
+    store_weight(tensor.first + i, m, combine_key(s.rounding_key, 1), i);
+    store_weight(tensor.second + i, v, combine_key(s.rounding_key, 2), i);
+    store_weight(tensor.weight + i, next, s.rounding_key, i);
+  }
 }
 
 // The nearest value's code; of two as near the lower one, as DynamicMap::code_of.
@@ -73,43 +116,75 @@ __device__ std::uint8_t code_of(const DynamicMap* map, float x) {
   return static_cast<std::uint8_t>(code);
 }
 
-// One block of threads a block of moments.
+// The threads of a block take one block of moments after the other.
 template <typename T>
-__global__ void adamw_blocks8_kernel(T* weight, const float* gradient, std::uint8_t* first, std::uint8_t* second,
-                                     float* scales, std::int64_t blocks, std::int64_t size, const DynamicMap* maps,
-                                     AdamWScalars s) {
+__global__ void adamw_blocks8_kernel(const StepTensor<T, std::uint8_t>* tensors, int count, const DynamicMap* maps) {
   static_assert(kMomentsBlock == kBlock);
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  float *first_scale = scales + blockIdx.x, *second_scale = scales + blocks + blockIdx.x;
-  float m = 0, v = 0;
-  if (i < size) {
-    m = maps[0].values[first[i]] * *first_scale;
-    v = maps[1].values[second[i]] * *second_scale;
-    store_weight(weight + i, updated(load(weight + i), gradient[i], m, v, s), s.rounding_key, i);
+  const StepTensor<T, std::uint8_t>& tensor = tensor_of(tensors, count, blockIdx.x);
+  const AdamWScalars s = tensor.scalars;
+  const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
+  const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;
+  for (std::int64_t block = begin / kBlock; block * kBlock < end; ++block) {
+    const std::int64_t i = block * kBlock + threadIdx.x;
+    float *first_scale = tensor.scales + block, *second_scale = first_scale + tensor.moments_blocks;
+    float m = 0, v = 0;
+    if (i < end) {
+      m = maps[0].values[tensor.first[i]] * *first_scale;
+      v = maps[1].values[tensor.second[i]] * *second_scale;
+      const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
+      store_weight(tensor.weight + i, next, s.rounding_key, i);
+    }
+    const float largest_m = block_max(fabsf(m)), largest_v = block_max(v);
+    if (i < end) {
+      tensor.first[i] = code_of(maps, largest_m == 0 ? 0.0f : m / largest_m);
+      tensor.second[i] = code_of(maps + 1, largest_v == 0 ? 0.0f : v / largest_v);
+    }
+    if (threadIdx.x == 0) {
+      *first_scale = largest_m;
+      *second_scale = largest_v;
+    }
   }
-  const float largest_m = block_max(fabsf(m)), largest_v = block_max(v);
-  if (i < size) {
-    first[i] = code_of(maps, largest_m == 0 ? 0.0f : m / largest_m);
-    second[i] = code_of(maps + 1, largest_v == 0 ? 0.0f : v / largest_v);
-  }
-  if (threadIdx.x != 0) return;
-  *first_scale = largest_m;
-  *second_scale = largest_v;
+}
+
+// Appends a tensor to those of a launch, and returns the chunks that there are with it.
+template <typename Tensor>
+std::int64_t append(std::vector<Tensor>& tensors, Tensor tensor, std::int64_t chunks, std::int64_t chunk_size) {
+  if (tensor.size == 0) return chunks;
+  tensor.first_chunk = chunks;
+  tensors.push_back(tensor);
+  return chunks + (tensor.size + chunk_size - 1) / chunk_size;
 }
 
 }  // namespace
 
-double CudaBackend::sum_of_squares(const Matrix& x) {
-  require_dense("sum_of_squares", {x});
-  if (x.size() == 0) return 0;
-  const Buffer partial = allocate(kSumBlocks * sizeof(double), MemoryUse::workspace);
-  with_type(x.dtype, [&]<typename T>() {
-    launch("sum_of_squares", sum_of_squares_kernel<T>, kSumBlocks, kBlock, stream_, static_cast<const T*>(x.data),
-           x.size(), static_cast<double*>(partial.data()));
+double CudaBackend::sum_of_squares(const std::vector<Matrix>& tensors) {
+  double total = 0;
+  if (tensors.empty()) return total;
+  for (const Matrix& tensor : tensors) {
+    require_dense("sum_of_squares", {tensor});
+    if (tensor.dtype != tensors.front().dtype) throw std::logic_error("sum_of_squares: the tensors are of one dtype");
+  }
+  with_type(tensors.front().dtype, [&]<typename T>() {
+    std::vector<SquaresTensor<T>> all;
+    std::int64_t chunks = 0;
+    for (const Matrix& x : tensors) {
+      chunks = append(all, {static_cast<const T*>(x.data), x.size(), 0}, chunks, kSquaresChunk);
+    }
+    if (chunks == 0) return;
+    const Buffer table = upload(all);
+    const Buffer partial = allocate(static_cast<std::size_t>(chunks) * sizeof(double), MemoryUse::workspace);
+    launch("sum_of_squares", sum_of_squares_kernel<T>, static_cast<unsigned>(chunks), kBlock, stream_,
+           static_cast<const SquaresTensor<T>*>(table.data()), static_cast<int>(all.size()),
+           static_cast<double*>(partial.data()));
+    std::vector<double> host(static_cast<std::size_t>(chunks));
+    copy_out(host.data(), partial.data(), host.size() * sizeof(double));
+    // A tensor's own sum first: it does not depend on what else is summed up.
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const std::int64_t end = i + 1 < all.size() ? all[i + 1].first_chunk : chunks;
+      total += std::accumulate(host.begin() + all[i].first_chunk, host.begin() + end, 0.0);
+    }
   });
-  std::vector<double> host(kSumBlocks);
-  copy_out(host.data(), partial.data(), host.size() * sizeof(double));
-  return std::accumulate(host.begin(), host.end(), 0.0);
+  return total;
 }
 
 const DynamicMap* CudaBackend::dynamic_maps() {
@@ -121,25 +196,43 @@ const DynamicMap* CudaBackend::dynamic_maps() {
   return static_cast<const DynamicMap*>(dynamic_maps_.data());
 }
 
-void CudaBackend::adamw(const Matrix& weight, const Matrix& gradient, Moments& moments, const AdamWOptions& options) {
-  if (weight.size() == 0) return;
-  const AdamWScalars scalars = adamw_scalars(options);
-  const unsigned blocks = blocks_for(weight.size(), kBlock);
-  with_type(weight.dtype, [&]<typename T>() {
-    T* weights = static_cast<T*>(weight.data);
-    if (moments.format == MomentsFormat::blocks8) {
-      std::uint8_t* first = static_cast<std::uint8_t*>(moments.data.data());
-      launch("adamw, 8 bit", adamw_blocks8_kernel<T>, blocks, kBlock, stream_, weights, gradient.f32(), first,
-             first + moments.size, static_cast<float*>(moments.scales.data()), moments_blocks(moments), weight.size(),
-             dynamic_maps(), scalars);
-      return;
-    }
-    with_type(moments.format == MomentsFormat::f32 ? DType::f32 : DType::bf16, [&]<typename M>() {
-      M* first = static_cast<M*>(moments.data.data());
-      launch("adamw", adamw_kernel<T, M>, blocks, kBlock, stream_, weights, gradient.f32(), first, first + moments.size,
-             weight.size(), scalars);
+// The tensors of one kind: weights of T, moments of M in the format.
+template <typename T, typename M>
+void CudaBackend::step_tensors(const std::vector<AdamWTensor>& tensors, MomentsFormat format,
+                               const AdamWOptions& options) {
+  std::vector<StepTensor<T, M>> all;
+  std::int64_t chunks = 0;
+  for (const AdamWTensor& tensor : tensors) {
+    Moments& moments = *tensor.moments;
+    if (moments.format != format || (tensor.weight.dtype == DType::f32) != (sizeof(T) == sizeof(float))) continue;
+    M* first = static_cast<M*>(moments.data.data());
+    chunks = append(all,
+                    {static_cast<T*>(tensor.weight.data), tensor.gradient.f32(), first, first + moments.size,
+                     static_cast<float*>(moments.scales.data()), tempora::moments_blocks(moments), tensor.weight.size(),
+                     0, adamw_scalars(tensor, options)},
+                    chunks, kStepChunk);
+  }
+  if (chunks == 0) return;
+  const Buffer table = upload(all);
+  const auto* on_device = static_cast<const StepTensor<T, M>*>(table.data());
+  const auto grid = static_cast<unsigned>(chunks);
+  const auto count = static_cast<int>(all.size());
+  if constexpr (sizeof(M) == 1) {
+    launch("adamw, 8 bit", adamw_blocks8_kernel<T>, grid, kBlock, stream_, on_device, count, dynamic_maps());
+  } else {
+    launch("adamw", adamw_kernel<T, M>, grid, kBlock, stream_, on_device, count);
+  }
+}
+
+void CudaBackend::adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) {
+  check_adamw(tensors);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    with_type(dtype, [&]<typename T>() {
+      step_tensors<T, float>(tensors, MomentsFormat::f32, options);
+      step_tensors<T, bf16>(tensors, MomentsFormat::bf16, options);
+      step_tensors<T, std::uint8_t>(tensors, MomentsFormat::blocks8, options);
     });
-  });
+  }
 }
 
 }  // namespace tempora
