@@ -69,14 +69,13 @@ class RowSampler {
   bool sample(double uniform, std::int32_t* token, float* log_prob) {
     kernels_.block_maxima(logits_, vocab_, maxima_.data());
     largest_ = *std::max_element(maxima_.begin(), maxima_.end());
-    const double log_sum = std::log(exp_sums(1));
+    if (options_.temperature > 0) scale_ = 1 / options_.temperature;
+    const double log_sum = std::log(exp_sums());
     if (!std::isfinite(log_sum) || !std::isfinite(largest_)) return false;
     if (options_.temperature <= 0) {
       *token = most_likely();
     } else {
-      scale_ = 1 / options_.temperature;
       const bool top_k = options_.top_k > 0 && options_.top_k < vocab_;
-      if (scale_ != 1) exp_sums(scale_);
       *token = top_k || options_.top_p < 1 ? draw_from_top(uniform, top_k) : draw_from_all(uniform);
     }
     *log_prob = static_cast<float>(static_cast<double>(logits_[*token]) - largest_ - log_sum);
@@ -84,12 +83,22 @@ class RowSampler {
   }
 
  private:
-  // Fills sums_ with Σ exp((logit - largest) · scale) and returns their total.
-  double exp_sums(float scale) {
-    kernels_.block_exp_sums(logits_, vocab_, largest_, scale, sums_.data());
-    mass_ = 0;
-    for (const float sum : sums_) mass_ += sum;
-    return mass_;
+  // Fills sums_ with Σ exp((logit - largest) · scale_), and mass_ with their total. Returns that total at scale 1.
+  double exp_sums() {
+    if (scale_ == 1) {
+      kernels_.block_exp_sums(logits_, vocab_, largest_, 1, sums_.data());
+      return mass_ = total(sums_);
+    }
+    plain_sums_.resize(blocks_);
+    kernels_.block_exp_sums_twice(logits_, vocab_, largest_, scale_, plain_sums_.data(), sums_.data());
+    mass_ = total(sums_);
+    return total(plain_sums_);
+  }
+
+  static double total(const std::vector<float>& sums) {
+    double total = 0;
+    for (const float sum : sums) total += sum;
+    return total;
   }
 
   std::int32_t most_likely() const {
@@ -402,6 +411,7 @@ class RowSampler {
   std::size_t blocks_;
   std::vector<float> maxima_;      // of the blocks
   std::vector<float> sums_;        // of the blocks, at scale_
+  std::vector<float> plain_sums_;  // of the blocks, at scale 1 where that is another
   std::vector<double> kept_sums_;  // of the spans: tokens that are kept
   std::vector<std::int32_t> near_counts_;
   Near near_;

@@ -27,6 +27,23 @@ void block_exp_sums(const float* logits, std::int64_t n, float shift, float scal
   }
 }
 
+void block_exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled) {
+  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock) {
+    const std::int64_t count = n < kSamplingBlock ? n : kSamplingBlock;
+    VecF total[2] = {splat(0), splat(0)};
+    const auto add = [&](VecF x) {
+      const VecF distance = x - shift;
+      total[0] += exp(distance);
+      total[1] += exp(distance * scale);
+    };
+    std::int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth) add(load(logits + i));
+    if (i < count) add(load_part(logits + i, count - i, -__builtin_inff()));
+    *plain++ = sum(total[0]);
+    *scaled++ = sum(total[1]);
+  }
+}
+
 void exp_weights(const float* logits, std::int64_t n, float shift, float scale, float* weights) {
   for_vectors(n, [=](auto load, auto store) { store(weights, exp((load(logits) - shift) * scale)); });
 }
@@ -141,6 +158,7 @@ void keep_until(const float* logits, const std::int32_t* tokens, std::int64_t n,
 
 }  // namespace
 
-const SamplingKernels sampling_kernels = {block_maxima, block_exp_sums, exp_weights, split, keep_until};
+const SamplingKernels sampling_kernels = {block_maxima, block_exp_sums, block_exp_sums_twice,
+                                          exp_weights,  split,          keep_until};
 
 }  // namespace tempora::TEMPORA_ISA

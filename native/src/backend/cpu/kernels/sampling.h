@@ -34,6 +34,9 @@ struct SamplingKernels {
   void (*block_maxima)(const float* logits, std::int64_t n, float* maxima);
   // Σ exp((x - shift) · scale) of each block; NaN where there is one.
   void (*block_exp_sums)(const float* logits, std::int64_t n, float shift, float scale, float* sums);
+  // The same with scale 1 into `plain` and with `scale` into `scaled`, in one pass.
+  void (*block_exp_sums_twice)(const float* logits, std::int64_t n, float shift, float scale, float* plain,
+                               float* scaled);
   // weights = exp((x - shift) · scale)
   void (*exp_weights)(const float* logits, std::int64_t n, float shift, float scale, float* weights);
   // Σ exp((x - shift) · scale) of the logits of each span that reach `high`; those in [low, high) into `near`, and how
