@@ -7,6 +7,7 @@
 // other rows may add them to its outputs.
 #include "attention_cached.h"
 
+#include "attention_fetch.h"
 #include "attention_product.h"
 #include "attention_scratch.h"
 
@@ -258,6 +259,10 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     for_vectors(call.head_dim, [=](auto load, auto store) { store(to, load(from) * scale); });
   }
   for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen) {
+    if (&block + 1 < call.blocks + chunk.first_block + chunk.blocks) {
+      fetch_block<T>(call, (&block)[1], kv_head, call.key_cache, shape.head_dim * kCachePageKeys);
+    }
+    fetch_block<T>(call, block, kv_head, call.value_cache, shape.columns * kCachePageKeys);
     score_block<T>(call, block, kv_head, shape, s, seen);
   });
   for (std::int64_t row = 0; row < rows; ++row) {
