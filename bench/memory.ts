@@ -1,6 +1,7 @@
 /**
  * What commands say that they will take, beside the most memory that was resident in their processes, Bun included:
- * `bun bench/memory.ts [--shapes world,135M,0.5B,1B] [--ways full,lora,…]`. Trainings are of 8 rows, 4 pairs a step.
+ * `bun bench/memory.ts [--shapes world,135M,0.5B,1B] [--ways full,lora,…,generate,run]`. Trainings are of 8 rows, 4 pairs a step, and
+ * save their state after each; a run is one iteration in the embedded world.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -75,7 +76,10 @@ async function checkpointOf(name: string, { config, dtype }: Shape): Promise<str
 function tokenizerFiles(size: number): Record<string, string> {
   const files = world.tokenizerFiles();
   if (size === world.modelConfig().vocabSize) return files;
-  const entries = Array.from({ length: 256 }, (_, code) => String.fromCodePoint(0x100 + code));
+  // Bytes as GPT-2's tokenizer writes them, nearly: those of text stand for themselves.
+  const entries = Array.from({ length: 256 }, (_, code) =>
+    String.fromCodePoint(code > 32 && code < 127 ? code : 256 + code),
+  );
   const merges: string[] = [];
   for (let k = 0; entries.length < size; k++) {
     const [left, right] = [entries[Math.floor(k / 256)] as string, entries[k % 256] as string];
@@ -128,10 +132,11 @@ async function measure(folder: string, command: readonly string[]): Promise<Meas
   if ((await child.exited) !== 0) {
     throw new TemporaError(`tempora ${command.join(" ")} failed:\n${errors}`, { remedy: "Look at the message above." });
   }
-  const units: Record<string, number> = { MiB: 2 ** 20, GiB: 2 ** 30 };
-  const [, digits = "", unit = ""] = /Memory: about ([\d.]+) (MiB|GiB)/.exec(errors) ?? [];
-  const said = Number(digits) * (units[unit] ?? Number.NaN);
-  return { said: Number.isNaN(said) ? null : said, peak: Number(readFileSync(peak, "utf8")) };
+  // Of a run, for its trainings and for generation.
+  const line = errors.split("\n").find((text) => text.startsWith("Memory: ")) ?? "";
+  const amounts = [...line.matchAll(/(?:about|generation) ([\d.]+) (MiB|GiB)/g)];
+  const said = Math.max(...amounts.map(([, digits, unit]) => Number(digits) * (unit === "GiB" ? 2 ** 30 : 2 ** 20)));
+  return { said: amounts.length === 0 ? null : said, peak: Number(readFileSync(peak, "utf8")) };
 }
 
 async function training(name: string, shape: Shape, flags: readonly string[], folder: string): Promise<Measured> {
@@ -157,6 +162,12 @@ async function generation(name: string, shape: Shape, flags: readonly string[], 
   return { ...(await measure(folder, ["generate", ...given, "--device", "cpu", ...flags])), said };
 }
 
+/** One iteration in the embedded world, which trains its M0 first. */
+async function worldRun(folder: string): Promise<Measured> {
+  const small = ["--strategy", "temporal", "--iterations", "1"];
+  return measure(folder, ["train", "--runs", join(folder, "runs"), "--no-page", "--device", "cpu", ...small]);
+}
+
 function chosen(text: string | undefined, known: readonly string[]): string[] {
   if (text === undefined) return [...known];
   return text.split(",").map((name) => {
@@ -166,14 +177,16 @@ function chosen(text: string | undefined, known: readonly string[]): string[] {
 }
 
 const { values } = parseArgs({ options: { shapes: { type: "string" }, ways: { type: "string" } } });
-const ways = chosen(values.ways, [...Object.keys(trainings), ...Object.keys(generations)]);
+const ways = chosen(values.ways, [...Object.keys(trainings), ...Object.keys(generations), "run"]);
 for (const name of chosen(values.shapes, Object.keys(shapes))) {
   const shape = shapes[name] as Shape;
   for (const way of ways) {
+    if (way === "run" && name !== "world") continue;
     const folder = await mkdtemp(join(tmpdir(), "tempora-bench-"));
     try {
-      const run = way in trainings ? training : generation;
-      const { said, peak } = await run(name, shape, trainings[way] ?? generations[way] ?? [], folder);
+      const flags = trainings[way] ?? generations[way] ?? [];
+      const own = way in trainings ? training : generation;
+      const { said, peak } = await (way === "run" ? worldRun(folder) : own(name, shape, flags, folder));
       const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(0);
       const off = said === null ? "" : ` / ${mib(said)} said (${(100 * (said / peak - 1)).toFixed(1)} %)`;
       console.log(`${name}, ${way}: ${mib(peak)} MiB${off}`);

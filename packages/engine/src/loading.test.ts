@@ -77,6 +77,26 @@ describe("loading", () => {
     expect(progress.length).toBeLessThan(5);
   });
 
+  test("gives the bytes back of tensors whose reads are its own, and leaves others alone", async () => {
+    const given = await source();
+    const read: { fresh: boolean; bytes: Uint8Array }[] = [];
+    const model = changedModel(given, (tensor) => {
+      const fresh = tensor.name !== norm;
+      const own = async () => {
+        const bytes = Uint8Array.from(await tensor.read());
+        read.push({ fresh, bytes });
+        return bytes;
+      };
+      return { ...tensor, read: own, ...(fresh ? { fresh: true as const } : {}) };
+    });
+    using engine = await Engine.load(model, { device: "cpu" });
+    expect(read.length).toBe(engine.parameters.length);
+    if ("transfer" in ArrayBuffer.prototype)
+      for (const { fresh, bytes } of read) expect(bytes.length === 0).toBe(fresh);
+    using plain = await Engine.load(given, { device: "cpu" });
+    expect((await weights(engine)).equals(await weights(plain))).toBe(true);
+  });
+
   test("asks for a CUDA device that is not there by name", async () => {
     if (deviceInfo().cuda.devices.length > 0) {
       using engine = await Engine.random(tinyConfig, { device: "cuda" });

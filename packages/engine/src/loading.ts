@@ -2,6 +2,7 @@ import { TemporaError } from "@tempora/errors";
 import type { NativeEngine } from "./addon.ts";
 import { checkConfig, checkQuantize } from "./check.ts";
 import type { ParameterMoments, Quantization } from "./engine-types.ts";
+import { giveBack } from "./give-back.ts";
 import {
   type BlockFormatName,
   type DType,
@@ -185,6 +186,7 @@ async function copyIn(
     }
     throw nativeFailure(error);
   }
+  if (tensor.fresh) giveBack(bytes);
 }
 
 export interface CopyOptions {

@@ -53,6 +53,8 @@ export interface TensorSource {
   file: string;
   /** The little-endian bytes, row-major, shape product × element size. */
   read(): Promise<Uint8Array>;
+  /** Each read gives bytes of its own, of which nobody else knows: an engine that has copied them gives their memory back. */
+  fresh?: true | undefined;
   /** Where the file holds it in quantised blocks: those, row by row; of NF4, as native/src/backend/nf4.h lays them out. */
   blocks?: { format: BlockFormatName; byteLength: number; read(): Promise<Uint8Array> } | undefined;
 }

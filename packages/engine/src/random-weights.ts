@@ -73,6 +73,7 @@ export function randomModel(config: ModelConfig, dtype: DType, seed: number, std
           shape: parameter.shape,
           file: name,
           read: () => draw(parameter, index, std, seed),
+          fresh: true,
         };
       }
     },

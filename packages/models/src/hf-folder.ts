@@ -93,10 +93,10 @@ function expectTensor(
 }
 
 /** F16 is read as f32, which holds it exactly; bf16 would not. */
-export function readAs(tensor: SafetensorsTensor): Pick<TensorSource, "dtype" | "read"> {
-  if (tensor.dtype === "F32") return { dtype: "f32", read: () => tensor.read() };
-  if (tensor.dtype === "BF16") return { dtype: "bf16", read: () => tensor.read() };
-  if (tensor.dtype === "F16") return { dtype: "f32", read: async () => widenHalf(await tensor.read()) };
+export function readAs(tensor: SafetensorsTensor): Pick<TensorSource, "dtype" | "read" | "fresh"> {
+  if (tensor.dtype === "F32") return { dtype: "f32", read: () => tensor.read(), fresh: true };
+  if (tensor.dtype === "BF16") return { dtype: "bf16", read: () => tensor.read(), fresh: true };
+  if (tensor.dtype === "F16") return { dtype: "f32", read: async () => widenHalf(await tensor.read()), fresh: true };
   throw new TemporaError(`This tensor is ${tensor.dtype}; F32, F16 and BF16 are read`, {
     where: { file: tensor.file, field: tensor.name },
     remedy: 'Convert it: AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16").save_pretrained(out).',

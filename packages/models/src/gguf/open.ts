@@ -97,6 +97,7 @@ function tensorSource(name: string, tensor: GgufTensor, permuted: Heads | null):
     shape: tensor.shape,
     file: tensor.file,
     read: async () => unpermuted(kept ? await readBytes(tensor) : await decode(tensor)),
+    fresh: true,
     // Rows hold whole blocks, so that they are permuted as they are.
     blocks: format && { format, byteLength: tensor.byteLength, read: async () => unpermuted(await readBytes(tensor)) },
   };

@@ -10,7 +10,15 @@ import { worldSource } from "../sources/world.ts";
 import { freeBytes } from "./disk.ts";
 import { plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
-import { lengthsOf, memoryOf, modelOf, type OpenedModel, type RunMemory, startLengths } from "./run-memory.ts";
+import {
+  lengthsOf,
+  memoryOf,
+  modelOf,
+  type OpenedModel,
+  type RowLengths,
+  type RunMemory,
+  startLengths,
+} from "./run-memory.ts";
 import { measureSpeed, type Speed } from "./speed.ts";
 import { taskLengths } from "./work.ts";
 
@@ -66,7 +74,7 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     parameters,
     trained,
     speed,
-    memory: memoryOf(settings, { config, dtype, adapter }, { tasks: input.training(0), start: input.start }),
+    memory: memoryOf(settings, { config, dtype, adapter }, rowLengths(input)),
     disk: await diskOf(
       plan,
       { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
@@ -74,6 +82,11 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     ),
     assumptions: assumptionsOf(settings, input.judge),
   };
+}
+
+function rowLengths({ training, heldOut, start }: PlanInput): RowLengths {
+  const tasks = training(0);
+  return { tasks, prompts: Math.max(tasks.length, heldOut.length), start };
 }
 
 interface InputParts extends OpenedModel {

@@ -1,4 +1,11 @@
-import { type AdapterConfig, Engine, ForestBuilder, type ModelConfig, type MomentsFormat } from "@tempora/engine";
+import {
+  type AdapterConfig,
+  Engine,
+  type Forest,
+  ForestBuilder,
+  type ModelConfig,
+  type MomentsFormat,
+} from "@tempora/engine";
 import { createWorld } from "@tempora/world";
 import { expect, it } from "vitest";
 import { generationMemory, lighterTrainings, type MemoryPlan, requireMemory, trainingMemory } from "./memory.ts";
@@ -33,6 +40,21 @@ const small: ModelConfig = {
 };
 const trees = 32;
 
+function pairsOf(config: ModelConfig) {
+  const builder = new ForestBuilder();
+  const ids = (count: number) => Array.from({ length: count }, (_, k) => k % config.vocabSize);
+  const pairs = Array.from({ length: trees }, () => {
+    const prompt = builder.add(ids(16), -1, false);
+    const [chosen, rejected] = [builder.add(ids(24), prompt, true), builder.add(ids(24), prompt, true)];
+    return { chosen, rejected, referenceChosen: 0, referenceRejected: 0 };
+  });
+  return { forest: builder.build(), pairs };
+}
+
+function stepOf({ tokens }: Forest, checkpointing: boolean) {
+  return { tokens: tokens.length, checkpointing, scoredTokens: trees * 48, treeTokens: 48 };
+}
+
 /** What the engine holds at its peak, in a step over `trees` pairs and its optimizer step, and what was estimated. */
 async function measured(plan: MemoryPlan, checkpointing: boolean) {
   const { config, dtype, quantize, moments, adapter } = plan;
@@ -41,20 +63,13 @@ async function measured(plan: MemoryPlan, checkpointing: boolean) {
     await engine.adapters.add("a", adapter, { seed: 0 });
     await engine.adapters.activate("a");
   }
-  const builder = new ForestBuilder();
-  const ids = (count: number) => Array.from({ length: count }, (_, k) => k % config.vocabSize);
-  const pairs = Array.from({ length: trees }, () => {
-    const prompt = builder.add(ids(16), -1, false);
-    const [chosen, rejected] = [builder.add(ids(24), prompt, true), builder.add(ids(24), prompt, true)];
-    return { chosen, rejected, referenceChosen: 0, referenceRejected: 0 };
-  });
-  const forest = builder.build();
+  const { forest, pairs } = pairsOf(config);
   await engine.preferenceStep(forest, pairs, { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 }, { checkpointing });
   const { weights, gradients } = engine.memory();
   await engine.optimizerStep({ learningRate: 1e-6 });
   const { optimizer, peak } = engine.memory();
-  const step = { tokens: forest.tokens.length, checkpointing, scoredTokens: trees * 48, treeTokens: 48 };
-  return { held: { weights, gradients, optimizer, peak }, estimate: trainingMemory(plan, step) };
+  const estimate = trainingMemory(plan, stepOf(forest, checkpointing));
+  return { held: { weights, gradients, optimizer, peak }, estimate };
 }
 
 const lora: AdapterConfig = { rank: 8, alpha: 16 };
@@ -80,6 +95,27 @@ it.each(cases)("training of %s takes what was counted", async (_, plan) => {
     const { weights, gradients, optimizer, workspace } = estimate;
     expect(Math.abs((weights + gradients + optimizer + workspace) / held.peak - 1)).toBeLessThan(0.03);
   }
+});
+
+it.each<[string, AdapterConfig | null]>([
+  ["the whole model", null],
+  ["an adapter beside another", lora],
+])("training of %s after a generation takes what was counted", async (_, adapter) => {
+  const { config, forest, pairs } = { config: small, ...pairsOf(small) };
+  using engine = await Engine.random(config, { device: "cpu", threads: 1 });
+  for (const name of adapter === null ? [] : ["b", "a"]) {
+    await engine.adapters.add(name, adapter as AdapterConfig, { seed: 0 });
+    await engine.adapters.activate(name);
+    for await (const one of engine.generate([{ ids: [1, 2, 3] }], { maxNewTokens: 4 })) expect(one).toBeDefined();
+  }
+  if (adapter === null) {
+    for await (const one of engine.generate([{ ids: [1, 2, 3] }], { maxNewTokens: 4 })) expect(one).toBeDefined();
+  }
+  await engine.preferenceStep(forest, pairs, { terms: [{ type: "sigmoid", weight: 1 }], beta: 0.1 });
+  await engine.optimizerStep({ learningRate: 1e-6 });
+  const plan: MemoryPlan = { config, dtype: "f32", adapter, packed: true, adaptersBeside: 1 };
+  const { weights, gradients, optimizer, workspace } = trainingMemory(plan, stepOf(forest, false));
+  expect(Math.abs((weights + gradients + optimizer + workspace) / engine.memory().peak - 1)).toBeLessThan(0.05);
 });
 
 it("counts the cache of a generation by layers, heads and tokens", () => {

@@ -32,8 +32,12 @@ export interface MemoryPlan {
   adapter?: AdapterConfig | null | undefined;
   /** What is trained on, where it is not in memory yet. */
   examples?: { rows: number; tokens: number } | undefined;
+  /** Other adapters of the same shape that have generated and are held beside it. */
+  adaptersBeside?: number | undefined;
   /** What this process holds already, where it is the one that will compute. */
   resident?: number | undefined;
+  /** The CPU's engine has generated with these weights before it trains: what that was packed for stays until they change. */
+  packed?: boolean | undefined;
 }
 
 /** Bytes by use, as `engine.memory()` names them. */
@@ -113,7 +117,8 @@ function weightBytes(plan: MemoryPlan): number {
   const base = parameterShapes(config).map((parameter) => {
     return blockBytes(heldBlocks(plan, parameter) ?? numbersOf(parameter) * sizeOf(dtype));
   });
-  return sum(base) + sum((adapterNumbers(plan) ?? []).map((numbers) => blockBytes(4 * numbers)));
+  const own = sum((adapterNumbers(plan) ?? []).map((numbers) => blockBytes(4 * numbers)));
+  return sum(base) + own + (plan.adaptersBeside ?? 0) * (own + adapterPanels(plan));
 }
 
 function momentBytes(numbers: number, format: MomentsFormat): number {
@@ -126,7 +131,7 @@ function momentBytes(numbers: number, format: MomentsFormat): number {
 /** What training takes at its peak, counted as the engine allocates; its first step, before the arenas are one chunk each, takes most. */
 export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimate {
   const trained = adapterNumbers(plan) ?? parameterShapes(plan.config).map(numbersOf);
-  const weights = weightBytes(plan) + trainedPanels(plan);
+  const weights = weightBytes(plan) + (plan.packed ? packedBytes(plan) : trainedPanels(plan));
   const gradients = sum(trained.map((numbers) => blockBytes(4 * numbers)));
   const optimizer = sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32")));
   const workspace = stepWorkspace(computed(plan), step);
@@ -144,24 +149,24 @@ function panelBytes({ shape: [rows = 0, columns = 0] }: { shape: readonly number
 }
 
 /** An adapter's B once more: its products are row products in training too (adapters.cpp). */
-function trainedPanels({ config, adapter }: MemoryPlan): number {
+function trainedPanels(plan: MemoryPlan): number {
+  return adapterPanels(plan, (name) => name.includes("lora_B"));
+}
+
+function adapterPanels({ config, adapter }: MemoryPlan, chosen: (name: string) => boolean = () => true): number {
   if (adapter == null) return 0;
-  const tensors = adapterTensors(adapterModules(adapter, config));
-  return sum(tensors.filter(({ name }) => name.includes("lora_B")).map((tensor) => panelBytes(tensor, 4)));
+  const tensors = adapterTensors(adapterModules(adapter, config)).filter(({ name }) => chosen(name));
+  return sum(tensors.map((tensor) => panelBytes(tensor, 4)));
 }
 
 /** Weights once more, packed for row products (row_product.cpp): plain matrices; an embedding of its own is only looked up. */
 function packedBytes(plan: MemoryPlan): number {
-  const { config, dtype, adapter } = plan;
+  const { config, dtype } = plan;
   const matrices = parameterShapes(config).filter((parameter) => {
     const multiplied = parameter.name !== "model.embed_tokens.weight" || config.tiedHead;
     return parameter.decays && multiplied && heldBlocks(plan, parameter) === undefined;
   });
-  const narrow = adapter == null ? [] : adapterTensors(adapterModules(adapter, config));
-  return (
-    sum(matrices.map((matrix) => panelBytes(matrix, sizeOf(dtype)))) +
-    sum(narrow.map((tensor) => panelBytes(tensor, 4)))
-  );
+  return sum(matrices.map((matrix) => panelBytes(matrix, sizeOf(dtype)))) + adapterPanels(plan);
 }
 
 /** What generation takes: the KV cache, and on a CPU what its products read, packed. */

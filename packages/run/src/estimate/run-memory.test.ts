@@ -40,7 +40,7 @@ it("counts for M0's training the largest batch that rows of such lengths make, n
   const workspace = (deviation: number) => {
     const start = { rows: 10_000, tokens: 200_000, deviation, longest: 100 };
     const changed = { ...settings, start: { ...settings.start, training } };
-    return memoryOf(changed, model, { tasks: [], start }).training.workspace;
+    return memoryOf(changed, model, { tasks: [], prompts: 1, start }).training.workspace;
   };
   // Every row of the mean; the mean and four parts of 32 of the deviation; all of the longest.
   const strayed = workspace(40) / workspace(0);

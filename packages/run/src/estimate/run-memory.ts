@@ -1,6 +1,8 @@
 import type { DType, ModelConfig } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
+import { strategies } from "@tempora/preferences";
 import { Tokenizer } from "@tempora/text";
+import { mostAdapters } from "../models/model-host.ts";
 import type { Observer } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
 import { manyExampleIds, promptIds } from "../sources/conversation.ts";
@@ -30,6 +32,8 @@ export interface RunMemory {
 export interface RowLengths {
   /** Of one iteration. */
   tasks: readonly Pick<TaskLengths, "promptIds" | "answer">[];
+  /** Prompts that are answered together at most. */
+  prompts: number;
   /** What M0 is trained on first: rows and tokens, their standard deviation from row to row, and those of the longest row. */
   start: { rows: number; tokens: number; deviation: number; longest: number };
 }
@@ -107,6 +111,17 @@ function largestStep(
   return { tokens, checkpointing, scoredTokens: Math.min(tokens, batchPairs * item.scored), treeTokens: item.scored };
 }
 
+/** Rows at once and tokens of the cache: answers take what they need; how long judgements in words get, nobody looks at here. */
+function largestGeneration(
+  { generation, candidates, judge }: Settings,
+  { prompts, prompt, answer }: { prompts: number; prompt: number; answer: number },
+) {
+  const spoken = [judge.kind, judge.quality?.kind].includes("sampled");
+  const rows = spoken ? generation.maxRows : Math.min(generation.maxRows, prompts * candidates);
+  const needed = spoken ? Infinity : prompts * prompt + rows * answer;
+  return { rows, cacheTokens: Math.min(generation.maxCacheTokens, needed) };
+}
+
 /** Tokens of a row in the largest of many batches: of so many rows together the mean strays less than that of one. */
 function largestMean({ rows, tokens, deviation, longest }: RowLengths["start"], batch: number) {
   const most = Math.min(longest, Math.ceil(tokens / rows + (mostDeviations * deviation) / Math.sqrt(batch)));
@@ -115,17 +130,20 @@ function largestMean({ rows, tokens, deviation, longest }: RowLengths["start"], 
 
 /** What a run takes at most, by what is known of its rows before. */
 export function memoryOf(settings: Settings, model: PlannedModel, input: RowLengths): RunMemory {
-  const { generation, training, start, engine, lora } = settings;
-  const plan = memoryPlan(settings, model);
+  const { training, start, engine, lora } = settings;
+  // The models of a run that are adapters over one base are held beside each other.
+  const models = settings.iterations * strategies[settings.strategy].phases.length;
+  const plan = { ...memoryPlan(settings, model), adaptersBeside: Math.min(models, mostAdapters) };
   const { tasks } = input;
   const answer = Math.max(1, ...tasks.map((task) => task.answer));
   const prompt = Math.max(1, ...tasks.map((task) => task.promptIds.length));
   const pair = { tokens: prompt + 2 * answer, scored: 2 * answer };
-  const trainings = [trainingMemory(plan, largestStep(training, pair))];
+  const onCpu = computesOnCpu(engine.device);
+  const trainings = [trainingMemory({ ...plan, packed: onCpu }, largestStep(training, pair))];
   if (input.start.rows > 0) {
     const { rows, tokens } = input.start;
     const wholeStart = settings.model === null || lora?.start === "full";
-    const own = { ...plan, ...(wholeStart ? { adapter: null } : {}), examples: { rows, tokens } };
+    const own = { ...plan, adaptersBeside: 0, ...(wholeStart ? { adapter: null } : {}), examples: { rows, tokens } };
     trainings.push(
       trainingMemory(own, largestStep(start.training, largestMean(input.start, start.training.batchPairs))),
     );
@@ -133,9 +151,8 @@ export function memoryOf(settings: Settings, model: PlannedModel, input: RowLeng
   return {
     training: trainings.reduce((most, one) => (one.total > most.total ? one : most)),
     generation: generationMemory(plan, {
-      cacheTokens: generation.maxCacheTokens,
-      rows: generation.maxRows,
-      device: computesOnCpu(engine.device) ? "cpu" : "cuda",
+      ...largestGeneration(settings, { prompts: input.prompts, prompt, answer }),
+      device: onCpu ? "cpu" : "cuda",
     }),
     available: machineMemory(),
   };
@@ -189,7 +206,7 @@ async function someLengths(settings: Settings, source: TaskSource, opened: Opene
       answer: settings.sampling.maxNewTokens,
     }));
   const start = await startLengths(source.start, mostTasks, { ...reading, tokenizer, signal: undefined });
-  return { tasks: lengths, start };
+  return { tasks: lengths, prompts: Math.max(tasks.length, source.heldOut().length), start };
 }
 
 /** "0.49 GiB (workspace 0.04, program 0.45)" */

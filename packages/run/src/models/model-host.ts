@@ -32,7 +32,7 @@ export interface AdapterTraining {
 /** What the engine calls the adapter that is trained; others have their models' hashes. */
 const inTraining = "in training";
 /** Held beside each other at most: each is some megabytes. */
-const mostAdapters = 8;
+export const mostAdapters = 8;
 
 /**
  * Keeps one engine for each model shape and swaps weight sets in: past, current, future and judge are names of
