@@ -56,7 +56,9 @@ void CpuBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32_
   write(threads_, k, v, slots, shape, key_cache, value_cache);
 }
 
-std::unique_ptr<CachePlan> CpuBackend::plan_cache(CachePaths paths) { return make_cache_plan(std::move(paths)); }
+std::unique_ptr<CachePlan> CpuBackend::plan_cache(CachePaths paths) {
+  return make_cache_plan(std::move(paths), threads_);
+}
 
 void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionShape& shape, const Matrix& q,
                                   const void* key_cache, const void* value_cache, const Matrix& out) {

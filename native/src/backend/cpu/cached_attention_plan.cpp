@@ -80,13 +80,14 @@ void add_chunk(CpuCachePlan& plan, std::int32_t row, std::int32_t rows) {
 
 }  // namespace
 
-std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths) {
+std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths, int threads) {
   auto plan = std::make_unique<CpuCachePlan>();
   plan->paths = std::move(paths);
   const std::vector<std::int32_t>& group = plan->paths.group;
   const auto rows = static_cast<std::int32_t>(group.size());
+  const int most = std::min(kCacheChunkRows, (rows + threads - 1) / threads);
   for (std::int32_t begin = 0, end; begin < rows; begin = end) {
-    for (end = begin + 1; end < rows && end - begin < kCacheChunkRows && group[end] == group[begin];) ++end;
+    for (end = begin + 1; end < rows && end - begin < most && group[end] == group[begin];) ++end;
     add_chunk(*plan, begin, end - begin);
   }
   return plan;

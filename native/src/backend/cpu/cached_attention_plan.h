@@ -8,7 +8,7 @@
 
 namespace tempora {
 
-// Rows whose common keys are read at once, by one thread.
+// Rows whose common keys are read at once, by one thread, at most: fewer where there are too few rows for all threads.
 constexpr int kCacheChunkRows = 8;
 
 struct CpuCachePlan : CachePlan {
@@ -18,6 +18,6 @@ struct CpuCachePlan : CachePlan {
   std::vector<std::int32_t> end;  // [M]: the keys that a row sees lie before it
 };
 
-std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths);
+std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths, int threads);
 
 }  // namespace tempora
