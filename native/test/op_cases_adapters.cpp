@@ -86,6 +86,35 @@ void check_narrow_rows(Device& device, DType dtype) {
   }
 }
 
+// Both products of an adapter's narrow side, from rows that lie apart, with and without dropout.
+void check_narrow_products(Device& device, DType dtype, std::int64_t rows, std::int64_t rank) {
+  constexpr std::int64_t k = 75;
+  Random random(55);
+  const Tensor around = device.random(random, rows, k + 9, dtype), a = device.random(random, rank, k, DType::f32);
+  const Tensor b = device.random(random, k, rank, DType::f32), d_u = device.random(random, rows, rank, DType::f32);
+  const Matrix x = around.matrix.column_range(4, k);
+  for (const Dropout& dropout : {Dropout{}, Dropout{.rate = 0.3f, .key = 5, .first_row = 11}}) {
+    const Tensor after = device.output(rows, k, DType::f32);
+    device.backend.dropout(x, dropout, after.matrix);
+    const std::vector<double> input = device.read(after);
+    for (const bool transposed : {false, true}) {
+      const Tensor& weight = transposed ? b : a;
+      std::vector<double> want = reference::matmul(input, false, weight.values, !transposed, rows, rank, k);
+      for (double& value : want) value *= 1.75;
+      const Tensor u = device.output(rows, rank, DType::f32);
+      device.backend.narrow_product(x, dropout, *device.weight(weight), transposed, 1.75f, u.matrix);
+      expect_close("narrow", device.read(u), want, tolerance_of(DType::f32));
+
+      const Tensor gradient = device.random(random, transposed ? k : rank, transposed ? rank : k, DType::f32);
+      want = transposed ? reference::matmul(input, true, d_u.values, false, k, rank, rows)
+                        : reference::matmul(d_u.values, true, input, false, rank, k, rows);
+      for (std::size_t i = 0; i < want.size(); ++i) want[i] += gradient.values[i];
+      device.backend.narrow_gradient(x, dropout, d_u.matrix, transposed, gradient.matrix);
+      expect_close("gradient", device.read(gradient), want, tolerance_of(DType::f32));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<OpCase> adapter_cases() {
@@ -94,6 +123,9 @@ std::vector<OpCase> adapter_cases() {
       {"dropout", check_dropout},
       {"scale", check_scale},
       {"narrow row products", check_narrow_rows},
+      {"narrow products 1x1", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 1, 1); }},
+      {"narrow products 33x16", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 33, 16); }},
+      {"narrow products 700x20", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 700, 20); }},
   };
 }
 

@@ -283,8 +283,7 @@ class Backend {
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
-  // out = x · weightᵀ of each as row_product gives it, to the bit. For weights that multiply one x: a backend may take
-  // them for one wide weight, without their having to lie together or to be of one format.
+  // out = x · weightᵀ of each as row_product gives it, to the bit: a backend may take them for one wide weight.
   virtual void row_products(const Matrix& x, const std::vector<RowProduct>& products) {
     for (const RowProduct& one : products) row_product(x, one.weight, one.out, false);
   }
@@ -295,6 +294,12 @@ class Backend {
   // d_x (A or f32) += d_out f32 after the same dropout.
   virtual void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) = 0;
   virtual void scale(const Matrix& x, float factor) = 0;  // x f32 *= factor
+  // narrow f32 [T,r] = factor · dropout(x [T,K]) · weightᵀ [r,K] f32, or where `transposed` · weight [K,r].
+  virtual void narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed,
+                              float factor, const Matrix& narrow);
+  // gradient f32 [r,K] += narrowᵀ · dropout(x), or where `transposed` [K,r] its transpose.
+  virtual void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
+                               const Matrix& gradient);
 
   // ---- embedding: out f32 [T,D] = table[token]; backward adds into d_table f32 [V,D] in token order.
   virtual void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) = 0;

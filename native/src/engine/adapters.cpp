@@ -48,13 +48,11 @@ Dropout dropout_of(const AdapterPass& pass, const AdapterRun& run, int parameter
   return {run.adapter->spec().dropout, combine_key(pass.dropout_key, static_cast<std::uint64_t>(parameter)), run.row};
 }
 
-// A run's rows of x as A sees them: f32, after dropout.
-Matrix adapter_input(Backend& backend, Arena& scratch, const Matrix& x, const AdapterRun& run, const Dropout& dropout) {
-  const Matrix rows = x.row_range(run.row, run.rows);
-  if (rows.dtype == DType::f32 && dropout.rate <= 0) return rows;
-  const Matrix input = scratch.matrix(run.rows, x.cols, DType::f32);
-  backend.dropout(rows, dropout, input);
-  return input;
+Matrix as_f32(Backend& backend, Arena& scratch, const Matrix& x) {
+  if (x.dtype == DType::f32) return x;
+  const Matrix wide = scratch.matrix(x.rows, x.cols, DType::f32);
+  backend.dropout(x, {}, wide);
+  return wide;
 }
 
 }  // namespace
@@ -66,15 +64,15 @@ void add_adapters(Backend& backend, Arena& scratch, const AdapterPass& pass, con
     if (module < 0) continue;
     const ArenaScope scope(scratch);
     const AdapterModule& spec = run.adapter->spec().modules[static_cast<std::size_t>(module)];
-    const Matrix input = adapter_input(backend, scratch, x, run, dropout_of(pass, run, parameter));
+    const Matrix rows = x.row_range(run.row, run.rows);
     const Matrix u = scratch.matrix(run.rows, spec.rank, DType::f32);
     const Weight& a = run.adapter->tensors.weight(Adapter::a(module));
     if (products == Products::by_rows) {
-      backend.row_product(input, a, u, false);
+      backend.row_product(as_f32(backend, scratch, rows), a, u, false);
+      backend.scale(u, spec.scale);
     } else {
-      backend.product(input, a, u, false);
+      backend.narrow_product(rows, dropout_of(pass, run, parameter), a, false, spec.scale, u);
     }
-    backend.scale(u, spec.scale);
     backend.row_product(u, run.adapter->tensors.weight(Adapter::b(module)), out.row_range(run.row, run.rows), true);
   }
 }
@@ -86,10 +84,8 @@ AdapterBackward::AdapterBackward(Backend& backend, Arena& scratch, const Adapter
     const int module = run.adapter->module_of(parameter);
     if (module < 0) continue;
     const AdapterModule& spec = run.adapter->spec().modules[static_cast<std::size_t>(module)];
-    Part part{run, module, adapter_input(backend, scratch, d_out, run, {}),
-              scratch.matrix(run.rows, spec.rank, DType::f32)};
-    backend.transposed_product(part.d_out, run.adapter->tensors.weight(Adapter::b(module)), part.d_u, false);
-    backend.scale(part.d_u, spec.scale);
+    Part part{run, module, d_out.row_range(run.row, run.rows), scratch.matrix(run.rows, spec.rank, DType::f32)};
+    backend.narrow_product(part.d_out, {}, run.adapter->tensors.weight(Adapter::b(module)), true, spec.scale, part.d_u);
     parts_.push_back(part);
   }
 }
@@ -117,13 +113,13 @@ void AdapterBackward::add_weight_gradients(const Matrix& x) const {
     const ParameterSet& tensors = part.run.adapter->tensors;
     const int a = Adapter::a(part.module), b = Adapter::b(part.module);
     const AdapterModule& spec = part.run.adapter->spec().modules[static_cast<std::size_t>(part.module)];
-    const Matrix input = adapter_input(backend_, scratch_, x, part.run, dropout_of(pass_, part.run, parameter_));
+    const Matrix rows = x.row_range(part.run.row, part.run.rows);
+    const Dropout dropout = dropout_of(pass_, part.run, parameter_);
     // Cheaper to compute again than to keep.
     const Matrix u = scratch_.matrix(part.run.rows, spec.rank, DType::f32);
-    backend_.product(input, tensors.weight(a), u, false);
-    backend_.scale(u, spec.scale);
-    backend_.gradient_product(part.d_out, u, tensors.gradient(b));
-    backend_.gradient_product(part.d_u, input, tensors.gradient(a));
+    backend_.narrow_product(rows, dropout, tensors.weight(a), false, spec.scale, u);
+    backend_.narrow_gradient(part.d_out, {}, u, true, tensors.gradient(b));
+    backend_.narrow_gradient(rows, dropout, part.d_u, false, tensors.gradient(a));
   }
 }
 

@@ -77,7 +77,7 @@ class AdapterBackward {
   struct Part {
     AdapterRun run;
     int module;
-    Matrix d_out;  // f32 [rows,N]
+    Matrix d_out;  // A or f32 [rows,N]
     Matrix d_u;    // f32 [rows,r] = scale · d_out · B
   };
 

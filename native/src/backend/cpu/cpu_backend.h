@@ -55,6 +55,10 @@ class CpuBackend : public Backend {
   void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
   void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) override;
   void scale(const Matrix& x, float factor) override;
+  void narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed, float factor,
+                      const Matrix& narrow) override;
+  void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
+                       const Matrix& gradient) override;
 
   void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) override;
   void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;

@@ -1,27 +1,16 @@
-#include "kernels/dropout.h"
-
-#include "../../forest/random.h"
 #include "cpu_backend.h"
+#include "dropout_row.h"
 #include "kernels/elements.h"
 #include "parallel.h"
 #include "views.h"
 
 namespace tempora {
-namespace {
-
-DropoutRow row_of(const Dropout& dropout, std::int64_t row) {
-  return {combine_key(dropout.key, static_cast<std::uint64_t>(dropout.first_row + row)), dropout.threshold(),
-          dropout.scale()};
-}
-
-}  // namespace
-
 void CpuBackend::dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) {
   require(out.dtype == DType::f32 && x.rows == out.rows && x.cols == out.cols, "dropout: out is f32 and as large as x");
   const auto kernel = dropout_kernels_for(isa_).forward[index_of(x.dtype)];
   parallel_ranges(threads_, x.rows, row_grain(x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      kernel(x.row_range(r, 1).data, row_of(dropout, r), out.row_range(r, 1).f32(), x.cols);
+      kernel(x.row_range(r, 1).data, dropout_row(dropout, r), out.row_range(r, 1).f32(), x.cols);
     }
   });
 }
@@ -32,7 +21,7 @@ void CpuBackend::dropout_backward(const Matrix& d_out, const Dropout& dropout, c
   const auto kernel = dropout_kernels_for(isa_).backward[index_of(d_x.dtype)];
   parallel_ranges(threads_, d_x.rows, row_grain(d_x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      kernel(d_out.row_range(r, 1).f32(), row_of(dropout, r), d_x.row_range(r, 1).data, d_x.cols);
+      kernel(d_out.row_range(r, 1).f32(), dropout_row(dropout, r), d_x.row_range(r, 1).data, d_x.cols);
     }
   });
 }
