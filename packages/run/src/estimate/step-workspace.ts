@@ -42,7 +42,6 @@ class Block {
   readonly keys: number;
   readonly inner: number;
   readonly #ranks: ReadonlyMap<string, number>;
-  readonly #copied: boolean;
 
   constructor(
     readonly model: ComputedModel,
@@ -63,8 +62,6 @@ class Block {
       ranks.set(projection, Math.max(rank, ranks.get(projection) ?? 0));
     }
     this.#ranks = ranks;
-    // An adapter reads its input in f32, after dropout.
-    this.#copied = dtype !== "f32" || (adapter?.dropout ?? 0) > 0;
   }
 
   matrix(arena: Arena, rowBytes: number): void {
@@ -82,12 +79,12 @@ class Block {
   forward(scratch: Arena, whole: boolean): void {
     scratch.scope(() => {
       this.matrix(scratch, this.hidden);
-      for (const name of ["q", "k", "v"] as const) this.#add(scratch, name, this.hidden);
-      this.#add(scratch, "o", this.queries);
-      for (const name of ["gate", "up"] as const) this.#add(scratch, name, this.hidden);
+      for (const name of ["q", "k", "v"] as const) this.#add(scratch, name);
+      this.#add(scratch, "o");
+      for (const name of ["gate", "up"] as const) this.#add(scratch, name);
       if (!whole) return;
       this.matrix(scratch, this.inner);
-      this.#add(scratch, "down", this.inner);
+      this.#add(scratch, "down");
     });
   }
 
@@ -95,25 +92,25 @@ class Block {
     scratch.scope(() => {
       this.#castGradient(scratch);
       this.matrix(scratch, this.inner);
-      this.#outputGradient(scratch, "down", this.hidden);
+      this.#outputGradient(scratch, "down");
       this.#inputGradient(scratch, "down", this.inner, this.model.dtype !== "f32");
       this.matrix(scratch, this.inner);
-      this.#add(scratch, "down", this.inner);
+      this.#add(scratch, "down");
       this.#normalised(scratch);
-      for (const name of ["gate", "up"] as const) this.#project(scratch, name, this.inner);
+      for (const name of ["gate", "up"] as const) this.#project(scratch, name);
     });
     scratch.scope(() => {
       this.#castGradient(scratch);
       this.matrix(scratch, this.queries);
       scratch.scope(() => {
-        this.#outputGradient(scratch, "o", this.hidden);
+        this.#outputGradient(scratch, "o");
         this.#inputGradient(scratch, "o", this.queries, this.model.dtype !== "f32");
-        this.#add(scratch, "o", this.queries);
+        this.#add(scratch, "o");
       });
       for (const bytes of [this.queries, this.keys, this.keys]) this.matrix(scratch, bytes);
       this.#normalised(scratch);
-      this.#project(scratch, "q", this.queries);
-      for (const name of ["k", "v"] as const) this.#project(scratch, name, this.keys);
+      this.#project(scratch, "q");
+      for (const name of ["k", "v"] as const) this.#project(scratch, name);
     });
   }
 
@@ -127,30 +124,24 @@ class Block {
   }
 
   /** Backward through a projection of a block's normalised input. */
-  #project(scratch: Arena, name: Projection, output: number): void {
+  #project(scratch: Arena, name: Projection): void {
     scratch.scope(() => {
-      this.#outputGradient(scratch, name, output);
+      this.#outputGradient(scratch, name);
       this.#inputGradient(scratch, name, this.hidden, false);
-      this.#add(scratch, name, this.hidden);
+      this.#add(scratch, name);
     });
   }
 
-  /** An adapter's input and its product with A: of the forward pass, or again for the gradients. */
-  #add(scratch: Arena, name: Projection, input: number): void {
+  /** An adapter's product with A: of the forward pass, or again for the gradients. */
+  #add(scratch: Arena, name: Projection): void {
     const rank = this.#ranks.get(name);
-    if (rank === undefined) return;
-    scratch.scope(() => {
-      if (this.#copied) this.#wide(scratch, input);
-      this.matrix(scratch, 4 * rank);
-    });
+    if (rank !== undefined) scratch.scope(() => this.matrix(scratch, 4 * rank));
   }
 
-  /** The gradient of an adapter's output in f32, and of its product with A. They stay until the projection is done. */
-  #outputGradient(scratch: Arena, name: Projection, output: number): void {
+  /** The gradient of an adapter's product with A, which stays until the projection is done. */
+  #outputGradient(scratch: Arena, name: Projection): void {
     const rank = this.#ranks.get(name);
-    if (rank === undefined) return;
-    if (this.model.dtype !== "f32") this.#wide(scratch, output);
-    this.matrix(scratch, 4 * rank);
+    if (rank !== undefined) this.matrix(scratch, 4 * rank);
   }
 
   #inputGradient(scratch: Arena, name: Projection, input: number, narrow: boolean): void {
