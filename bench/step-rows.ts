@@ -44,17 +44,21 @@ export async function stepRows(ceilings: Ceilings, peers: boolean): Promise<Benc
     say(`measuring the DPO step: ${names[variant]}`);
     for (const mine of await own<StepMeasurement>("step.ts", [variant])) rows.push(stepRow(variant, mine, ceilings));
   }
-  const whole = rows[0]?.value ?? Number.NaN;
-  for (const cached of peers ? [false, true] : []) {
-    say(`measuring TRL with a ${cached ? "cached" : "live"} reference`);
-    const trl = await measureTrl(cached);
-    const times = trl.stepSeconds / whole;
-    rows.push({
-      name: `TRL bf16, ${cached ? "cached" : "live"} reference`,
-      value: trl.stepSeconds,
-      unit: "s",
-      note: `${remark(trl)}; Tempora is ${times.toFixed(2)} times as fast`,
-    });
+  return peers ? [...rows, ...(await trlRows(rows))] : rows;
+}
+
+/** Each beside our step that trains the same. */
+async function trlRows(own: readonly BenchRow[]): Promise<BenchRow[]> {
+  const rows: BenchRow[] = [];
+  for (const variant of ["whole", "lora"] as const) {
+    const mine = own[stepVariants.indexOf(variant)] as BenchRow;
+    for (const cachedReference of [false, true]) {
+      const name = `TRL ${variant === "lora" ? "with PEFT, " : ""}bf16, ${cachedReference ? "cached" : "live"} reference`;
+      say(`measuring ${name}`);
+      const trl = await measureTrl({ cachedReference, loraRank: variant === "lora" ? loraRank : null });
+      const times = (trl.stepSeconds / mine.value).toFixed(2);
+      rows.push({ name, value: trl.stepSeconds, unit: "s", note: `${remark(trl)}; Tempora is ${times} times as fast` });
+    }
   }
   return rows;
 }

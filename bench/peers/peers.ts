@@ -20,6 +20,7 @@ const pythonPackages = [
   "torch==2.13.0",
   "transformers==5.18.0",
   "trl==1.13.0",
+  "peft==0.21.2",
   "datasets",
   "accelerate",
   "gguf",
@@ -43,14 +44,16 @@ export function llamaModel(type: LlamaType): string {
 
 const torchCpuIndex = "https://download.pytorch.org/whl/cpu";
 
-export interface TrlMeasurement extends StepMeasurement {
+export interface TrlCase {
   cachedReference: boolean;
+  /** Of PEFT's adapters on all linear modules; null: the whole model is trained. */
+  loraRank: number | null;
 }
 
 /** Installs what is not there yet. Says what it does; throws when a tool or the network is missing. */
 export async function installPeers(say: (line: string) => void): Promise<void> {
   if (!existsSync(join(pythonFolder, "complete"))) {
-    say(`installing ${pythonPackages.slice(0, 3).join(", ")} into bench/peers/.python`);
+    say(`installing ${pythonPackages.slice(0, 4).join(", ")} into bench/peers/.python`);
     await rm(pythonFolder, { recursive: true, force: true });
     await run("python3", ["-m", "venv", pythonFolder], {
       remedy: "Install Python 3 with venv (apt install python3-venv).",
@@ -80,10 +83,12 @@ export async function installPeers(say: (line: string) => void): Promise<void> {
   }
 }
 
-export async function measureTrl(cachedReference: boolean): Promise<TrlMeasurement> {
-  const flags = cachedReference ? ["--cached-reference"] : [];
-  const output = await run(python, [join(here, "trl_dpo.py"), ...flags], { cwd: pythonFolder, remedy: reinstall });
-  return { ...last<StepMeasurement>(output), cachedReference };
+export async function measureTrl({ cachedReference, loraRank }: TrlCase): Promise<StepMeasurement> {
+  const flags = [
+    ...(cachedReference ? ["--cached-reference"] : []),
+    ...(loraRank === null ? [] : ["--lora-rank", `${loraRank}`]),
+  ];
+  return last(await run(python, [join(here, "trl_dpo.py"), ...flags], { cwd: pythonFolder, remedy: reinstall }));
 }
 
 export async function measureTorchHead(): Promise<{ seconds: number }> {

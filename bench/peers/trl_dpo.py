@@ -1,9 +1,10 @@
 """TRL's DPOTrainer on the CPU, the shape of bench/step.ts with random weights: the peer of our DPO step.
 
-  python trl_dpo.py [--steps 6] [--cached-reference]
+  python trl_dpo.py [--steps 6] [--cached-reference] [--lora-rank N]
 
 Prints one JSON line: median seconds a step, pairs a second, peak resident bytes. The reference is a live second model
-unless --cached-reference. Rows are random words of one token each, so that lengths are exact.
+unless --cached-reference; with --lora-rank, where PEFT's adapters on all linear modules are trained, it is the model
+without them. Rows are random words of one token each, so that lengths are exact.
 """
 import argparse
 import json
@@ -18,6 +19,7 @@ warnings.filterwarnings("ignore")
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -29,6 +31,7 @@ PAIRS, PROMPT, RESPONSE, VOCABULARY = 4, 128, 128, 49152
 parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=6)
 parser.add_argument("--cached-reference", action="store_true")
+parser.add_argument("--lora-rank", type=int, default=0)
 options = parser.parse_args()
 
 torch.set_num_threads(os.cpu_count())
@@ -71,8 +74,14 @@ arguments = DPOConfig(output_dir="trl-out", per_device_train_batch_size=PAIRS, m
                       learning_rate=1e-6, report_to=[], save_strategy="no", use_cpu=True, bf16=False,
                       gradient_checkpointing=False, disable_tqdm=True, max_length=None,
                       precompute_ref_log_probs=options.cached_reference, loss_type=["sigmoid"])
-trainer = DPOTrainer(model=model(), ref_model=None if options.cached_reference else model(), args=arguments,
-                     train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[clock])
+adapters = None
+if options.lora_rank > 0:
+    adapters = LoraConfig(r=options.lora_rank, lora_alpha=2 * options.lora_rank, target_modules="all-linear",
+                          task_type="CAUSAL_LM")
+second_model = adapters is None and not options.cached_reference
+trainer = DPOTrainer(model=model(), ref_model=model() if second_model else None, args=arguments,
+                     train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[clock],
+                     peft_config=adapters)
 trainer.train()
 steps = sorted(after - before for before, after in zip(clock.ends, clock.ends[1:]))
 median = steps[len(steps) // 2]
