@@ -40,16 +40,10 @@ class Checksum {
 };
 
 GenerationRequest request_of(int samples) {
-  GenerationRequest request;
-  request.forest = small_forest(1, 0);
-  request.leaves = {0};
-  request.samples = {samples};
-  request.prompt_keys = {1};
-  request.seeds = {1};
+  GenerationRequest request = small_request(samples);
   request.options.sampling.temperature = 0.7f;
   request.options.sampling.top_p = 0.9f;
   request.options.max_new_tokens = (1 + kStretches) * kSteps;
-  request.options.max_rows = samples;
   request.options.max_cache_tokens = 256 + samples * 80;
   return request;
 }

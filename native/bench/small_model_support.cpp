@@ -62,4 +62,15 @@ Forest small_forest(int trees, int answers) {
   return forest;
 }
 
+GenerationRequest small_request(int samples) {
+  GenerationRequest request;
+  request.forest = small_forest(1, 0);
+  request.leaves = {0};
+  request.samples = {samples};
+  request.prompt_keys = {1};
+  request.seeds = {1};
+  request.options.max_rows = samples;
+  return request;
+}
+
 }  // namespace tempora

@@ -14,4 +14,7 @@ std::unique_ptr<Engine> small_engine(int threads, float final_norm);
 // Trees of a prompt of 128 tokens with `answers` nodes of 128.
 Forest small_forest(int trees, int answers);
 
+// Samples of one prompt of 128 tokens, all rows at once; how tokens are drawn and when rows end is the caller's.
+GenerationRequest small_request(int samples);
+
 }  // namespace tempora

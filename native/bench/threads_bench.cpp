@@ -151,15 +151,9 @@ void measure_training(Engine& engine, int threads, bool gaps) {
 }
 
 void measure_decoding(Engine& engine, int samples, int threads, bool gaps) {
-  GenerationRequest request;
-  request.forest = small_forest(1, 0);
-  request.leaves = {0};
-  request.samples = {samples};
-  request.prompt_keys = {1};
-  request.seeds = {1};
+  GenerationRequest request = small_request(samples);
   request.options.sampling.top_p = 0.95f;
   request.options.max_new_tokens = 64;
-  request.options.max_rows = samples;
   request.options.max_cache_tokens = 8192;
   const auto generation = engine.start_generation(request);
   generation->step(8, nullptr);
