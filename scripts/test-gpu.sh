@@ -2,6 +2,7 @@
 # The native tests that want a CUDA device, on a bare machine: needs nvcc and CMake, neither Bun nor oneDNN.
 #   scripts/test-gpu.sh            builds and runs them, then compute-sanitizer over their small cases
 #   scripts/test-gpu.sh --bench    and the benches of kernels and of whole steps after them
+#   scripts/test-gpu.sh --bench --peers    and torch, transformers and PEFT after those, where python3 (or PYTHON) has them
 # Fails where there is no device. nvcc is CUDACXX, that on PATH, or /usr/local/cuda/bin/nvcc. The last line is
 # "N passed, N failed".
 set -u -o pipefail
@@ -13,11 +14,14 @@ fail() {
 }
 
 bench=
-case "${1:-}" in
-  "") ;;
-  --bench) bench=yes ;;
-  *) fail "test-gpu.sh knows --bench, not $1" ;;
-esac
+peers=
+for flag in "$@"; do
+  case "$flag" in
+    --bench) bench=yes ;;
+    --peers) peers=yes ;;
+    *) fail "test-gpu.sh knows --bench and --peers, not $flag" ;;
+  esac
+done
 
 nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 [ -x "$nvcc" ] || fail "There is no nvcc: install the CUDA toolkit, or set CUDACXX to its nvcc, and run the command again"
@@ -78,11 +82,17 @@ else
 fi
 
 if [ -n "$bench" ] && [ "$failed" -eq 0 ]; then
-  for name in cuda_bench cuda_engine_bench; do
-    echo
-    echo "$name"
-    "$build/gpu/$name" || failed=$((failed + 1))
-  done
+  echo
+  "$build/gpu/cuda_bench" | tee "$log" || failed=$((failed + 1))
+  # Its first lines: what the other bench's floors are made of.
+  ceilings=$(sed -n 's|^ceilings: .* \([0-9.]*\) TFLOP/s, .* \([0-9.]*\) GB/s .*|\1 \2|p' "$log")
+  echo
+  # shellcheck disable=SC2086  # two numbers
+  "$build/gpu/cuda_engine_bench" ${ceilings:-800 4200} 135M 1B 8B || failed=$((failed + 1))
+fi
+if [ -n "$peers" ] && [ "$failed" -eq 0 ]; then
+  echo
+  timeout 240 "${PYTHON:-python3}" bench/peers/torch_gpu.py || failed=$((failed + 1))
 fi
 
 echo

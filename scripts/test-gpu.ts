@@ -4,6 +4,7 @@
 //   bun run test:gpu             everything
 //   bun run test:gpu --native    the native executables only
 //   bun run test:gpu --bench     and the native benches
+//   bun run test:gpu --peers     and torch, transformers and PEFT beside them, where python3 (or PYTHON) has them
 import { join } from "node:path";
 import { findNvcc } from "./cuda-toolkit.ts";
 import { buildAddon } from "./setup/addon.ts";
@@ -32,10 +33,10 @@ async function addonCounts(nvcc: string): Promise<Counts> {
 
 async function main(options: readonly string[]): Promise<number> {
   try {
-    const unknown = options.find((option) => option !== "--native" && option !== "--bench");
-    if (unknown !== undefined) throw new SetupError(`test:gpu knows --native and --bench, not ${unknown}`);
+    const unknown = options.find((option) => !["--native", "--bench", "--peers"].includes(option));
+    if (unknown !== undefined) throw new SetupError(`test:gpu knows --native, --bench and --peers, not ${unknown}`);
     const nvcc = requireNvcc();
-    const native = options.filter((option) => option === "--bench");
+    const native = options.filter((option) => option !== "--native");
     const counts = [await runTest(join(root, "scripts/test-gpu.sh"), { CUDACXX: nvcc }, native)];
     if (counts[0]?.failed === 0 && !options.includes("--native")) counts.push(await addonCounts(nvcc));
     const sum = addCounts(counts);

@@ -36,6 +36,7 @@ class Bench {
   void head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols);
   void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
   void adamw(std::int64_t size);
+  void products(std::int64_t tokens, std::int64_t outputs, std::int64_t inputs);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void elements(std::int64_t rows, std::int64_t cols);
@@ -212,6 +213,24 @@ void Bench::adamw(std::int64_t size) {
   buffers_.clear();
 }
 
+// Those of a linear module in training: cuBLASLt's.
+void Bench::products(std::int64_t tokens, std::int64_t outputs, std::int64_t inputs) {
+  const Matrix x = matrix(tokens, inputs, DType::bf16), d_x = matrix(tokens, inputs, DType::bf16);
+  const Matrix out = matrix(tokens, outputs, DType::bf16), d_weight = matrix(outputs, inputs, DType::f32);
+  const auto weight = random_weight(outputs, inputs);
+  const double flops = 2.0 * static_cast<double>(tokens) * static_cast<double>(outputs) * static_cast<double>(inputs);
+  const auto moved = static_cast<double>(x.bytes() + out.bytes());
+  const auto numbers = static_cast<double>(weight->storage.bytes());
+  const std::string name =
+      "product " + std::to_string(tokens) + " x " + std::to_string(outputs) + " x " + std::to_string(inputs);
+  report(name, flops, moved + numbers, [&] { backend_.product(x, *weight, out, false); });
+  report(name + ", gradient of x", flops, moved + numbers,
+         [&] { backend_.transposed_product(out, *weight, d_x, false); });
+  report(name + ", gradient of the weight", flops, moved + 4 * numbers,
+         [&] { backend_.gradient_product(out, x, d_weight); });
+  buffers_.clear();
+}
+
 void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   const Matrix x = matrix(rows, inputs, DType::bf16), out = matrix(rows, outputs, DType::bf16);
   const auto weight = random_weight(outputs, inputs);
@@ -328,6 +347,10 @@ int main(int argc, char** argv) {
   for (const int siblings : {0, 8}) Bench(filter, ceilings).attention(8192, {32, 8, 128, 0}, siblings);
   Bench(filter, ceilings).attention(8192, {32, 8, 64, 0}, 0);
   Bench(filter, ceilings).adamw(std::int64_t{1} << 28);
+  for (const auto& [outputs, inputs] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {2048, 2048}, {512, 2048}, {8192, 2048}, {2048, 8192}, {4096, 4096}, {14336, 4096}, {4096, 14336}}) {
+    Bench(filter, ceilings).products(8192, outputs, inputs);
+  }
   for (const std::int64_t rows : {1, 8, 64, 512}) {
     Bench(filter, ceilings).row_product(rows, 2048, 2048);
     Bench(filter, ceilings).row_product(rows, 14336, 4096);
