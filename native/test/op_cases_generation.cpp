@@ -36,8 +36,7 @@ void check_row_product(Device& device, DType dtype, std::int64_t n, std::int64_t
 }
 
 // So many rows and inputs that a device divides the work otherwise than for one row.
-void check_many_rows(Device& device, DType dtype) {
-  constexpr std::int64_t m = 520, n = 1700, k = 528;
+void check_many_rows(Device& device, DType dtype, std::int64_t m, std::int64_t n, std::int64_t k) {
   Random random(33);
   const Tensor weight = device.random(random, n, k, dtype), x = device.random(random, m, k, dtype);
   const auto handle = device.weight(weight);
@@ -45,7 +44,7 @@ void check_many_rows(Device& device, DType dtype) {
   device.backend.row_product(x.matrix, *handle, out.matrix, false);
   const std::vector<double> got = device.read(out);
   expect_close("out", got, reference::matmul(x.values, false, weight.values, true, m, n, k), tolerance_of(DType::f32));
-  for (const std::int64_t rows : {1, 20, 100}) {
+  for (const std::int64_t rows : {1, 10, 20, 50, 100, 120}) {
     const Tensor few = device.output(rows, n, DType::f32);
     device.backend.row_product(x.matrix.row_range(400, rows), *handle, few.matrix, false);
     const std::vector<double> same(got.begin() + 400 * n, got.begin() + (400 + rows) * n);
@@ -146,7 +145,9 @@ std::vector<OpCase> generation_cases() {
   std::vector<OpCase> cases = {
       {"row_product 511x24", [](Device& device, DType dtype) { check_row_product(device, dtype, 511, 24); }},
       {"row_product 96x129", [](Device& device, DType dtype) { check_row_product(device, dtype, 96, 129); }},
-      {"row_product of many tiles", check_many_rows},
+      {"row_product of many tiles",
+       [](Device& device, DType dtype) { check_many_rows(device, dtype, 520, 1700, 528); }},
+      {"row_product of few inputs", [](Device& device, DType dtype) { check_many_rows(device, dtype, 600, 520, 136); }},
       {"row_products", [](Device& device, DType dtype) { check_row_products(device, dtype, format_of(dtype)); }},
       {"row_products, one of them quantised",
        [](Device& device, DType dtype) { check_row_products(device, dtype, WeightFormat::nf4); }},

@@ -15,6 +15,7 @@
 
 #include "../backend.h"
 #include "cublaslt.h"
+#include "hopper_product.h"
 #include "host_staging.h"
 
 namespace tempora {
@@ -123,6 +124,7 @@ class CudaBackend : public Backend {
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<HostStaging> staging_;
   std::unique_ptr<CublasLt> products_;
+  std::unique_ptr<HopperProduct> hopper_;  // where the device has such instructions
   std::int64_t head_chunk_bytes_;
 
   // Blocks are kept when they are released and handed out again to whoever asks for their size: a training step

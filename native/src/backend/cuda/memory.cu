@@ -42,6 +42,7 @@ CudaBackend::CudaBackend(std::int64_t head_chunk_bytes) : head_chunk_bytes_(head
   TEMPORA_CUDA_CHECK(cudaSetDevice(0));
   name_ = info.devices.front();
   products_ = std::make_unique<CublasLt>();
+  hopper_ = HopperProduct::make();
   staging_ = std::make_unique<HostStaging>();
   TEMPORA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
 }

@@ -63,22 +63,39 @@ bool fits_tiles(const Matrix& x, const Matrix& weight) {
   return x.dtype == DType::bf16 && x.cols % 8 == 0 && aligned(x) && aligned(weight);
 }
 
+// f32 [splits, rows, outputs].
+Buffer partial_sums(CudaBackend& backend, const RowProductNumbers& n) {
+  return backend.allocate(sizeof(float) * n.splits * n.rows * n.outputs, MemoryUse::workspace);
+}
+
+template <typename Out>
+void add_splits(cudaStream_t stream, const RowProductNumbers& n, const Buffer& partial, Out* out, bool accumulate) {
+  launch("row_product, splits", add_splits_kernel<Out>,
+         blocks_for(static_cast<std::int64_t>(n.rows) * n.outputs, kBlock), kBlock, stream, n,
+         static_cast<const float*>(partial.data()), out, accumulate);
+}
+
 template <int R, int W, typename Out>
-void launch_tiles(CudaBackend& backend, cudaStream_t stream, const ProductNumbers& n, const Matrix& x,
+void launch_tiles(CudaBackend& backend, cudaStream_t stream, const RowProductNumbers& n, const Matrix& x,
                   const Matrix& weight, Out* out, bool accumulate) {
   using Tile = ProductTile<R, W>;
   const unsigned tiles = blocks_for(n.rows, Tile::kRows) * blocks_for(n.outputs, Tile::kOutputs);
   const bool apart = n.splits > 1 && tiles < kEnoughTiles;
-  const Buffer owner =
-      backend.allocate(apart ? sizeof(float) * n.splits * n.rows * n.outputs : 1, MemoryUse::workspace);
-  float* partial = apart ? static_cast<float*>(owner.data()) : nullptr;
+  const Buffer partial = apart ? partial_sums(backend, n) : Buffer();
   const dim3 grid(tiles, apart ? static_cast<unsigned>(n.splits) : 1);
   launch("row_product, tiles", row_product_tiles_kernel<R, W, Out>, LaunchShape{grid, kTileThreads, Tile::kSharedBytes},
-         stream, n, static_cast<const bf16*>(x.data), static_cast<const bf16*>(weight.data), partial, out, accumulate);
-  if (!apart) return;
-  launch("row_product, splits", add_splits_kernel<Out>,
-         blocks_for(static_cast<std::int64_t>(n.rows) * n.outputs, kBlock), kBlock, stream, n, partial, out,
-         accumulate);
+         stream, n, static_cast<const bf16*>(x.data), static_cast<const bf16*>(weight.data),
+         static_cast<float*>(partial.data()), out, accumulate);
+  if (apart) add_splits(stream, n, partial, out, accumulate);
+}
+
+template <typename Out>
+void launch_hopper(CudaBackend& backend, const HopperProduct& hopper, cudaStream_t stream, const RowProductNumbers& n,
+                   const Matrix& x, const Matrix& weight, const Matrix& out, bool accumulate) {
+  const bool apart = hopper.apart(n);
+  const Buffer partial = apart ? partial_sums(backend, n) : Buffer();
+  hopper.run(n, x.data, weight.data, static_cast<float*>(partial.data()), out, accumulate, stream);
+  if (apart) add_splits(stream, n, partial, static_cast<Out*>(out.data), accumulate);
 }
 
 }  // namespace
@@ -91,14 +108,15 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
   if (fits_tiles(x, numbers)) {
     const int outputs = static_cast<int>(out.cols), inputs = static_cast<int>(x.cols);
     const int split_inputs = split_inputs_of(outputs, inputs);
-    const ProductNumbers n{x.row_stride(),
-                           out.row_stride(),
-                           static_cast<int>(out.rows),
-                           outputs,
-                           inputs,
-                           split_inputs,
-                           (inputs + split_inputs - 1) / split_inputs};
+    const RowProductNumbers n{x.row_stride(),
+                              out.row_stride(),
+                              static_cast<int>(out.rows),
+                              outputs,
+                              inputs,
+                              split_inputs,
+                              (inputs + split_inputs - 1) / split_inputs};
     return with_type(out.dtype, [&]<typename Out>() {
+      if (hopper_) return launch_hopper<Out>(*this, *hopper_, stream_, n, x, numbers, out, accumulate);
       Out* to = static_cast<Out*>(out.data);
       if (n.rows <= 16) return launch_tiles<1, 1>(*this, stream_, n, x, numbers, to, accumulate);
       if (n.rows <= 32) return launch_tiles<2, 1>(*this, stream_, n, x, numbers, to, accumulate);

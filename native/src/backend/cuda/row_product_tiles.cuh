@@ -1,22 +1,15 @@
 // The row-stable product on tensor cores: x · weightᵀ, both bf16, by a pipeline of copies to shared memory.
 //
-// Every element is Σ over splits of (Σ over the split's inputs, 16 at a time in order), whatever the number of rows:
-// where rows are few, a block takes one split and another kernel adds them; where they are many, a block walks all of
-// them and adds in the same order.
+// Every element is Σ over splits of (Σ over the split's inputs, 16 at a time in order): RowProductNumbers.
 #pragma once
 
+#include "hopper_product.h"
 #include "tiles.cuh"
 
 namespace tempora::device {
 
 constexpr int kProductInputs = 64;  // of a stage
 constexpr int kProductStages = 4;
-
-struct ProductNumbers {
-  std::int64_t x_row, out_row;  // elements from a row to the next
-  int rows, outputs, inputs;
-  int split_inputs, splits;  // a multiple of kProductInputs; the last split may have fewer
-};
 
 // A block's tile: 16 · R rows of x, 64 · W outputs, of which each warp takes 16 · W.
 template <int R, int W>
@@ -92,7 +85,7 @@ __device__ inline void multiply_stage(ProductSums<R, W>& sums, const bf16* x, co
 
 // Calls store(row, output, sum) for a lane's sums that lie in the matrix.
 template <int R, int W, typename Store>
-__device__ inline void for_each_sum(const ProductSums<R, W>& sums, const ProductNumbers& n, int first_row,
+__device__ inline void for_each_sum(const ProductSums<R, W>& sums, const RowProductNumbers& n, int first_row,
                                     int first_output, Store store) {
   const int lane = threadIdx.x % kWarp, warp_output = first_output + static_cast<int>(threadIdx.x) / kWarp * 16 * W;
 #pragma unroll
@@ -113,7 +106,7 @@ __device__ inline void for_each_sum(const ProductSums<R, W>& sums, const Product
 // sums go to partial f32 [splits, rows, outputs]; of all, to out.
 template <int R, int W, typename Out>
 __global__ void __launch_bounds__(kTileThreads)
-    row_product_tiles_kernel(ProductNumbers n, const bf16* x, const bf16* weight, float* partial, Out* out,
+    row_product_tiles_kernel(RowProductNumbers n, const bf16* x, const bf16* weight, float* partial, Out* out,
                              bool accumulate) {
   using Tile = ProductTile<R, W>;
   bf16* stages = reinterpret_cast<bf16*>(launched_shared());
@@ -161,7 +154,7 @@ __global__ void __launch_bounds__(kTileThreads)
 // Adds the splits in order. One thread an element.
 template <typename Out>
 __global__ void __launch_bounds__(kBlock)
-    add_splits_kernel(ProductNumbers n, const float* partial, Out* out, bool accumulate) {
+    add_splits_kernel(RowProductNumbers n, const float* partial, Out* out, bool accumulate) {
   const std::int64_t size = static_cast<std::int64_t>(n.rows) * n.outputs;
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   if (at >= size) return;
