@@ -88,8 +88,39 @@ void check_rms_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t
   expect_close("d_weight", device.read(d_weight), numeric_gradient(by_weight, weight.values), 3e-5);
 }
 
-void check_head_norm(Device& device, DType dtype) {
-  const std::int64_t rows = 5, head_dim = 20, cols = 3 * head_dim;
+// Of rows too long for numeric gradients: by the formula.
+void check_long_rms_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t cols) {
+  Random random(13);
+  const Tensor x = device.random(random, rows, cols, DType::f32, 3);
+  const Tensor weight = device.random(random, 1, cols, dtype);
+  const Tensor y = device.output(rows, cols, dtype), rstd = device.output(1, rows, DType::f32);
+  device.backend.rms_norm(x.matrix, weight.buffer.data(), kEps, y.matrix, rstd.matrix.f32());
+  expect_close("y", device.read(y), reference::rms_norm(x.values, weight.values, kEps, cols), tolerance_of(dtype));
+
+  const Tensor d_y = device.random(random, rows, cols, DType::f32);
+  std::vector<double> scales = reference::rstd(x.values, kEps, cols);
+  for (const bool weight_too : {true, false}) {
+    const Tensor d_x = device.random(random, rows, cols, DType::f32);
+    const Tensor d_weight = device.random(random, 1, cols, DType::f32);
+    std::vector<double> want_x = d_x.values, want_weight = d_weight.values;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const double scale = scales[row], *xs = &x.values[row * cols], *d_ys = &d_y.values[row * cols];
+      double pull = 0;
+      for (std::int64_t i = 0; i < cols; ++i) pull += d_ys[i] * weight.values[i] * xs[i] / cols;
+      for (std::int64_t i = 0; i < cols; ++i) {
+        want_x[row * cols + i] += scale * (d_ys[i] * weight.values[i] - xs[i] * scale * scale * pull);
+        if (weight_too) want_weight[i] += d_ys[i] * xs[i] * scale;
+      }
+    }
+    device.backend.rms_norm_backward(x.matrix, weight.buffer.data(), dtype, rstd.matrix.f32(), d_y.matrix, d_x.matrix,
+                                     weight_too ? d_weight.matrix.f32() : nullptr);
+    expect_close("d_x", device.read(d_x), want_x, 3e-5);
+    expect_close("d_weight", device.read(d_weight), want_weight, 3e-5);
+  }
+}
+
+void check_head_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t head_dim) {
+  const std::int64_t cols = 3 * head_dim;
   Random random(7);
   const Tensor x = device.random(random, rows, cols, dtype, 2);
   const Tensor weight = device.random(random, 1, head_dim, dtype);
@@ -113,9 +144,9 @@ void check_head_norm(Device& device, DType dtype) {
   expect_close("d_weight", device.read(d_weight), numeric_gradient(by_weight, weight.values), 3e-5);
 }
 
-void check_bias(Device& device, DType dtype) {
+void check_bias(Device& device, DType dtype, std::int64_t cols) {
   Random random(8);
-  const std::int64_t rows = 301, cols = 70;
+  const std::int64_t rows = 301;
   for (const DType of_x : {DType::f32, dtype}) {
     const Tensor x = device.random(random, rows, cols, of_x);
     const Tensor bias = device.random(random, 1, cols, dtype);
@@ -237,9 +268,20 @@ std::vector<OpCase> element_cases() {
       {"embed", check_embedding},
       {"rms_norm", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 5, 24); }},
       {"rms_norm of many rows", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 90, 7); }},
-      {"head_norm", check_head_norm},
-      {"bias", check_bias},
+      {"rms_norm of long rows", [](Device& device, DType dtype) { check_long_rms_norm(device, dtype, 3, 1028); }},
+      {"rms_norm of longer rows", [](Device& device, DType dtype) { check_long_rms_norm(device, dtype, 2, 4100); }},
+      {"rms_norm of the longest rows",
+       [](Device& device, DType dtype) { check_long_rms_norm(device, dtype, 2, 8200); }},
+      {"rms_norm, parts of several rows",
+       [](Device& device, DType dtype) { check_long_rms_norm(device, dtype, 801, 132); }},
+      {"head_norm", [](Device& device, DType dtype) { check_head_norm(device, dtype, 5, 20); }},
+      {"head_norm of 64", [](Device& device, DType dtype) { check_head_norm(device, dtype, 3, 64); }},
+      {"head_norm of 256", [](Device& device, DType dtype) { check_head_norm(device, dtype, 1, 256); }},
+      {"head_norm of many rows", [](Device& device, DType dtype) { check_head_norm(device, dtype, 300, 8); }},
+      {"bias", [](Device& device, DType dtype) { check_bias(device, dtype, 70); }},
+      {"bias of whole vectors", [](Device& device, DType dtype) { check_bias(device, dtype, 328); }},
       {"rope", [](Device& device, DType dtype) { check_rope(device, dtype, 24); }},
+      {"rope of 64", [](Device& device, DType dtype) { check_rope(device, dtype, 64); }},
       {"rope of 80", [](Device& device, DType dtype) { check_rope(device, dtype, 80); }},
       {"swiglu", check_swiglu},
       {"rows", check_rows},

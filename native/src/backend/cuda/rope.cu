@@ -1,32 +1,40 @@
+#include "rope.cuh"
+
 #include "check.h"
 #include "cuda_backend.h"
-#include "device.cuh"
 
 namespace tempora {
 namespace {
 
 using namespace device;
 
-// One thread a pair of dimensions: i and i + C/2 of a head turn by position · frequency[i].
-template <typename T>
-__global__ void rope_kernel(T* x, std::int64_t pairs, int width, int head_dim, const std::int32_t* positions,
-                            const float* frequencies, float direction) {
-  const std::int64_t pair = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  if (pair >= pairs) return;
-  const int half = head_dim / 2;
-  const std::int64_t token = pair / (width / 2);
-  const int in_row = static_cast<int>(pair % (width / 2));
-  const int head = in_row / half, i = in_row % half;
-  // The angle is rounded to f32 before its sine and cosine, as transformers computes them.
-  const float angle = static_cast<float>(positions[token]) * frequencies[i];
-  float sine, cosine;
-  sincosf(angle, &sine, &cosine);
-  sine *= direction;
-  T* low = x + token * width + head * head_dim + i;
-  T* high = low + half;
-  const float a = load(low), b = load(high);
-  store(low, a * cosine - b * sine);
-  store(high, b * cosine + a * sine);
+// One block a token: its sines and cosines are computed once, for all of its heads. A thread has n dimensions of the
+// lower half of a head, and those of the upper half that they turn with.
+template <typename T, int n>
+__global__ void rope_kernel(T* x, int width, int head_dim, const std::int32_t* positions, const float* frequencies,
+                            float direction) {
+  __shared__ Turns turns;
+  const std::int64_t token = blockIdx.x;
+  const int half = head_dim / 2, vectors = width / 2 / n;
+  turns.fill(positions[token], frequencies, half, direction);
+  __syncthreads();
+  for (int vector = threadIdx.x; vector < vectors; vector += kBlock) {
+    const int pair = vector * n, dimension = pair % half;
+    T* low = x + token * width + pair / half * head_dim + dimension;
+    float lows[n], highs[n], sines[n], cosines[n];
+    load_vector(low, lows);
+    load_vector(low + half, highs);
+    load_vector(turns.sine + dimension, sines);
+    load_vector(turns.cosine + dimension, cosines);
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const float a = lows[i];
+      lows[i] = turned_low(a, highs[i], sines[i], cosines[i]);
+      highs[i] = turned_high(a, highs[i], sines[i], cosines[i]);
+    }
+    store_vector(low, lows);
+    store_vector(low + half, highs);
+  }
 }
 
 }  // namespace
@@ -34,11 +42,20 @@ __global__ void rope_kernel(T* x, std::int64_t pairs, int width, int head_dim, c
 void CudaBackend::rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
                        bool inverse) {
   require_dense("rope", {x});
-  const std::int64_t pairs = x.size() / 2;
-  if (pairs == 0) return;
+  if (x.size() == 0) return;
+  if (head_dim / 2 > kLargestHalf) {
+    throw std::invalid_argument("rope: heads of " + std::to_string(head_dim) +
+                                " dimensions; on CUDA they have at most " + std::to_string(2 * kLargestHalf));
+  }
   with_type(x.dtype, [&]<typename T>() {
-    launch("rope", rope_kernel<T>, blocks_for(pairs, kBlock), kBlock, stream_, static_cast<T*>(x.data), pairs,
-           static_cast<int>(x.cols), head_dim, positions, frequencies, inverse ? -1.0f : 1.0f);
+    T* to = static_cast<T*>(x.data);
+    const auto turn = [&]<int n>() {
+      launch("rope", rope_kernel<T, n>, static_cast<unsigned>(x.rows), kBlock, stream_, to, static_cast<int>(x.cols),
+             head_dim, positions, frequencies, inverse ? -1.0f : 1.0f);
+    };
+    constexpr int n = kVector<T>;
+    if (fits_vectors<n>(to, head_dim / 2)) return turn.template operator()<n>();
+    turn.template operator()<1>();
   });
 }
 

@@ -1,0 +1,48 @@
+// Numbers that a thread reads and writes at once: 16 bytes of them are what the memory moves best.
+#pragma once
+
+#include "device.cuh"
+
+namespace tempora::device {
+
+template <typename T, int n>
+struct alignas(n * sizeof(T) < 16 ? n * sizeof(T) : 16) Vector {
+  T at[n];
+};
+
+template <typename T>
+constexpr int kVector = 16 / sizeof(T);
+
+template <int n, typename T>
+__device__ inline void load_vector(const T* from, float (&to)[n]) {
+  const auto vector = *reinterpret_cast<const Vector<T, n>*>(from);
+#pragma unroll
+  for (int i = 0; i < n; ++i) to[i] = load(vector.at + i);
+}
+
+template <int n, typename T>
+__device__ inline void store_vector(T* to, const float (&from)[n]) {
+  Vector<T, n> vector;
+#pragma unroll
+  for (int i = 0; i < n; ++i) store(vector.at + i, from[i]);
+  *reinterpret_cast<Vector<T, n>*>(to) = vector;
+}
+
+// As if they had been stored and loaded again.
+template <typename T, int n>
+__device__ inline void round_vector(float (&numbers)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    T rounded;
+    store(&rounded, numbers[i]);
+    numbers[i] = load(&rounded);
+  }
+}
+
+// Whether rows of `width` numbers are whole vectors where these may lie.
+template <int n, typename T>
+bool fits_vectors(const T* data, std::int64_t width) {
+  return width % n == 0 && reinterpret_cast<std::uintptr_t>(data) % alignof(Vector<T, n>) == 0;
+}
+
+}  // namespace tempora::device
