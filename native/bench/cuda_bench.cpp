@@ -306,7 +306,7 @@ void Bench::elements(std::int64_t rows, std::int64_t cols) {
   buffers_.clear();
 }
 
-// Logits of that spread (a standard deviation); results come back to the host.
+// Logits of that spread (a standard deviation); results stay on the device.
 void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
   const Matrix logits = matrix(rows, vocabulary, DType::f32);
   std::mt19937 generator(1);
@@ -314,14 +314,17 @@ void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
   std::vector<float> host(static_cast<std::size_t>(logits.size()));
   for (float& logit : host) logit = normal(generator);
   backend_.copy_in(logits.data, host.data(), host.size() * sizeof(float));
-  const std::vector<double> uniforms(static_cast<std::size_t>(rows), 0.4);
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
-  std::vector<float> log_probs(static_cast<std::size_t>(rows));
+  const std::vector<double> numbers(static_cast<std::size_t>(rows), 0.4);
+  // A double has the room of two floats.
+  auto* uniforms = reinterpret_cast<double*>(floats(2 * rows));
+  backend_.copy_in(uniforms, numbers.data(), numbers.size() * sizeof(double));
+  auto* tokens = reinterpret_cast<std::int32_t*>(floats(rows));
+  float* log_probs = floats(rows);
   const auto report_with = [&](const std::string& name, const SamplingOptions& options) {
     report("sample " + std::to_string(rows) + " x " + std::to_string(vocabulary) + " spread " +
                std::to_string(static_cast<int>(spread)) + ", " + name,
            0, static_cast<double>(logits.bytes()),
-           [&] { backend_.sample(logits, options, uniforms.data(), tokens.data(), log_probs.data()); });
+           [&] { backend_.sample(logits, options, uniforms, tokens, log_probs); });
   };
   report_with("greedy", {0, 0, 1});
   report_with("whole", {1, 0, 1});

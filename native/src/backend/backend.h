@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../forest/forest.h"
+#include "cache_paths.h"
 #include "weight_format.h"
 
 namespace tempora {
@@ -166,31 +167,6 @@ struct AttentionShape {
   int kv_heads = 0;  // G, divides H
   int head_dim = 0;  // C, even
   int window = 0;    // tokens visible, the query's own included; 0 for all
-};
-
-// Pages of kCachePage tokens; the layout inside a page is the backend's own.
-constexpr int kCachePage = 16;
-
-// The paths that M query rows see in a paged KV cache. Row m sees segments [row_segment[m], row_segment[m+1]); a
-// segment is `length` consecutive tokens of the path, lying in pages page[first_page ...], starting at offset 0 of
-// the first. The keys' positions count up from 0 along a row's segments; row m sees keys at positions
-// <= position[m] and > position[m] - window. Rows of one `group` number have the same leading segments: all but the
-// last of each row's segments are theirs in common, so that a backend may read the shared keys once.
-struct CachePaths {
-  struct Segment {
-    std::int32_t first_page;
-    std::int32_t length;
-  };
-  std::vector<std::int32_t> row_segment;  // [M + 1]
-  std::vector<Segment> segments;
-  std::vector<std::int32_t> pages;
-  std::vector<std::int32_t> position;  // [M]
-  std::vector<std::int32_t> group;     // [M], ascending
-};
-
-class CachePlan {
- public:
-  virtual ~CachePlan() = default;
 };
 
 // Which head rows predict which tokens, edges sorted by row. Siblings share a row.
@@ -372,14 +348,15 @@ class Backend {
   // ---- generation, row-stable as row_product is.
   // Bytes of one layer's cache of keys (values the same): `pages` pages of kCachePage tokens of G·C elements A.
   virtual std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const = 0;
-  // k, v A [M, G·C] go to slots i32 [M] (host): page · kCachePage + offset.
+  // k, v A [M, G·C] go to slots i32 [M]: page · kCachePage + offset.
   virtual void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                            void* key_cache, void* value_cache) = 0;
   virtual std::unique_ptr<CachePlan> plan_cache(CachePaths paths) = 0;
   virtual void cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
                                 const void* key_cache, const void* value_cache, const Matrix& out) = 0;
-  // One token a row from logits f32 [M,V]; uniforms in [0,1) and results on the host. log_probs: log-softmax of the
-  // logits as they are (temperature 1, nothing cut off) at the chosen token.
+  // One token a row from logits f32 [M,V], by uniforms [M] in [0,1). log_probs [M]: log-softmax of the logits as they
+  // are (temperature 1, nothing cut off) at the chosen token. A row whose logits are not finite gets token -1 and
+  // log-prob 0.
   virtual void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
                       std::int32_t* tokens, float* log_probs) = 0;
 };

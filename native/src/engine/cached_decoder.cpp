@@ -5,8 +5,8 @@ namespace {
 
 class CacheOperations : public BlockOperations {
  public:
-  CacheOperations(const BlockContext& context, const KvCache& cache, const CachePlan& plan,
-                  const std::vector<std::int32_t>& slots, Arena& scratch)
+  CacheOperations(const BlockContext& context, const KvCache& cache, const CachePlan& plan, const std::int32_t* slots,
+                  Arena& scratch)
       : context_(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
@@ -23,7 +23,7 @@ class CacheOperations : public BlockOperations {
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
     const AttentionShape shape = attention_shape(context_.shape, layer);
-    context_.backend.write_cache(k, v, slots_.data(), shape, cache_.keys(layer), cache_.values(layer));
+    context_.backend.write_cache(k, v, slots_, shape, cache_.keys(layer), cache_.values(layer));
     context_.backend.cached_attention(plan_, shape, q, cache_.keys(layer), cache_.values(layer), out);
   }
 
@@ -36,7 +36,7 @@ class CacheOperations : public BlockOperations {
   const BlockContext& context_;
   const KvCache& cache_;
   const CachePlan& plan_;
-  const std::vector<std::int32_t>& slots_;
+  const std::int32_t* slots_;  // device
   Arena& scratch_;
 };
 
@@ -52,17 +52,28 @@ void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t sl
 }
 
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel) {
+  Arena& scratch = impl.decoder.scratch();
+  const std::size_t count = rows.tokens.size();
+  // Small copies cost more than their bytes: one for all.
+  std::vector<std::int32_t> inputs = rows.tokens;
+  inputs.insert(inputs.end(), rows.positions.begin(), rows.positions.end());
+  inputs.insert(inputs.end(), rows.slots.begin(), rows.slots.end());
+  const std::int32_t* tokens = scratch.upload(inputs);
+  const std::unique_ptr<CachePlan> plan = impl.backend->plan_cache(rows.paths.take());
+  return forward_cached(impl, cache, {tokens, tokens + count, tokens + 2 * count, static_cast<std::int64_t>(count)},
+                        *plan, rows.adapters, cancel);
+}
+
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, const CachePlan& plan,
+                      const AdapterPass& adapters, const CancelFlag* cancel) {
   Backend& backend = *impl.backend;
   Arena& scratch = impl.decoder.scratch();
-  const auto count = static_cast<std::int64_t>(rows.tokens.size());
-  const BlockContext context{
-      backend, impl.shape,   impl.parameters, scratch.upload(rows.positions), impl.decoder.frequencies(),
-      count,   rows.adapters};
-  const std::unique_ptr<CachePlan> plan = backend.plan_cache(rows.paths.take());
-  CacheOperations operations(context, cache, *plan, rows.slots, scratch);
+  const BlockContext context{backend,    impl.shape, impl.parameters, rows.positions, impl.decoder.frequencies(),
+                             rows.count, adapters};
+  CacheOperations operations(context, cache, plan, rows.slots, scratch);
   BlockActivations saved = allocate_activations(scratch, context);
   saved.x_in = saved.x_mid;
-  backend.embed(scratch.upload(rows.tokens), impl.parameters.weight(impl.parameters.embedding()), saved.x_in);
+  backend.embed(rows.tokens, impl.parameters.weight(impl.parameters.embedding()), saved.x_in);
   for (int layer = 0; layer < impl.shape.layers; ++layer) {
     if (cancel != nullptr) cancel->check();
     block_forward(context, layer, operations, scratch, saved, saved.x_in);

@@ -19,8 +19,16 @@ struct CacheRows {
   void begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group, const Adapter* adapter);
 };
 
+// The same on the device, [count] each.
+struct DeviceRows {
+  const std::int32_t *tokens, *positions, *slots;
+  std::int64_t count;
+};
+
 // Writes the rows' keys and values to their slots. Returns the residual stream after the last block, f32 [M,D], in the
 // decoder's scratch arena; takes the rows' paths.
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel);
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, const CachePlan& plan,
+                      const AdapterPass& adapters, const CancelFlag* cancel);
 
 }  // namespace tempora

@@ -31,9 +31,23 @@ struct SampledTokens {
   std::vector<std::int32_t> tokens;  // [M]
   std::vector<float> log_probs;      // [M] under the model itself: temperature 1, nothing cut off
   LikelyTokens likely;               // those of a row that asks, row after row
+
+  // From M tokens and, after them, M log-probs. Throws std::domain_error where logits were not finite.
+  void set(const std::uint8_t* bytes, std::size_t rows);
 };
 
-// x f32 [M,D]. Logits exist for some rows at a time.
+// [M] each, on the device: the rows' random numbers, and where their results go.
+struct SampleBuffers {
+  const double* uniforms;
+  std::int32_t* tokens;  // -1 where the logits are not finite
+  float* log_probs;
+};
+
+// x f32 [M,D]. Logits exist for some rows at a time. Where `likely` is not null, rows are told the tokens they ask for.
+void sample_rows(Engine::Impl& impl, const Matrix& x, const std::vector<SampledRow>& rows, const SampleBuffers& buffers,
+                 LikelyTokens* likely);
+
+// The same, waited for.
 SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const std::vector<SampledRow>& rows);
 
 }  // namespace tempora

@@ -94,10 +94,9 @@ struct CachedForest {
     const std::int64_t columns = key_columns(problem.shape);
     const Tensor k = device.upload(layout.tokens, columns, dtype, problem.k);
     const Tensor v = device.upload(layout.tokens, columns, dtype, problem.v);
-    device.backend.write_cache(k.matrix, v.matrix, slots.data(), problem.shape, keys.buffer.data(),
+    const Ints device_slots = device.ints(slots);
+    device.backend.write_cache(k.matrix, v.matrix, device_slots.data(), problem.shape, keys.buffer.data(),
                                values.buffer.data());
-    // The call may still be under way when its caller's memory is gone.
-    std::fill(slots.begin(), slots.end(), 0);
   }
 
   Tensor keys, values;

@@ -6,8 +6,6 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -428,19 +426,19 @@ void CpuBackend::sample(const Matrix& logits, const SamplingOptions& options, co
   require_dense("sample", {logits});
   require(logits.dtype == DType::f32 && (logits.rows == 0 || logits.cols > 0), "sample: logits are f32");
   const SamplingKernels& kernels = sampling_kernels_for(isa_);
-  std::atomic<std::int64_t> bad_row{-1};
   std::atomic<bool> no_memory{false};
   const ThreadScratch scratch(*this, Near::scratch_floats(logits.cols));
   parallel_items(threads_, logits.rows, [&](std::int64_t row, int thread) {
     try {
       RowSampler sampler(kernels, options, logits.f32() + row * logits.cols, logits.cols, scratch.of(thread));
-      if (!sampler.sample(uniforms[row], tokens + row, log_probs + row)) bad_row = row;
+      if (sampler.sample(uniforms[row], tokens + row, log_probs + row)) return;
+      tokens[row] = -1;
+      log_probs[row] = 0;
     } catch (const std::bad_alloc&) {
       no_memory = true;
     }
   });
   if (no_memory) throw OutOfMemory("the system has no memory for sampling");
-  if (bad_row >= 0) throw std::domain_error("the logits of row " + std::to_string(bad_row) + " are not finite");
 }
 
 }  // namespace tempora

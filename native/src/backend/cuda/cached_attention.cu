@@ -17,7 +17,25 @@ constexpr int kWarpsPerBlock = kBlock / kWarp;
 struct CudaCachePlan : CachePlan {
   std::size_t single = 0, common = 0;  // splits
   std::int64_t parts = 0;
-  Buffer splits, pages, position, part_start;  // the single splits come first
+  Buffer numbers;                      // what follows, on the device
+  const CacheSplit* splits = nullptr;  // the single ones first
+  const std::int32_t *part_start = nullptr, *position = nullptr, *pages = nullptr;
+};
+
+// Arrays that go to the device in one copy.
+class PackedArrays {
+ public:
+  template <typename T>
+  std::size_t add(const std::vector<T>& array) {
+    const std::size_t at = bytes_.size();
+    const auto* begin = reinterpret_cast<const std::uint8_t*>(array.data());
+    bytes_.insert(bytes_.end(), begin, begin + array.size() * sizeof(T));
+    return at;
+  }
+  const std::vector<std::uint8_t>& bytes() const { return bytes_; }
+
+ private:
+  std::vector<std::uint8_t> bytes_;
 };
 
 __host__ __device__ std::int64_t cache_offset(std::int64_t slot, int kv_head, int kv_heads, int head_dim) {
@@ -99,7 +117,7 @@ void attend_to(const CacheOperands& o, const CacheSplit* splits, std::size_t cou
 template <typename T, int pairs>
 void attend_plainly_to_all(const CacheOperands& o) {
   constexpr int kCommonWarps = pairs > 2 ? 2 : 8;  // what shared memory has room for
-  const auto* splits = static_cast<const CacheSplit*>(o.plan.splits.data());
+  const CacheSplit* splits = o.plan.splits;
   if (o.numbers.heads / o.numbers.kv_heads <= kWarpQueries) {
     attend_to<T, pairs, 1>(o, splits, o.plan.single, 1);
   } else {
@@ -123,7 +141,7 @@ void attend_to_tiles(const CacheOperands& o, const CacheSplit* splits, std::size
 
 template <int C>
 void attend_to_all_tiles(const CacheOperands& o) {
-  const auto* splits = static_cast<const CacheSplit*>(o.plan.splits.data());
+  const CacheSplit* splits = o.plan.splits;
   attend_to_tiles<C, 1>(o, splits, o.plan.single, 1);
   attend_to_tiles<C, 2>(o, splits + o.plan.single, o.plan.common, kSplitRows);
 }
@@ -151,26 +169,31 @@ void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32
                               void* key_cache, void* value_cache) {
   require_dense("write_cache", {k, v});
   if (k.rows == 0) return;
-  const Buffer device_slots = upload(std::vector<std::int32_t>(slots, slots + k.rows));
   with_type(k.dtype, [&]<typename T>() {
     launch("write_cache", write_cache_kernel<T>, static_cast<unsigned>(k.rows), kBlock, stream_,
-           static_cast<const T*>(k.data), static_cast<const T*>(v.data),
-           static_cast<const std::int32_t*>(device_slots.data()), shape.kv_heads, shape.head_dim,
+           static_cast<const T*>(k.data), static_cast<const T*>(v.data), slots, shape.kv_heads, shape.head_dim,
            static_cast<T*>(key_cache), static_cast<T*>(value_cache));
   });
 }
 
 std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
   auto plan = std::make_unique<CudaCachePlan>();
-  CacheSplits found = split_paths(paths);
+  const CacheSplits found = split_paths(paths);
   plan->single = found.single.size();
   plan->common = found.common.size();
   plan->parts = found.part_start.back();
-  found.single.insert(found.single.end(), found.common.begin(), found.common.end());
-  plan->splits = upload(found.single);
-  plan->pages = upload(paths.pages);
-  plan->position = upload(paths.position);
-  plan->part_start = upload(found.part_start);
+  PackedArrays arrays;
+  arrays.add(found.single);
+  arrays.add(found.common);
+  const std::size_t part_start = arrays.add(found.part_start), position = arrays.add(paths.position);
+  const std::size_t pages = arrays.add(paths.pages);
+  plan->numbers = upload(arrays.bytes());
+  const auto* data = static_cast<const std::uint8_t*>(plan->numbers.data());
+  const auto ints_at = [=](std::size_t offset) { return reinterpret_cast<const std::int32_t*>(data + offset); };
+  plan->splits = reinterpret_cast<const CacheSplit*>(data);
+  plan->part_start = ints_at(part_start);
+  plan->position = ints_at(position);
+  plan->pages = ints_at(pages);
   return plan;
 }
 
@@ -184,13 +207,8 @@ void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionS
   const Buffer parts = allocate(items * static_cast<std::size_t>(shape.head_dim) * sizeof(float), MemoryUse::workspace);
   const Buffer sums = allocate(2 * items * sizeof(float), MemoryUse::workspace);
   float* largest = static_cast<float*>(sums.data());
-  const CachedView view{nullptr,
-                        static_cast<const std::int32_t*>(plan.pages.data()),
-                        static_cast<const std::int32_t*>(plan.position.data()),
-                        static_cast<const std::int32_t*>(plan.part_start.data()),
-                        static_cast<float*>(parts.data()),
-                        largest,
-                        largest + items};
+  const CachedView view{nullptr, plan.pages,     plan.position, plan.part_start, static_cast<float*>(parts.data()),
+                        largest, largest + items};
   const CacheOperands operands{plan, view, numbers, stream_, q.data, key_cache, value_cache};
   with_type(q.dtype, [&]<typename T>() {
     attend_to_all<T>(operands);

@@ -1,9 +1,6 @@
 // One token a row. Tokens are ranked by logit, equal logits by id (the lowest first). What may be drawn (top-k, then
 // top-p) is a threshold on that rank: a histogram says in which stretch of logits it lies, and the tokens of that
 // stretch are compared with each other. Drawn is in order of ids.
-#include <cstring>
-#include <stdexcept>
-
 #include "check.h"
 #include "cuda_backend.h"
 #include "sampling_cut.cuh"
@@ -98,6 +95,7 @@ __device__ void write_result(const Sampling& s, int row, float largest, int toke
   const double log_sum = log_sum_of_row(s, row, largest);
   const bool broken = !isfinite(largest) || !isfinite(log_sum);
   s.tokens[row] = broken ? -1 : token;
+  s.log_probs[row] = 0;
   if (broken) return;
   const float logit = s.logits[static_cast<std::int64_t>(row) * s.vocabulary + token];
   s.log_probs[row] = static_cast<float>(static_cast<double>(logit) - static_cast<double>(largest) - log_sum);
@@ -174,7 +172,6 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
   require_dense("sample", {logits});
   const auto rows = static_cast<std::size_t>(logits.rows);
   if (rows == 0) return;
-  const Buffer draws = upload(std::vector<double>(uniforms, uniforms + rows));
   Sampling s{};
   s.logits = logits.f32();
   s.vocabulary = static_cast<int>(logits.cols);
@@ -183,7 +180,7 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
   s.aligned =
       reinterpret_cast<std::uintptr_t>(logits.data) % sizeof(FourFloats) == 0 && logits.cols % kVectorFloats == 0;
   s.options = options;
-  s.uniforms = static_cast<const double*>(draws.data());
+  s.uniforms = uniforms;
   const bool greedy = options.temperature <= 0;
   s.top_k = !greedy && options.top_k > 0 && options.top_k < logits.cols;
   s.top_p = !greedy && options.top_p < 1;
@@ -192,12 +189,11 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
       allocate(rows * static_cast<std::size_t>(s.slices) * sizeof(SliceSummary), MemoryUse::workspace);
   const Buffer masses = allocate(s.top_p ? bins * sizeof(Mass) : 1, MemoryUse::workspace);
   const Buffer counts = allocate(s.top_k ? bins * sizeof(std::uint32_t) : 1, MemoryUse::workspace);
-  const Buffer results = allocate(rows * (sizeof(std::int32_t) + sizeof(float)), MemoryUse::workspace);
   s.summaries = static_cast<SliceSummary*>(summaries.data());
   s.masses = static_cast<Mass*>(masses.data());
   s.counts = static_cast<std::uint32_t*>(counts.data());
-  s.tokens = static_cast<std::int32_t*>(results.data());
-  s.log_probs = reinterpret_cast<float*>(s.tokens + rows);
+  s.tokens = tokens;
+  s.log_probs = log_probs;
   const auto blocks = static_cast<unsigned>(rows);
   launch("sample", summarize_kernel, blocks * static_cast<unsigned>(s.slices), kBlock, stream_, s);
   if (greedy) {
@@ -208,13 +204,6 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
       launch("sample", histogram_kernel, blocks * static_cast<unsigned>(s.histogram_slices), kThreads, stream_, s);
     }
     launch("sample", draw_kernel, blocks, kThreads, stream_, s);
-  }
-  std::vector<std::uint8_t> host(results.bytes());
-  copy_out(host.data(), results.data(), host.size());
-  std::memcpy(tokens, host.data(), rows * sizeof(std::int32_t));
-  std::memcpy(log_probs, host.data() + rows * sizeof(std::int32_t), rows * sizeof(float));
-  for (std::size_t row = 0; row < rows; ++row) {
-    if (tokens[row] < 0) throw std::domain_error("the logits of row " + std::to_string(row) + " are not finite");
   }
 }
 
