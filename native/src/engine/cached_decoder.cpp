@@ -47,6 +47,7 @@ void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t sl
   tokens.push_back(token);
   positions.push_back(position);
   slots.push_back(slot);
+  keys += position + 1;
   paths.begin_row(position, group);
   adapters.runs.add(1, adapter);
 }

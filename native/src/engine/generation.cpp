@@ -8,12 +8,6 @@
 #include "token_sampler.h"
 
 namespace tempora {
-namespace {
-
-// Prompt tokens in one forward pass, at most.
-constexpr std::size_t kPrefillRows = 512;
-
-}  // namespace
 
 class ForestGeneration : public Generation {
  public:
@@ -58,6 +52,7 @@ void ForestGeneration::finish_rows(const std::vector<std::int32_t>& rows) {
 
 void ForestGeneration::prefill(const Admitted& admitted, const CancelFlag* cancel) {
   const std::vector<std::int32_t>& nodes = admitted.nodes;
+  const Budget budget = impl_->backend->budget();
   CacheRows rows;
   const auto flush = [&] {
     if (rows.tokens.empty()) return;
@@ -75,14 +70,14 @@ void ForestGeneration::prefill(const Admitted& admitted, const CancelFlag* cance
       for (const std::int32_t above : path) {
         rows.paths.add_segment(schedule_.node(above).cache, above == node ? i + 1 : layout.node_length(above));
       }
-      if (rows.tokens.size() == kPrefillRows) flush();
+      if (rows.full(budget)) flush();
     }
   }
   for (std::size_t r = 0; r < admitted.rows.size(); ++r) {
     const GenerationRow& row = schedule_.row(admitted.rows[r]);
     for (std::int32_t number = 0; number < row.generated(); ++number) {
       add_input(rows, row, number, static_cast<std::int32_t>(nodes.size() + r));
-      if (rows.tokens.size() == kPrefillRows) flush();
+      if (rows.full(budget)) flush();
     }
   }
   flush();

@@ -14,9 +14,6 @@
 namespace tempora {
 namespace {
 
-// Prompt tokens in one pass, at most: others wait for their next token as long as that takes.
-constexpr std::size_t kPrefillRows = 512;
-
 // One sample. Its input is the last of its tokens; the pass that computes it predicts the next.
 struct LiveRow {
   std::shared_ptr<const LiveRequest> request;
@@ -163,8 +160,10 @@ void PagedBatch::make_own_pages() {
   }
 }
 
-// Tokens of paths that are not computed yet, parents first, as many as one pass takes.
+// Tokens of paths that are not computed yet, parents first, as many as one pass takes: others wait for their next token
+// as long as that takes.
 void PagedBatch::add_prompts(CacheRows& rows) {
+  const Budget budget = impl_->backend->budget();
   for (const LiveRow& row : active_) {
     const std::vector<std::int32_t> path = tree_.path(row.leaf);
     std::int32_t position = 0;
@@ -172,7 +171,7 @@ void PagedBatch::add_prompts(CacheRows& rows) {
       PrefixNode& node = tree_.node(path[depth]);
       const auto group = static_cast<std::int32_t>(rows.tokens.size());
       for (; node.computed < node.cache.length; ++node.computed) {
-        if (rows.tokens.size() == kPrefillRows) return;
+        if (rows.full(budget)) return;
         const std::int32_t at = node.computed;
         rows.begin(node.tokens[static_cast<std::size_t>(at)], position + at, node.cache.slot(at), group, row.adapter);
         for (std::size_t above = 0; above < depth; ++above) {

@@ -3,9 +3,8 @@
 namespace tempora {
 namespace {
 
-// Logits kept between the head's forward and backward pass, at most. A tree whose rows need more is computed twice.
-constexpr std::int64_t kKeptLogitsBytes = std::int64_t{64} << 20;
-constexpr std::int64_t kLargestKeptLogitsBytes = std::int64_t{512} << 20;
+// Whole logits on their way to the host, at most.
+constexpr std::int64_t kLikelyLogitsBytes = std::int64_t{64} << 20;
 
 struct Chunk {
   std::int64_t row_begin, row_end;
@@ -95,7 +94,7 @@ void Scoring::likely_step(const Rows& rows, int likely, ScoredEdges& scored, con
   const EdgeList& edges = scored.edges;
   const Weight& weight = parameters_.weight(parameters_.head());
   const std::int64_t vocabulary = weight.rows, row_bytes = vocabulary * static_cast<std::int64_t>(sizeof(float));
-  const std::int64_t at_once = std::max<std::int64_t>(1, kKeptLogitsBytes / row_bytes);
+  const std::int64_t at_once = std::max<std::int64_t>(1, kLikelyLogitsBytes / row_bytes);
   for (std::int64_t begin = 0; begin < rows.normed.rows; begin += at_once) {
     if (cancel != nullptr) cancel->check();
     const ArenaScope scope(decoder_.scratch());
@@ -119,13 +118,14 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
   const EdgeList& edges = scored.edges;
   std::vector<float>& log_prob = scored.log_prob;
   const bool whole_batch = loss.needs_whole_batch();
+  const Budget budget = backend_.budget();
   const Weight& weight = parameters_.weight(parameters_.head());
   const Matrix d_weight = parameters_.gradient(parameters_.head());
   const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
   std::vector<float> coefficient(log_prob.size());
   Arena& scratch = decoder_.scratch();
   float* lse = decoder_.arena().floats(rows.normed.rows);
-  const auto chunks = chunks_of(edges, std::max<std::int64_t>(1, kKeptLogitsBytes / row_bytes));
+  const auto chunks = chunks_of(edges, std::max<std::int64_t>(1, budget.kept_logits / row_bytes));
 
   const auto forward = [&](const Chunk& chunk, const Edges& uploaded, const Matrix& keep) {
     if (cancel != nullptr) cancel->check();
@@ -149,7 +149,8 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
     const Edges uploaded = upload_edges(scratch, edges, rows.target_token, chunk);
     Matrix kept;
     if (!whole_batch) {
-      if (count * row_bytes <= kLargestKeptLogitsBytes) kept = scratch.matrix(count, weight.rows, parameters_.dtype());
+      if (count * row_bytes <= budget.largest_kept_logits)
+        kept = scratch.matrix(count, weight.rows, parameters_.dtype());
       forward(chunk, uploaded, kept);
       loss.differentiate(edges, first, last, log_prob, coefficient);
     }

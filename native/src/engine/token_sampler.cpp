@@ -10,9 +10,6 @@
 namespace tempora {
 namespace {
 
-// Logits in memory at once, at most.
-constexpr std::int64_t kLogitsBytes = std::int64_t{64} << 20;
-
 bool same(const SamplingOptions& a, const SamplingOptions& b) {
   return a.temperature == b.temperature && a.top_k == b.top_k && a.top_p == b.top_p;
 }
@@ -73,7 +70,7 @@ void sample_rows(Engine::Impl& impl, const Matrix& x, const std::vector<SampledR
   const Matrix normed = scratch.matrix(x.rows, x.cols, parameters.dtype());
   backend.rms_norm(x, parameters.data(parameters.final_norm()), impl.shape.norm_eps, normed, scratch.floats(x.rows));
   const std::int64_t vocabulary = impl.shape.vocab_size;
-  const std::int64_t at_once = std::max<std::int64_t>(1, kLogitsBytes / (vocabulary * 4));
+  const std::int64_t at_once = std::max<std::int64_t>(1, backend.budget().decoded_logits / (vocabulary * 4));
   for (std::int64_t begin = 0; begin < x.rows; begin += at_once) {
     const ArenaScope scope(scratch);
     const std::int64_t count = std::min(at_once, x.rows - begin);

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "../backend.h"
@@ -25,11 +26,12 @@ struct DynamicMap;
 class CudaBackend : public Backend {
  public:
   // Throws std::runtime_error with the reason when there is no usable device. The head computes that many bytes of f32
-  // logits at a time.
-  explicit CudaBackend(std::int64_t head_chunk_bytes = kHeadChunkBytes);
+  // logits at a time; by default a share of the device's memory.
+  explicit CudaBackend(std::optional<std::int64_t> head_chunk_bytes = std::nullopt);
   ~CudaBackend() override;
 
   std::string name() const override { return name_; }
+  Budget budget() const override { return budget_; }
 
   Buffer allocate(std::size_t bytes, MemoryUse use) override;
   void release(void* data, std::size_t bytes, MemoryUse use) noexcept override;
@@ -102,8 +104,6 @@ class CudaBackend : public Backend {
   void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms, std::int32_t* tokens,
               float* log_probs) override;
 
-  static constexpr std::int64_t kHeadChunkBytes = std::int64_t{256} << 20;
-
  private:
   // A host vector on the device, for as long as the buffer lives.
   template <typename T>
@@ -125,7 +125,8 @@ class CudaBackend : public Backend {
   std::unique_ptr<HostStaging> staging_;
   std::unique_ptr<CublasLt> products_;
   std::unique_ptr<HopperProduct> hopper_;  // where the device has such instructions
-  std::int64_t head_chunk_bytes_;
+  Budget budget_;
+  std::int64_t head_chunk_bytes_ = 0;
 
   // Blocks are kept when they are released and handed out again to whoever asks for their size: a training step
   // allocates nothing after the first. All work is on one stream, so a block may be reused before its kernels ended.

@@ -1,5 +1,6 @@
 // The device, its memory, copies and conversions.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "check.h"
@@ -34,13 +35,33 @@ __global__ void find_not_finite_kernel(const T* x, std::int64_t size, int* found
   if (i < size && !isfinite(load(x + i))) *found = 1;
 }
 
+// A share of the device's memory, in the powers of two between.
+std::int64_t share(std::int64_t total, std::int64_t parts, std::int64_t least, std::int64_t most) {
+  return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(std::clamp(total / parts, least, most))));
+}
+
+// By all of its memory and not by what is free: what is computed at once decides last bits of gradients.
+Budget budget_of(std::int64_t total) {
+  constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+  return {.prefill_rows = share(total, 16 * kMiB, 512, 4096),
+          .prefill_keys = std::int64_t{16} << 20,
+          .decoded_logits = share(total, 128, 64 * kMiB, 512 * kMiB),
+          .kept_logits = share(total, 64, 64 * kMiB, 2048 * kMiB),
+          .largest_kept_logits = share(total, 32, 512 * kMiB, 4096 * kMiB)};
+}
+
 }  // namespace
 
-CudaBackend::CudaBackend(std::int64_t head_chunk_bytes) : head_chunk_bytes_(head_chunk_bytes) {
+CudaBackend::CudaBackend(std::optional<std::int64_t> head_chunk_bytes) {
   const CudaInfo info = cuda_info();
   if (info.devices.empty()) throw std::runtime_error(info.problem);
   TEMPORA_CUDA_CHECK(cudaSetDevice(0));
   name_ = info.devices.front();
+  std::size_t free = 0, total = 0;
+  TEMPORA_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  budget_ = budget_of(static_cast<std::int64_t>(total));
+  head_chunk_bytes_ = head_chunk_bytes.value_or(
+      share(static_cast<std::int64_t>(total), 256, std::int64_t{32} << 20, std::int64_t{256} << 20));
   products_ = std::make_unique<CublasLt>();
   hopper_ = HopperProduct::make();
   staging_ = std::make_unique<HostStaging>();
