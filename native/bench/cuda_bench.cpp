@@ -160,6 +160,13 @@ void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) 
     forward();
     backend_.head_backward(hidden, *weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight);
   });
+  const auto bytes = static_cast<std::int64_t>(backend_.kept_logits_bytes(rows, vocabulary, DType::bf16));
+  const Matrix kept{matrix(1, (bytes + 1) / 2, DType::bf16).data, DType::bf16, rows, vocabulary};
+  report("head forward + backward, logits kept" + shape, 3 * product,
+         read + static_cast<double>(kept.bytes()) * 4 + 2.0 * static_cast<double>(d_weight.bytes()), [&] {
+           backend_.head_forward(hidden, *weight, edges, log_prob, lse, kept);
+           backend_.head_backward(hidden, *weight, edges, coefficient, lse, kept, d_hidden, d_weight);
+         });
   buffers_.clear();
 }
 

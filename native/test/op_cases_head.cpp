@@ -74,6 +74,13 @@ void check_reference(const EdgeData& edges, const HeadShape& shape, const std::v
 
 enum class Keep { nothing, own_type, f32 };
 
+Tensor kept_logits(Device& device, const HeadShape& shape, DType dtype) {
+  const std::size_t bytes = device.backend.kept_logits_bytes(shape.rows, shape.vocab, dtype);
+  Tensor kept = device.output(1, static_cast<std::int64_t>((bytes + 3) / 4), DType::f32);
+  kept.matrix = {kept.matrix.data, dtype, shape.rows, shape.vocab};
+  return kept;
+}
+
 void check_head(Device& device, DType dtype, const HeadShape& shape, Keep keep, bool check_differences = false) {
   Random random(13);
   const Tensor hidden = device.random(random, shape.rows, shape.cols, dtype);
@@ -84,7 +91,7 @@ void check_head(Device& device, DType dtype, const HeadShape& shape, Keep keep, 
   const Edges edges{count, token.data(), row_start.data()};
   const Tensor log_prob = device.output(1, count, DType::f32), lse = device.output(1, shape.rows, DType::f32);
   const Tensor kept =
-      keep == Keep::nothing ? Tensor{} : device.output(shape.rows, shape.vocab, keep == Keep::f32 ? DType::f32 : dtype);
+      keep == Keep::nothing ? Tensor{} : kept_logits(device, shape, keep == Keep::f32 ? DType::f32 : dtype);
   const auto head = device.weight(weight);
   device.backend.head_forward(hidden.matrix, *head, edges, log_prob.matrix.f32(), lse.matrix.f32(), kept.matrix);
   expect_close("log_prob", device.read(log_prob), log_probs(data, shape, hidden.values, weight.values), 1e-5);
@@ -116,9 +123,14 @@ std::vector<OpCase> head_cases() {
   add("of odd sizes, logits kept in f32", {37, 24, 511}, Keep::f32, false);
   add("of several chunks", {21, 16, 2603}, Keep::nothing, false);
   add("of several chunks, logits kept", {21, 16, 2603}, Keep::own_type, false);
+  add("of several chunks in vectors", {21, 16, 2608}, Keep::nothing, false);
+  add("of several chunks in vectors, logits kept", {21, 16, 2608}, Keep::own_type, false);
+  add("of several chunks in vectors, logits kept in f32", {21, 16, 2608}, Keep::f32, false);
+  add("of more columns than a block takes, logits kept", {2, 8, 16392 + 2048}, Keep::own_type, false);
   add("of one row", {1, 80, 300}, Keep::own_type, false);
   add("of many rows", {1101, 8, 33}, Keep::own_type, false);
   add("of confident rows", {19, 24, 130, 4}, Keep::own_type, false);
+  add("of confident rows in vectors", {19, 24, 1032, 4}, Keep::own_type, false);
   return cases;
 }
 

@@ -339,8 +339,11 @@ class Backend {
   virtual void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) = 0;
 
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
-  // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null) asks for them for the backward
-  // pass. How they lie in 16 bits is the backend's own.
+  // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null, of kept_logits_bytes) asks for
+  // them for the backward pass. How they lie in 16 bits, and what lies behind them, is the backend's own.
+  virtual std::size_t kept_logits_bytes(std::int64_t rows, std::int64_t vocabulary, DType dtype) const {
+    return static_cast<std::size_t>(rows * vocabulary) * size_of(dtype);
+  }
   virtual void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                             const Matrix& keep) = 0;
   // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += ... unless its data

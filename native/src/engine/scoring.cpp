@@ -127,6 +127,10 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
   float* lse = decoder_.arena().floats(rows.normed.rows);
   const auto chunks = chunks_of(edges, std::max<std::int64_t>(1, budget.kept_logits / row_bytes));
 
+  const auto kept_logits = [&](std::int64_t count) {
+    const DType dtype = parameters_.dtype();
+    return Matrix{scratch.bytes(backend_.kept_logits_bytes(count, weight.rows, dtype)), dtype, count, weight.rows};
+  };
   const auto forward = [&](const Chunk& chunk, const Edges& uploaded, const Matrix& keep) {
     if (cancel != nullptr) cancel->check();
     float* result = scratch.floats(uploaded.count);
@@ -149,8 +153,7 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
     const Edges uploaded = upload_edges(scratch, edges, rows.target_token, chunk);
     Matrix kept;
     if (!whole_batch) {
-      if (count * row_bytes <= budget.largest_kept_logits)
-        kept = scratch.matrix(count, weight.rows, parameters_.dtype());
+      if (count * row_bytes <= budget.largest_kept_logits) kept = kept_logits(count);
       forward(chunk, uploaded, kept);
       loss.differentiate(edges, first, last, log_prob, coefficient);
     }

@@ -87,6 +87,7 @@ class CudaBackend : public Backend {
   void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
   void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) override;
 
+  std::size_t kept_logits_bytes(std::int64_t rows, std::int64_t vocabulary, DType dtype) const override;
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;
   void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
@@ -113,6 +114,9 @@ class CudaBackend : public Backend {
     return buffer;
   }
 
+  template <typename L>
+  void head_gradient(const Matrix& logits, const float* counted_from, const Edges& edges, std::int64_t begin,
+                     std::int64_t vocabulary, const float* coefficient, const float* lse, const Matrix& d_logits);
   const DynamicMap* dynamic_maps();
   template <typename T, typename M>
   void step_tensors(const std::vector<AdamWTensor>& tensors, MomentsFormat format, const AdamWOptions& options);

@@ -1,8 +1,8 @@
 // The log-prob head in chunks of the vocabulary: logits of one chunk at a time, an online log-sum-exp over the chunks
 // in the forward pass, exact coefficients in the backward pass.
 //
-// Kept bf16 logits are kept as log-probs (in bf16; the CPU keeps 10 bits of fraction): a likely token's log-prob is
-// then nearly exact. Until a row's log-sum-exp is known, they count from the largest logit that the row has had so far.
+// Kept bf16 logits count from the largest logit that their row had had up to the end of their chunk (in bf16; the CPU
+// keeps log-probs with 10 bits of fraction): a likely token's is then nearly exact. Those largest ones lie behind them.
 #include <algorithm>
 
 #include "check.h"
@@ -19,6 +19,41 @@ std::int64_t chunk_columns(std::int64_t chunk_bytes, std::int64_t rows, std::int
   return std::clamp<std::int64_t>(columns, std::min<std::int64_t>(256, vocabulary), vocabulary);
 }
 
+// N neighbouring numbers, read and written 16 bytes at a time where N is 8.
+constexpr int kVector = 8;
+
+template <typename T>
+struct alignas(16) Bytes16 {
+  T numbers[16 / sizeof(T)];
+};
+
+template <int N, typename T>
+__device__ void load_numbers(const T* from, float (&to)[N]) {
+  if constexpr (N == 1) {
+    to[0] = load(from);
+  } else {
+    constexpr int kEach = 16 / sizeof(T);
+    for (int part = 0; part < N / kEach; ++part) {
+      const Bytes16<T> bytes = reinterpret_cast<const Bytes16<T>*>(from)[part];
+      for (int i = 0; i < kEach; ++i) to[part * kEach + i] = load(bytes.numbers + i);
+    }
+  }
+}
+
+template <int N, typename T>
+__device__ void store_numbers(T* to, const float (&from)[N]) {
+  if constexpr (N == 1) {
+    store(to, from[0]);
+  } else {
+    constexpr int kEach = 16 / sizeof(T);
+    for (int part = 0; part < N / kEach; ++part) {
+      Bytes16<T> bytes;
+      for (int i = 0; i < kEach; ++i) store(bytes.numbers + i, from[part * kEach + i]);
+      reinterpret_cast<Bytes16<T>*>(to)[part] = bytes;
+    }
+  }
+}
+
 // The part of the vocabulary that a launch sees, and where its edges lie.
 struct ChunkView {
   std::int64_t begin, columns, vocabulary;
@@ -26,25 +61,32 @@ struct ChunkView {
   const std::int32_t* token;
 };
 
-__device__ void keep_logit(float* p, float logit, float) { *p = logit; }
-__device__ void keep_logit(bf16* p, float logit, float counted_from) { store(p, logit - counted_from); }
-
 // One block a row: (largest, sum) of exp over the chunks so far; picks the logits of the row's targets. Where `keep` is
 // not null it gets the logits (f32) or what they are above the row's largest so far (bf16), which `counted_from` gets.
-template <typename K>
+template <typename K, int N>
 __global__ void head_statistics_kernel(const float* logits, ChunkView chunk, float* largest, float* sum,
                                        float* target_logit, K* keep, float* counted_from) {
   const std::int64_t row = blockIdx.x;
   logits += row * chunk.columns;
+  float values[N];
   float chunk_largest = -INFINITY;
-  for (std::int64_t i = threadIdx.x; i < chunk.columns; i += kBlock) chunk_largest = fmaxf(chunk_largest, logits[i]);
+  for (std::int64_t i = threadIdx.x * N; i < chunk.columns; i += kBlock * N) {
+    load_numbers(logits + i, values);
+    for (const float value : values) chunk_largest = fmaxf(chunk_largest, value);
+  }
   chunk_largest = block_max(chunk_largest);
   const float before = chunk.begin == 0 ? -INFINITY : largest[row];
   const float now = fmaxf(before, chunk_largest);
+  K* kept = keep == nullptr ? nullptr : keep + row * chunk.vocabulary + chunk.begin;
+  const float base = counted_from == nullptr ? 0.0f : now;
   float exponentials = 0;
-  for (std::int64_t i = threadIdx.x; i < chunk.columns; i += kBlock) {
-    exponentials += expf(logits[i] - now);
-    if (keep != nullptr) keep_logit(keep + row * chunk.vocabulary + chunk.begin + i, logits[i], now);
+  for (std::int64_t i = threadIdx.x * N; i < chunk.columns; i += kBlock * N) {
+    load_numbers(logits + i, values);
+    for (float& value : values) {
+      exponentials += expf(value - now);
+      value -= base;
+    }
+    if (kept != nullptr) store_numbers(kept + i, values);
   }
   exponentials = block_sum(exponentials);
   if (threadIdx.x == 0) {
@@ -67,41 +109,73 @@ __global__ void head_finish_kernel(const float* largest, const float* sum, const
   for (std::int32_t e = row_start[row] + threadIdx.x; e < row_start[row + 1]; e += kWarp) log_prob[e] -= value;
 }
 
-// Kept bf16 logits become log-probs. One block a row; counted_from [chunks, rows].
-__global__ void head_shift_kernel(bf16* kept, std::int64_t vocabulary, std::int64_t chunk_columns, std::int64_t rows,
-                                  const float* counted_from, const float* lse) {
-  const std::int64_t row = blockIdx.x;
-  kept += row * vocabulary;
-  for (std::int64_t i = threadIdx.x; i < vocabulary; i += kBlock) {
-    store(kept + i, load(kept + i) + (counted_from[i / chunk_columns * rows + row] - lse[row]));
-  }
-}
+// Logits of some columns for the backward pass: computed again, or what the forward pass kept.
+template <typename L>
+struct LogitsView {
+  const L* logits;
+  std::int64_t stride;
+  // Of kept bf16 logits [chunks, rows]: what those of a chunk of the forward pass count from.
+  const float* counted_from;
+  std::int64_t chunk_columns, rows;
+};
 
-// p(v) from a logit, or from what the forward pass keeps in bf16: a log-prob.
-__device__ float probability(const float* logit, float lse) { return expf(*logit - lse); }
-__device__ float probability(const bf16* log_prob, float) { return expf(load(log_prob)); }
+// d_logits[row, v] = Σ_edges coefficient · (1[v = token] − p(v)), rounded once; may be where the logits are. One block
+// a row and kGradientColumns columns. A token's edges are added by one thread in their order: siblings may want the
+// same token.
+constexpr std::int64_t kGradientColumns = 8 * kBlock * kVector;
 
-// d_logits[row, v] = Σ_edges coefficient · (1[v = token] − p(v)), rounded once. One block a row. A token's edges are
-// added by one thread in their order: siblings may want the same token.
-template <typename L, typename D>
-__global__ void head_gradient_kernel(const L* logits, std::int64_t stride, ChunkView chunk, const float* coefficient,
-                                     const float* lse, D* d_logits) {
+template <typename L, typename D, int N>
+__global__ void head_gradient_kernel(LogitsView<L> view, ChunkView chunk, const float* coefficient, const float* lse,
+                                     D* d_logits, std::int64_t d_stride) {
   const std::int64_t row = blockIdx.x;
-  logits += row * stride;
-  d_logits += row * chunk.columns;
   const std::int32_t first = chunk.row_start[row], last = chunk.row_start[row + 1];
   float total = 0;
   for (std::int32_t e = first; e < last; ++e) total += coefficient[e];
-  for (std::int64_t i = threadIdx.x; i < chunk.columns; i += kBlock) {
-    float gradient = -total * probability(logits + i, lse[row]);
+  const std::int64_t begin = blockIdx.y * kGradientColumns;
+  const std::int64_t end = begin + kGradientColumns < chunk.columns ? begin + kGradientColumns : chunk.columns;
+  const float row_lse = lse[row];
+  for (std::int64_t i = begin + threadIdx.x * N; i < end; i += kBlock * N) {
+    float values[N];
+    load_numbers(view.logits + row * view.stride + i, values);
+    const float above =
+        view.counted_from == nullptr ? 0.0f : view.counted_from[i / view.chunk_columns * view.rows + row];
+    for (float& value : values) value = -total * expf(value + (above - row_lse));
     for (std::int32_t e = first; e < last; ++e) {
-      if (chunk.token[e] - chunk.begin == i) gradient += coefficient[e];
+      const std::int64_t at = chunk.token[e] - chunk.begin - i;
+      for (int k = 0; k < N; ++k) {
+        if (at == k) values[k] += coefficient[e];
+      }
     }
-    store(d_logits + i, gradient);
+    store_numbers(d_logits + row * d_stride + i, values);
+  }
+}
+
+// Where kept bf16 logits end, and the numbers begin that they count from.
+std::int64_t kept_bytes(std::int64_t rows, std::int64_t vocabulary) { return (rows * vocabulary * 2 + 15) / 16 * 16; }
+
+float* counted_from_of(const Matrix& kept) {
+  if (kept.data == nullptr || kept.dtype != DType::bf16) return nullptr;
+  return reinterpret_cast<float*>(static_cast<char*>(kept.data) + kept_bytes(kept.rows, kept.cols));
+}
+
+// Calls work.operator()<N>() with the numbers that a thread takes at once.
+template <typename Work>
+void with_vectors(std::int64_t vocabulary, Work work) {
+  if (vocabulary % kVector == 0) {
+    work.template operator()<kVector>();
+  } else {
+    work.template operator()<1>();
   }
 }
 
 }  // namespace
+
+std::size_t CudaBackend::kept_logits_bytes(std::int64_t rows, std::int64_t vocabulary, DType dtype) const {
+  if (dtype == DType::f32) return static_cast<std::size_t>(rows * vocabulary) * 4;
+  const std::int64_t at_once = chunk_columns(head_chunk_bytes_, std::max<std::int64_t>(1, rows), vocabulary);
+  const std::int64_t chunks = (vocabulary + at_once - 1) / at_once;
+  return static_cast<std::size_t>(kept_bytes(rows, vocabulary) + rows * chunks * 4);
+}
 
 void CudaBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob,
                                float* lse, const Matrix& keep) {
@@ -110,30 +184,42 @@ void CudaBackend::head_forward(const Matrix& hidden, const Weight& head, const E
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
   const std::int64_t at_once = chunk_columns(head_chunk_bytes_, rows, vocabulary);
-  const std::int64_t chunks = (vocabulary + at_once - 1) / at_once;
-  const bool keep_log_probs = keep.data != nullptr && keep.dtype == DType::bf16;
   const Buffer logits = allocate(static_cast<std::size_t>(rows * at_once) * 4, MemoryUse::workspace);
-  const Buffer starts =
-      allocate(static_cast<std::size_t>(keep_log_probs ? rows * chunks : 1) * 4, MemoryUse::workspace);
-  float* counted_from = static_cast<float*>(starts.data());
   const Buffer statistics = allocate(static_cast<std::size_t>(rows) * 8, MemoryUse::workspace);
   float* largest = static_cast<float*>(statistics.data());
   float* sum = largest + rows;
+  float* counted_from = counted_from_of(keep);
   for (std::int64_t begin = 0; begin < vocabulary; begin += at_once) {
     const std::int64_t columns = std::min(at_once, vocabulary - begin);
     const Matrix chunk{logits.data(), DType::f32, rows, columns};
     matmul(hidden, weight.row_range(begin, columns), chunk, {.transpose_b = true});
     with_type(keep.data == nullptr ? DType::f32 : keep.dtype, [&]<typename K>() {
-      launch("head_statistics", head_statistics_kernel<K>, static_cast<unsigned>(rows), kBlock, stream_, chunk.f32(),
-             ChunkView{begin, columns, vocabulary, edges.row_start, edges.token}, largest, sum, log_prob,
-             static_cast<K*>(keep.data), keep_log_probs ? counted_from + begin / at_once * rows : nullptr);
+      with_vectors(vocabulary, [&]<int N>() {
+        launch("head_statistics", head_statistics_kernel<K, N>, static_cast<unsigned>(rows), kBlock, stream_,
+               chunk.f32(), ChunkView{begin, columns, vocabulary, edges.row_start, edges.token}, largest, sum, log_prob,
+               static_cast<K*>(keep.data), counted_from == nullptr ? nullptr : counted_from + begin / at_once * rows);
+      });
     });
   }
   launch("head_finish", head_finish_kernel, static_cast<unsigned>(rows), kWarp, stream_, largest, sum, edges.row_start,
          lse, log_prob);
-  if (!keep_log_probs) return;
-  launch("head_shift", head_shift_kernel, static_cast<unsigned>(rows), kBlock, stream_, static_cast<bf16*>(keep.data),
-         vocabulary, at_once, rows, counted_from, lse);
+}
+
+// d_logits of some columns, of the type of the hidden rows.
+template <typename L>
+void CudaBackend::head_gradient(const Matrix& logits, const float* counted_from, const Edges& edges, std::int64_t begin,
+                                std::int64_t vocabulary, const float* coefficient, const float* lse,
+                                const Matrix& d_logits) {
+  const std::int64_t at_once = chunk_columns(head_chunk_bytes_, logits.rows, vocabulary);
+  const LogitsView<L> view{static_cast<const L*>(logits.data), logits.row_stride(), counted_from, at_once, logits.rows};
+  const ChunkView chunk{begin, logits.cols, vocabulary, edges.row_start, edges.token};
+  const dim3 grid(static_cast<unsigned>(logits.rows), blocks_for(logits.cols, kGradientColumns));
+  with_type(d_logits.dtype, [&]<typename D>() {
+    with_vectors(vocabulary, [&]<int N>() {
+      launch("head_gradient", head_gradient_kernel<L, D, N>, grid, kBlock, stream_, view, chunk, coefficient, lse,
+             static_cast<D*>(d_logits.data), d_logits.row_stride());
+    });
+  });
 }
 
 void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
@@ -142,24 +228,24 @@ void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const 
   const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
-  const std::int64_t at_once = chunk_columns(head_chunk_bytes_, rows, vocabulary);
+  // What was kept becomes the gradients, of the whole vocabulary at once, where products may read it as it lies.
+  const bool in_place = kept.data != nullptr && kept.dtype == hidden.dtype && vocabulary % kVector == 0;
+  const std::int64_t at_once = in_place ? vocabulary : chunk_columns(head_chunk_bytes_, rows, vocabulary);
   const std::size_t elements = static_cast<std::size_t>(rows * at_once);
   const bool again = kept.data == nullptr;
   const Buffer logits = allocate(again ? elements * 4 : 1, MemoryUse::workspace);
-  const Buffer gradients = allocate(elements * size_of(hidden.dtype), MemoryUse::workspace);
+  const Buffer gradients = allocate(in_place ? 1 : elements * size_of(hidden.dtype), MemoryUse::workspace);
+  const float* counted_from = counted_from_of(kept);
   for (std::int64_t begin = 0; begin < vocabulary; begin += at_once) {
     const std::int64_t columns = std::min(at_once, vocabulary - begin);
     const Matrix part = weight.row_range(begin, columns);
     const Matrix recomputed{logits.data(), DType::f32, rows, columns};
     if (again) matmul(hidden, part, recomputed, {.transpose_b = true});
-    const Matrix d_logits{gradients.data(), hidden.dtype, rows, columns};
-    const ChunkView chunk{begin, columns, vocabulary, edges.row_start, edges.token};
-    with_type(again ? DType::f32 : kept.dtype, [&]<typename L>() {
-      with_type(hidden.dtype, [&]<typename D>() {
-        const L* source = again ? static_cast<const L*>(logits.data()) : static_cast<const L*>(kept.data) + begin;
-        launch("head_gradient", head_gradient_kernel<L, D>, static_cast<unsigned>(rows), kBlock, stream_, source,
-               again ? columns : vocabulary, chunk, coefficient, lse, static_cast<D*>(d_logits.data));
-      });
+    const Matrix source = again ? recomputed : kept.column_range(begin, columns);
+    const Matrix d_logits = in_place ? kept : Matrix{gradients.data(), hidden.dtype, rows, columns};
+    const float* chunk_counted_from = counted_from == nullptr ? nullptr : counted_from + begin / at_once * rows;
+    with_type(source.dtype, [&]<typename L>() {
+      head_gradient<L>(source, chunk_counted_from, edges, begin, vocabulary, coefficient, lse, d_logits);
     });
     matmul(d_logits, part, d_hidden, {.accumulate = begin > 0});
     if (d_weight.data == nullptr) continue;
