@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../forest/forest.h"
+#include "budget.h"
 #include "cache_paths.h"
 #include "weight_format.h"
 
@@ -210,19 +211,6 @@ struct SamplingOptions {
   float temperature = 1;  // 0: greedy (the lowest token id among equals)
   int top_k = 0;          // 0: off
   float top_p = 1;        // 1: off; the smallest set of most likely tokens whose mass reaches top_p
-};
-
-// How much a backend is given at once: more takes more memory, less leaves a wide device idle. Of log-probs and rows of
-// a generation none depends on it; gradients are summed chunk by chunk of `kept_logits`.
-struct Budget {
-  std::int64_t prefill_rows = 512;  // prompt tokens of a pass in generation
-  // Keys that those see, all together. A backend may keep a part of a result for some keys of each.
-  std::int64_t prefill_keys = std::int64_t{1} << 62;
-  std::int64_t decoded_logits = std::int64_t{64} << 20;  // bytes of logits f32 that tokens are chosen from
-  // Bytes of logits kept between the head's forward and backward pass: whole trees; beyond the second number a tree's
-  // are computed twice.
-  std::int64_t kept_logits = std::int64_t{64} << 20;
-  std::int64_t largest_kept_logits = std::int64_t{512} << 20;
 };
 
 class Backend {

@@ -19,10 +19,10 @@ export interface ComputedModel {
   quantized: boolean;
 }
 
-/** On the CPU (Budget in backend.h): logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
+/** On the CPU (Budget in budget.h): logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
 const keptLogits = 64 * 2 ** 20;
 const mostKeptLogits = 512 * 2 ** 20;
-/** Rows of a prompt that are computed at once, and logits of a decoding step (Budget in backend.h). */
+/** Rows of a prompt that are computed at once, and logits of a decoding step (Budget in budget.h). */
 const prefillRows = 512;
 const decodedLogits = 64 * 2 ** 20;
 /** A tree's gradients of keys and values are summed in parts of so many tokens, and so many parts at most (attention_plan.cpp). */
