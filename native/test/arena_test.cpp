@@ -65,6 +65,39 @@ void check_growing_steps() {
          std::to_string(held(*backend)) + " bytes are held of which " + std::to_string(needed) + " are needed");
 }
 
+void check_announced() {
+  const auto backend = make_cpu_backend(1);
+  Arena arena(*backend);
+  arena.bytes(kMiB);
+  arena.expect(30 * 3 * kMiB);
+  for (int i = 0; i < 30; ++i) arena.bytes(3 * kMiB);
+  expect(held(*backend) <= (2 + 90) * kMiB, "announced requests hold " + std::to_string(held(*backend)));
+  arena.reset();
+  arena.bytes(1);
+  arena.bytes(92 * kMiB);
+  expect(held(*backend) <= (92 + 92) * kMiB, "a step after it asks for what was announced before");
+}
+
+// Within one step: what blocks take one after another, each in a scope.
+void check_scopes_of_one_step() {
+  const auto backend = make_cpu_backend(1);
+  Arena arena(*backend);
+  const auto block = [&arena] {
+    const ArenaScope scope(arena);
+    for (int i = 0; i < 10; ++i) arena.bytes(kMiB + kMiB / 8);
+  };
+  block();
+  block();
+  const std::size_t once = held(*backend);
+  expect(once <= 12 * kMiB, "blocks of 11.25 MiB hold " + std::to_string(once));
+  const ArenaScope scope(arena);
+  char* data = static_cast<char*>(arena.bytes(64));
+  *data = 1;
+  block();
+  for (int i = 0; i < 3; ++i) block();
+  expect(*data == 1 && arena.bytes(64) == data + 64, "a scope took back what was in use outside of it");
+}
+
 // Trees of 100 tokens, and a last one of what is left.
 Forest forest_of(std::int32_t tokens, std::int64_t vocab) {
   Random random(8);
@@ -99,6 +132,24 @@ std::size_t peak_of(const std::vector<std::int32_t>& lengths) {
   return engine->memory().peak;
 }
 
+void check_first_step() {
+  TinyModel model = wide_model();
+  model.shape.layers = 8;
+  model.shape.windows.resize(8);
+  const auto engine = random_engine(model, DType::f32, 5);
+  const Forest forest = forest_of(2000, model.shape.vocab_size);
+  for (const bool checkpointing : {true, false}) {
+    std::vector<std::size_t> workspace;
+    for (int step = 0; step < 2; ++step) {
+      engine->accumulate(forest, std::vector<float>(forest.tokens.size(), 0.01f), checkpointing, nullptr);
+      workspace.push_back(engine->memory().workspace);
+    }
+    expect(workspace[0] <= workspace[1] + workspace[1] / 20,
+           "the first step holds " + std::to_string(workspace[0]) + ", the second " + std::to_string(workspace[1]));
+    engine->reset_optimizer();
+  }
+}
+
 void check_mixed_lengths() {
   const std::size_t longest = peak_of({2500});
   const std::size_t mixed = peak_of({2000, 2060, 2110, 2150, 2050, 2210, 2260, 2320, 2100, 2370, 2440, 2500, 2300});
@@ -115,6 +166,9 @@ int main(int argc, char** argv) {
   run.run("an arena hands out, takes back and forgets", check_requests);
   run.run("the same step again allocates nothing", check_same_step_again);
   run.run("steps a little longer each hold what the longest needs", check_growing_steps);
+  run.run("what is announced is one chunk", check_announced);
+  run.run("blocks of one step hold what the largest needs", check_scopes_of_one_step);
+  run.run("a first step holds what the second does", check_first_step);
   run.run("a training over mixed lengths peaks where its longest step does", check_mixed_lengths);
   return run.finish();
 }

@@ -1,5 +1,5 @@
-// Bump allocation for one step's activations. A step that needs more than any before adds chunks; the next step finds
-// them replaced by one as large as all that was in use at once. After that nothing is allocated any more.
+// Bump allocation for one step's activations. A step that needs more than any before adds chunks; where nothing is in
+// use they are replaced by one as large as all that was in use at once. After that nothing is allocated any more.
 #pragma once
 
 #include <algorithm>
@@ -26,9 +26,7 @@ class Arena {
       offset_ = 0;
     }
     if (current_ == chunks_.size()) {
-      const std::size_t least = chunks_.empty() ? std::max(kChunk, high_water_) : kChunk;
-      chunks_.push_back(backend_.allocate(std::max(size, least), MemoryUse::workspace));
-      offset_ = 0;
+      add_chunk(size);
     }
     void* data = static_cast<char*>(chunks_[current_].data()) + offset_;
     offset_ += size;
@@ -36,6 +34,10 @@ class Arena {
     high_water_ = std::max(high_water_, used_);
     return data;
   }
+
+  // So many more bytes will be taken: the next chunk holds what of them is left by then.
+  void expect(std::size_t more) { expected_ = used_ + more; }
+  std::size_t used() const { return used_; }
 
   Matrix matrix(std::int64_t rows, std::int64_t cols, DType dtype) {
     return {bytes(static_cast<std::size_t>(rows * cols) * size_of(dtype)), dtype, rows, cols};
@@ -55,22 +57,41 @@ class Arena {
     current_ = mark.chunk;
     offset_ = mark.offset;
     used_ = mark.used;
+    // Chunks are seldom filled to their ends. Not for a little: rows that grow one by one would ask for all of it each
+    // time.
+    if (used_ == 0 && chunks_.size() > 1 && held_ > high_water_ + high_water_ / 16) give_back();
   }
   // Forgets everything; the memory stays for the next step. Several chunks are given back, for one to take their place:
   // a step a little longer than the last would find each of them a little too small, and add as many again.
   void reset() {
     rewind({});
-    if (chunks_.size() > 1) chunks_.clear();
+    expected_ = 0;
+    if (chunks_.size() > 1) give_back();
   }
   // Gives the memory back.
   void clear() {
     rewind({});
-    chunks_.clear();
+    give_back();
     high_water_ = 0;
+    expected_ = 0;
   }
 
  private:
-  static constexpr std::size_t kChunk = std::size_t{8} << 20;
+  static constexpr std::size_t kChunk = std::size_t{2} << 20;
+
+  void add_chunk(std::size_t size) {
+    std::size_t bytes = std::max(size, chunks_.empty() ? std::max(kChunk, high_water_) : kChunk);
+    if (expected_ > used_) bytes = std::max(bytes, expected_ - used_);
+    chunks_.push_back(backend_.allocate(bytes, MemoryUse::workspace));
+    held_ += bytes;
+    offset_ = 0;
+  }
+
+  void give_back() {
+    chunks_.clear();
+    current_ = 0;
+    held_ = 0;
+  }
 
   Backend& backend_;
   std::vector<Buffer> chunks_;
@@ -78,6 +99,8 @@ class Arena {
   std::size_t offset_ = 0;
   std::size_t used_ = 0;        // bytes handed out and not rewound
   std::size_t high_water_ = 0;  // the most there ever were
+  std::size_t expected_ = 0;    // used_ when all that was announced is taken
+  std::size_t held_ = 0;        // bytes of all chunks
 };
 
 // Rewinds an arena at the end of a scope.

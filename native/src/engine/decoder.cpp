@@ -84,8 +84,11 @@ Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel)
   kept_ = keep;
   Matrix x = arena_.matrix(c.tokens, shape_.hidden_size, DType::f32);
   backend_.embed(batch.tokens, parameters_.weight(parameters_.embedding()), x);
+  const std::size_t before = arena_.used();
   for (int layer = 0; layer < shape_.layers; ++layer) {
     check(cancel);
+    // All layers keep as much as the first.
+    if (layer == 1) arena_.expect(static_cast<std::size_t>(shape_.layers - 1) * (arena_.used() - before));
     if (keep == Keep::activations) {
       BlockActivations saved = allocate_activations(arena_, c);
       saved.x_in = x;

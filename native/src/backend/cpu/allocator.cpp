@@ -21,11 +21,12 @@ constexpr std::size_t kLargeBlock = std::size_t{2} << 20;  // from here on: page
 constexpr std::size_t kMostKept = std::size_t{256} << 20;
 constexpr std::size_t kAlwaysKept = std::size_t{32} << 20;
 
-// The next multiple of an eighth of the power of two below: at most 12.5 % is wasted, and few sizes occur.
+// The next multiple of an eighth of the power of two below, so that few sizes occur: at most 12.5 % is wasted, and 2
+// MiB.
 std::size_t block_size(std::size_t bytes) {
   bytes = std::max<std::size_t>(bytes, 64);
   std::size_t step = 64;
-  while (step * 16 < bytes) step *= 2;
+  while (step * 16 < bytes && step < kLargeBlock) step *= 2;
   if (bytes >= kLargeBlock) step = std::max(step, std::size_t{1} << 16);
   return (bytes + step - 1) / step * step;
 }

@@ -128,13 +128,14 @@ function momentBytes(numbers: number, format: MomentsFormat): number {
   return blockBytes(8 * numbers);
 }
 
-/** What training takes at its peak, counted as the engine allocates; its first step, before the arenas are one chunk each, takes most. */
+/** What training takes at its peak, counted as the engine allocates. */
 export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimate {
   const trained = adapterNumbers(plan) ?? parameterShapes(plan.config).map(numbersOf);
   const weights = weightBytes(plan) + (plan.packed ? packedBytes(plan) : trainedPanels(plan));
   const gradients = sum(trained.map((numbers) => blockBytes(4 * numbers)));
   const optimizer = sum(trained.map((numbers) => momentBytes(numbers, plan.moments ?? "f32")));
-  const workspace = stepWorkspace(computed(plan), step);
+  const { first, later } = stepWorkspace(computed(plan), step);
+  const workspace = Math.max(later, first - optimizer);
   const engine = weights + gradients + optimizer + workspace;
   const files = fileBytes(plan, { trained, engine });
   return withTotal({ weights, gradients, optimizer, workspace, cache: 0, files, program: programBytes(plan) });
@@ -177,7 +178,7 @@ export function generationMemory(
   const { layers, kvHeads, headDim } = plan.config;
   const weights = weightBytes(plan) + (device === "cpu" ? packedBytes(plan) : 0);
   const cache = 2 * layers * blockBytes(cacheTokens * kvHeads * headDim * sizeOf(plan.dtype));
-  const workspace = generationWorkspace(computed(plan), rows);
+  const workspace = generationWorkspace(computed(plan), { rows, cached: cacheTokens });
   const files = fileBytes(plan, { trained: [], engine: weights + cache + workspace });
   return withTotal({ weights, gradients: 0, optimizer: 0, workspace, cache, files, program: programBytes(plan) });
 }

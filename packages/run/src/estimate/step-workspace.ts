@@ -1,5 +1,5 @@
 import { type AdapterConfig, adapterModules, type DType, type ModelConfig } from "@tempora/engine";
-import { Arena } from "./arena.ts";
+import { Arena, Held } from "./arena.ts";
 
 /** A training step over a forest of `tokens` tokens. */
 export interface StepShape {
@@ -27,6 +27,9 @@ const prefillRows = 512;
 const decodedLogits = 64 * 2 ** 20;
 /** A tree's gradients of keys and values are summed in parts of so many tokens, and so many parts at most (attention_plan.cpp). */
 const partTokens = 128;
+/** The head's gradient is computed in tiles (head.cpp). */
+const tileRows = 1024;
+const tileColumns = 1024;
 const mostParts = 4;
 
 export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
@@ -161,30 +164,50 @@ function keptRows({ vocabSize }: ModelConfig, a: number, scored: number, tree: n
   return Math.min(scored, tree > fitting ? tree : Math.floor(fitting / tree) * tree);
 }
 
-/** What a training step takes beside weights and gradients, request by request: decoder.cpp, block.cpp, scoring.cpp. */
-export function stepWorkspace(model: ComputedModel, step: StepShape): number {
+/**
+ * What a training takes beside weights, gradients and moments: its first step, before there are moments, and each after it, in arenas
+ * of one chunk.
+ */
+export function stepWorkspace(model: ComputedModel, step: StepShape): { first: number; later: number } {
+  const held = new Held();
+  const [arena, scratch] = [new Arena(held), new Arena(held)];
+  const one = () => {
+    for (const each of [arena, scratch]) each.reset();
+    takeStep(model, step, { arena, scratch });
+    return held.takeMost();
+  };
+  return { first: one(), later: one() };
+}
+
+/** Request by request: decoder.cpp, block.cpp, scoring.cpp. */
+function takeStep(
+  model: ComputedModel,
+  { tokens, checkpointing, scoredTokens: rows = tokens, treeTokens }: StepShape,
+  { arena, scratch }: { arena: Arena; scratch: Arena },
+): void {
   const { config } = model;
-  const { tokens, checkpointing } = step;
   const block = new Block(model, tokens);
-  const [arena, scratch] = [new Arena(), new Arena()];
   for (let ids = 0; ids < 2; ids++) block.matrix(arena, 4);
   block.matrix(arena, block.residual);
+  const before = arena.used;
   for (let layer = 0; layer < config.layers; layer++) {
+    if (layer === 1) arena.expect((config.layers - 1) * (arena.used - before));
     scratch.scope(() => {
       block.activations(checkpointing ? scratch : arena);
       block.matrix(arena, block.residual);
       block.forward(scratch, true);
     });
   }
-  const rows = step.scoredTokens ?? tokens;
   for (const bytes of [4, block.residual, block.hidden, 4, block.residual, 4]) arena.take(rows * bytes);
-  const tree = Math.max(1, step.treeTokens ?? Math.min(rows, 1024));
+  const tree = Math.max(1, treeTokens ?? Math.min(rows, 1024));
   const kept = keptRows(config, block.a, rows, tree);
   const logits = kept * config.vocabSize * block.a;
   scratch.scope(() => {
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
     if (logits <= mostKeptLogits) scratch.take(logits);
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
+    const tile = Math.min(kept, tileRows) * tileColumns;
+    scratch.held.pass(tile * (logits <= mostKeptLogits ? block.a : block.a + 4));
   });
   arena.take(rows * block.residual);
   block.matrix(arena, block.residual);
@@ -194,26 +217,32 @@ export function stepWorkspace(model: ComputedModel, step: StepShape): number {
       block.forward(scratch, false);
     }
     block.backward(scratch);
+    const parts = Math.min(mostParts, 1 + Math.floor(tree / partTokens));
+    const keysAndValues = parts * tokens * 2 * config.kvHeads * config.headDim * 4;
+    scratch.held.pass(Math.max(keysAndValues, dequantised(model)));
   });
-  const parts = Math.min(mostParts, 1 + Math.floor(tree / partTokens));
-  const keysAndValues = parts * tokens * 2 * config.kvHeads * config.headDim * 4;
-  return arena.held + scratch.held + Math.max(keysAndValues, dequantised(model));
 }
 
-/** What a generation takes beside weights and cache: a prompt's rows or a decoding step's (cached_decoder.cpp). */
-export function generationWorkspace(model: ComputedModel, rows: number): number {
+/** What a generation takes beside weights and cache: for a prompt's rows, then for a decoding step's (generation.cpp, cached_decoder.cpp). */
+export function generationWorkspace(model: ComputedModel, { rows, cached }: { rows: number; cached: number }): number {
   const { config } = model;
-  const block = new Block(model, Math.max(rows, prefillRows));
-  const scratch = new Arena();
-  for (let ids = 0; ids < 2; ids++) block.matrix(scratch, 4);
-  block.activations(scratch);
-  scratch.scope(() => block.forward(scratch, true));
+  const held = new Held();
+  const scratch = new Arena(held);
+  const forward = (count: number) => {
+    const block = new Block(model, count);
+    for (let ids = 0; ids < 2; ids++) block.matrix(scratch, 4);
+    block.activations(scratch);
+    scratch.scope(() => block.forward(scratch, true));
+    return block;
+  };
+  scratch.scope(() => forward(Math.min(prefillRows, cached)));
   scratch.scope(() => {
-    for (const bytes of [block.hidden, 4]) scratch.take(rows * bytes);
+    const block = forward(rows);
+    for (const bytes of [block.hidden, 4]) block.matrix(scratch, bytes);
     const row = config.vocabSize * 4;
     scratch.take(row * Math.max(1, Math.min(rows, Math.floor(decodedLogits / row))));
   });
-  return scratch.held;
+  return held.takeMost();
 }
 
 /** The largest matrix of a block as numbers. */
