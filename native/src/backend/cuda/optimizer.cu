@@ -6,6 +6,7 @@
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
+#include "vectors.cuh"
 
 namespace tempora {
 namespace {
@@ -55,18 +56,28 @@ __global__ void sum_of_squares_kernel(const SquaresTensor<T>* tensors, int count
 
 // Rounds to bf16 up or down with the probability that makes the expectation the value itself. The CPU's kernel draws
 // the same 16 bits for an element: four elements share a word.
-__device__ bf16 round_stochastically(float value, std::uint64_t key, std::int64_t element) {
-  const std::uint64_t word = combine_key(key, static_cast<std::uint64_t>(element / 4));
-  const std::uint32_t noise = static_cast<std::uint32_t>(word >> (16 * (element % 4))) & 0xffffu;
+__device__ inline bf16 round_stochastically(float value, std::uint64_t word, int element) {
+  const std::uint32_t noise = static_cast<std::uint32_t>(word >> (16 * element)) & 0xffffu;
   const std::uint32_t bits = __float_as_uint(value);
   // Infinity and NaN stay what they are.
   const std::uint32_t rounded = (bits & 0x7f800000u) == 0x7f800000u ? bits : bits + noise;
   return __ushort_as_bfloat16(static_cast<unsigned short>(rounded >> 16));
 }
 
-__device__ void store_weight(float* p, float value, std::uint64_t, std::int64_t) { *p = value; }
-__device__ void store_weight(bf16* p, float value, std::uint64_t key, std::int64_t element) {
-  *p = round_stochastically(value, key, element);
+// Elements [element, element + 4) from p on.
+__device__ inline void store_four(float* p, const float (&x)[4], std::uint64_t, std::int64_t) { store_vector(p, x); }
+__device__ inline void store_four(bf16* p, const float (&x)[4], std::uint64_t key, std::int64_t element) {
+  const std::uint64_t word = combine_key(key, static_cast<std::uint64_t>(element / 4));
+  Vector<bf16, 4> rounded;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) rounded.at[i] = round_stochastically(x[i], word, i);
+  *reinterpret_cast<Vector<bf16, 4>*>(p) = rounded;
+}
+
+__device__ inline void store_one(float* p, float value, std::uint64_t, std::int64_t) { *p = value; }
+__device__ inline void store_one(bf16* p, float value, std::uint64_t key, std::int64_t element) {
+  *p = round_stochastically(value, combine_key(key, static_cast<std::uint64_t>(element / 4)),
+                            static_cast<int>(element % 4));
 }
 
 // m and v of one element, brought up to date; returns the weight. adamw.h has the formula.
@@ -91,20 +102,51 @@ struct StepTensor {
   AdamWScalars scalars;
 };
 
+// Four elements from number i on.
+template <typename T, typename M>
+__device__ inline void step_four(const StepTensor<T, M>& tensor, const AdamWScalars& s, std::int64_t i) {
+  float m[4], v[4], weight[4], gradient[4];
+  load_vector(tensor.first + i, m);
+  load_vector(tensor.second + i, v);
+  load_vector(tensor.weight + i, weight);
+  load_vector(tensor.gradient + i, gradient);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) weight[k] = updated(weight[k], gradient[k], m[k], v[k], s);
+  store_four(tensor.first + i, m, combine_key(s.rounding_key, 1), i);
+  store_four(tensor.second + i, v, combine_key(s.rounding_key, 2), i);
+  store_four(tensor.weight + i, weight, s.rounding_key, i);
+}
+
+template <typename T, typename M>
+__device__ inline void step_one(const StepTensor<T, M>& tensor, const AdamWScalars& s, std::int64_t i) {
+  float m = load(tensor.first + i), v = load(tensor.second + i);
+  const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
+  store_one(tensor.first + i, m, combine_key(s.rounding_key, 1), i);
+  store_one(tensor.second + i, v, combine_key(s.rounding_key, 2), i);
+  store_one(tensor.weight + i, next, s.rounding_key, i);
+}
+
+// Whether all that a tensor is made of can be read by four elements.
+template <typename T, typename M>
+__device__ inline bool by_four(const StepTensor<T, M>& tensor) {
+  const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
+  return (address(tensor.weight) % (4 * sizeof(T)) | address(tensor.gradient) % 16 |
+          address(tensor.first) % (4 * sizeof(M)) | address(tensor.second) % (4 * sizeof(M))) == 0;
+}
+
 // Moments in f32, or in bf16 with rounding by keys of their own.
 template <typename T, typename M>
-__global__ void adamw_kernel(const StepTensor<T, M>* tensors, int count) {
-  const StepTensor<T, M>& tensor = tensor_of(tensors, count, blockIdx.x);
+__global__ void __launch_bounds__(kBlock) adamw_kernel(const StepTensor<T, M>* tensors, int count) {
+  const StepTensor<T, M> tensor = tensor_of(tensors, count, blockIdx.x);
   const AdamWScalars s = tensor.scalars;
-  const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
+  std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
   const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) {
-    float m = load(tensor.first + i), v = load(tensor.second + i);
-    const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
-    store_weight(tensor.first + i, m, combine_key(s.rounding_key, 1), i);
-    store_weight(tensor.second + i, v, combine_key(s.rounding_key, 2), i);
-    store_weight(tensor.weight + i, next, s.rounding_key, i);
+  if (by_four(tensor)) {
+    const std::int64_t whole = begin + (end - begin) / 4 * 4;
+    for (std::int64_t i = begin + 4 * threadIdx.x; i < whole; i += 4 * kBlock) step_four(tensor, s, i);
+    begin = whole;
   }
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) step_one(tensor, s, i);
 }
 
 // The nearest value's code; of two as near the lower one, as DynamicMap::code_of.
@@ -132,7 +174,7 @@ __global__ void adamw_blocks8_kernel(const StepTensor<T, std::uint8_t>* tensors,
       m = maps[0].values[tensor.first[i]] * *first_scale;
       v = maps[1].values[tensor.second[i]] * *second_scale;
       const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
-      store_weight(tensor.weight + i, next, s.rounding_key, i);
+      store_one(tensor.weight + i, next, s.rounding_key, i);
     }
     const float largest_m = block_max(fabsf(m)), largest_v = block_max(v);
     if (i < end) {
