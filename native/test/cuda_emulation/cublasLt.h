@@ -18,7 +18,8 @@ enum cublasLtMatmulPreferenceAttributes_t {
   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES = 7,
   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8
 };
-constexpr std::uint32_t CUBLASLT_REDUCTION_SCHEME_NONE = 0;
+constexpr std::uint32_t CUBLASLT_REDUCTION_SCHEME_NONE = 0, CUBLASLT_REDUCTION_SCHEME_INPLACE = 1,
+                        CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2;
 
 struct cublasLtMatmulDescOpaque_t;
 struct cublasLtMatrixLayoutOpaque_t;
@@ -30,7 +31,7 @@ using cublasLtMatmulPreference_t = cublasLtMatmulPreferenceOpaque_t*;
 
 struct cublasLtMatmulAlgo_t {
   std::uint64_t a_alignment, b_alignment, c_alignment, d_alignment, workspace;
-  std::int64_t k;  // of the shape that it was made for
+  std::int64_t n, k;  // of the shape that it was made for
 };
 struct cublasLtMatmulHeuristicResult_t {
   cublasLtMatmulAlgo_t algo;

@@ -13,8 +13,8 @@ struct cublasLtMatrixLayoutOpaque_t {
   std::int64_t rows, cols, ld;
 };
 struct cublasLtMatmulPreferenceOpaque_t {
-  cublasLtMatmulAlgo_t wanted{256, 256, 256, 256, 0, 0};
-  bool split_k = true;
+  cublasLtMatmulAlgo_t wanted{256, 256, 256, 256, 0, 0, 0};
+  bool in_any_order = true;
 };
 
 namespace {
@@ -58,7 +58,7 @@ Shape shape_of(const cublasLtMatmulDescOpaque_t& desc, const Layout& a, const La
 }
 
 bool serves(const cublasLtMatmulAlgo_t& algorithm, const Shape& shape) {
-  return shape.k >= 0 && (shape.k % 2 == 0 || shape.k == algorithm.k);
+  return shape.k >= 0 && (shape.k % 2 == 0 || shape.k == algorithm.k) && (shape.n % 2 == 0 || shape.n == algorithm.n);
 }
 
 }  // namespace
@@ -111,7 +111,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   if (bytes != sizeof number) return CUBLAS_STATUS_INVALID_VALUE;
   std::memcpy(&number, value, bytes);
   cublasLtMatmulAlgo_t& wanted = preference->wanted;
-  if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) preference->split_k = number != 0;
+  if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) {
+    preference->in_any_order = (number & CUBLASLT_REDUCTION_SCHEME_INPLACE) != 0;
+  }
   if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) wanted.a_alignment = number;
   if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES) wanted.b_alignment = number;
   if (attribute == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES) wanted.c_alignment = number;
@@ -123,16 +125,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
                                               int requested, cublasLtMatmulHeuristicResult_t results[], int* found) {
-  // Split-K would make results depend on the algorithm: who does not forbid it is not served here.
-  *found = requested > 0 && !preference->split_k && shape_of(*desc, *a, *b, *d).k >= 0 ? 1 : 0;
+  // Sums of parts that come in any order would not repeat: who does not forbid them is not served here.
+  *found = requested > 0 && !preference->in_any_order && shape_of(*desc, *a, *b, *d).k >= 0 ? 1 : 0;
   results[0].algo = preference->wanted;
   results[0].algo.k = shape_of(*desc, *a, *b, *d).k;
+  results[0].algo.n = shape_of(*desc, *a, *b, *d).n;
   results[0].workspaceSize = preference->wanted.workspace;
   results[0].state = CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;
 }
 
-// An algorithm computes other shapes too, but not every one: here none with an odd sum, unless it was made for it.
+// An algorithm computes other shapes too, but not every one: here none with an odd sum
+// or an odd number of (row-major) rows, unless it was made for them.
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
                                        cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result) {

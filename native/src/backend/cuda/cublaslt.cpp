@@ -92,6 +92,7 @@ struct CublasLt::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  std::int64_t first_rows = 0;  // where these and the others are two products, and this plan of neither
 
   explicit Plan(const Library& from) : library(from) {}
   ~Plan() {
@@ -149,8 +150,10 @@ cublasLtMatmulAlgo_t CublasLt::best_algorithm(const DeviceProduct& p, const Plan
   const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, decltype(lt.preference_destroy)> owner(preference,
                                                                                                  lt.preference_destroy);
   const std::size_t workspace = kWorkspaceBytes;
-  // No split-K: partial sums would be added in an order of their own for each shape.
-  const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  // A gradient's sum over many tokens may be split where its few tiles would leave most of the device idle; its parts
+  // are then added in one order, by way of the workspace. (In place they would be added as they come.)
+  const std::uint32_t reduction =
+      p.transpose_a ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
   TEMPORA_LT_CHECK(
       lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace));
   TEMPORA_LT_CHECK(
@@ -173,7 +176,7 @@ cublasLtMatmulAlgo_t CublasLt::best_algorithm(const DeviceProduct& p, const Plan
 }
 
 // That of the rounded shape, where it can compute this one too.
-cublasLtMatmulAlgo_t CublasLt::algorithm_for(const DeviceProduct& product, const Plan& plan) {
+std::optional<cublasLtMatmulAlgo_t> CublasLt::rounded_algorithm(const DeviceProduct& product, const Plan& plan) {
   const DeviceProduct rounded = with_rounded_tokens(product);
   auto found = rounded_algorithms_.find(rounded);
   if (found == rounded_algorithms_.end()) {
@@ -184,20 +187,38 @@ cublasLtMatmulAlgo_t CublasLt::algorithm_for(const DeviceProduct& product, const
                                                           plan.result, &found->second, &checked);
   const bool fits = status == CUBLAS_STATUS_SUCCESS && checked.state == CUBLAS_STATUS_SUCCESS &&
                     checked.workspaceSize <= kWorkspaceBytes;
-  return fits ? found->second : best_algorithm(product, plan);
+  return fits ? std::optional(found->second) : std::nullopt;
 }
 
 CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& product) {
   if (const auto known = plans_.find(product); known != plans_.end()) return *known->second;
   if (plans_.size() == kPlans) plans_.clear();
   auto plan = describe(product);
-  plan->algorithm = algorithm_for(product, *plan);
+  if (const auto algorithm = rounded_algorithm(product, *plan)) {
+    plan->algorithm = *algorithm;
+  } else if (!product.transpose_a && product.m > kTokenMultiple && product.m % kTokenMultiple != 0) {
+    plan->first_rows = product.m / kTokenMultiple * kTokenMultiple;
+  } else {
+    plan->algorithm = best_algorithm(product, *plan);
+  }
   return *plans_.emplace(product, std::move(plan)).first->second;
 }
 
 void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, void* c, void* workspace,
                    cudaStream_t stream) {
   Plan& plan = plan_for(product);
+  if (plan.first_rows > 0) {
+    const std::int64_t rows = plan.first_rows;
+    const auto later = [&](const void* matrix, std::int64_t stride, DType dtype) {
+      return static_cast<const char*>(matrix) + static_cast<std::size_t>(rows * stride) * size_of(dtype);
+    };
+    DeviceProduct first = product, rest = product;
+    first.m = rows;
+    rest.m = product.m - rows;
+    run(first, a, b, c, workspace, stream);
+    return run(rest, later(a, product.a_stride, product.input), b,
+               const_cast<char*>(later(c, product.c_stride, product.output)), workspace, stream);
+  }
   const float one = 1, beta = product.accumulate ? 1.0f : 0.0f;
   const cublasStatus_t status =
       library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, c, plan.result, c,

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -54,7 +55,7 @@ class CublasLt {
   Plan& plan_for(const DeviceProduct& product);
   std::unique_ptr<Plan> describe(const DeviceProduct& product);
   cublasLtMatmulAlgo_t best_algorithm(const DeviceProduct& product, const Plan& plan);
-  cublasLtMatmulAlgo_t algorithm_for(const DeviceProduct& product, const Plan& plan);
+  std::optional<cublasLtMatmulAlgo_t> rounded_algorithm(const DeviceProduct& product, const Plan& plan);
 
   std::unique_ptr<Library> library_;
   cublasLtHandle_t handle_ = nullptr;
