@@ -184,7 +184,8 @@ std::vector<OpCase> matmul_cases() {
     std::int64_t m, n, k;
   };
   std::vector<OpCase> cases;
-  for (const Shape s : {Shape{37, 51, 24}, Shape{1, 511, 80}, Shape{5, 1, 3}, Shape{130, 96, 129}, Shape{1, 1, 1}}) {
+  for (const Shape s : {Shape{37, 51, 24}, Shape{1, 511, 80}, Shape{5, 1, 3}, Shape{130, 96, 129}, Shape{133, 40, 16},
+                        Shape{1, 1, 1}}) {
     const std::string size = std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
     cases.push_back({"matmul " + size, [s](Device& device, DType dtype) {
                        for (int bits = 0; bits < 8; ++bits) {
