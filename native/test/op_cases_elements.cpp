@@ -42,12 +42,11 @@ void check_all_finite(Device& device, DType dtype) {
   device.note(values);
 }
 
-void check_embedding(Device& device, DType dtype) {
+void check_embedding(Device& device, DType dtype, std::int64_t vocab, std::int64_t cols, std::int64_t count) {
   Random random(5);
-  const std::int64_t vocab = 511, cols = 24, count = 670;
   const Tensor table = device.random(random, vocab, cols, dtype);
   std::vector<std::int32_t> tokens = random.tokens(count, vocab);
-  tokens[5] = tokens[6] = tokens[60] = tokens[400] = 510;
+  tokens[5] = tokens[6] = tokens[60] = tokens[400] = static_cast<std::int32_t>(vocab - 1);
   const Ints uploaded = device.ints(tokens);
   const Tensor out = device.output(count, cols, DType::f32);
   device.backend.embed(uploaded.data(), *device.weight(table), out.matrix);
@@ -265,7 +264,9 @@ std::vector<OpCase> element_cases() {
   return {
       {"memory", check_memory},
       {"all_finite", check_all_finite},
-      {"embed", check_embedding},
+      {"embed", [](Device& device, DType dtype) { check_embedding(device, dtype, 511, 24, 670); }},
+      {"embed, few tokens often", [](Device& device, DType dtype) { check_embedding(device, dtype, 3, 21, 701); }},
+      {"embed, long rows", [](Device& device, DType dtype) { check_embedding(device, dtype, 40, 1100, 33); }},
       {"rms_norm", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 5, 24); }},
       {"rms_norm of many rows", [](Device& device, DType dtype) { check_rms_norm(device, dtype, 90, 7); }},
       {"rms_norm of long rows", [](Device& device, DType dtype) { check_long_rms_norm(device, dtype, 3, 1028); }},
