@@ -1,16 +1,13 @@
-// The device, its memory, copies and conversions.
+// The device, its memory and copies.
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include "check.h"
 #include "cuda_backend.h"
-#include "device.cuh"
 
 namespace tempora {
 namespace {
-
-using namespace device;
 
 constexpr std::size_t kSmall = std::size_t{1} << 20;
 
@@ -21,19 +18,6 @@ std::size_t block_size(std::size_t bytes) {
 }
 
 std::string mebibytes(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
-template <typename From, typename To>
-__global__ void cast_kernel(const From* from, To* to, std::int64_t size) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  if (i < size) store(to + i, load(from + i));
-}
-
-template <typename T>
-__global__ void find_not_finite_kernel(const T* x, std::int64_t size, int* found) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  // Every thread that writes writes the same value.
-  if (i < size && !isfinite(load(x + i))) *found = 1;
-}
 
 // A share of the device's memory, in the powers of two between.
 std::int64_t share(std::int64_t total, std::int64_t parts, std::int64_t least, std::int64_t most) {
@@ -153,31 +137,6 @@ void CudaBackend::copy(void* to, const void* from, std::size_t bytes) {
 
 void CudaBackend::zero(void* device, std::size_t bytes) {
   TEMPORA_CUDA_CHECK(cudaMemsetAsync(device, 0, bytes, stream_));
-}
-
-void CudaBackend::cast(const Matrix& from, const Matrix& to) {
-  require_dense("cast", {from, to});
-  if (from.size() == 0) return;
-  with_type(from.dtype, [&]<typename From>() {
-    with_type(to.dtype, [&]<typename To>() {
-      launch("cast", cast_kernel<From, To>, blocks_for(from.size(), kBlock), kBlock, stream_,
-             static_cast<const From*>(from.data), static_cast<To*>(to.data), from.size());
-    });
-  });
-}
-
-bool CudaBackend::all_finite(const Matrix& x) {
-  require_dense("all_finite", {x});
-  if (x.size() == 0) return true;
-  const Buffer found = allocate(sizeof(int), MemoryUse::workspace);
-  zero(found.data(), sizeof(int));
-  with_type(x.dtype, [&]<typename T>() {
-    launch("find_not_finite", find_not_finite_kernel<T>, blocks_for(x.size(), kBlock), kBlock, stream_,
-           static_cast<const T*>(x.data), x.size(), static_cast<int*>(found.data()));
-  });
-  int host = 0;
-  copy_out(&host, found.data(), sizeof host);
-  return host == 0;
 }
 
 void CudaBackend::synchronize() { TEMPORA_CUDA_CHECK(cudaStreamSynchronize(stream_)); }

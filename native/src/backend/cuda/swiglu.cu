@@ -1,6 +1,6 @@
 #include "check.h"
 #include "cuda_backend.h"
-#include "device.cuh"
+#include "vectors.cuh"
 
 namespace tempora {
 namespace {
@@ -9,72 +9,40 @@ using namespace device;
 
 __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// A thread has 16 bytes of each matrix.
-template <typename T>
-constexpr int kElements = 16 / sizeof(T);
-
-template <typename T>
-struct alignas(16) Elements {
-  T at[kElements<T>];
-};
-
-// Whether a thread's elements are all there and lie where 16 bytes may be read at once.
-template <typename T>
-__device__ bool whole(const T* data, std::int64_t i, std::int64_t size) {
-  return i + kElements<T> <= size && reinterpret_cast<std::uintptr_t>(data) % sizeof(Elements<T>) == 0;
-}
-
-template <typename T>
-__device__ Elements<T> load_elements(const T* from, std::int64_t i, std::int64_t size) {
-  if (whole(from, i, size)) return *reinterpret_cast<const Elements<T>*>(from + i);
-  Elements<T> elements{};
-  for (int j = 0; j < kElements<T> && i + j < size; ++j) elements.at[j] = from[i + j];
-  return elements;
-}
-
-template <typename T>
-__device__ void store_elements(T* to, std::int64_t i, std::int64_t size, const Elements<T>& elements) {
-  if (whole(to, i, size)) {
-    *reinterpret_cast<Elements<T>*>(to + i) = elements;
-    return;
-  }
-  for (int j = 0; j < kElements<T> && i + j < size; ++j) to[i + j] = elements.at[j];
-}
-
-template <typename T>
+// One thread n numbers.
+template <typename T, int n>
 __global__ void swiglu_kernel(const T* gate, const T* up, T* out, std::int64_t size) {
-  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * kElements<T>;
-  if (i >= size) return;
-  const Elements<T> gates = load_elements(gate, i, size), ups = load_elements(up, i, size);
-  Elements<T> outs;
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * n, left = size - i;
+  if (left <= 0) return;
+  float gates[n], ups[n];
+  load_part(gate + i, left, gates);
+  load_part(up + i, left, ups);
 #pragma unroll
-  for (int j = 0; j < kElements<T>; ++j) {
-    const float g = load(gates.at + j);
-    store(outs.at + j, g * sigmoid(g) * load(ups.at + j));
-  }
-  store_elements(out, i, size, outs);
+  for (int j = 0; j < n; ++j) gates[j] = gates[j] * sigmoid(gates[j]) * ups[j];
+  store_part(out + i, left, gates);
 }
 
-template <typename T>
+template <typename T, int n>
 __global__ void swiglu_backward_kernel(const T* gate, const T* up, const T* d_out, T* d_gate, T* d_up, T* out,
                                        std::int64_t size) {
-  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * kElements<T>;
-  if (i >= size) return;
-  const Elements<T> gates = load_elements(gate, i, size), ups = load_elements(up, i, size);
-  const Elements<T> d_outs = load_elements(d_out, i, size);
-  Elements<T> outs, d_gates, d_ups;
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * n, left = size - i;
+  if (left <= 0) return;
+  float gates[n], ups[n], d_outs[n], outs[n];
+  load_part(gate + i, left, gates);
+  load_part(up + i, left, ups);
+  load_part(d_out + i, left, d_outs);
 #pragma unroll
-  for (int j = 0; j < kElements<T>; ++j) {
-    const float g = load(gates.at + j), u = load(ups.at + j), d = load(d_outs.at + j);
+  for (int j = 0; j < n; ++j) {
+    const float g = gates[j], u = ups[j], d = d_outs[j];
     const float s = sigmoid(g);
     const float silu = g * s;
-    store(outs.at + j, silu * u);
-    store(d_gates.at + j, d * u * (s + silu * (1.0f - s)));
-    store(d_ups.at + j, d * silu);
+    outs[j] = silu * u;
+    gates[j] = d * u * (s + silu * (1.0f - s));
+    ups[j] = d * silu;
   }
-  if (out != nullptr) store_elements(out, i, size, outs);
-  store_elements(d_gate, i, size, d_gates);
-  store_elements(d_up, i, size, d_ups);
+  if (out != nullptr) store_part(out + i, left, outs);
+  store_part(d_gate + i, left, gates);
+  store_part(d_up + i, left, ups);
 }
 
 }  // namespace
@@ -83,7 +51,7 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
   require_dense("swiglu", {gate, up, out});
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&]<typename T>() {
-    launch("swiglu", swiglu_kernel<T>, blocks_for(gate.size(), kBlock * kElements<T>), kBlock, stream_,
+    launch("swiglu", swiglu_kernel<T, kVector<T>>, blocks_for(gate.size(), kBlock * kVector<T>), kBlock, stream_,
            static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<T*>(out.data), gate.size());
   });
 }
@@ -93,9 +61,10 @@ void CudaBackend::swiglu_backward(const Matrix& gate, const Matrix& up, const Ma
   require_dense("swiglu_backward", {gate, up, d_out, d_gate, d_up, out});
   if (gate.size() == 0) return;
   with_type(gate.dtype, [&]<typename T>() {
-    launch("swiglu_backward", swiglu_backward_kernel<T>, blocks_for(gate.size(), kBlock * kElements<T>), kBlock,
-           stream_, static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<const T*>(d_out.data),
-           static_cast<T*>(d_gate.data), static_cast<T*>(d_up.data), static_cast<T*>(out.data), gate.size());
+    launch("swiglu_backward", swiglu_backward_kernel<T, kVector<T>>, blocks_for(gate.size(), kBlock * kVector<T>),
+           kBlock, stream_, static_cast<const T*>(gate.data), static_cast<const T*>(up.data),
+           static_cast<const T*>(d_out.data), static_cast<T*>(d_gate.data), static_cast<T*>(d_up.data),
+           static_cast<T*>(out.data), gate.size());
   });
 }
 

@@ -28,6 +28,28 @@ __device__ inline void store_vector(T* to, const float (&from)[n]) {
   *reinterpret_cast<Vector<T, n>*>(to) = vector;
 }
 
+template <typename T, int n>
+__device__ inline bool whole_vector(const T* data, std::int64_t left) {
+  return left >= n && reinterpret_cast<std::uintptr_t>(data) % alignof(Vector<T, n>) == 0;
+}
+
+// Where only `left` numbers may be left, or none may be read as a vector. 0 behind the end.
+template <int n, typename T>
+__device__ inline void load_part(const T* from, std::int64_t left, float (&to)[n]) {
+  if (whole_vector<T, n>(from, left)) return load_vector(from, to);
+#pragma unroll
+  for (int i = 0; i < n; ++i) to[i] = i < left ? load(from + i) : 0.0f;
+}
+
+template <int n, typename T>
+__device__ inline void store_part(T* to, std::int64_t left, const float (&from)[n]) {
+  if (whole_vector<T, n>(to, left)) return store_vector(to, from);
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    if (i < left) store(to + i, from[i]);
+  }
+}
+
 // As if they had been stored and loaded again.
 template <typename T, int n>
 __device__ inline void round_vector(float (&numbers)[n]) {
