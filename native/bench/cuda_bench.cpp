@@ -296,7 +296,12 @@ void Bench::elements(std::int64_t rows, std::int64_t cols) {
          [&] { backend_.rms_norm_backward(x, weight.data, DType::bf16, rstd, x, d_x, d_weight); });
   report("head norm backward" + shape, 0, 3 * narrow,
          [&] { backend_.head_norm_backward(a, 128, weight.data, d_x.f32(), b, c, d_weight); });
+  report("head norm" + shape, 0, 2 * narrow, [&] { backend_.head_norm(a, 128, weight.data, 1e-5f, b, d_x.f32()); });
+  report("bias" + shape, 0, 2 * narrow, [&] { backend_.add_bias(a, weight.data, DType::bf16); });
   report("bias backward" + shape, 0, narrow, [&] { backend_.bias_backward(a, d_weight); });
+  report("cast of f32" + shape, 0, wide + narrow, [&] { backend_.cast(x, a); });
+  report("all finite" + shape, 0, wide, [&] { backend_.all_finite(x); });
+  report("dropout" + shape, 0, wide + narrow, [&] { backend_.dropout(a, {.rate = 0.1f, .key = 1}, d_x); });
   report("swiglu" + shape, 0, 3 * narrow, [&] { backend_.swiglu(a, b, c); });
   report("swiglu backward" + shape, 0, 5 * narrow, [&] { backend_.swiglu_backward(a, b, c, a, b, Matrix{}); });
   std::vector<std::int32_t> positions, tokens;
