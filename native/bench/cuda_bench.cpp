@@ -37,6 +37,7 @@ class Bench {
   void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
   void adamw(std::int64_t size);
   void products(std::int64_t tokens, std::int64_t outputs, std::int64_t inputs);
+  void adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void elements(std::int64_t rows, std::int64_t cols);
@@ -238,6 +239,31 @@ void Bench::products(std::int64_t tokens, std::int64_t outputs, std::int64_t inp
   buffers_.clear();
 }
 
+// An adapter's products with a wide side of `cols`: each reads that once, or reads and writes it.
+void Bench::adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank) {
+  const Matrix x = matrix(tokens, cols, DType::bf16), d_x = matrix(tokens, cols, DType::f32);
+  const Matrix u = matrix(tokens, rank, DType::f32), gradient = matrix(rank, cols, DType::f32);
+  auto weight = backend_.make_weight(WeightFormat::f32, rank, cols),
+       up = backend_.make_weight(WeightFormat::f32, cols, rank);
+  backend_.copy(weight->storage.data(), gradient.data, gradient.bytes());
+  backend_.copy(up->storage.data(), gradient.data, gradient.bytes());
+  const double flops = 2.0 * static_cast<double>(tokens) * static_cast<double>(cols) * static_cast<double>(rank);
+  const auto bytes = static_cast<double>(x.bytes());
+  const std::string shape =
+      " " + std::to_string(tokens) + " x " + std::to_string(cols) + ", rank " + std::to_string(rank);
+  const auto report_of = [&](const std::string& name, double moved, const std::function<void()>& work) {
+    report(name + shape, flops, moved, work);
+  };
+  report_of("narrow product", bytes, [&] { backend_.narrow_product(x, {}, *weight, false, 2, u); });
+  report_of("narrow product with dropout", bytes,
+            [&] { backend_.narrow_product(x, {.rate = 0.05f, .key = 3, .first_row = 0}, *weight, false, 2, u); });
+  report_of("narrow product, transposed", bytes, [&] { backend_.narrow_product(x, {}, *up, true, 2, u); });
+  report_of("narrow gradient", bytes, [&] { backend_.narrow_gradient(x, {}, u, false, gradient); });
+  report_of("added to a wide bf16", 2 * bytes, [&] { backend_.row_product(u, *up, x, true); });
+  report_of("added to a wide f32 gradient", 4 * bytes, [&] { backend_.narrow_input_gradient(u, *weight, {}, d_x); });
+  buffers_.clear();
+}
+
 void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   const Matrix x = matrix(rows, inputs, DType::bf16), out = matrix(rows, outputs, DType::bf16);
   const auto weight = random_weight(outputs, inputs);
@@ -366,6 +392,9 @@ int main(int argc, char** argv) {
            {2048, 2048}, {512, 2048}, {8192, 2048}, {2048, 8192}, {4096, 4096}, {14336, 4096}, {4096, 14336}}) {
     Bench(filter, ceilings).products(8192, outputs, inputs);
   }
+  for (const std::int64_t cols : {2048, 8192}) Bench(filter, ceilings).adapter(8192, cols, 16);
+  Bench(filter, ceilings).adapter(512, 2048, 16);
+  Bench(filter, ceilings).adapter(8192, 14336, 64);
   for (const std::int64_t rows : {1, 8, 64, 512}) {
     Bench(filter, ceilings).row_product(rows, 2048, 2048);
     Bench(filter, ceilings).row_product(rows, 14336, 4096);

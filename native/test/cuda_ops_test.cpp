@@ -4,6 +4,7 @@
 
 #include "cuda/attention_cases.h"
 #include "cuda/guarded_backend.h"
+#include "cuda/narrow_cases.h"
 #include "cuda/schedule.h"
 #include "op_cases.h"
 
@@ -81,6 +82,7 @@ int main(int argc, char** argv) {
     for (OpCase& op_case : sampling_cases(8)) cases.push_back(std::move(op_case));
   }
   for (OpCase& op_case : attention_cases()) cases.push_back(std::move(op_case));
+  for (OpCase& op_case : narrow_cases()) cases.push_back(std::move(op_case));
   for (const OpCase& op_case : cases) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       // Sampling knows one type.

@@ -1,4 +1,7 @@
 #include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "op_cases.h"
 #include "reference.h"
@@ -64,35 +67,41 @@ void check_scale(Device& device, DType) {
 }
 
 // A narrow weight of few inputs, as adapters have, by rows: few panels of work for many rows.
-void check_narrow_rows(Device& device, DType dtype) {
+void check_narrow_rows(Device& device, DType dtype, std::int64_t rank, std::int64_t k) {
   Random random(54);
-  for (const std::int64_t rank : {1, 3, 16}) {
-    const Tensor narrow = device.random(random, 300, rank, DType::f32), b = device.random(random, 75, rank, DType::f32);
-    const Tensor a = device.random(random, rank, 75, DType::f32), wide = device.random(random, 300, 75, DType::f32);
-    const Tensor up = device.random(random, 300, 75, dtype), down = device.output(300, rank, DType::f32);
-    std::vector<double> want = reference::matmul(narrow.values, false, b.values, true, 300, 75, rank);
-    for (std::size_t i = 0; i < want.size(); ++i) want[i] += up.values[i];
-    device.backend.row_product(narrow.matrix, *device.weight(b), up.matrix, true);
-    expect_close("up", device.read(up), want, tolerance_of(dtype));
-    const auto handle = device.weight(a);
-    device.backend.row_product(wide.matrix, *handle, down.matrix, false);
-    const std::vector<double> got = device.read(down);
-    expect_close("down", got, reference::matmul(wide.values, false, a.values, true, 300, rank, 75),
-                 tolerance_of(DType::f32));
-    const Tensor alone = device.output(1, rank, DType::f32);
-    device.backend.row_product(wide.matrix.row_range(217, 1), *handle, alone.matrix, false);
-    const std::vector<double> row(got.begin() + 217 * rank, got.begin() + 218 * rank);
-    expect(device.read(alone) == row, "a row alone differs from the same row among 300");
-  }
+  const Tensor narrow = device.random(random, 300, rank, DType::f32), b = device.random(random, k, rank, DType::f32);
+  const Tensor a = device.random(random, rank, k, DType::f32), wide = device.random(random, 300, k, DType::f32);
+  const Tensor up = device.random(random, 300, k, dtype), down = device.output(300, rank, DType::f32);
+  std::vector<double> want = reference::matmul(narrow.values, false, b.values, true, 300, k, rank);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += up.values[i];
+  const Tensor up_alone = device.output(1, k, dtype);
+  device.backend.copy(up_alone.matrix.data, up.matrix.row_range(217, 1).data, up_alone.matrix.bytes());
+  const auto b_handle = device.weight(b);
+  device.backend.row_product(narrow.matrix, *b_handle, up.matrix, true);
+  std::vector<double> got = device.read(up);
+  expect_close("up", got, want, tolerance_of(dtype));
+  const auto row_of = [&](std::int64_t width) {
+    return std::vector<double>(got.begin() + 217 * width, got.begin() + 218 * width);
+  };
+  device.backend.row_product(narrow.matrix.row_range(217, 1), *b_handle, up_alone.matrix, true);
+  expect(device.read(up_alone) == row_of(k), "a wide row alone differs from the same row among 300");
+
+  const auto handle = device.weight(a);
+  device.backend.row_product(wide.matrix, *handle, down.matrix, false);
+  got = device.read(down);
+  expect_close("down", got, reference::matmul(wide.values, false, a.values, true, 300, rank, k),
+               tolerance_of(DType::f32));
+  const Tensor alone = device.output(1, rank, DType::f32);
+  device.backend.row_product(wide.matrix.row_range(217, 1), *handle, alone.matrix, false);
+  expect(device.read(alone) == row_of(rank), "a row alone differs from the same row among 300");
 }
 
 // Both products of an adapter's narrow side, from rows that lie apart, with and without dropout.
-void check_narrow_products(Device& device, DType dtype, std::int64_t rows, std::int64_t rank) {
-  constexpr std::int64_t k = 75;
+void check_narrow_products(Device& device, DType dtype, std::int64_t rows, std::int64_t rank, std::int64_t k) {
   Random random(55);
-  const Tensor around = device.random(random, rows, k + 9, dtype), a = device.random(random, rank, k, DType::f32);
+  const Tensor around = device.random(random, rows, k + 24, dtype), a = device.random(random, rank, k, DType::f32);
   const Tensor b = device.random(random, k, rank, DType::f32), d_u = device.random(random, rows, rank, DType::f32);
-  const Matrix x = around.matrix.column_range(4, k);
+  const Matrix x = around.matrix.column_range(8, k);
   for (const Dropout& dropout : {Dropout{}, Dropout{.rate = 0.3f, .key = 5, .first_row = 11}}) {
     const Tensor after = device.output(rows, k, DType::f32);
     device.backend.dropout(x, dropout, after.matrix);
@@ -118,15 +127,25 @@ void check_narrow_products(Device& device, DType dtype, std::int64_t rows, std::
 }  // namespace
 
 std::vector<OpCase> adapter_cases() {
-  return {
-      {"no dropout", check_no_dropout},
-      {"dropout", check_dropout},
-      {"scale", check_scale},
-      {"narrow row products", check_narrow_rows},
-      {"narrow products 1x1", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 1, 1); }},
-      {"narrow products 33x16", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 33, 16); }},
-      {"narrow products 700x20", [](Device& device, DType dtype) { check_narrow_products(device, dtype, 700, 20); }},
+  std::vector<OpCase> cases = {{"no dropout", check_no_dropout}, {"dropout", check_dropout}, {"scale", check_scale}};
+  struct Sizes {
+    std::int64_t rows, rank, k;
   };
+  // Rows of whole vectors and others, ranks that fill tiles and others, one block and several.
+  for (const auto& [rows, rank, k] :
+       {Sizes{1, 1, 75}, Sizes{33, 16, 75}, Sizes{700, 20, 75}, Sizes{1, 4, 8}, Sizes{33, 16, 200}, Sizes{700, 20, 328},
+        Sizes{130, 64, 136}, Sizes{300, 32, 1096}}) {
+    const std::string shape = std::to_string(rows) + "x" + std::to_string(rank) + " of " + std::to_string(k);
+    cases.push_back({"narrow products " + shape,
+                     [=](Device& device, DType dtype) { check_narrow_products(device, dtype, rows, rank, k); }});
+  }
+  for (const auto& [rank, k] :
+       std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 75}, {3, 75}, {16, 75}, {4, 200}, {16, 200}, {40, 136}}) {
+    const std::string shape = std::to_string(rank) + " of " + std::to_string(k);
+    cases.push_back({"narrow row products " + shape,
+                     [=](Device& device, DType dtype) { check_narrow_rows(device, dtype, rank, k); }});
+  }
+  return cases;
 }
 
 }  // namespace tempora::test

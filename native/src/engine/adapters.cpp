@@ -67,11 +67,11 @@ void add_adapters(Backend& backend, Arena& scratch, const AdapterPass& pass, con
     const Matrix rows = x.row_range(run.row, run.rows);
     const Matrix u = scratch.matrix(run.rows, spec.rank, DType::f32);
     const Weight& a = run.adapter->tensors.weight(Adapter::a(module));
-    if (products == Products::by_rows) {
+    if (products == Products::batch) {
+      backend.narrow_product(rows, dropout_of(pass, run, parameter), a, false, spec.scale, u);
+    } else if (!backend.narrow_row_product(rows, a, spec.scale, u)) {
       backend.row_product(as_f32(backend, scratch, rows), a, u, false);
       backend.scale(u, spec.scale);
-    } else {
-      backend.narrow_product(rows, dropout_of(pass, run, parameter), a, false, spec.scale, u);
     }
     backend.row_product(u, run.adapter->tensors.weight(Adapter::b(module)), out.row_range(run.row, run.rows), true);
   }
@@ -96,6 +96,7 @@ void AdapterBackward::add_input_gradient(const Matrix& d_x) const {
     const Weight& a = part.run.adapter->tensors.weight(Adapter::a(part.module));
     const Matrix rows = d_x.row_range(part.run.row, part.run.rows);
     const Dropout dropout = dropout_of(pass_, part.run, parameter_);
+    if (backend_.narrow_input_gradient(part.d_u, a, dropout, rows)) continue;
     if (rows.dtype == DType::f32 && dropout.rate <= 0) {
       backend_.transposed_product(part.d_u, a, rows, true);
       continue;

@@ -56,6 +56,13 @@ class CudaBackend : public Backend {
   void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
   void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) override;
   void scale(const Matrix& x, float factor) override;
+  void narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed, float factor,
+                      const Matrix& narrow) override;
+  void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
+                       const Matrix& gradient) override;
+  bool narrow_row_product(const Matrix& x, const Weight& weight, float factor, const Matrix& narrow) override;
+  bool narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
+                             const Matrix& d_x) override;
 
   void embed(const std::int32_t* tokens, const Weight& table, const Matrix& out) override;
   void embed_backward(const std::int32_t* tokens, const Matrix& d_out, const Matrix& d_table) override;
@@ -120,6 +127,8 @@ class CudaBackend : public Backend {
   const DynamicMap* dynamic_maps();
   template <typename T, typename M>
   void step_tensors(const std::vector<AdamWTensor>& tensors, MomentsFormat format, const AdamWOptions& options);
+  bool widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout, const Matrix& out,
+             bool accumulate);
   Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
   void* take_block(std::size_t bytes);
   void free_cached_blocks() noexcept;

@@ -1,34 +1,12 @@
-#include "../../forest/random.h"
 #include "check.h"
 #include "cuda_backend.h"
+#include "dropout.cuh"
 #include "vectors.cuh"
 
 namespace tempora {
 namespace {
 
 using namespace device;
-
-struct DropoutView {
-  std::uint64_t key;
-  std::int64_t first_row;
-  std::uint32_t threshold;
-  float scale;
-
-  explicit DropoutView(const Dropout& from)
-      : key(from.key), first_row(from.first_row), threshold(from.threshold()), scale(from.scale()) {}
-
-  // Four numbers of a row: the CPU's kernel drops the same ones, by a word of 16 bits each.
-  __device__ void keep(float (&x)[4], std::int64_t row, int column) const {
-    if (threshold == 0) return;
-    const std::uint64_t row_key = combine_key(key, static_cast<std::uint64_t>(first_row + row));
-    const std::uint64_t word = combine_key(row_key, static_cast<std::uint64_t>(column / 4));
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const auto bits = static_cast<std::uint32_t>(word >> (16 * i)) & 0xffffu;
-      x[i] = bits >= threshold ? x[i] * scale : 0.0f;
-    }
-  }
-};
 
 // One thread four numbers of a row.
 template <typename T>
