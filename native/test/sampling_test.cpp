@@ -58,7 +58,7 @@ void expect_same_draws(Isa isa, const std::vector<float>& row, const SamplingOpt
   const float largest = *std::max_element(row.begin(), row.end()), scale = 1 / options.temperature;
   std::vector<float> weights(row.size()), sums((row.size() + kSamplingBlock - 1) / kSamplingBlock);
   kernels.exp_weights(row.data(), vocab, largest, scale, weights.data());
-  kernels.block_exp_sums(row.data(), vocab, largest, scale, sums.data());
+  kernels.block_exp_sums(row.data(), vocab, largest, scale, sums.data(), nullptr);
   double mass = 0;
   for (const float sum : sums) mass += sum;
   std::vector<Choice> choices;

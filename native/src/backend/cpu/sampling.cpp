@@ -40,7 +40,7 @@ struct Near {
   std::int64_t count = 0;
   float least = 0, most = 0;  // of all in the range
 
-  static std::int64_t scratch_floats(std::int64_t vocab) { return 3 * (vocab + kSamplingSlack); }
+  static constexpr int kArrays = 3;
   Near(float* scratch, std::int64_t vocab)
       : logits(scratch),
         weights(logits + vocab + kSamplingSlack),
@@ -61,34 +61,41 @@ class RowSampler {
         sums_(blocks_),
         kept_sums_(static_cast<std::size_t>((vocab + kSamplingSpan - 1) / kSamplingSpan)),
         near_counts_(kept_sums_.size()),
-        near_(scratch, vocab) {}
+        near_(scratch, vocab),
+        weights_(scratch + Near::kArrays * (vocab + kSamplingSlack)) {}
+
+  static std::int64_t scratch_floats(std::int64_t vocab) {
+    return Near::kArrays * (vocab + kSamplingSlack) + vocab + kSamplingBlock;
+  }
 
   // False where the logits are no numbers to choose from.
   bool sample(double uniform, std::int32_t* token, float* log_prob) {
     kernels_.block_maxima(logits_, vocab_, maxima_.data());
     largest_ = *std::max_element(maxima_.begin(), maxima_.end());
     if (options_.temperature > 0) scale_ = 1 / options_.temperature;
-    const double log_sum = std::log(exp_sums());
+    const bool top_k = options_.top_k > 0 && options_.top_k < vocab_;
+    const bool from_top = options_.temperature > 0 && (top_k || options_.top_p < 1);
+    const double log_sum = std::log(exp_sums(from_top ? weights_ : nullptr));
     if (!std::isfinite(log_sum) || !std::isfinite(largest_)) return false;
     if (options_.temperature <= 0) {
       *token = most_likely();
     } else {
-      const bool top_k = options_.top_k > 0 && options_.top_k < vocab_;
-      *token = top_k || options_.top_p < 1 ? draw_from_top(uniform, top_k) : draw_from_all(uniform);
+      *token = from_top ? draw_from_top(uniform, top_k) : draw_from_all(uniform);
     }
     *log_prob = static_cast<float>(static_cast<double>(logits_[*token]) - largest_ - log_sum);
     return true;
   }
 
  private:
-  // Fills sums_ with Σ exp((logit - largest) · scale_), and mass_ with their total. Returns that total at scale 1.
-  double exp_sums() {
+  // Fills sums_ with Σ exp((logit - largest) · scale_), `weights` with its terms unless it is null, and mass_ with
+  // their total. Returns that total at scale 1.
+  double exp_sums(float* weights) {
     if (scale_ == 1) {
-      kernels_.block_exp_sums(logits_, vocab_, largest_, 1, sums_.data());
+      kernels_.block_exp_sums(logits_, vocab_, largest_, 1, sums_.data(), weights);
       return mass_ = total(sums_);
     }
     plain_sums_.resize(blocks_);
-    kernels_.block_exp_sums_twice(logits_, vocab_, largest_, scale_, plain_sums_.data(), sums_.data());
+    kernels_.block_exp_sums_twice(logits_, vocab_, largest_, scale_, plain_sums_.data(), sums_.data(), weights);
     mass_ = total(sums_);
     return total(plain_sums_);
   }
@@ -134,7 +141,6 @@ class RowSampler {
   std::int32_t draw_from_top(double uniform, bool top_k) {
     if (top_k) {
       split_at(top_k_threshold(), kInfinity, vocab_);
-      weigh_near();
       const double mass = keep_most_likely(static_cast<std::int64_t>(options_.top_k));
       if (options_.top_p < 1) keep_mass(mass * options_.top_p);
       add_kept_near();
@@ -161,7 +167,6 @@ class RowSampler {
     if (guessed && (wanted <= 0 || found.count == 0)) return false;
     if (found.least == found.most) return keep_tied(found, wanted) || !guessed;
     if (found.count > vocab_ / 4) split_at(low, high, vocab_);
-    weigh_near();
     if (!keep_mass(wanted) && guessed) return false;
     add_kept_near();
     return true;
@@ -250,15 +255,13 @@ class RowSampler {
   // `room`.
   SamplingFound split_at(float low, float high, std::int64_t room) {
     const SamplingFound found =
-        kernels_.split(logits_, maxima_.data(), vocab_, {low, high, largest_, scale_}, kept_sums_.data(),
-                       near_counts_.data(), {near_.logits, near_.tokens, room});
+        kernels_.split({logits_, maxima_.data(), weights_, vocab_}, low, high, kept_sums_.data(), near_counts_.data(),
+                       {near_.logits, near_.weights, near_.tokens, room});
     near_.count = std::min(found.count, room);
     near_.least = found.least;
     near_.most = found.most;
     return found;
   }
-
-  void weigh_near() { kernels_.exp_weights(near_.logits, near_.count, largest_, scale_, near_.weights); }
 
   // What last_ keeps of near_ joins kept_sums_.
   void add_kept_near() {
@@ -283,9 +286,9 @@ class RowSampler {
     const std::int64_t first = static_cast<std::int64_t>(span) * kSamplingSpan;
     const std::int64_t count = std::min(kSamplingSpan, vocab_ - first);
     float weights[kSamplingSpan];
-    kernels_.exp_weights(logits_ + first, count, largest_, scale_, weights);
+    std::copy_n(weights_ + first, count, weights);
     std::int32_t tokens[kSamplingSpan];
-    std::iota(tokens, tokens + count, static_cast<std::int32_t>(first));
+    std::iota(std::begin(tokens), std::end(tokens), static_cast<std::int32_t>(first));
     kernels_.keep_until(logits_ + first, tokens, count, last_.logit, last_.token, weights);
     return static_cast<std::int32_t>(first + walk(weights, count, left));
   }
@@ -413,6 +416,7 @@ class RowSampler {
   std::vector<double> kept_sums_;  // of the spans: tokens that are kept
   std::vector<std::int32_t> near_counts_;
   Near near_;
+  float* weights_;       // exp((logit - largest_) · scale_) of the row where some of its tokens are left out
   Candidate last_ = {};  // the least likely that is kept
   double mass_ = 0;
   float largest_ = 0;
@@ -427,7 +431,7 @@ void CpuBackend::sample(const Matrix& logits, const SamplingOptions& options, co
   require(logits.dtype == DType::f32 && (logits.rows == 0 || logits.cols > 0), "sample: logits are f32");
   const SamplingKernels& kernels = sampling_kernels_for(isa_);
   std::atomic<bool> no_memory{false};
-  const ThreadScratch scratch(*this, Near::scratch_floats(logits.cols));
+  const ThreadScratch scratch(*this, RowSampler::scratch_floats(logits.cols));
   parallel_items(threads_, logits.rows, [&](std::int64_t row, int thread) {
     try {
       RowSampler sampler(kernels, options, logits.f32() + row * logits.cols, logits.cols, scratch.of(thread));

@@ -16,32 +16,52 @@ void block_maxima(const float* logits, std::int64_t n, float* maxima) {
   }
 }
 
-void block_exp_sums(const float* logits, std::int64_t n, float shift, float scale, float* sums) {
-  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock) {
-    const std::int64_t count = n < kSamplingBlock ? n : kSamplingBlock;
+// Calls body(offset, vector) for a block's vectors; the last may be filled up by lanes without weight.
+template <typename Body>
+void for_block(const float* logits, std::int64_t count, Body body) {
+  std::int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) body(i, load(logits + i));
+  if (i < count) body(i, load_part(logits + i, count - i, -__builtin_inff()));
+}
+
+template <bool keep>
+void exp_sums(const float* logits, std::int64_t n, float shift, float scale, float* sums, float* weights) {
+  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock, weights += keep ? kSamplingBlock : 0) {
     VecF total = splat(0);
-    std::int64_t i = 0;
-    for (; i + kWidth <= count; i += kWidth) total += exp((load(logits + i) - shift) * scale);
-    if (i < count) total += exp((load_part(logits + i, count - i, -__builtin_inff()) - shift) * scale);
+    for_block(logits, n < kSamplingBlock ? n : kSamplingBlock, [&](std::int64_t i, VecF x) {
+      const VecF weight = exp((x - shift) * scale);
+      total += weight;
+      if constexpr (keep) store(weights + i, weight);
+    });
     *sums++ = sum(total);
   }
 }
 
-void block_exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled) {
-  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock) {
-    const std::int64_t count = n < kSamplingBlock ? n : kSamplingBlock;
+template <bool keep>
+void exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled,
+                    float* weights) {
+  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock, weights += keep ? kSamplingBlock : 0) {
     VecF total[2] = {splat(0), splat(0)};
-    const auto add = [&](VecF x) {
-      const VecF distance = x - shift;
+    for_block(logits, n < kSamplingBlock ? n : kSamplingBlock, [&](std::int64_t i, VecF x) {
+      const VecF distance = x - shift, weight = exp(distance * scale);
       total[0] += exp(distance);
-      total[1] += exp(distance * scale);
-    };
-    std::int64_t i = 0;
-    for (; i + kWidth <= count; i += kWidth) add(load(logits + i));
-    if (i < count) add(load_part(logits + i, count - i, -__builtin_inff()));
+      total[1] += weight;
+      if constexpr (keep) store(weights + i, weight);
+    });
     *plain++ = sum(total[0]);
     *scaled++ = sum(total[1]);
   }
+}
+
+void block_exp_sums(const float* logits, std::int64_t n, float shift, float scale, float* sums, float* weights) {
+  weights == nullptr ? exp_sums<false>(logits, n, shift, scale, sums, weights)
+                     : exp_sums<true>(logits, n, shift, scale, sums, weights);
+}
+
+void block_exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled,
+                          float* weights) {
+  weights == nullptr ? exp_sums_twice<false>(logits, n, shift, scale, plain, scaled, weights)
+                     : exp_sums_twice<true>(logits, n, shift, scale, plain, scaled, weights);
 }
 
 void exp_weights(const float* logits, std::int64_t n, float shift, float scale, float* weights) {
@@ -62,17 +82,19 @@ unsigned lanes_from(VecF x, float least) {
 #endif
 }
 
-void append_lanes(unsigned lanes, VecF x, std::int64_t first, const SamplingNear& near, std::int64_t at) {
+void append_lanes(unsigned lanes, VecF x, VecF weights, std::int64_t first, const SamplingNear& near, std::int64_t at) {
 #if defined(__AVX512F__)
   const __m512i ids = _mm512_add_epi32(_mm512_set1_epi32(static_cast<std::int32_t>(first)),
                                        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
   const auto mask = static_cast<__mmask16>(lanes);
   _mm512_storeu_ps(near.logits + at, _mm512_maskz_compress_ps(mask, reinterpret_cast<__m512>(x)));
+  _mm512_storeu_ps(near.weights + at, _mm512_maskz_compress_ps(mask, reinterpret_cast<__m512>(weights)));
   _mm512_storeu_si512(near.tokens + at, _mm512_maskz_compress_epi32(mask, ids));
 #else
   for (; lanes != 0; lanes &= lanes - 1, ++at) {
     const int lane = __builtin_ctz(lanes);
     near.logits[at] = x[lane];
+    near.weights[at] = weights[lane];
     near.tokens[at] = static_cast<std::int32_t>(first) + lane;
   }
 #endif
@@ -81,36 +103,36 @@ void append_lanes(unsigned lanes, VecF x, std::int64_t first, const SamplingNear
 // One pass of split(). Logits are looked at by blocks, since branches by vectors are hard to foresee.
 class Splitter {
  public:
-  Splitter(const SamplingSplit& at, const SamplingNear& near) : at_(at), near_(near) {}
+  Splitter(const SamplingRow& row, float low, float high, const SamplingNear& near)
+      : row_(row), low_(low), high_(high), near_(near) {}
 
   // Lanes are summed up in f32 within a block only.
-  void block(const float* logits, std::int64_t first, std::int64_t count, VecD* total) {
+  void block(std::int64_t first, std::int64_t count, VecD* total) {
     constexpr int kVectors = kSamplingBlock / kWidth;
     VecF x[kVectors];
     unsigned between[kVectors], any_above = 0, any_between = 0;
     for (int i = 0; i < kVectors; ++i) {
       const std::int64_t begin = i * kWidth, left = count - begin;
-      x[i] = left >= kWidth ? load(logits + first + begin)
-                            : load_part(logits + first + begin, left > 0 ? left : 0, -__builtin_inff());
-      const unsigned above = lanes_from(x[i], at_.high);
-      between[i] = lanes_from(x[i], at_.low) & ~above;
+      x[i] = left >= kWidth ? load(row_.logits + first + begin)
+                            : load_part(row_.logits + first + begin, left > 0 ? left : 0, -__builtin_inff());
+      const unsigned above = lanes_from(x[i], high_);
+      between[i] = lanes_from(x[i], low_) & ~above;
       if (left < kWidth) between[i] &= left > 0 ? (1u << left) - 1 : 0;
       any_above |= above;
       any_between |= between[i];
     }
     if (any_above != 0) {
       VecF weights = splat(0);
-      for (int i = 0; i < kVectors; ++i) {
-        weights += x[i] >= at_.high ? exp((x[i] - at_.shift) * at_.scale) : splat(0);
-      }
+      for (int i = 0; i < kVectors; ++i) weights += x[i] >= high_ ? weights_at(first + i * kWidth) : splat(0);
       *total += low_double(weights) + high_double(weights);
     }
     if (any_between == 0) return;
     for (int i = 0; i < kVectors; ++i) {
-      const auto inside = (x[i] >= at_.low) & (x[i] < at_.high);
+      const auto inside = (x[i] >= low_) & (x[i] < high_);
       least_ = min(inside ? x[i] : splat(__builtin_inff()), least_);
       most_ = max(inside ? x[i] : splat(-__builtin_inff()), most_);
-      if (found_ < near_.room) append_lanes(between[i], x[i], first + i * kWidth, near_, found_);
+      const std::int64_t begin = first + i * kWidth;
+      if (found_ < near_.room) append_lanes(between[i], x[i], weights_at(begin), begin, near_, found_);
       found_ += __builtin_popcount(between[i]);
     }
   }
@@ -119,21 +141,27 @@ class Splitter {
   SamplingFound result() const { return {found_, -max_lane(-least_), max_lane(most_)}; }
 
  private:
-  const SamplingSplit at_;
+  // Behind the row's last there is room for whole vectors.
+  VecF weights_at(std::int64_t i) const { return load(row_.weights + i); }
+
+  const SamplingRow row_;
+  const float low_, high_;
   const SamplingNear near_;
   std::int64_t found_ = 0;
   VecF least_ = splat(__builtin_inff()), most_ = splat(-__builtin_inff());
 };
 
-SamplingFound split(const float* logits, const float* maxima, std::int64_t n, const SamplingSplit& at, double* sums,
-                    std::int32_t* counts, const SamplingNear& near) {
-  Splitter splitter(at, near);
+SamplingFound split(const SamplingRow& row, float low, float high, double* sums, std::int32_t* counts,
+                    const SamplingNear& near) {
+  Splitter splitter(row, low, high, near);
+  const float* maxima = row.maxima;
+  const std::int64_t n = row.size;
   for (std::int64_t begin = 0; begin < n; begin += kSamplingSpan) {
     const std::int64_t end = n - begin < kSamplingSpan ? n : begin + kSamplingSpan, before = splitter.found();
     VecD total = {};
     for (std::int64_t first = begin; first < end; first += kSamplingBlock) {
       const std::int64_t count = end - first < kSamplingBlock ? end - first : kSamplingBlock;
-      if (*maxima++ >= at.low) splitter.block(logits, first, count, &total);
+      if (*maxima++ >= low) splitter.block(first, count, &total);
     }
     *sums++ = sum(total);
     *counts++ = static_cast<std::int32_t>(splitter.found() - before);
