@@ -34,7 +34,7 @@ class Bench {
 
   Ceilings ceilings();
   void head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols);
-  void attention(std::int64_t tokens, const AttentionShape& shape, int siblings);
+  void attention(std::int64_t tokens, const AttentionShape& shape, int siblings, int trees = 1);
   void adamw(std::int64_t size);
   void products(std::int64_t tokens, std::int64_t outputs, std::int64_t inputs);
   void adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank);
@@ -171,19 +171,25 @@ void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) 
   buffers_.clear();
 }
 
-// One prompt of half the tokens with `siblings` continuations, or a single sequence where there are none.
-void Bench::attention(std::int64_t tokens, const AttentionShape& shape, int siblings) {
+// Trees of that many tokens each: a prompt of half of them with `siblings` continuations, or a single sequence where
+// there are none.
+void Bench::attention(std::int64_t tree_tokens, const AttentionShape& shape, int siblings, int trees) {
+  const std::int64_t tokens = tree_tokens * trees;
   Forest forest;
   forest.tokens.assign(static_cast<std::size_t>(tokens), 0);
   forest.node_start = {0};
-  const std::int64_t prompt = siblings == 0 ? tokens : tokens / 2;
+  const std::int64_t prompt = siblings == 0 ? tree_tokens : tree_tokens / 2;
   const auto add = [&](std::int64_t end, std::int32_t parent) {
     forest.node_start.push_back(static_cast<std::int32_t>(end));
     forest.node_parent.push_back(parent);
     forest.node_scored.push_back(1);
   };
-  add(prompt, -1);
-  for (int s = 1; s <= siblings; ++s) add(prompt + (tokens - prompt) * s / siblings, 0);
+  for (int tree = 0; tree < trees; ++tree) {
+    const std::int64_t first = tree * tree_tokens;
+    add(first + prompt, -1);
+    for (int s = 1; s <= siblings; ++s)
+      add(first + prompt + (tree_tokens - prompt) * s / siblings, tree * (siblings + 1));
+  }
   const ForestLayout layout = layout_of(forest);
   double visible = 0;  // (query, key) pairs
   for (std::int32_t t = 0; t < layout.tokens; ++t) visible += layout.position[t] + 1;
@@ -198,7 +204,8 @@ void Bench::attention(std::int64_t tokens, const AttentionShape& shape, int sibl
   const auto plan = backend_.plan_attention(layout);
   const double flops = 4.0 * visible * static_cast<double>(wide);
   const double bytes = static_cast<double>(q.bytes() + k.bytes() + v.bytes() + out.bytes());
-  const std::string name = " T=" + std::to_string(tokens) + " C=" + std::to_string(shape.head_dim) +
+  const std::string name = (trees == 1 ? std::string() : " " + std::to_string(trees) + " trees,") +
+                           " T=" + std::to_string(tree_tokens) + " C=" + std::to_string(shape.head_dim) +
                            (siblings == 0 ? ", causal" : ", " + std::to_string(siblings) + " continuations");
   report("attention forward" + name, flops, bytes, [&] { backend_.tree_attention(*plan, shape, q, k, v, out, lse); });
   report("attention backward" + name, 2.5 * flops, 2 * bytes,
@@ -385,6 +392,8 @@ int main(int argc, char** argv) {
   for (const std::int64_t cols : {2048, 4096}) Bench(filter, ceilings).head(8192, 128256, cols);
   for (const int siblings : {0, 2, 8}) Bench(filter, ceilings).attention(2048, {32, 8, 128, 0}, siblings);
   Bench(filter, ceilings).attention(2048, {32, 8, 64, 0}, 2);
+  // A DPO step's of a small model.
+  for (const int head_dim : {64, 128}) Bench(filter, ceilings).attention(1024, {32, 8, head_dim, 0}, 2, 8);
   for (const int siblings : {0, 8}) Bench(filter, ceilings).attention(8192, {32, 8, 128, 0}, siblings);
   Bench(filter, ceilings).attention(8192, {32, 8, 64, 0}, 0);
   Bench(filter, ceilings).adamw(std::int64_t{1} << 28);

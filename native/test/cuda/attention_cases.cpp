@@ -181,6 +181,16 @@ std::vector<OpCase> attention_cases() {
         {"tree attention of many tiles C=" + std::to_string(shape.head_dim) + " window=" + std::to_string(shape.window),
          [=](Device& device, DType dtype) { check_tree(device, dtype, problem); }});
   }
+  // Trees one after another, each of a prompt and two answers, of lengths that tiles know nothing of; groups of heads.
+  const ForestLayout trees = layout_of_nodes(
+      {{-1, 75}, {0, 130}, {0, 65}, {-1, 33}, {3, 1}, {3, 40}, {-1, 128}, {6, 64}, {6, 63}, {-1, 1}, {9, 200}, {9, 2}});
+  for (const AttentionShape& shape :
+       {AttentionShape{8, 1, 64, 0}, {3, 3, 64, 70}, {5, 1, 128, 0}, {4, 2, 128, 130}, {4, 1, 96, 0}}) {
+    const Problem problem = random_problem(random, trees, shape);
+    cases.push_back({"tree attention of many tiles and trees C=" + std::to_string(shape.head_dim) +
+                         " window=" + std::to_string(shape.window),
+                     [=](Device& device, DType dtype) { check_tree(device, dtype, problem); }});
+  }
   cases.push_back({"tree attention of large scores", check_large_scores});
   return cases;
 }

@@ -6,6 +6,9 @@ namespace tempora::test {
 // real device does as it likes.
 void use_schedule(int run);
 
+// Of the emulated device, for the backends made from now on: without Hopper's own instructions it is an older one.
+void use_hopper(bool there);
+
 // What a device does in a moment may take the emulation minutes.
 bool device_is_emulated();
 

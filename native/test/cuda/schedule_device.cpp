@@ -3,6 +3,7 @@
 namespace tempora::test {
 
 void use_schedule(int) {}
+void use_hopper(bool) {}
 bool device_is_emulated() { return false; }
 
 }  // namespace tempora::test

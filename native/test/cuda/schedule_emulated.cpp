@@ -10,6 +10,8 @@ void use_schedule(int run) {
   emulation::set_schedule(schedules[run % 3]);
 }
 
+void use_hopper(bool there) { emulation::set_capability(there ? 9 : 8, 0); }
+
 bool device_is_emulated() { return true; }
 
 }  // namespace tempora::test

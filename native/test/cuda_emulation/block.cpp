@@ -4,14 +4,16 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 #include "cuda_runtime.h"
 
-dim3 threadIdx, blockIdx, blockDim;
+dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace tempora::emulation {
 namespace {
@@ -20,6 +22,7 @@ constexpr int kLanes = 32;
 constexpr int kLargestBlock = 1024;
 constexpr std::size_t kLargestShared = std::size_t{227} << 10;  // of an H100's block
 constexpr std::size_t kStackBytes = std::size_t{96} << 10;
+constexpr int kNamedBarriers = 16;
 
 // A copy to shared memory that has begun.
 struct Copy {
@@ -32,7 +35,7 @@ struct alignas(16) SharedUnit {
   char bytes[16];
 };
 
-enum class State { ready, in_warp, in_block, done };
+enum class State { ready, in_warp, in_block, until, done };
 
 struct Fiber {
   std::unique_ptr<char[]> stack;
@@ -41,15 +44,26 @@ struct Fiber {
   bool started = false;
   State state = State::done;
   dim3 index;
-  WarpOperation operation = nullptr;      // that the lanes of its warp do together
-  void* lane = nullptr;                   // its part of it
-  bool value = false;                     // given to the block and got from it
-  std::vector<std::vector<Copy>> copies;  // groups that it has not waited for; the last one is open
+  WarpOperation operation = nullptr;             // that the lanes of its warp do together
+  void* lane = nullptr;                          // its part of it
+  bool value = false;                            // given to the block and got from it
+  std::vector<std::vector<Copy>> copies;         // groups that it has not waited for; the last one is open
+  const std::function<bool()>* there = nullptr;  // what it waits for in State::until
+  std::unique_ptr<ThreadState> extra;
+};
+
+// One of those that some of a block's threads wait at.
+struct NamedBarrier {
+  int waiting = 0, turns = 0;
 };
 
 class BlockRunner {
  public:
   void run(dim3 block, const std::function<void()>& thread);
+  // Fibers of a block that failed stay in its midst: the next one has to begin anew.
+  void abandon() {
+    for (Fiber& fiber : fibers_) fiber.started = false;
+  }
   void set_schedule(Schedule schedule) { schedule_ = schedule; }
   void set_shared(std::size_t bytes) { shared_.resize(bytes / sizeof(SharedUnit)); }
   std::vector<std::int64_t> order(std::int64_t count);
@@ -59,6 +73,8 @@ class BlockRunner {
   void require_shared(const void* data, std::size_t bytes);
   void end_thread();
   Fiber& current() { return fibers_[static_cast<std::size_t>(current_)]; }
+  void synchronize(int number, int threads);
+  void deliver(std::function<void()> copy);
   void wait(State state) {
     current().state = state;
     if (_setjmp(current().resume) == 0) _longjmp(scheduler_, 1);
@@ -70,15 +86,19 @@ class BlockRunner {
   bool run_warp(int warp);
   bool release_warp(int warp);
   bool release_block();
+  bool deliver_one();
 
   std::array<Fiber, kLargestBlock> fibers_;
   const std::function<void()>* thread_ = nullptr;
+  std::exception_ptr failure_;  // of a thread
   jmp_buf scheduler_;
   int current_ = 0;
   int count_ = 0;
   Schedule schedule_ = Schedule::ascending;
   std::mt19937_64 random_{1};
   std::vector<SharedUnit> shared_;  // that the launch asked for
+  std::array<NamedBarrier, kNamedBarriers> barriers_;
+  std::vector<std::function<void()>> on_their_way_;
 };
 
 BlockRunner& runner() {
@@ -89,8 +109,12 @@ BlockRunner& runner() {
 // A fiber's stack is used again and again, for one thread after another.
 void BlockRunner::main_of_fiber() {
   for (;;) {
-    (*runner().thread_)();
-    runner().end_thread();
+    try {
+      (*runner().thread_)();
+      runner().end_thread();
+    } catch (const std::logic_error&) {
+      runner().failure_ = std::current_exception();
+    }
     runner().wait(State::done);
   }
 }
@@ -162,6 +186,32 @@ void BlockRunner::require_shared(const void* data, std::size_t bytes) {
 void BlockRunner::end_thread() {
   const auto& groups = current().copies;
   if (groups.size() > 1 || !groups.back().empty()) throw std::logic_error("a thread ends while it copies");
+  if (current().extra) current().extra->check_end();
+}
+
+void BlockRunner::synchronize(int number, int threads) {
+  NamedBarrier& barrier = barriers_.at(static_cast<std::size_t>(number));
+  const int turn = barrier.turns;
+  if (++barrier.waiting == threads) {
+    barrier.waiting = 0;
+    ++barrier.turns;
+  }
+  wait_until([&barrier, turn] { return barrier.turns != turn; });
+}
+
+// Under one schedule a copy arrives at once, under the others as late as it may: when no thread can go on without it.
+void BlockRunner::deliver(std::function<void()> copy) {
+  on_their_way_.push_back(std::move(copy));
+  if (schedule_ == Schedule::descending) deliver_one();
+}
+
+bool BlockRunner::deliver_one() {
+  if (on_their_way_.empty()) return false;
+  const auto chosen = on_their_way_.begin() + order(static_cast<std::int64_t>(on_their_way_.size())).front();
+  const std::function<void()> copy = std::move(*chosen);
+  on_their_way_.erase(chosen);
+  copy();
+  return true;
 }
 
 // Runs a warp until its lanes wait for the block or have ended. False if there was nothing to run.
@@ -172,9 +222,12 @@ bool BlockRunner::run_warp(int warp) {
   do {
     for (const std::int64_t lane : lane_order) {
       const int number = first + static_cast<int>(lane);
-      if (fibers_[static_cast<std::size_t>(number)].state != State::ready) continue;
+      Fiber& fiber = fibers_[static_cast<std::size_t>(number)];
+      if (fiber.state == State::until && (*fiber.there)()) fiber.state = State::ready;
+      if (fiber.state != State::ready) continue;
       progress = true;
       resume(number);
+      if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     }
   } while (release_warp(warp));
   return progress;
@@ -189,7 +242,10 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
     fiber.index = dim3(n % block.x, n / block.x % block.y, n / block.x / block.y);
     fiber.state = State::ready;
     fiber.copies.assign(1, {});
+    fiber.extra.reset();
   }
+  barriers_.fill({});
+  on_their_way_.clear();
   // NaN, whatever a block before has left there.
   if (!shared_.empty()) std::memset(shared_.data(), 0xFF, shared_.size() * sizeof(SharedUnit));
   const int warps = (count_ + kLanes - 1) / kLanes;
@@ -198,9 +254,9 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
     for (const std::int64_t warp : order(warps)) progress = run_warp(static_cast<int>(warp)) || progress;
     const bool ended = std::all_of(fibers_.begin(), fibers_.begin() + count_,
                                    [](const Fiber& fiber) { return fiber.state == State::done; });
+    if (ended && !on_their_way_.empty()) throw std::logic_error("a block ends while it copies");
     if (ended) return;
-    if (!release_block() && !progress) {
-      for (Fiber& fiber : fibers_) fiber.started = false;
+    if (!release_block() && !progress && !deliver_one()) {
       throw std::logic_error("threads wait for others that do not come: a shuffle or barrier in divergent code");
     }
   }
@@ -242,6 +298,16 @@ void wait_for_copies(int pending) {
   }
 }
 
+void wait_until(const std::function<bool()>& there) {
+  if (there()) return;
+  runner().current().there = &there;
+  runner().wait(State::until);
+}
+
+void synchronize_threads(int number, int threads) { runner().synchronize(number, threads); }
+void deliver(std::function<void()> copy) { runner().deliver(std::move(copy)); }
+std::unique_ptr<ThreadState>& thread_state() { return runner().current().extra; }
+
 bool barrier_or(bool value) {
   Fiber& fiber = runner().current();
   fiber.value = value;
@@ -261,12 +327,18 @@ cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes) {
 
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
   blockDim = block;
+  gridDim = grid;
   runner().set_shared(shared_bytes);
   const auto plane = static_cast<std::int64_t>(grid.x) * grid.y;
   for (const std::int64_t number : runner().order(plane * grid.z)) {
     blockIdx = dim3(static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),
                     static_cast<unsigned>(number / plane));
-    runner().run(block, thread);
+    try {
+      runner().run(block, thread);
+    } catch (...) {
+      runner().abandon();
+      throw;
+    }
   }
 }
 

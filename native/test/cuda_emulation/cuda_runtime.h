@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -25,13 +26,15 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1) : x(x_size), y(y_size), z(z_size) {}
 };
 
-extern dim3 threadIdx, blockIdx, blockDim;
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 // ---- what kernels call
 
@@ -67,8 +70,22 @@ void wait_for_copies(int pending);
 
 bool barrier_or(bool value);
 
+// For hopper.cuh: waits while others go on; barriers of some threads; copies that threads do not wait for by
+// themselves; what a thread has under way.
+void wait_until(const std::function<bool()>& there);
+void synchronize_threads(int number, int threads);
+void deliver(std::function<void()> copy);
+struct ThreadState {
+  virtual ~ThreadState() = default;
+  virtual void check_end() const = 0;  // throws when something is still under way
+};
+std::unique_ptr<ThreadState>& thread_state();
+
 enum class Schedule { ascending, descending, shuffled };
 void set_schedule(Schedule schedule);
+
+// Which device is emulated, for those who ask from now on: one of 9.0 has Hopper's own instructions.
+void set_capability(int major, int minor);
 
 }  // namespace tempora::emulation
 
@@ -131,6 +148,13 @@ using std::isnan;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMultiProcessorCount,
+};
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess, cudaDriverEntryPointSymbolNotFound };
+constexpr unsigned long long cudaEnableDefault = 0;
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 namespace tempora::emulation {
@@ -185,6 +209,9 @@ const char* cudaGetErrorString(cudaError_t status);
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned version,
+                                             unsigned long long flags, cudaDriverEntryPointQueryResult* found);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaMalloc(void** data, std::size_t bytes);
 cudaError_t cudaFree(void* data);

@@ -1,7 +1,10 @@
 // Memory, streams and events of the emulated device.
 #include "cuda_runtime.h"
 
+#include "cuda.h"
+
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <new>
 #include <set>
@@ -27,6 +30,7 @@ std::size_t allocated_bytes = 0;
 std::unordered_map<Stream*, std::unique_ptr<Stream>> streams;
 std::unordered_map<Event*, std::unique_ptr<Event>> events;
 std::string failure;  // of a kernel; sticky, as on a device
+int capability[2] = {9, 0};
 
 cudaError_t drain(Stream* stream) {
   // What runs may not queue anything; it is taken off first all the same, so that a failure does not come twice.
@@ -38,6 +42,8 @@ cudaError_t drain(Stream* stream) {
     }
   } catch (const std::logic_error& error) {
     failure = error.what();
+    // Said here too: tests that let go of guarded memory after this end at once.
+    std::fprintf(stderr, "a kernel failed on the emulated device: %s\n", failure.c_str());
   }
   return failure.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
@@ -91,7 +97,37 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"CUDA emulated on the CPU", 9, 0};
+  *properties = {"CUDA emulated on the CPU", capability[0], capability[1]};
+  return cudaSuccess;
+}
+
+void tempora::emulation::set_capability(int major, int minor) {
+  capability[0] = major;
+  capability[1] = minor;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  // So few multiprocessors that a block which stays for its lifetime has more than one piece of work.
+  constexpr int kMultiprocessors = 3;
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = capability[0];
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = capability[1];
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = kMultiprocessors;
+      return cudaSuccess;
+  }
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* found) {
+  const bool known = std::string(name) == "cuTensorMapEncodeTiled";
+  *function = known ? reinterpret_cast<void*>(&cuTensorMapEncodeTiled) : nullptr;
+  *found = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <hopper.cuh>
+#include <mma.cuh>
 
 #include "device.cuh"
 #include "hopper_product.h"
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kHopperThreads, HopperTile<P>::kBlocks)
                           RowProductNumbers n, float* partial, Out* out, bool accumulate) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Tile = HopperTile<P>;
-  extern __shared__ __align__(16) char memory[];
+  char* memory = launched_shared();
   __shared__ __align__(8) std::uint64_t full[Tile::kStages], empty[Tile::kStages];
   const HopperRing<P> ring{memory + (1024 - shared_address(memory) % 1024) % 1024, full, empty};
   const int row_tiles = (n.rows + Tile::kRows - 1) / Tile::kRows;
