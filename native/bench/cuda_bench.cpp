@@ -159,14 +159,14 @@ void Bench::head(std::int64_t rows, std::int64_t vocabulary, std::int64_t cols) 
   // 6TDV: what is computed twice is no work that must be.
   report("head forward + backward" + shape, 3 * product, read + 2.0 * static_cast<double>(d_weight.bytes()), [&] {
     forward();
-    backend_.head_backward(hidden, *weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight);
+    backend_.head_backward(hidden, *weight, edges, coefficient, lse, Matrix{}, d_hidden, d_weight, true);
   });
   const auto bytes = static_cast<std::int64_t>(backend_.kept_logits_bytes(rows, vocabulary, DType::bf16));
   const Matrix kept{matrix(1, (bytes + 1) / 2, DType::bf16).data, DType::bf16, rows, vocabulary};
   report("head forward + backward, logits kept" + shape, 3 * product,
          read + static_cast<double>(kept.bytes()) * 4 + 2.0 * static_cast<double>(d_weight.bytes()), [&] {
            backend_.head_forward(hidden, *weight, edges, log_prob, lse, kept);
-           backend_.head_backward(hidden, *weight, edges, coefficient, lse, kept, d_hidden, d_weight);
+           backend_.head_backward(hidden, *weight, edges, coefficient, lse, kept, d_hidden, d_weight, true);
          });
   buffers_.clear();
 }
@@ -242,7 +242,7 @@ void Bench::products(std::int64_t tokens, std::int64_t outputs, std::int64_t inp
   report(name + ", gradient of x", flops, moved + numbers,
          [&] { backend_.transposed_product(out, *weight, d_x, false); });
   report(name + ", gradient of the weight", flops, moved + 4 * numbers,
-         [&] { backend_.gradient_product(out, x, d_weight); });
+         [&] { backend_.gradient_product(out, x, d_weight, true); });
   buffers_.clear();
 }
 

@@ -127,7 +127,7 @@ class Bench {
       backend_.head_forward(hidden, *head, edges, log_prob.f32(), lse.f32(), keep);
     };
     const auto backward = [&](const Matrix& of) {
-      backend_.head_backward(hidden, *head, edges, coefficient.f32(), lse.f32(), of, d_hidden, d_weight);
+      backend_.head_backward(hidden, *head, edges, coefficient.f32(), lse.f32(), of, d_hidden, d_weight, true);
     };
     report("head forward", product, bytes, [&] { forward(Matrix{}); });
     report("head forward, logits kept", product, bytes + static_cast<double>(kept.bytes()), [&] { forward(kept); });

@@ -31,7 +31,7 @@ Gradients gradients(Device& device, const Tensor& hidden, const Tensor& weight, 
   const Tensor d_hidden = device.output(kRows, kWidth, DType::f32);
   const Tensor d_weight = device.upload(kVocab, kWidth, DType::f32, std::vector<double>(kVocab * kWidth));
   device.backend.head_backward(hidden.matrix, *head, edges, ones.matrix.f32(), lse.matrix.f32(), kept.matrix,
-                               d_hidden.matrix, d_weight.matrix);
+                               d_hidden.matrix, d_weight.matrix, true);
   return {device.read(d_hidden), device.read(d_weight)};
 }
 

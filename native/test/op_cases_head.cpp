@@ -8,7 +8,8 @@ namespace {
 
 struct HeadShape {
   std::int64_t rows, cols, vocab;
-  double scale = 0.3;  // of the weights
+  double scale = 0.3;      // of the weights
+  bool accumulate = true;  // d_weight is added to
 };
 
 // Rows with one edge, and some with two or three, of which some are the same token.
@@ -98,12 +99,13 @@ void check_head(Device& device, DType dtype, const HeadShape& shape, Keep keep, 
 
   const Tensor coefficient = device.random(random, 1, count, DType::f32);
   const Tensor d_hidden = device.output(shape.rows, shape.cols, DType::f32);
-  const Tensor d_weight = device.random(random, shape.vocab, shape.cols, DType::f32, 0.1);
+  const Tensor d_weight = shape.accumulate ? device.random(random, shape.vocab, shape.cols, DType::f32, 0.1)
+                                           : device.output(shape.vocab, shape.cols, DType::f32);
   device.backend.head_backward(hidden.matrix, *head, edges, coefficient.matrix.f32(), lse.matrix.f32(), kept.matrix,
-                               d_hidden.matrix, d_weight.matrix);
+                               d_hidden.matrix, d_weight.matrix, shape.accumulate);
   Gradients want = gradients(data, shape, coefficient.values, hidden.values, weight.values);
   if (check_differences) check_reference(data, shape, coefficient.values, want, hidden.values, weight.values);
-  for (std::size_t i = 0; i < want.weight.size(); ++i) want.weight[i] += d_weight.values[i];
+  for (std::size_t i = 0; i < want.weight.size() && shape.accumulate; ++i) want.weight[i] += d_weight.values[i];
   const double tolerance = dtype == DType::f32 ? 5e-5 : 2e-2;
   expect_close("d_hidden", device.read(d_hidden), want.hidden, tolerance);
   expect_close("d_weight", device.read(d_weight), want.weight, tolerance);
@@ -130,6 +132,10 @@ std::vector<OpCase> head_cases() {
   add("of one row", {1, 80, 300}, Keep::own_type, false);
   add("of many rows", {1101, 8, 33}, Keep::own_type, false);
   add("of confident rows", {19, 24, 130, 4}, Keep::own_type, false);
+  constexpr bool kWritten = false;
+  add("of several chunks, its gradient written", {21, 16, 2603, 0.3, kWritten}, Keep::nothing, false);
+  add("of several chunks, logits kept, its gradient written", {21, 16, 2608, 0.3, kWritten}, Keep::own_type, false);
+  add("of many rows, its gradient written", {1101, 8, 33, 0.3, kWritten}, Keep::own_type, false);
   add("of confident rows in vectors", {19, 24, 1032, 4}, Keep::own_type, false);
   return cases;
 }

@@ -91,9 +91,11 @@ void check_weight(Device& device, DType dtype, std::int64_t rows, std::int64_t n
       for (const Inside* written : {&out, &by_rows, &d_x}) written->expect_frame_untouched(device);
     }
   }
-  const Tensor gradient = device.random(random, n, k, DType::f32);
-  device.backend.gradient_product(d_out.matrix, x.matrix, gradient.matrix);
   std::vector<double> want = reference::matmul(d_out.values, true, x.values, false, n, k, rows);
+  const Tensor written = device.output(n, k, DType::f32), gradient = device.random(random, n, k, DType::f32);
+  device.backend.gradient_product(d_out.matrix, x.matrix, written.matrix, false);
+  expect_close("written gradient", device.read(written), want, tolerance_of(DType::f32));
+  device.backend.gradient_product(d_out.matrix, x.matrix, gradient.matrix, true);
   for (std::size_t i = 0; i < want.size(); ++i) want[i] += gradient.values[i];
   expect_close("gradient", device.read(gradient), want, tolerance_of(DType::f32));
 }

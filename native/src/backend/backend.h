@@ -256,8 +256,8 @@ class Backend {
   virtual void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
   // d_x [T,K] (+)= d_out A [T,N] · weight; d_x is A or f32.
   virtual void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) = 0;
-  // d_weight f32 [N,K] += d_outᵀ · x
-  virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) = 0;
+  // d_weight f32 [N,K] (+)= d_outᵀ · x
+  virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) = 0;
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
@@ -341,10 +341,12 @@ class Backend {
   }
   virtual void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                             const Matrix& keep) = 0;
-  // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] += ... unless its data
-  // is null. `kept` is what head_forward kept (and is destroyed), or has null data: then logits are computed again.
+  // coefficient f32 [E] = dLoss/dlog_prob. d_hidden f32 [R,D] is overwritten, d_weight f32 [V,D] (+)= ... unless its
+  // data is null. `kept` is what head_forward kept (and is destroyed), or has null data: then logits are computed
+  // again.
   virtual void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
-                             const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) = 0;
+                             const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight,
+                             bool accumulate) = 0;
 
   // ---- optimizer, over all tensors at once: a call each would cost a small one more than its work.
   // Σ x² of them all in f64, in a fixed order; they are of one dtype.

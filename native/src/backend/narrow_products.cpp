@@ -27,7 +27,7 @@ void Backend::narrow_gradient(const Matrix& x, const Dropout& dropout, const Mat
                               const Matrix& gradient) {
   Buffer owner;
   const Matrix input = after_dropout(*this, x, dropout, owner);
-  (transposed ? gradient_product(input, narrow, gradient) : gradient_product(narrow, input, gradient));
+  (transposed ? gradient_product(input, narrow, gradient, true) : gradient_product(narrow, input, gradient, true));
 }
 
 bool Backend::narrow_row_product(const Matrix&, const Weight&, float, const Matrix&) { return false; }

@@ -81,7 +81,10 @@ class ProjectionBackward {
 
   // d_weight += d_outᵀ · x
   void to_weights(const Matrix& x) const {
-    if (!c_.parameters.frozen()) c_.backend.gradient_product(d_out_, x, c_.parameters.gradient(parameter_));
+    if (!c_.parameters.frozen()) {
+      const GradientSum gradient = c_.parameters.gradient_sum(parameter_);
+      c_.backend.gradient_product(d_out_, x, gradient.matrix, gradient.accumulate);
+    }
     adapters_.add_weight_gradients(x);
   }
 

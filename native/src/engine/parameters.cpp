@@ -14,9 +14,16 @@ int ParameterSet::add(WeightFormat format, std::int64_t rows, std::int64_t cols,
   return count() - 1;
 }
 
-Matrix ParameterSet::gradient(int index) const {
+GradientSum ParameterSet::gradient_sum(int index) const {
   const Parameter& p = at(index);
-  return {frozen_ ? nullptr : p.gradient.data(), DType::f32, p.weight->rows, p.weight->cols};
+  if (frozen_) return {{nullptr, DType::f32, p.weight->rows, p.weight->cols}};
+  return {{p.gradient.data(), DType::f32, p.weight->rows, p.weight->cols}, !std::exchange(p.gradient_unwritten, false)};
+}
+
+Matrix ParameterSet::gradient(int index) const {
+  const GradientSum sum = gradient_sum(index);
+  if (!sum.accumulate) backend_.zero(sum.matrix.data, sum.matrix.bytes());
+  return sum.matrix;
 }
 
 void ParameterSet::require_loaded() const {
@@ -29,17 +36,14 @@ void ParameterSet::ensure_gradients() {
   if (frozen_) return;
   for (Parameter& p : list_) {
     if (p.gradient) continue;
-    const std::size_t bytes = static_cast<std::size_t>(p.size()) * 4;
-    p.gradient = backend_.allocate(bytes, MemoryUse::gradients);
-    backend_.zero(p.gradient.data(), bytes);
+    p.gradient = backend_.allocate(static_cast<std::size_t>(p.size()) * 4, MemoryUse::gradients);
+    p.gradient_unwritten = true;
   }
 }
 
 void ParameterSet::zero_gradients() {
   calls = 0;
-  for (Parameter& p : list_) {
-    if (p.gradient) backend_.zero(p.gradient.data(), p.gradient.bytes());
-  }
+  for (Parameter& p : list_) p.gradient_unwritten = static_cast<bool>(p.gradient);
 }
 
 void ParameterSet::ensure_moments() {
@@ -53,6 +57,7 @@ void ParameterSet::drop_training_state() {
   calls = 0;
   for (Parameter& p : list_) {
     p.gradient = Buffer();
+    p.gradient_unwritten = false;
     p.moments = {};
   }
 }

@@ -17,9 +17,17 @@ struct Parameter {
   bool loaded = false;
   std::unique_ptr<Weight> weight;
   Buffer gradient;  // f32
+  // Its content counts as zero: nobody has written it since gradients were zeroed.
+  mutable bool gradient_unwritten = false;
   Moments moments;
 
   std::int64_t size() const { return weight->size(); }
+};
+
+// A gradient's place, and whether to add to what is there.
+struct GradientSum {
+  Matrix matrix;
+  bool accumulate = true;
 };
 
 class ParameterSet {
@@ -35,15 +43,17 @@ class ParameterSet {
   Weight& weight(int index) const { return *at(index).weight; }
   const void* data(int index) const { return at(index).weight->storage.data(); }
 
-  // Null where the set is frozen: then nobody computes gradients.
+  // Null where the set is frozen: then nobody computes gradients. Zero if nobody has added to it.
   Matrix gradient(int index) const;
+  // For who writes it whole: the first one need not add to zeros.
+  GradientSum gradient_sum(int index) const;
   float* gradient_data(int index) const { return gradient(index).f32(); }
   MomentsFormat moments_format() const { return moments_; }
   bool frozen() const { return frozen_; }
   void freeze(bool frozen) { frozen_ = frozen; }
 
   void require_loaded() const;
-  void ensure_gradients();  // zero when they are new; none where the set is frozen
+  void ensure_gradients();  // none where the set is frozen
   void zero_gradients();
   void ensure_moments();
   void drop_training_state();

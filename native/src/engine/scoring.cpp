@@ -1,5 +1,7 @@
 #include "scoring.h"
 
+#include <utility>
+
 namespace tempora {
 namespace {
 
@@ -120,7 +122,7 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
   const bool whole_batch = loss.needs_whole_batch();
   const Budget budget = backend_.budget();
   const Weight& weight = parameters_.weight(parameters_.head());
-  const Matrix d_weight = parameters_.gradient(parameters_.head());
+  GradientSum d_weight = parameters_.gradient_sum(parameters_.head());
   const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
   std::vector<float> coefficient(log_prob.size());
   Arena& scratch = decoder_.scratch();
@@ -162,7 +164,8 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
     backend_.copy_in(device_coefficient, coefficient.data() + first,
                      static_cast<std::size_t>(uploaded.count) * sizeof(float));
     backend_.head_backward(rows.normed.row_range(chunk.row_begin, count), weight, uploaded, device_coefficient,
-                           lse + chunk.row_begin, kept, d_normed.row_range(chunk.row_begin, count), d_weight);
+                           lse + chunk.row_begin, kept, d_normed.row_range(chunk.row_begin, count), d_weight.matrix,
+                           std::exchange(d_weight.accumulate, true));
   }
 }
 

@@ -48,7 +48,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) override;
   void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
-  void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) override;
+  void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
   void row_products(const Matrix& x, const std::vector<RowProduct>& products) override;
 
@@ -93,7 +93,8 @@ class CpuBackend : public Backend {
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;
   void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
-                     const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
+                     const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight,
+                     bool accumulate) override;
 
   double sum_of_squares(const std::vector<Matrix>& tensors) override;
   void adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) override;

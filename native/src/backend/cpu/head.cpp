@@ -170,7 +170,8 @@ struct RowGradient {
 }  // namespace
 
 void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
-                               const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+                               const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight,
+                               bool accumulate) {
   require_dense("head_backward", {hidden, kept, d_hidden, d_weight});
   const Matrix weight = head.values();
   require_head(hidden, weight, kept);
@@ -214,7 +215,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
     to_weight.m = tile.columns();
     to_weight.k = tile.rows();
     to_weight.transpose_a = true;
-    to_weight.accumulate = true;
+    to_weight.accumulate = accumulate || tile.row_begin > 0;
     multiply(to_weight, gradient_buffer.data(), hidden_rows, d_weight.f32() + tile.column_begin * cols);
   });
 }

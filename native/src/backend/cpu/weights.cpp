@@ -33,9 +33,9 @@ void CpuBackend::transposed_product(const Matrix& d_out, const Weight& weight, c
   matmul(d_out, numbers_of(weight, d_out.dtype, owner), d_x, {.accumulate = accumulate});
 }
 
-void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) {
+void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) {
   require(d_weight.dtype == DType::f32, "gradient_product: the gradient is f32");
-  matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = true});
+  matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = accumulate});
 }
 
 }  // namespace tempora

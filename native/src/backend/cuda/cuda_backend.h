@@ -50,7 +50,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) override;
   void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
-  void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) override;
+  void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
 
   void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
@@ -98,7 +98,8 @@ class CudaBackend : public Backend {
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;
   void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
-                     const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) override;
+                     const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight,
+                     bool accumulate) override;
 
   double sum_of_squares(const std::vector<Matrix>& tensors) override;
   void adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) override;

@@ -223,7 +223,8 @@ void CudaBackend::head_gradient(const Matrix& logits, const float* counted_from,
 }
 
 void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const Edges& edges, const float* coefficient,
-                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight) {
+                                const float* lse, const Matrix& kept, const Matrix& d_hidden, const Matrix& d_weight,
+                                bool accumulate) {
   require_dense("head_backward", {hidden, kept, d_hidden, d_weight});
   const Matrix weight = head.values();
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
@@ -249,7 +250,7 @@ void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const 
     });
     matmul(d_logits, part, d_hidden, {.accumulate = begin > 0});
     if (d_weight.data == nullptr) continue;
-    matmul(d_logits, hidden, d_weight.row_range(begin, columns), {.transpose_a = true, .accumulate = true});
+    matmul(d_logits, hidden, d_weight.row_range(begin, columns), {.transpose_a = true, .accumulate = accumulate});
   }
 }
 

@@ -85,8 +85,8 @@ void CudaBackend::transposed_product(const Matrix& d_out, const Weight& weight, 
   matmul(d_out, weight_numbers(weight, d_out.dtype, owner), d_x, {.accumulate = accumulate});
 }
 
-void CudaBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight) {
-  matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = true});
+void CudaBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) {
+  matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = accumulate});
 }
 
 }  // namespace tempora
