@@ -4,6 +4,7 @@
 
 #include "cuda/attention_cases.h"
 #include "cuda/guarded_backend.h"
+#include "cuda/memory_cases.h"
 #include "cuda/narrow_cases.h"
 #include "cuda/schedule.h"
 #include "op_cases.h"
@@ -105,5 +106,6 @@ int main(int argc, char** argv) {
   run.run("guards see writes beside a buffer", [&] { check_guards(backend); });
   run.run("memory in use is counted", [&] { check_memory_counts(backend); });
   run.run("out of memory says how much was asked for", check_out_of_memory);
+  run_memory_cases(run);
   return run.finish();
 }

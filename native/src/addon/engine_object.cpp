@@ -62,8 +62,8 @@ void EngineObject::abandon() {
 void EngineObject::dispose(const Napi::CallbackInfo& info) { queue_->close(info.Env(), closing()); }
 
 void EngineObject::report_external_memory(Napi::Env env) {
-  const MemoryReport now = state_->report();
-  const auto bytes = static_cast<std::int64_t>(now.weights + now.gradients + now.optimizer + now.workspace + now.cache);
+  // Collecting JavaScript's objects sooner makes no room on a device.
+  const auto bytes = static_cast<std::int64_t>(state_->report().host);
   Napi::MemoryManagement::AdjustExternalMemory(env, bytes - reported_bytes_);
   reported_bytes_ = bytes;
 }

@@ -228,6 +228,8 @@ class Backend {
   virtual void release(void* data, std::size_t bytes, MemoryUse use) noexcept = 0;
   virtual std::size_t used(MemoryUse use) const = 0;
   virtual std::size_t peak() const = 0;
+  // What of it is the host's own memory, and what a backend for another device takes there.
+  virtual std::size_t host_bytes() const;
   virtual void copy_in(void* device, const void* host, std::size_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, std::size_t bytes) = 0;
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;  // device to device
@@ -396,6 +398,12 @@ class OutOfMemory : public std::bad_alloc {
  private:
   std::string message_;
 };
+
+inline std::size_t Backend::host_bytes() const {
+  std::size_t bytes = 0;
+  for (int use = 0; use < kMemoryUses; ++use) bytes += used(static_cast<MemoryUse>(use));
+  return bytes;
+}
 
 inline Buffer::Buffer(Buffer&& other) noexcept
     : backend_(other.backend_), data_(other.data_), bytes_(other.bytes_), use_(other.use_) {

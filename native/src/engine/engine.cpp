@@ -194,8 +194,13 @@ void Engine::restore(const Snapshot& snapshot) {
 
 MemoryReport Engine::memory() const {
   const Backend& b = *impl_->backend;
-  return {b.used(MemoryUse::weights),   b.used(MemoryUse::gradients), b.used(MemoryUse::optimizer),
-          b.used(MemoryUse::workspace), b.used(MemoryUse::cache),     b.peak()};
+  return {b.used(MemoryUse::weights),
+          b.used(MemoryUse::gradients),
+          b.used(MemoryUse::optimizer),
+          b.used(MemoryUse::workspace),
+          b.used(MemoryUse::cache),
+          b.peak(),
+          b.host_bytes()};
 }
 
 }  // namespace tempora

@@ -141,6 +141,7 @@ struct LiveStep {
 
 struct MemoryReport {
   std::size_t weights = 0, gradients = 0, optimizer = 0, workspace = 0, cache = 0, peak = 0;
+  std::size_t host = 0;  // what of the machine's own memory all of it takes
 };
 
 class Engine;

@@ -12,4 +12,13 @@ void use_hopper(bool there);
 // What a device does in a moment may take the emulation minutes.
 bool device_is_emulated();
 
+// While it lives, the emulated device has little memory: its memory is the machine's. A real one has what it has.
+class SmallDevice {
+ public:
+  SmallDevice();
+  ~SmallDevice();
+  SmallDevice(const SmallDevice&) = delete;
+  SmallDevice& operator=(const SmallDevice&) = delete;
+};
+
 }  // namespace tempora::test

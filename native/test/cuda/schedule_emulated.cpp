@@ -14,4 +14,7 @@ void use_hopper(bool there) { emulation::set_capability(there ? 9 : 8, 0); }
 
 bool device_is_emulated() { return true; }
 
+SmallDevice::SmallDevice() { emulation::set_device_bytes(std::size_t{512} << 20); }
+SmallDevice::~SmallDevice() { emulation::set_device_bytes(std::size_t{8} << 30); }
+
 }  // namespace tempora::test

@@ -87,6 +87,9 @@ void set_schedule(Schedule schedule);
 // Which device is emulated, for those who ask from now on: one of 9.0 has Hopper's own instructions.
 void set_capability(int major, int minor);
 
+// The device's memory from now on.
+void set_device_bytes(std::size_t bytes);
+
 }  // namespace tempora::emulation
 
 template <typename T>
@@ -223,6 +226,8 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone };
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);

@@ -17,7 +17,7 @@ using tempora::emulation::Stream;
 
 namespace {
 
-constexpr std::size_t kDeviceBytes = std::size_t{8} << 30;
+std::size_t device_bytes = std::size_t{8} << 30;
 constexpr std::size_t kAlignment = 256;
 
 struct AlignedDelete {
@@ -49,7 +49,7 @@ cudaError_t drain(Stream* stream) {
 }
 
 cudaError_t allocate(void** data, std::size_t bytes) {
-  if (bytes > kDeviceBytes - allocated_bytes) return cudaErrorInvalidValue;
+  if (allocated_bytes + bytes > device_bytes) return cudaErrorInvalidValue;
   Memory memory(static_cast<char*>(::operator new[](bytes, std::align_val_t{kAlignment})));
   std::memset(memory.get(), 0xFF, bytes);
   *data = memory.get();
@@ -69,6 +69,8 @@ cudaError_t release(void* data) {
 }
 
 }  // namespace
+
+void tempora::emulation::set_device_bytes(std::size_t bytes) { device_bytes = bytes; }
 
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 
@@ -138,8 +140,8 @@ cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(dat
 cudaError_t cudaFreeHost(void* data) { return release(data); }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-  *free = kDeviceBytes - allocated_bytes;
-  *total = kDeviceBytes;
+  *free = device_bytes - allocated_bytes;
+  *total = device_bytes;
   return cudaSuccess;
 }
 
@@ -161,6 +163,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return drain(stream); }
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const cudaError_t status = drain(stream);

@@ -8,7 +8,6 @@
 
 #include <cuda_runtime.h>
 
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -37,6 +36,7 @@ class CudaBackend : public Backend {
   void release(void* data, std::size_t bytes, MemoryUse use) noexcept override;
   std::size_t used(MemoryUse use) const override;
   std::size_t peak() const override;
+  std::size_t host_bytes() const override { return HostStaging::kBytes; }
   void copy_in(void* device, const void* host, std::size_t bytes) override;
   void copy_out(void* host, const void* device, std::size_t bytes) override;
   void copy(void* to, const void* from, std::size_t bytes) override;
@@ -131,8 +131,7 @@ class CudaBackend : public Backend {
   bool widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout, const Matrix& out,
              bool accumulate);
   Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
-  void* take_block(std::size_t bytes);
-  void free_cached_blocks() noexcept;
+  [[noreturn]] void throw_out_of_memory(std::size_t bytes) const;
 
   std::string name_;
   cudaStream_t stream_ = nullptr;
@@ -142,10 +141,8 @@ class CudaBackend : public Backend {
   Budget budget_;
   std::int64_t head_chunk_bytes_ = 0;
 
-  // Blocks are kept when they are released and handed out again to whoever asks for their size: a training step
-  // allocates nothing after the first. All work is on one stream, so a block may be reused before its kernels ended.
+  // Of what the pool of all engines gave. All work is on one stream, so a block may be reused before its kernels ended.
   mutable std::mutex memory_mutex_;
-  std::multimap<std::size_t, void*> free_blocks_;
   std::size_t used_[kMemoryUses] = {};
   std::size_t peak_ = 0;
   Buffer product_workspace_;  // from the first product on

@@ -10,7 +10,7 @@ namespace tempora {
 HostStaging::HostStaging() {
   try {
     void* pinned = nullptr;
-    TEMPORA_CUDA_CHECK(cudaMallocHost(&pinned, kHalves * kHalfBytes));
+    TEMPORA_CUDA_CHECK(cudaMallocHost(&pinned, kBytes));
     pinned_ = static_cast<char*>(pinned);
     for (cudaEvent_t& event : ended_) TEMPORA_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   } catch (...) {

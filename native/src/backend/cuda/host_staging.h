@@ -15,12 +15,14 @@ class HostStaging {
   HostStaging(const HostStaging&) = delete;
   HostStaging& operator=(const HostStaging&) = delete;
 
+  static constexpr std::size_t kBytes = std::size_t{8} << 20;
+
   void copy_in(void* device, const void* host, std::size_t bytes, cudaStream_t stream);
 
  private:
   // Halves are filled in turn; a half is reused when the copies out of it have ended.
-  static constexpr std::size_t kHalfBytes = std::size_t{4} << 20;
   static constexpr int kHalves = 2;
+  static constexpr std::size_t kHalfBytes = kBytes / kHalves;
 
   void take_next_half(cudaStream_t stream);
   void release() noexcept;

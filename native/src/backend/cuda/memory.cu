@@ -5,17 +5,10 @@
 
 #include "check.h"
 #include "cuda_backend.h"
+#include "device_pool.h"
 
 namespace tempora {
 namespace {
-
-constexpr std::size_t kSmall = std::size_t{1} << 20;
-
-// Small blocks in steps of 512 bytes, large ones of 2 MiB: few distinct sizes, little waste.
-std::size_t block_size(std::size_t bytes) {
-  const std::size_t step = bytes < kSmall ? 512 : std::size_t{2} << 20;
-  return (bytes + step - 1) / step * step;
-}
 
 std::string mebibytes(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
@@ -50,6 +43,7 @@ CudaBackend::CudaBackend(std::optional<std::int64_t> head_chunk_bytes) {
   hopper_ = HopperProduct::make();
   staging_ = std::make_unique<HostStaging>();
   TEMPORA_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  DevicePool::instance().open(stream_);
 }
 
 CudaBackend::~CudaBackend() {
@@ -57,29 +51,23 @@ CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   product_workspace_ = Buffer();
   dynamic_maps_ = Buffer();
-  free_cached_blocks();
+  DevicePool::instance().close(stream_);
   cudaStreamDestroy(stream_);
 }
 
-void CudaBackend::free_cached_blocks() noexcept {
-  for (const auto& [size, block] : free_blocks_) cudaFree(block);
-  free_blocks_.clear();
+Buffer CudaBackend::allocate(std::size_t bytes, MemoryUse use) {
+  const std::scoped_lock lock(memory_mutex_);
+  TEMPORA_CUDA_CHECK(cudaSetDevice(0));
+  const DevicePool::Taken taken = DevicePool::instance().take(bytes, stream_);
+  if (taken.data == nullptr) throw_out_of_memory(bytes);
+  used_[static_cast<int>(use)] += taken.bytes;
+  std::size_t all = 0;
+  for (const std::size_t part : used_) all += part;
+  peak_ = std::max(peak_, all);
+  return Buffer(this, taken.data, bytes, use);
 }
 
-void* CudaBackend::take_block(std::size_t bytes) {
-  const auto known = free_blocks_.find(bytes);
-  if (known != free_blocks_.end()) {
-    void* block = known->second;
-    free_blocks_.erase(known);
-    return block;
-  }
-  void* block = nullptr;
-  if (cudaMalloc(&block, bytes) == cudaSuccess) return block;
-  cudaGetLastError();  // forget the failure: with the cached blocks given back there may be room
-  TEMPORA_CUDA_CHECK(cudaStreamSynchronize(stream_));
-  free_cached_blocks();
-  if (cudaMalloc(&block, bytes) == cudaSuccess) return block;
-  cudaGetLastError();
+void CudaBackend::throw_out_of_memory(std::size_t bytes) const {
   std::size_t free = 0, total = 0, in_use = 0;
   TEMPORA_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   for (const std::size_t use : used_) in_use += use;
@@ -89,27 +77,9 @@ void* CudaBackend::take_block(std::size_t bytes) {
                     " end other programs on the device");
 }
 
-Buffer CudaBackend::allocate(std::size_t bytes, MemoryUse use) {
+void CudaBackend::release(void* data, std::size_t, MemoryUse use) noexcept {
   const std::scoped_lock lock(memory_mutex_);
-  TEMPORA_CUDA_CHECK(cudaSetDevice(0));
-  const std::size_t size = block_size(bytes == 0 ? 1 : bytes);
-  void* data = take_block(size);
-  used_[static_cast<int>(use)] += size;
-  std::size_t all = 0;
-  for (const std::size_t part : used_) all += part;
-  peak_ = std::max(peak_, all);
-  return Buffer(this, data, bytes, use);
-}
-
-void CudaBackend::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
-  const std::scoped_lock lock(memory_mutex_);
-  const std::size_t size = block_size(bytes == 0 ? 1 : bytes);
-  used_[static_cast<int>(use)] -= size;
-  try {
-    free_blocks_.emplace(size, data);
-  } catch (const std::bad_alloc&) {
-    cudaFree(data);
-  }
+  used_[static_cast<int>(use)] -= DevicePool::instance().give_back(data, stream_);
 }
 
 std::size_t CudaBackend::used(MemoryUse use) const {

@@ -1,0 +1,87 @@
+#include "memory_cases.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "backend/cuda/check.h"
+#include "backend/cuda/cuda_backend.h"
+#include "schedule.h"
+
+namespace tempora::test {
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+std::size_t free_bytes() {
+  std::size_t free = 0, total = 0;
+  TEMPORA_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
+void check_blocks_are_cut_and_joined() {
+  CudaBackend backend;
+  backend.allocate(64 * kMiB, MemoryUse::workspace);
+  const std::size_t free = free_bytes();
+  {
+    std::vector<Buffer> parts;
+    for (int i = 0; i < 4; ++i) parts.push_back(backend.allocate(16 * kMiB, MemoryUse::workspace));
+    expect(backend.used(MemoryUse::workspace) == 64 * kMiB, "parts of a block are counted as more than they are");
+    for (const int i : {2, 0, 3, 1}) parts[static_cast<std::size_t>(i)] = Buffer();
+  }
+  backend.allocate(64 * kMiB, MemoryUse::workspace);
+  expect(free_bytes() == free, "the device was asked for memory that was there in parts, or as a whole");
+}
+
+void check_growing_needs_are_not_hoarded() {
+  CudaBackend backend;
+  const std::size_t free = free_bytes();
+  for (std::size_t size = 4 * kMiB; size <= 64 * kMiB; size += 4 * kMiB) backend.allocate(size, MemoryUse::workspace);
+  expect(free - free_bytes() <= 64 * kMiB, "blocks that nobody needs any more are kept");
+}
+
+void check_last_engine_gives_all_back() {
+  const std::size_t free = free_bytes();
+  {
+    CudaBackend backend;
+    const Buffer large = backend.allocate(32 * kMiB, MemoryUse::weights);
+    const Buffer small = backend.allocate(100, MemoryUse::weights);
+  }
+  expect(free_bytes() == free, "an engine that is gone holds memory");
+}
+
+// What one engine has given back is another's, but not before what the first has queued on it has ended.
+void check_engines_share() {
+  CudaBackend first, second;
+  const std::size_t size = free_bytes() / 10 * 6 / kMiB * kMiB;
+  {
+    const Buffer block = first.allocate(size, MemoryUse::cache);
+    first.zero(block.data(), size);
+  }
+  const Buffer block = second.allocate(size, MemoryUse::cache);
+  const std::vector<std::uint8_t> given(4096, 7);
+  second.copy_in(block.data(), given.data(), given.size());
+  second.synchronize();
+  first.synchronize();
+  std::vector<std::uint8_t> got(given.size());
+  second.copy_out(got.data(), block.data(), got.size());
+  expect(got == given, "an engine writes into what it has given back");
+  try {
+    first.allocate(size, MemoryUse::cache);
+  } catch (const OutOfMemory&) {
+    return;
+  }
+  throw TestFailure("two engines have one memory");
+}
+
+}  // namespace
+
+void run_memory_cases(TestRun& run) {
+  const SmallDevice small;
+  run.run("memory: blocks are cut and joined", check_blocks_are_cut_and_joined);
+  run.run("memory: growing needs are not hoarded", check_growing_needs_are_not_hoarded);
+  run.run("memory: an engine that is gone has given all back", check_last_engine_gives_all_back);
+  run.run("memory: engines share what none of them uses", check_engines_share);
+}
+
+}  // namespace tempora::test
