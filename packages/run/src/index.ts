@@ -15,7 +15,6 @@ export {
 export { type JudgeChoice, makeJudge } from "./judges/make-judge.ts";
 export type { JudgeModel } from "./judges/sampled.ts";
 export { type Verdicts, verdictsOf } from "./judges/verdicts.ts";
-export { dryFit } from "./loop/dry-fit.ts";
 export { type LoopOptions, type RunOutcome, runLoop } from "./loop/loop.ts";
 export type { LoadedModel } from "./models/model-host.ts";
 export { numericsOf } from "./models/numerics.ts";

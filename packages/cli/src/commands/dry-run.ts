@@ -1,5 +1,5 @@
 import { leftOutNotes } from "@tempora/report";
-import { dryFit, estimateRun, type ParsedConfig, type RunEstimate } from "@tempora/run";
+import { estimateRun, type ParsedConfig, type RunEstimate } from "@tempora/run";
 import type { Context } from "../context.ts";
 import { formatBytes, formatCount, formatDuration } from "../format.ts";
 import { describeMemory } from "../memory-check.ts";
@@ -9,10 +9,10 @@ import { runObserver } from "../observer.ts";
 export async function dryRun({ settings, runs }: ParsedConfig, seeds: number, context: Context): Promise<void> {
   const observer = runObserver(context.progress);
   const { signal } = context;
-  const leftOut = await dryFit(settings, observer, signal);
   const estimate = await estimateRun({ settings, runs, observer, signal });
   const text = describe(estimate, seeds);
-  const result = { dryRun: true, seeds, leftOut, ...estimate };
+  const { leftOut } = estimate;
+  const result = { dryRun: true, seeds, ...estimate };
   context.result(result, leftOut === null ? text : `${text}\n\n${leftOutNotes({ leftOut }).join("\n")}`);
 }
 

@@ -1,8 +1,10 @@
 import { type AdapterConfig, parameterShapes } from "@tempora/engine";
 import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
+import { dryFit } from "../loop/dry-fit.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { countParameters } from "../results/ledger.ts";
 import type { Observer } from "../results/observer.ts";
+import type { LeftOut } from "../results/results.ts";
 import type { Settings } from "../settings/settings.ts";
 import { fileSource } from "../sources/files.ts";
 import type { TaskSource } from "../sources/source.ts";
@@ -39,6 +41,8 @@ export interface RunEstimate extends RunPlan {
   memory: RunMemory;
   /** state: what a training saves to go on from, and removes when it ends. */
   disk: { models: number; state: number; rows: number; total: number; free: number | null };
+  /** Prompts without room, where they are to be left out (skipTooLong). */
+  leftOut: LeftOut | null;
   /** What the figures take for granted. */
   assumptions: string[];
 }
@@ -53,12 +57,14 @@ export interface EstimateOptions {
 
 /**
  * Tokens, hours, memory and disk of a run. Nothing is written but what the cache of the hub takes of a model that it lacks.
+ * @throws TemporaError for a prompt without room, unless such are to be left out.
  */
 export async function estimateRun(options: EstimateOptions): Promise<RunEstimate> {
   const { observer, signal } = options;
   const settings = await locateModels(options.settings, observer, signal);
   const note = (text: string) => observer.note(text);
-  const source = settings.model === null ? worldSource(settings) : await fileSource(settings, note);
+  const whole = settings.model === null ? worldSource(settings) : await fileSource(settings, note);
+  const { source, leftOut } = await dryFit(settings, whole, signal);
   const { config, tokenizer, dtype, unpacked } = await modelOf(source, settings);
   const { device, threads } = settings.engine;
   const speed = await measureSpeed(config, { device, threads, dtype, rows: settings.generation.maxRows });
@@ -80,6 +86,7 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
       { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
       options.runs,
     ),
+    leftOut,
     assumptions: assumptionsOf(settings, input.judge),
   };
 }

@@ -2,9 +2,9 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { oracle, scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
+import { estimateRun } from "../estimate/estimate-run.ts";
 import { silentObserver } from "../results/observer.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
-import { dryFit } from "./dry-fit.ts";
 import { runLoop } from "./loop.ts";
 
 const folder = await scratch();
@@ -98,13 +98,17 @@ describe("a run with a prompt that has no room in the context", () => {
       prompts: 1,
       first: { file: settings.prompts, row: 2, reason: expect.stringMatching(/^The prompt has \d+ tokens/) },
     };
-    expect(await dryFit(short, silentObserver, undefined)).toEqual(leftOut);
-    const strict = { ...short, skipTooLong: false };
-    await expect(dryFit(strict, silentObserver, undefined)).rejects.toThrow(/long.jsonl, row 2, field prompt/);
     const runs = join(folder, "kept");
+    const dry = (of: Settings) => estimateRun({ settings: of, runs, observer: silentObserver, signal: undefined });
+    const estimate = await dry(short);
+    expect(estimate.leftOut).toEqual(leftOut);
+    await expect(dry({ ...short, skipTooLong: false })).rejects.toThrow(/long.jsonl, row 2, field prompt/);
     const { result } = await runLoop({ config: { run: "a", runs, settings: short }, codeVersion: "test" });
     expect(result.leftOut).toEqual(leftOut);
     expect(JSON.parse(await readFile(join(runs, "a", "run.json"), "utf8")).leftOut).toEqual(leftOut);
+    const stages = result.strategies[0]?.iterations[0]?.ledger.filter(({ stage }) => stage === "generate") ?? [];
+    const read = estimate.stages.find(({ kind }) => kind === "generate")?.totals.promptTokens;
+    expect(read).toBe(stages.reduce((sum, { promptTokens }) => sum + promptTokens, 0));
   });
 
   it("leaves it out and counts it where that is asked for", async () => {
