@@ -3,6 +3,8 @@ import { formatBytes, formatCount, formatCounted, formatDuration } from "./forma
 
 test.each([
   [0, "0.0 s"],
+  [0.0031, "4 ms"],
+  [0.0996, "0.1 s"],
   [9.94, "9.9 s"],
   [9.96, "10 s"],
   [59.4, "59 s"],

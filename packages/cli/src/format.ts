@@ -17,8 +17,9 @@ function trim(value: number): string {
   return `${+value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)}`;
 }
 
-/** "0.8 s", "42 s", "3 min 5 s", "2 h 10 min" */
+/** "4 ms", "0.8 s", "42 s", "3 min 5 s", "2 h 10 min" */
 export function formatDuration(seconds: number): string {
+  if (seconds > 0 && seconds < 0.0995) return `${Math.ceil(1000 * seconds)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;

@@ -1,6 +1,7 @@
 export { type EstimateOptions, estimateRun, type RunEstimate } from "./estimate/estimate-run.ts";
 export * from "./estimate/memory.ts";
-export { measureSpeed, type Speed } from "./estimate/speed.ts";
+export type { Speed } from "./estimate/speed.ts";
+export * from "./estimate/step-time.ts";
 export { type Calibration, CalibrationRows, type KnownPair, knownPairs } from "./judges/calibration.ts";
 export {
   hashResponses,

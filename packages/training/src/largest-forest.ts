@@ -15,15 +15,21 @@ type Packing = Pick<TrainingOptions, "batchPairs" | "maxTokens" | "epochs" | "sh
 
 /**
  * The largest of the forests that a training makes of its items: packed as it packs them, because which prompts share a
- * tree depends on what stands beside them in a batch.
+ * tree depends on what stands beside them in a batch. `onForest` gets each of them: without shuffling those of one epoch.
  */
-export function largestForest(items: readonly PackItem[], options: Packing, maxPositions: number): ForestSize {
+export function largestForest(
+  items: readonly PackItem[],
+  options: Packing,
+  maxPositions: number,
+  onForest: (forest: Forest) => void = () => undefined,
+): ForestSize {
   const largest: ForestSize = { tokens: 0, scoredTokens: 0, treeTokens: 0 };
   const limits = { maxTokens: options.maxTokens, maxPositions };
   for (let epoch = 0; epoch < (options.shuffle ? options.epochs : 1); epoch++) {
     for (const batch of optimizerBatches(epochOrder(items.length, options, epoch), options.batchPairs)) {
       const own = batch.map((index) => items[index] as PackItem);
       for (const { forest } of packForests(own, limits)) {
+        onForest(forest);
         const size = sizeOf(forest);
         largest.tokens = Math.max(largest.tokens, size.tokens);
         largest.scoredTokens = Math.max(largest.scoredTokens, size.scoredTokens);

@@ -3,7 +3,6 @@ import type { Engine, PreferenceLoss } from "@tempora/engine";
 import { type Json, TemporaError } from "@tempora/errors";
 import { ContentHash, paperSettings } from "@tempora/run";
 import {
-  largestForest,
   pairItem,
   type ReferenceSums,
   scoreReferences,
@@ -36,6 +35,7 @@ import {
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { type PreferenceIds, RowReader } from "../rows.ts";
+import { plannedSteps, tellStepTime } from "../step-time.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { PartialTraining } from "./partial-training.ts";
 import { TrainingRun } from "./training.ts";
@@ -115,11 +115,14 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   });
   const pairs = await reader.preferences(flags.data);
   const adapter = await trainedAdapter(flags, model);
-  const forest = largestForest(pairs.map(pairItem), flags, model.checkpoint.config.maxPositions);
-  requireTrainingMemory(model, flags, { forest, adapter: adapter?.config }, (text) => context.progress.note(text));
+  const planned = { ...plannedSteps(model, pairs.map(pairItem), flags), adapter: adapter?.config };
+  requireTrainingMemory(model, flags, planned, (text) => context.progress.note(text));
   const reference = flags.reference === undefined ? null : await openReference(flags.reference, model, context);
   const plan = { command: "dpo" as const, model, adapter, out, inputs: await inputsOf(pairs, reference, loss) };
   await using partial = await PartialTraining.open(plan, flags, context);
+  const { state } = partial;
+  const done = state.metrics.length;
+  await tellStepTime(model, flags, { ...planned, done, scored: reference === null && done === 0 }, context);
   const given =
     reference === null
       ? null
@@ -133,7 +136,6 @@ async function dpo(flags: DpoFlags, context: Context): Promise<void> {
   const references = given ?? (await ownReferences(partial, engine, pairs, options, context));
   const rows = pairs.map((pair, index) => ({ ...pair, reference: references[index] as ReferenceSums }));
   const loggers = openLoggers(flags, { folder: `${out}-logs`, name: basename(out), settings: flags }, context);
-  const { state } = partial;
   const run = await TrainingRun.begin("dpo", { ...flags, rows: rows.length }, { metricsFile, loggers, state }, context);
   await run.during(async () => {
     const summary = await trainPreferences({

@@ -9,8 +9,9 @@ import {
   lighterTrainings,
   type MemoryEstimate,
   machineMemory,
-  measureSpeed,
+  measureTraining,
   paperSettings,
+  stepSeconds,
   trainingMemory,
 } from "@tempora/run";
 import type { Context } from "../context.ts";
@@ -40,6 +41,8 @@ export interface Outlook {
   fitsWith: { change: string; memory: MemoryEstimate } | null;
 }
 
+const treeTokens = 512;
+
 /** Null where no model is named. The weights are not read. */
 export async function outlookOf(flags: OutlookFlags, context: Context): Promise<Outlook | null> {
   if (flags.model === undefined) return null;
@@ -62,22 +65,23 @@ export async function outlookOf(flags: OutlookFlags, context: Context): Promise<
     training,
     trainingWithCheckpointing,
     generation: generationMemory(plan, { rows, cacheTokens, device: onCpu ? "cpu" : "cuda" }),
-    stepSeconds: await stepSeconds(flags, plan),
+    stepSeconds: await secondsOfStep(flags, plan),
     available,
     fits,
     fitsWith: fits === false ? (lighter.find(({ memory }) => fitsMemory(memory, available)) ?? null) : null,
   };
 }
 
-/** Trees of half a thousand tokens; an adapter needs no gradients of the weights: two thirds of the work. */
-async function stepSeconds(flags: OutlookFlags, { config, dtype, adapter }: ReturnType<typeof memoryPlan>) {
-  const { device, threads, maxTokens, gradientCheckpointing } = flags;
-  const speed = await measureSpeed(config, { device, threads, dtype, rows: 32 });
-  const attended = (maxTokens / 512) * attendedPositions(config, 0, 512);
-  const forward = forwardFlops(config, { tokens: maxTokens, attended, headRows: maxTokens });
-  const passes = (adapter == null ? 3 : 2) + (gradientCheckpointing ? 1 : 0);
-  const update = countParameters(parameterShapes(config)) * speed.optimizerSecondsPerParameter;
-  return (passes * forward) / speed.training + (adapter == null ? update : 0);
+/** Trees of half a thousand tokens. */
+async function secondsOfStep(flags: OutlookFlags, plan: ReturnType<typeof memoryPlan>) {
+  const { device, threads, maxTokens, gradientCheckpointing: checkpointing } = flags;
+  const { config } = plan;
+  const length = Math.min(treeTokens, maxTokens, config.maxPositions);
+  const model = { ...plan, checkpointing };
+  const rows = { prompt: 1, completions: [length - 1], rows: Math.floor(maxTokens / length) };
+  const speed = await measureTraining(model, { device, threads }, rows);
+  const attended = (maxTokens / length) * attendedPositions(config, 0, length);
+  return stepSeconds(model, speed, forwardFlops(config, { tokens: maxTokens, attended, headRows: maxTokens }));
 }
 
 export function describeOutlook(outlook: Outlook): string {

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { ContentHash, paperSettings } from "@tempora/run";
-import { largestForest, supervisedItem, trainSupervised } from "@tempora/training";
+import { supervisedItem, trainSupervised } from "@tempora/training";
 import type { Command } from "commander";
 import { addLoraOptions, claimTrained, type LoraFlags, trainedAdapter, withoutAdapter } from "../adapter.ts";
 import type { Context } from "../context.ts";
@@ -23,6 +23,7 @@ import {
 } from "../options.ts";
 import { claimFile } from "../output.ts";
 import { RowReader } from "../rows.ts";
+import { plannedSteps, tellStepTime } from "../step-time.ts";
 import { addSkipOption, addTextOptions, renderOptions, type SkipFlags, type TextFlags } from "../text-flags.ts";
 import { PartialTraining } from "./partial-training.ts";
 import { TrainingRun } from "./training.ts";
@@ -70,13 +71,14 @@ async function sft(flags: SftFlags, context: Context): Promise<void> {
   });
   const rows = await reader.completions(flags.data);
   const adapter = await trainedAdapter(flags, model);
-  const forest = largestForest(rows.map(supervisedItem), flags, model.checkpoint.config.maxPositions);
-  requireTrainingMemory(model, flags, { forest, adapter: adapter?.config }, (text) => context.progress.note(text));
+  const planned = { ...plannedSteps(model, rows.map(supervisedItem), flags), adapter: adapter?.config };
+  requireTrainingMemory(model, flags, planned, (text) => context.progress.note(text));
   const hash = new ContentHash();
   for (const { promptIds, completionIds } of rows) hash.ids(promptIds).ids(completionIds);
   const plan = { command: "sft" as const, model, adapter, out, inputs: { rows: hash.digest() } };
   await using partial = await PartialTraining.open(plan, flags, context);
   const { state } = partial;
+  await tellStepTime(model, flags, { ...planned, done: state.metrics.length, scored: false }, context);
   const base = { ...model, adapter: null };
   using engine = await loadEngine(base, { ...withoutAdapter(flags), moments: momentsOf(flags) }, context);
   await adapter?.begin(engine);

@@ -10,7 +10,7 @@ import { fileSource } from "../sources/files.ts";
 import type { TaskSource } from "../sources/source.ts";
 import { worldSource } from "../sources/world.ts";
 import { freeBytes } from "./disk.ts";
-import { plannedAdapter } from "./memory-plan.ts";
+import { memoryPlan, plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
 import {
   lengthsOf,
@@ -67,23 +67,27 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
   const { source, leftOut } = await dryFit(settings, whole, signal);
   const { config, tokenizer, dtype, unpacked } = await modelOf(source, settings);
   const { device, threads } = settings.engine;
-  const speed = await measureSpeed(config, { device, threads, dtype, rows: settings.generation.maxRows });
-  signal?.throwIfAborted();
   const adapter = await plannedAdapter(settings);
+  const trained = {
+    ...memoryPlan(settings, { config, dtype, adapter }),
+    checkpointing: settings.training.gradientCheckpointing,
+  };
+  const speed = await measureSpeed(trained, { device, threads, rows: settings.generation.maxRows });
+  signal?.throwIfAborted();
   const input = await planInput({ settings, source, config, tokenizer, dtype, adapter, speed, signal });
   const counted = planRun(input);
   const plan = unpacked ? { ...counted, models: counted.models + 1 } : counted;
   const parameters = countParameters(parameterShapes(config));
-  const trained = trainedParameters(config, adapter);
+  const numbers = trainedParameters(config, adapter);
   return {
     ...plan,
     parameters,
-    trained,
+    trained: numbers,
     speed,
     memory: memoryOf(settings, { config, dtype, adapter }, rowLengths(input)),
     disk: await diskOf(
       plan,
-      { parameters, trained: adapter === null ? null : trained, bytes: dtype === "f32" ? 4 : 2 },
+      { parameters, trained: adapter === null ? null : numbers, bytes: dtype === "f32" ? 4 : 2 },
       options.runs,
     ),
     leftOut,

@@ -1,24 +1,12 @@
 import { expect, it } from "vitest";
 import { tinySettings } from "../loop/tiny.ts";
-import { silentObserver } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
 import { worldSettings, worldSource } from "../sources/world.ts";
 import { tokenizerFrom } from "../stages/start.ts";
-import { memoryOf, requireRunMemory, startLengths } from "./run-memory.ts";
+import { memoryOf, startLengths } from "./run-memory.ts";
 
 const { engine, ...tiny } = tinySettings();
 const settings: Settings = { ...tiny, engine: { ...engine, device: "cpu" } };
-
-it("tells as a run begins what it takes at most, against what the machine has", async () => {
-  const notes: string[] = [];
-  const source = worldSource(settings);
-  await requireRunMemory(settings, source, { ...silentObserver, note: (text) => notes.push(text) });
-  expect(notes).toEqual([
-    expect.stringMatching(
-      /^Memory: training takes about [\d.]+ GiB \(.*workspace .*program .*\), generation .* at most; the machine has [\d.]+ GiB\.$/,
-    ),
-  ]);
-});
 
 it("knows M0's rows by a few of them, in the shares of all", async () => {
   const whole = worldSettings();

@@ -3,21 +3,12 @@ import { openCheckpoint } from "@tempora/models";
 import { strategies } from "@tempora/preferences";
 import { Tokenizer } from "@tempora/text";
 import { mostAdapters } from "../models/model-host.ts";
-import type { Observer } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
-import { manyExampleIds, promptIds } from "../sources/conversation.ts";
+import { manyExampleIds } from "../sources/conversation.ts";
 import type { Example, TaskSource } from "../sources/source.ts";
 import { tokenizerFrom } from "../stages/start.ts";
-import { gibibytes } from "./gibibytes.ts";
-import {
-  computesOnCpu,
-  generationMemory,
-  type MemoryEstimate,
-  machineMemory,
-  requireMemory,
-  trainingMemory,
-} from "./memory.ts";
-import { memoryPlan, type PlannedModel, plannedAdapter } from "./memory-plan.ts";
+import { computesOnCpu, generationMemory, type MemoryEstimate, machineMemory, trainingMemory } from "./memory.ts";
+import { memoryPlan, type PlannedModel } from "./memory-plan.ts";
 import type { StepShape } from "./step-workspace.ts";
 import type { TaskLengths } from "./work.ts";
 
@@ -38,8 +29,6 @@ export interface RowLengths {
   start: { rows: number; tokens: number; deviation: number; longest: number };
 }
 
-/** Rows and prompts that are tokenized as a run begins, to know the length of all. */
-const mostTasks = 256;
 /** No batch of a few thousand is further from the mean. */
 const mostDeviations = 4;
 
@@ -156,63 +145,4 @@ export function memoryOf(settings: Settings, model: PlannedModel, input: RowLeng
     }),
     available: machineMemory(),
   };
-}
-
-/**
- * Refuses a run whose weights, gradients and moments alone the machine cannot hold, whose longest answers nobody knows
- * before; of one that may fit, tells what it takes at most.
- * @throws TemporaError
- */
-export async function requireRunMemory(settings: Settings, source: TaskSource, observer: Observer): Promise<void> {
-  if (!computesOnCpu(settings.engine.device)) return;
-  const opened = await modelOf(source, settings);
-  const adapter = await plannedAdapter(settings);
-  requireHeld(settings, { ...opened, adapter });
-  const lengths = await someLengths(settings, source, opened);
-  const { training, generation, available } = memoryOf(settings, { ...opened, adapter }, lengths);
-  const machine = `the machine has ${gibibytes(available)}`;
-  observer.note(
-    `Memory: training takes about ${shown(training)}, generation ${shown(generation)} at most; ${machine}.`,
-  );
-}
-
-function requireHeld(settings: Settings, { config, dtype, adapter }: PlannedModel): void {
-  const plan = memoryPlan(settings, { config, dtype, adapter });
-  const step = { tokens: 1, checkpointing: true };
-  const lighter = [
-    { change: "--dtype bf16", plan: { ...plan, dtype: "bf16" as const } },
-    { change: "--lora-rank 16", plan: { ...plan, adapter: adapter ?? { rank: 16, alpha: 32 } } },
-    {
-      change: "--dtype bf16 --lora-rank 16 --quantize nf4",
-      plan: { ...plan, dtype: "bf16" as const, quantize: "nf4" as const, adapter: adapter ?? { rank: 16, alpha: 32 } },
-    },
-  ].map(({ change, plan: other }) => ({ change, memory: trainingMemory(other, step) }));
-  const what = adapter === null ? "The training of the whole model" : "The training of the adapter";
-  requireMemory(what, trainingMemory(plan, step), machineMemory(), lighter);
-}
-
-/** Of some prompts of the first iteration, with answers of the full length, and of some of M0's rows. */
-async function someLengths(settings: Settings, source: TaskSource, opened: OpenedModel): Promise<RowLengths> {
-  const { tokenizer, config } = opened;
-  const now = settings.date === null ? new Date() : new Date(settings.date);
-  const tasks = source.training(0, settings.promptsPerIteration);
-  const every = Math.ceil(tasks.length / mostTasks);
-  // Whether a prompt leaves room for its answer is looked at later.
-  const reading = { maxLength: Number.MAX_SAFE_INTEGER, now };
-  const lengths = tasks
-    .filter((_, index) => index % every === 0)
-    .map((task) => ({
-      promptIds: promptIds(task, tokenizer, reading).slice(0, config.maxPositions),
-      answer: settings.sampling.maxNewTokens,
-    }));
-  const start = await startLengths(source.start, mostTasks, { ...reading, tokenizer, signal: undefined });
-  return { tasks: lengths, prompts: Math.max(tasks.length, source.heldOut().length), start };
-}
-
-/** "0.49 GiB (workspace 0.04, program 0.45)" */
-function shown({ total, ...parts }: MemoryEstimate): string {
-  const list = Object.entries(parts)
-    .map(([use, bytes]) => [use, (bytes / 2 ** 30).toFixed(2)] as const)
-    .filter(([, amount]) => amount !== "0.00");
-  return `${gibibytes(total)} (${list.map((part) => part.join(" ")).join(", ")})`;
 }

@@ -19,12 +19,12 @@ describe("a run with a prompt that has no room in the context", () => {
     const judge = { ...paperSettings.judge, template };
     return { ...paperSettings, model: oracle("llama", "policy"), prompts, promptsPerIteration: 4, judge };
   };
-  /** Ends with the first stage or note, whichever comes first, that of the memory aside, which is said before all else. */
+  /** Ends with the first stage or note, whichever comes first, those of memory and time aside, which are said before all else. */
   const started = (settings: Settings, name: string) => {
     const seen: string[] = [];
     const stop = new AbortController();
     const note = (text: string) => {
-      if (text.startsWith("Memory: ")) return;
+      if (/^(Memory|Time): /.test(text)) return;
       seen.push(text);
       stop.abort();
     };

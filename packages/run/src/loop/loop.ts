@@ -2,7 +2,7 @@ import { dirname, join } from "node:path";
 import type { Json } from "@tempora/errors";
 import { pastIndex, type StrategyName, strategyVariant } from "@tempora/preferences";
 import { freeBytes, requireRunDisk } from "../estimate/disk.ts";
-import { requireRunMemory } from "../estimate/run-memory.ts";
+import { tellRunOutlook } from "../estimate/run-outlook.ts";
 import { locateModels } from "../models/locate-models.ts";
 import { ModelHost } from "../models/model-host.ts";
 import type { ModelRef } from "../models/model-ref.ts";
@@ -112,7 +112,7 @@ class Run {
     const settings = await locateModels(this.settings, watcher, this.signal);
     const source =
       settings.model === null ? worldSource(settings) : await fileSource(settings, (text) => observer.note(text));
-    await requireRunMemory(settings, source, observer);
+    await tellRunOutlook(settings, source, observer);
     const runs = dirname(store.folder);
     await requireRunDisk(settings, source, { runs, free: await freeBytes(runs) });
     using host = new ModelHost(settings.engine, this.signal);
