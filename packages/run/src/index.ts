@@ -1,4 +1,3 @@
-export { type EstimateOptions, estimateRun, type RunEstimate } from "./estimate/estimate-run.ts";
 export * from "./estimate/memory.ts";
 export type { Speed } from "./estimate/speed.ts";
 export * from "./estimate/step-time.ts";
@@ -16,6 +15,7 @@ export {
 export { type JudgeChoice, makeJudge } from "./judges/make-judge.ts";
 export type { JudgeModel } from "./judges/sampled.ts";
 export { type Verdicts, verdictsOf } from "./judges/verdicts.ts";
+export { type DryRun, type DryRunOptions, dryRun } from "./loop/dry-run.ts";
 export { type LoopOptions, type RunOutcome, runLoop } from "./loop/loop.ts";
 export type { LoadedModel } from "./models/model-host.ts";
 export { numericsOf } from "./models/numerics.ts";

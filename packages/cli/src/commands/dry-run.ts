@@ -1,22 +1,22 @@
 import { leftOutNotes } from "@tempora/report";
-import { estimateRun, type ParsedConfig, type RunEstimate } from "@tempora/run";
+import { type DryRun, dryRun, type ParsedConfig } from "@tempora/run";
 import type { Context } from "../context.ts";
 import { formatBytes, formatCount, formatDuration } from "../format.ts";
 import { describeMemory } from "../memory-check.ts";
 import { runObserver } from "../observer.ts";
 
 /** `train --dry-run`: what the run would take. Run folder and store are left alone. */
-export async function dryRun({ settings, runs }: ParsedConfig, seeds: number, context: Context): Promise<void> {
+export async function printDryRun({ settings, runs }: ParsedConfig, seeds: number, context: Context): Promise<void> {
   const observer = runObserver(context.progress);
   const { signal } = context;
-  const estimate = await estimateRun({ settings, runs, observer, signal });
+  const estimate = await dryRun({ settings, runs, observer, signal });
   const text = describe(estimate, seeds);
   const { leftOut } = estimate;
   const result = { dryRun: true, seeds, ...estimate };
   context.result(result, leftOut === null ? text : `${text}\n\n${leftOutNotes({ leftOut }).join("\n")}`);
 }
 
-function describe(estimate: RunEstimate, seeds: number): string {
+function describe(estimate: DryRun, seeds: number): string {
   const { memory, disk, speed } = estimate;
   const largest = Math.max(memory.training.total, memory.generation.total);
   const free = disk.free === null ? "" : `; ${formatBytes(disk.free)} free`;
@@ -35,7 +35,7 @@ function describe(estimate: RunEstimate, seeds: number): string {
   return lines.join("\n");
 }
 
-function table({ stages, iterations }: RunEstimate): string[] {
+function table({ stages, iterations }: DryRun): string[] {
   const header = ["strategy", "iterations", "stage", "read", "generated", "trained", "TFLOP", "time"];
   const rows = stages.map(({ strategy, kind, totals, seconds }) => [
     strategy ?? "all",

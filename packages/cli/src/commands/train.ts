@@ -23,7 +23,7 @@ import { runObserver } from "../observer.ts";
 import { addColumnsOption, type ColumnFlags, newCommand, whenCalled, wholeNumber } from "../options.ts";
 import { addPageOptions, type PageFlags, servePage } from "../page-server.ts";
 import { addSettingFlags, given, type SettingFlags, settingsOf } from "../setting-flags.ts";
-import { dryRun } from "./dry-run.ts";
+import { printDryRun } from "./dry-run.ts";
 
 interface TrainFlags extends ColumnFlags, SettingFlags, PageFlags, LogFlags {
   page: boolean;
@@ -125,7 +125,7 @@ function parseStrategies(text: string): StrategyName[] {
 async function train(flags: TrainFlags, context: Context, args: readonly string[]): Promise<void> {
   context.onStopped("Run the same command again to go on from here: what is finished is kept.");
   const config = await configuration(flags, args[0]);
-  if (flags.dryRun) return dryRun(config, flags.seeds, context);
+  if (flags.dryRun) return printDryRun(config, flags.seeds, context);
   const { overwrite, keepStages } = flags;
   const folder = join(config.runs, config.run);
   const loggers = openLoggers(

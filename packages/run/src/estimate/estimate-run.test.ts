@@ -5,8 +5,8 @@ import { scratch } from "@tempora/testing";
 import { expect, it } from "vitest";
 import { runLoop } from "../loop/loop.ts";
 import { tinySettings } from "../loop/tiny.ts";
-import { silentObserver } from "../results/observer.ts";
 import type { Settings } from "../settings/settings.ts";
+import { worldSource } from "../sources/world.ts";
 import { estimateRun } from "./estimate-run.ts";
 
 const folder = await scratch();
@@ -19,6 +19,9 @@ const settings: Settings = {
   judge: { ...tiny.judge, judgements: 6, retries: 0 },
 };
 
+const estimateOf = (of: Settings, runs = folder) =>
+  estimateRun({ settings: of, source: worldSource(of), runs, signal: undefined });
+
 /** Rows in a run's files of answers, judgements and pairs, those of its baselines too. */
 async function rowsIn(run: string): Promise<number> {
   const names = (await readdir(run, { recursive: true })).filter((name) =>
@@ -30,8 +33,7 @@ async function rowsIn(run: string): Promise<number> {
 
 it("counts at least the tokens that a run computes, and as many where lengths are fixed", async () => {
   const runs = join(folder, "runs");
-  const options = { settings, runs, observer: silentObserver, signal: undefined };
-  const estimate = await estimateRun(options);
+  const estimate = await estimateOf(settings, runs);
   expect(existsSync(runs)).toBe(false);
   const { result } = await runLoop({ config: { run: "run", runs, settings }, codeVersion: "test" });
   const real = result.strategies[0];
@@ -74,7 +76,7 @@ it("counts at least the tokens that a run computes, and as many where lengths ar
 
 it("charges a strategy for answers that another has sampled, which take no time", async () => {
   const changed: Settings = { ...settings, strategy: "past-only", baselines: ["self-rewarding"], iterations: 1 };
-  const estimate = await estimateRun({ settings: changed, runs: folder, observer: silentObserver, signal: undefined });
+  const estimate = await estimateOf(changed);
   const of = (strategy: string, kind: string) =>
     estimate.stages.find((stage) => stage.strategy === strategy && stage.kind === kind);
   for (const kind of ["generate", "judge"]) {
@@ -94,7 +96,7 @@ it("counts the memory of the larger training, be it M0's or the loop's, and adap
       training: { ...settings.training, batchPairs: loop, maxTokens },
       start: { ...settings.start, training: { ...settings.start.training, batchPairs: start, maxTokens } },
     };
-    return estimateRun({ settings: changed, runs: folder, observer: silentObserver, signal: undefined });
+    return estimateOf(changed);
   };
   const [small, byStart, byLoop] = [await memory(1, 1), await memory(1, 512), await memory(512, 1)];
   const workspace = ({ memory: { training } }: typeof small) => training.workspace;
@@ -121,7 +123,7 @@ it("counts one pass for a judge that is read from probabilities", async () => {
   const judge = { ...settings.judge, kind: "expected" as const, template, heldBack: 0 };
   const expected: Settings = { ...settings, baselines: [], iterations: 1, judge };
   const runs = join(folder, "expected");
-  const estimate = await estimateRun({ settings: expected, runs, observer: silentObserver, signal: undefined });
+  const estimate = await estimateOf(expected);
   const judged = estimate.stages.find(({ strategy, kind }) => strategy !== null && kind === "judge");
   expect(judged?.totals.judgedTokens).toBe(0);
   const { result } = await runLoop({ config: { run: "run", runs, settings: expected }, codeVersion: "test" });

@@ -1,14 +1,8 @@
 import { type AdapterConfig, parameterShapes } from "@tempora/engine";
 import { defaultJudgeTemplate, yesNoTemplate } from "@tempora/preferences";
-import { dryFit } from "../loop/dry-fit.ts";
-import { locateModels } from "../models/locate-models.ts";
 import { countParameters } from "../results/ledger.ts";
-import type { Observer } from "../results/observer.ts";
-import type { LeftOut } from "../results/results.ts";
 import type { Settings } from "../settings/settings.ts";
-import { fileSource } from "../sources/files.ts";
 import type { TaskSource } from "../sources/source.ts";
-import { worldSource } from "../sources/world.ts";
 import { freeBytes } from "./disk.ts";
 import { memoryPlan, plannedAdapter } from "./memory-plan.ts";
 import { type JudgeQuestion, type PlanInput, planRun, type RunPlan, trainedParameters } from "./plan.ts";
@@ -41,30 +35,22 @@ export interface RunEstimate extends RunPlan {
   memory: RunMemory;
   /** state: what a training saves to go on from, and removes when it ends. */
   disk: { models: number; state: number; rows: number; total: number; free: number | null };
-  /** Prompts without room, where they are to be left out (skipTooLong). */
-  leftOut: LeftOut | null;
   /** What the figures take for granted. */
   assumptions: string[];
 }
 
 export interface EstimateOptions {
+  /** Their models lie on this machine (locateModels). */
   settings: Settings;
+  /** The prompts that the run will answer. */
+  source: TaskSource;
   /** Folder of all runs: only its disk is looked at. */
   runs: string;
-  observer: Observer;
   signal: AbortSignal | undefined;
 }
 
-/**
- * Tokens, hours, memory and disk of a run. Nothing is written but what the cache of the hub takes of a model that it lacks.
- * @throws TemporaError for a prompt without room, unless such are to be left out.
- */
-export async function estimateRun(options: EstimateOptions): Promise<RunEstimate> {
-  const { observer, signal } = options;
-  const settings = await locateModels(options.settings, observer, signal);
-  const note = (text: string) => observer.note(text);
-  const whole = settings.model === null ? worldSource(settings) : await fileSource(settings, note);
-  const { source, leftOut } = await dryFit(settings, whole, signal);
+/** Tokens, hours, memory and disk of a run. Nothing is written. */
+export async function estimateRun({ settings, source, runs, signal }: EstimateOptions): Promise<RunEstimate> {
   const { config, tokenizer, dtype, unpacked } = await modelOf(source, settings);
   const { device, threads } = settings.engine;
   const adapter = await plannedAdapter(settings);
@@ -88,9 +74,8 @@ export async function estimateRun(options: EstimateOptions): Promise<RunEstimate
     disk: await diskOf(
       plan,
       { parameters, trained: adapter === null ? null : numbers, bytes: dtype === "f32" ? 4 : 2 },
-      options.runs,
+      runs,
     ),
-    leftOut,
     assumptions: assumptionsOf(settings, input.judge),
   };
 }

@@ -2,9 +2,9 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { oracle, scratch } from "@tempora/testing";
 import { describe, expect, it } from "vitest";
-import { estimateRun } from "../estimate/estimate-run.ts";
 import { silentObserver } from "../results/observer.ts";
 import { paperSettings, type Settings } from "../settings/settings.ts";
+import { dryRun } from "./dry-run.ts";
 import { runLoop } from "./loop.ts";
 
 const folder = await scratch();
@@ -99,7 +99,7 @@ describe("a run with a prompt that has no room in the context", () => {
       first: { file: settings.prompts, row: 2, reason: expect.stringMatching(/^The prompt has \d+ tokens/) },
     };
     const runs = join(folder, "kept");
-    const dry = (of: Settings) => estimateRun({ settings: of, runs, observer: silentObserver, signal: undefined });
+    const dry = (of: Settings) => dryRun({ settings: of, runs, observer: silentObserver, signal: undefined });
     const estimate = await dry(short);
     expect(estimate.leftOut).toEqual(leftOut);
     await expect(dry({ ...short, skipTooLong: false })).rejects.toThrow(/long.jsonl, row 2, field prompt/);
