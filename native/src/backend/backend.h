@@ -280,10 +280,10 @@ class Backend {
   // gradient f32 [r,K] += narrowᵀ · dropout(x), or where `transposed` [K,r] its transpose.
   virtual void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
                                const Matrix& gradient);
-  // These two a backend may have in one pass. Where they return false, nothing was done, and the caller puts them
-  // together of row products and of transposed products; which it is depends on no number of rows.
-  // narrow f32 [T,r] = factor · x (A or f32) [T,K] · weightᵀ [r,K] f32, row-stable.
-  virtual bool narrow_row_product(const Matrix& x, const Weight& weight, float factor, const Matrix& narrow);
+  // These two a backend may have in one pass over the wide side. Where they return false, nothing was done, and the
+  // caller puts them together of row products and of transposed products; which it is depends on no number of rows.
+  // out (A or f32) [T,N] += factor · (x (A or f32) [T,K] · aᵀ f32 [r,K]) · bᵀ f32 [N,r], row-stable.
+  virtual bool adapter_rows(const Matrix& x, const Weight& a, float factor, const Weight& b, const Matrix& out);
   // d_x (A or f32) [T,K] += narrow f32 [T,r] · weight [r,K] f32, after the dropout that x had.
   virtual bool narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
                                      const Matrix& d_x);

@@ -30,7 +30,7 @@ void Backend::narrow_gradient(const Matrix& x, const Dropout& dropout, const Mat
   (transposed ? gradient_product(input, narrow, gradient, true) : gradient_product(narrow, input, gradient, true));
 }
 
-bool Backend::narrow_row_product(const Matrix&, const Weight&, float, const Matrix&) { return false; }
+bool Backend::adapter_rows(const Matrix&, const Weight&, float, const Weight&, const Matrix&) { return false; }
 
 bool Backend::narrow_input_gradient(const Matrix&, const Weight&, const Dropout&, const Matrix&) { return false; }
 

@@ -64,16 +64,18 @@ void add_adapters(Backend& backend, Arena& scratch, const AdapterPass& pass, con
     if (module < 0) continue;
     const ArenaScope scope(scratch);
     const AdapterModule& spec = run.adapter->spec().modules[static_cast<std::size_t>(module)];
-    const Matrix rows = x.row_range(run.row, run.rows);
+    const Weight &a = run.adapter->tensors.weight(Adapter::a(module)),
+                 &b = run.adapter->tensors.weight(Adapter::b(module));
+    const Matrix rows = x.row_range(run.row, run.rows), to = out.row_range(run.row, run.rows);
+    if (products == Products::by_rows && backend.adapter_rows(rows, a, spec.scale, b, to)) continue;
     const Matrix u = scratch.matrix(run.rows, spec.rank, DType::f32);
-    const Weight& a = run.adapter->tensors.weight(Adapter::a(module));
-    if (products == Products::batch) {
-      backend.narrow_product(rows, dropout_of(pass, run, parameter), a, false, spec.scale, u);
-    } else if (!backend.narrow_row_product(rows, a, spec.scale, u)) {
+    if (products == Products::by_rows) {
       backend.row_product(as_f32(backend, scratch, rows), a, u, false);
       backend.scale(u, spec.scale);
+    } else {
+      backend.narrow_product(rows, dropout_of(pass, run, parameter), a, false, spec.scale, u);
     }
-    backend.row_product(u, run.adapter->tensors.weight(Adapter::b(module)), out.row_range(run.row, run.rows), true);
+    backend.row_product(u, b, to, true);
   }
 }
 

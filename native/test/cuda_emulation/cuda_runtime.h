@@ -125,6 +125,12 @@ inline float __uint_as_float(std::uint32_t bits) {
   return value;
 }
 
+// Not contracted with what comes after it.
+inline float __fmul_rn(float a, float b) {
+  const volatile float product = a * b;
+  return product;
+}
+
 struct alignas(8) float2 {
   float x, y;
 };

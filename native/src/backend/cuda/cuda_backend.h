@@ -21,6 +21,9 @@
 namespace tempora {
 
 struct DynamicMap;
+namespace device {
+struct NarrowNumbers;
+}
 
 class CudaBackend : public Backend {
  public:
@@ -60,7 +63,7 @@ class CudaBackend : public Backend {
                       const Matrix& narrow) override;
   void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
                        const Matrix& gradient) override;
-  bool narrow_row_product(const Matrix& x, const Weight& weight, float factor, const Matrix& narrow) override;
+  bool adapter_rows(const Matrix& x, const Weight& a, float factor, const Weight& b, const Matrix& out) override;
   bool narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
                              const Matrix& d_x) override;
 
@@ -128,8 +131,12 @@ class CudaBackend : public Backend {
   const DynamicMap* dynamic_maps();
   template <typename T, typename M>
   void step_tensors(const std::vector<AdamWTensor>& tensors, MomentsFormat format, const AdamWOptions& options);
-  bool widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout, const Matrix& out,
-             bool accumulate);
+  Buffer narrow_parts(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed,
+                      const device::NarrowNumbers& n);
+  // Whether widen() can: rows of whole pieces of 16 bytes, and no too large rank. That depends on no number of rows.
+  static bool fits_widening(const Matrix& narrow, const Matrix& weight, const Matrix& out);
+  void widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout, const Matrix& out,
+             bool accumulate, int splits = 1, float factor = 1);
   Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
   [[noreturn]] void throw_out_of_memory(std::size_t bytes) const;
 

@@ -1,6 +1,7 @@
 // The products of adapters. What these kernels do not take, because it is f32 or no multiple of 16 bytes lies in a row,
 // goes by the parts that backend/narrow_products.cpp has.
 #include <algorithm>
+#include <utility>
 
 #include "cuda_backend.h"
 #include "narrow_tiles.cuh"
@@ -67,16 +68,18 @@ NarrowNumbers numbers_of(const Matrix& x, const Matrix& narrow, std::int64_t alo
 
 }  // namespace
 
-void CudaBackend::narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed,
-                                 float factor, const Matrix& narrow) {
-  if (narrow.size() == 0) return;
-  if (!fits_tiles(x, narrow)) return Backend::narrow_product(x, dropout, weight, transposed, factor, narrow);
-  const NarrowNumbers n = numbers_of(x, narrow, x.cols, inputs_of_split(x.cols));
-  const std::int64_t size = narrow.size();
-  const Buffer partial = allocate(sizeof(float) * static_cast<std::size_t>(size * n.splits), MemoryUse::workspace);
+bool CudaBackend::fits_widening(const Matrix& narrow, const Matrix& weight, const Matrix& out) {
+  return narrow.dtype == DType::f32 && weight.dtype == DType::f32 && fits_rank(narrow.cols) && in_pieces(narrow, 4) &&
+         in_pieces(weight, 4) && out.cols % 8 == 0 && in_pieces(out, out.dtype == DType::bf16 ? 8 : 4);
+}
+
+// Σ over splits of x with a narrow weight, f32 [splits, T, r]; the splits follow from the inputs alone.
+Buffer CudaBackend::narrow_parts(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed,
+                                 const NarrowNumbers& n) {
+  Buffer partial = allocate(sizeof(float) * n.rows * static_cast<std::size_t>(n.rank) * n.splits, MemoryUse::workspace);
   const DropoutView view(dropout);
   const dim3 grid(blocks_for(x.rows, kNarrowRows), static_cast<unsigned>(n.splits));
-  with_rank(narrow.cols, [&]<int rank>() {
+  with_rank(n.rank, [&]<int rank>() {
     with_flag(transposed, [&]<bool over>() {
       with_flag(view.threshold > 0, [&]<bool dropped>() {
         launch("narrow_product", narrow_product_kernel<rank, over, dropped>,
@@ -85,20 +88,45 @@ void CudaBackend::narrow_product(const Matrix& x, const Dropout& dropout, const 
       });
     });
   });
-  launch("narrow_product, splits", add_product_splits_kernel, blocks_for(size, kBlock), kBlock, stream_, n,
-         static_cast<const float*>(partial.data()), factor * view.scale, narrow.f32());
+  return partial;
 }
 
-// A product's splits follow from its inputs, and what fits from how rows lie: it is row-stable as it is.
-bool CudaBackend::narrow_row_product(const Matrix& x, const Weight& weight, float factor, const Matrix& narrow) {
-  if (!fits_tiles(x, narrow)) return false;
-  narrow_product(x, {}, weight, false, factor, narrow);
+void CudaBackend::narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed,
+                                 float factor, const Matrix& narrow) {
+  if (narrow.size() == 0) return;
+  if (!fits_tiles(x, narrow)) return Backend::narrow_product(x, dropout, weight, transposed, factor, narrow);
+  const NarrowNumbers n = numbers_of(x, narrow, x.cols, inputs_of_split(x.cols));
+  const Buffer partial = narrow_parts(x, dropout, weight, transposed, n);
+  launch("narrow_product, splits", add_product_splits_kernel, blocks_for(narrow.size(), kBlock), kBlock, stream_, n,
+         static_cast<const float*>(partial.data()), factor * DropoutView(dropout).scale, narrow.f32());
+}
+
+// Of few rows, as a decoding step has, the product with b adds up the splits of that with a: one launch less a module.
+// Both ways give the same bits.
+bool CudaBackend::adapter_rows(const Matrix& x, const Weight& a, float factor, const Weight& b, const Matrix& out) {
+  constexpr std::int64_t kFewRows = 512;
+  const Matrix narrow{nullptr, DType::f32, x.rows, a.rows};
+  if (!fits_tiles(x, narrow) || !fits_widening(narrow, b.values(), out)) return false;
+  if (out.size() == 0) return true;
+  const NarrowNumbers n = numbers_of(x, narrow, x.cols, inputs_of_split(x.cols));
+  Buffer sums = narrow_parts(x, {}, a, false, n);
+  int splits = n.splits;
+  if (x.rows > kFewRows && splits > 1) {
+    const Buffer parts = std::exchange(sums, allocate(narrow.bytes(), MemoryUse::workspace));
+    launch("narrow_product, splits", add_product_splits_kernel, blocks_for(narrow.size(), kBlock), kBlock, stream_, n,
+           static_cast<const float*>(parts.data()), factor, static_cast<float*>(sums.data()));
+    splits = 1;
+    factor = 1;
+  }
+  widen({sums.data(), DType::f32, narrow.rows, narrow.cols}, b.values(), false, {}, out, true, splits, factor);
   return true;
 }
 
 bool CudaBackend::narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
                                         const Matrix& d_x) {
-  return widen(narrow, weight.values(), true, dropout, d_x, true);
+  if (!fits_widening(narrow, weight.values(), d_x)) return false;
+  widen(narrow, weight.values(), true, dropout, d_x, true);
+  return true;
 }
 
 void CudaBackend::narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
@@ -124,17 +152,17 @@ void CudaBackend::narrow_gradient(const Matrix& x, const Dropout& dropout, const
          static_cast<const float*>(partial.data()), view.scale, gradient.f32());
 }
 
-// out (+)= narrow f32 [T,r] · weightᵀ f32 [N,r], or where `transposed` · weight [r,N], after dropout. False, and
-// nothing done, where rows are not whole pieces of 16 bytes or the rank is too large: that depends on no number of
-// rows.
-bool CudaBackend::widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout,
-                        const Matrix& out, bool accumulate) {
-  const bool fits = narrow.dtype == DType::f32 && weight.dtype == DType::f32 && fits_rank(narrow.cols) &&
-                    in_pieces(narrow, 4) && in_pieces(weight, 4) && out.cols % 8 == 0 &&
-                    in_pieces(out, out.dtype == DType::bf16 ? 8 : 4);
-  if (!fits) return false;
-  const WidenNumbers n{narrow.row_stride(), out.row_stride(), static_cast<int>(out.rows), static_cast<int>(out.cols),
-                       static_cast<int>(narrow.cols)};
+// out (+)= factor · (narrow f32 [T,r], or the sum of `splits` of them) · weightᵀ f32 [N,r], or where `transposed` ·
+// weight [r,N], after dropout.
+void CudaBackend::widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout,
+                        const Matrix& out, bool accumulate, int splits, float factor) {
+  const WidenNumbers n{narrow.row_stride(),
+                       out.row_stride(),
+                       static_cast<int>(out.rows),
+                       static_cast<int>(out.cols),
+                       static_cast<int>(narrow.cols),
+                       splits,
+                       factor};
   const DropoutView view(dropout);
   with_rank(narrow.cols, [&]<int rank>() {
     const LaunchShape shape{dim3(blocks_for(out.cols, kWidenColumns), blocks_for(out.rows, 16 * kWidenSteps<rank>)),
@@ -149,7 +177,6 @@ bool CudaBackend::widen(const Matrix& narrow, const Matrix& weight, bool transpo
       with_flag(view.threshold > 0, [&]<bool dropped>() { launch_widen.template operator()<true, dropped>(); });
     });
   });
-  return true;
 }
 
 }  // namespace tempora

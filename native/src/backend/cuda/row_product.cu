@@ -105,7 +105,7 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
   if (out.size() == 0) return;
   Buffer owner;
   const Matrix numbers = weight_numbers(weight, x.dtype, owner);
-  if (widen(x, numbers, false, {}, out, accumulate)) return;
+  if (fits_widening(x, numbers, out)) return widen(x, numbers, false, {}, out, accumulate);
   if (fits_tiles(x, numbers)) {
     const int outputs = static_cast<int>(out.cols), inputs = static_cast<int>(x.cols);
     const int split_inputs = split_inputs_of(outputs, inputs);

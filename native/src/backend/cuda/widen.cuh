@@ -17,6 +17,9 @@ constexpr int kWidenSteps = rank == 64 ? 2 : 4;
 struct WidenNumbers {
   std::int64_t narrow_row, out_row;  // elements from a row to the next
   int rows, cols, rank;              // out [rows, cols]
+  // The narrow matrix is factor · Σ of so many, one behind the other, as add_product_splits_kernel takes it.
+  int splits = 1;
+  float factor = 1;
 };
 
 // Eight neighbours of a row.
@@ -87,9 +90,17 @@ __device__ inline NarrowA row_fragment(const float* narrow, const WidenNumbers& 
 #pragma unroll
   for (int word = 0; word < 4; ++word) {
     const int r = row + lane / 4 + word % 2 * 8, first = k + lane % 4 * 2 + word / 2 * 8;
-    float2 pair{0, 0};
-    if (r < n.rows && first < n.rank) pair = *reinterpret_cast<const float2*>(narrow + r * n.narrow_row + first);
-    a.set(word, pair.x, pair.y);
+    float low = 0, high = 0;
+    if (r < n.rows && first < n.rank) {
+      const float* from = narrow + r * n.narrow_row + first;
+      for (int split = 0; split < n.splits; ++split, from += n.rows * n.narrow_row) {
+        const float2 pair = *reinterpret_cast<const float2*>(from);
+        low += pair.x;
+        high += pair.y;
+      }
+    }
+    // Rounded here: as a part of the next subtraction it would have other bits than a matrix that was written.
+    a.set(word, __fmul_rn(n.factor, low), __fmul_rn(n.factor, high));
   }
   return a;
 }
