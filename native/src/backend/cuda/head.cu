@@ -8,6 +8,7 @@
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
+#include "vectors.cuh"
 
 namespace tempora {
 namespace {
@@ -19,40 +20,8 @@ std::int64_t chunk_columns(std::int64_t chunk_bytes, std::int64_t rows, std::int
   return std::clamp<std::int64_t>(columns, std::min<std::int64_t>(256, vocabulary), vocabulary);
 }
 
-// N neighbouring numbers, read and written 16 bytes at a time where N is 8.
-constexpr int kVector = 8;
-
-template <typename T>
-struct alignas(16) Bytes16 {
-  T numbers[16 / sizeof(T)];
-};
-
-template <int N, typename T>
-__device__ void load_numbers(const T* from, float (&to)[N]) {
-  if constexpr (N == 1) {
-    to[0] = load(from);
-  } else {
-    constexpr int kEach = 16 / sizeof(T);
-    for (int part = 0; part < N / kEach; ++part) {
-      const Bytes16<T> bytes = reinterpret_cast<const Bytes16<T>*>(from)[part];
-      for (int i = 0; i < kEach; ++i) to[part * kEach + i] = load(bytes.numbers + i);
-    }
-  }
-}
-
-template <int N, typename T>
-__device__ void store_numbers(T* to, const float (&from)[N]) {
-  if constexpr (N == 1) {
-    store(to, from[0]);
-  } else {
-    constexpr int kEach = 16 / sizeof(T);
-    for (int part = 0; part < N / kEach; ++part) {
-      Bytes16<T> bytes;
-      for (int i = 0; i < kEach; ++i) store(bytes.numbers + i, from[part * kEach + i]);
-      reinterpret_cast<Bytes16<T>*>(to)[part] = bytes;
-    }
-  }
-}
+// Columns that a thread takes at once, where rows are whole ones of them.
+constexpr int kColumns = 8;
 
 // The part of the vocabulary that a launch sees, and where its edges lie.
 struct ChunkView {
@@ -71,7 +40,7 @@ __global__ void head_statistics_kernel(const float* logits, ChunkView chunk, flo
   float values[N];
   float chunk_largest = -INFINITY;
   for (std::int64_t i = threadIdx.x * N; i < chunk.columns; i += kBlock * N) {
-    load_numbers(logits + i, values);
+    load_vector(logits + i, values);
     for (const float value : values) chunk_largest = fmaxf(chunk_largest, value);
   }
   chunk_largest = block_max(chunk_largest);
@@ -81,12 +50,12 @@ __global__ void head_statistics_kernel(const float* logits, ChunkView chunk, flo
   const float base = counted_from == nullptr ? 0.0f : now;
   float exponentials = 0;
   for (std::int64_t i = threadIdx.x * N; i < chunk.columns; i += kBlock * N) {
-    load_numbers(logits + i, values);
+    load_vector(logits + i, values);
     for (float& value : values) {
       exponentials += expf(value - now);
       value -= base;
     }
-    if (kept != nullptr) store_numbers(kept + i, values);
+    if (kept != nullptr) store_vector(kept + i, values);
   }
   exponentials = block_sum(exponentials);
   if (threadIdx.x == 0) {
@@ -122,7 +91,7 @@ struct LogitsView {
 // d_logits[row, v] = Σ_edges coefficient · (1[v = token] − p(v)), rounded once; may be where the logits are. One block
 // a row and kGradientColumns columns. A token's edges are added by one thread in their order: siblings may want the
 // same token.
-constexpr std::int64_t kGradientColumns = 8 * kBlock * kVector;
+constexpr std::int64_t kGradientColumns = 8 * kBlock * kColumns;
 
 template <typename L, typename D, int N>
 __global__ void head_gradient_kernel(LogitsView<L> view, ChunkView chunk, const float* coefficient, const float* lse,
@@ -136,7 +105,7 @@ __global__ void head_gradient_kernel(LogitsView<L> view, ChunkView chunk, const 
   const float row_lse = lse[row];
   for (std::int64_t i = begin + threadIdx.x * N; i < end; i += kBlock * N) {
     float values[N];
-    load_numbers(view.logits + row * view.stride + i, values);
+    load_vector(view.logits + row * view.stride + i, values);
     const float above =
         view.counted_from == nullptr ? 0.0f : view.counted_from[i / view.chunk_columns * view.rows + row];
     for (float& value : values) value = -total * expf(value + (above - row_lse));
@@ -146,7 +115,7 @@ __global__ void head_gradient_kernel(LogitsView<L> view, ChunkView chunk, const 
         if (at == k) values[k] += coefficient[e];
       }
     }
-    store_numbers(d_logits + row * d_stride + i, values);
+    store_vector(d_logits + row * d_stride + i, values);
   }
 }
 
@@ -161,8 +130,8 @@ float* counted_from_of(const Matrix& kept) {
 // Calls work.operator()<N>() with the numbers that a thread takes at once.
 template <typename Work>
 void with_vectors(std::int64_t vocabulary, Work work) {
-  if (vocabulary % kVector == 0) {
-    work.template operator()<kVector>();
+  if (vocabulary % kColumns == 0) {
+    work.template operator()<kColumns>();
   } else {
     work.template operator()<1>();
   }
@@ -230,7 +199,7 @@ void CudaBackend::head_backward(const Matrix& hidden, const Weight& head, const 
   const std::int64_t rows = hidden.rows, vocabulary = weight.rows;
   if (rows == 0) return;
   // What was kept becomes the gradients, of the whole vocabulary at once, where products may read it as it lies.
-  const bool in_place = kept.data != nullptr && kept.dtype == hidden.dtype && vocabulary % kVector == 0;
+  const bool in_place = kept.data != nullptr && kept.dtype == hidden.dtype && vocabulary % kColumns == 0;
   const std::int64_t at_once = in_place ? vocabulary : chunk_columns(head_chunk_bytes_, rows, vocabulary);
   const std::size_t elements = static_cast<std::size_t>(rows * at_once);
   const bool again = kept.data == nullptr;

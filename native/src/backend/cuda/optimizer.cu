@@ -54,6 +54,18 @@ __global__ void sum_of_squares_kernel(const SquaresTensor<T>* tensors, int count
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
+// sums[tensor] of its chunks' partial sums, one block a tensor: it does not depend on what else is summed up.
+template <typename T>
+__global__ void add_partial_sums_kernel(const SquaresTensor<T>* tensors, int count, std::int64_t chunks,
+                                        const double* partial, double* sums) {
+  const int tensor = blockIdx.x;
+  const std::int64_t end = tensor + 1 < count ? tensors[tensor + 1].first_chunk : chunks;
+  double sum = 0;
+  for (std::int64_t i = tensors[tensor].first_chunk + threadIdx.x; i < end; i += kBlock) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) sums[tensor] = sum;
+}
+
 // Rounds to bf16 up or down with the probability that makes the expectation the value itself. The CPU's kernel draws
 // the same 16 bits for an element: four elements share a word.
 __device__ inline bf16 round_stochastically(float value, std::uint64_t word, int element) {
@@ -214,17 +226,18 @@ double CudaBackend::sum_of_squares(const std::vector<Matrix>& tensors) {
     }
     if (chunks == 0) return;
     const Buffer table = upload(all);
-    const Buffer partial = allocate(static_cast<std::size_t>(chunks) * sizeof(double), MemoryUse::workspace);
-    launch("sum_of_squares", sum_of_squares_kernel<T>, static_cast<unsigned>(chunks), kBlock, stream_,
-           static_cast<const SquaresTensor<T>*>(table.data()), static_cast<int>(all.size()),
-           static_cast<double*>(partial.data()));
-    std::vector<double> host(static_cast<std::size_t>(chunks));
-    copy_out(host.data(), partial.data(), host.size() * sizeof(double));
-    // A tensor's own sum first: it does not depend on what else is summed up.
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const std::int64_t end = i + 1 < all.size() ? all[i + 1].first_chunk : chunks;
-      total += std::accumulate(host.begin() + all[i].first_chunk, host.begin() + end, 0.0);
-    }
+    const Buffer partial =
+        allocate((all.size() + static_cast<std::size_t>(chunks)) * sizeof(double), MemoryUse::workspace);
+    const auto* on_device = static_cast<const SquaresTensor<T>*>(table.data());
+    const auto count = static_cast<int>(all.size());
+    auto *sums = static_cast<double*>(partial.data()), *of_chunks = sums + all.size();
+    launch("sum_of_squares", sum_of_squares_kernel<T>, static_cast<unsigned>(chunks), kBlock, stream_, on_device, count,
+           of_chunks);
+    launch("sum_of_squares, chunks", add_partial_sums_kernel<T>, static_cast<unsigned>(count), kBlock, stream_,
+           on_device, count, chunks, of_chunks, sums);
+    std::vector<double> host(all.size());
+    copy_out(host.data(), sums, host.size() * sizeof(double));
+    total = std::accumulate(host.begin(), host.end(), 0.0);
   });
   return total;
 }
