@@ -93,6 +93,11 @@ inline std::uint32_t pack(float low, float high) {
   return __float2bfloat16_rn(low).bits | static_cast<std::uint32_t>(__float2bfloat16_rn(high).bits) << 16;
 }
 
+inline void store_words(void* to, const std::uint32_t (&words)[4]) {
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0) throw std::logic_error("16 bytes are stored at an odd address");
+  std::memcpy(to, words, 16);
+}
+
 inline float power_of_two(float x) { return std::exp2(x); }
 
 inline char* launched_shared() { return emulation::launched_shared(); }

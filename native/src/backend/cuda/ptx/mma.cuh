@@ -63,6 +63,13 @@ __device__ inline std::uint32_t pack(float low, float high) {
   return packed;
 }
 
+// 16 bytes of global memory in one store, aligned to them: a compiler may take the copy of a struct apart.
+__device__ inline void store_words(void* to, const std::uint32_t (&words)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(to)), "r"(words[0]),
+               "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
 // 2^x; 0 for -infinity.
 __device__ inline float power_of_two(float x) {
   float power;
