@@ -215,14 +215,17 @@ void Bench::attention(std::int64_t tree_tokens, const AttentionShape& shape, int
 
 void Bench::adamw(std::int64_t size) {
   const Matrix weight = matrix(1, size, DType::bf16), gradient = matrix(1, size, DType::f32);
-  Moments moments = backend_.make_moments(MomentsFormat::f32, size);
   AdamWOptions options;
   options.learning_rate = 1e-6;
-  // Weight and moments are read and written, the gradient is read.
-  report("adamw of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * (2 * 2 + 2 * 4 + 2 * 4 + 4),
-         [&] {
-           backend_.adamw({{weight, gradient, &moments}}, options);
-         });
+  for (const MomentsFormat format : {MomentsFormat::f32, MomentsFormat::blocks8}) {
+    Moments moments = backend_.make_moments(format, size);
+    const bool eight = format == MomentsFormat::blocks8;
+    // Weight and moments are read and written, the gradient is read.
+    report("adamw of " + std::to_string(size >> 20) + " Mi" + (eight ? ", moments in 8 bits" : ""), 0,
+           static_cast<double>(size) * (2 * 2 + 2 * 2 * (eight ? 1 : 4) + 4), [&] {
+             backend_.adamw({{weight, gradient, &moments}}, options);
+           });
+  }
   report("sum of squares of " + std::to_string(size >> 20) + " Mi", 0, static_cast<double>(size) * 4,
          [&] { backend_.sum_of_squares({gradient}); });
   buffers_.clear();

@@ -1,21 +1,17 @@
 #include <numeric>
 
-#include "../../forest/random.h"
-#include "../adamw.h"
-#include "../dynamic_map.h"
+#include "adamw.cuh"
+#include "adamw_blocks8.cuh"
 #include "check.h"
 #include "cuda_backend.h"
-#include "device.cuh"
-#include "vectors.cuh"
 
 namespace tempora {
 namespace {
 
 using namespace device;
 
-// Elements of a tensor that one block of threads works on. Every chunk is of one tensor.
+// Elements of a tensor that one block of threads sums up.
 constexpr std::int64_t kSquaresChunk = std::int64_t{1} << 16;
-constexpr std::int64_t kStepChunk = 16 * kBlock;
 
 template <typename T>
 struct SquaresTensor {
@@ -23,21 +19,6 @@ struct SquaresTensor {
   std::int64_t size;
   std::int64_t first_chunk;  // chunks of the tensors before it
 };
-
-// Of `tensors`, none of them empty, the one that a chunk belongs to.
-template <typename Tensor>
-__device__ const Tensor& tensor_of(const Tensor* tensors, int count, std::int64_t chunk) {
-  int first = 0;
-  for (int end = count; end - first > 1;) {
-    const int middle = (first + end) / 2;
-    if (tensors[middle].first_chunk <= chunk) {
-      first = middle;
-    } else {
-      end = middle;
-    }
-  }
-  return tensors[first];
-}
 
 // partial[chunk] = Σ x² of a chunk, thread by thread and then over the block: the order depends on the size alone.
 template <typename T>
@@ -65,54 +46,6 @@ __global__ void add_partial_sums_kernel(const SquaresTensor<T>* tensors, int cou
   sum = block_sum(sum);
   if (threadIdx.x == 0) sums[tensor] = sum;
 }
-
-// Rounds to bf16 up or down with the probability that makes the expectation the value itself. The CPU's kernel draws
-// the same 16 bits for an element: four elements share a word.
-__device__ inline bf16 round_stochastically(float value, std::uint64_t word, int element) {
-  const std::uint32_t noise = static_cast<std::uint32_t>(word >> (16 * element)) & 0xffffu;
-  const std::uint32_t bits = __float_as_uint(value);
-  // Infinity and NaN stay what they are.
-  const std::uint32_t rounded = (bits & 0x7f800000u) == 0x7f800000u ? bits : bits + noise;
-  return __ushort_as_bfloat16(static_cast<unsigned short>(rounded >> 16));
-}
-
-// Elements [element, element + 4) from p on.
-__device__ inline void store_four(float* p, const float (&x)[4], std::uint64_t, std::int64_t) { store_vector(p, x); }
-__device__ inline void store_four(bf16* p, const float (&x)[4], std::uint64_t key, std::int64_t element) {
-  const std::uint64_t word = combine_key(key, static_cast<std::uint64_t>(element / 4));
-  Vector<bf16, 4> rounded;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) rounded.at[i] = round_stochastically(x[i], word, i);
-  *reinterpret_cast<Vector<bf16, 4>*>(p) = rounded;
-}
-
-__device__ inline void store_one(float* p, float value, std::uint64_t, std::int64_t) { *p = value; }
-__device__ inline void store_one(bf16* p, float value, std::uint64_t key, std::int64_t element) {
-  *p = round_stochastically(value, combine_key(key, static_cast<std::uint64_t>(element / 4)),
-                            static_cast<int>(element % 4));
-}
-
-// m and v of one element, brought up to date; returns the weight. adamw.h has the formula.
-__device__ float updated(float weight, float gradient, float& m, float& v, const AdamWScalars& s) {
-  const float g = gradient * s.gradient_scale;
-  m = m + (g - m) * s.one_minus_beta1;
-  v = v * s.beta2 + g * g * s.one_minus_beta2;
-  const float denominator = sqrtf(v) / s.second_root_correction + s.epsilon;
-  return weight * s.keep - s.step_size * (m / denominator);
-}
-
-template <typename T, typename M>
-struct StepTensor {
-  T* weight;
-  const float* gradient;
-  M* first;
-  M* second;
-  float* scales;  // of moments in 8 bits: those of first, then those of second
-  std::int64_t moments_blocks;
-  std::int64_t size;
-  std::int64_t first_chunk;  // chunks of the tensors before it
-  AdamWScalars scalars;
-};
 
 // Four elements from number i on.
 template <typename T, typename M>
@@ -159,45 +92,6 @@ __global__ void __launch_bounds__(kBlock) adamw_kernel(const StepTensor<T, M>* t
     begin = whole;
   }
   for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) step_one(tensor, s, i);
-}
-
-// The nearest value's code; of two as near the lower one, as DynamicMap::code_of.
-__device__ std::uint8_t code_of(const DynamicMap* map, float x) {
-  int code = 0;
-  for (int step = 128; step > 0; step /= 2) {
-    if (x > map->midpoints[code + step - 1]) code += step;
-  }
-  return static_cast<std::uint8_t>(code);
-}
-
-// The threads of a block take one block of moments after the other.
-template <typename T>
-__global__ void adamw_blocks8_kernel(const StepTensor<T, std::uint8_t>* tensors, int count, const DynamicMap* maps) {
-  static_assert(kMomentsBlock == kBlock);
-  const StepTensor<T, std::uint8_t>& tensor = tensor_of(tensors, count, blockIdx.x);
-  const AdamWScalars s = tensor.scalars;
-  const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
-  const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;
-  for (std::int64_t block = begin / kBlock; block * kBlock < end; ++block) {
-    const std::int64_t i = block * kBlock + threadIdx.x;
-    float *first_scale = tensor.scales + block, *second_scale = first_scale + tensor.moments_blocks;
-    float m = 0, v = 0;
-    if (i < end) {
-      m = maps[0].values[tensor.first[i]] * *first_scale;
-      v = maps[1].values[tensor.second[i]] * *second_scale;
-      const float next = updated(load(tensor.weight + i), tensor.gradient[i], m, v, s);
-      store_one(tensor.weight + i, next, s.rounding_key, i);
-    }
-    const float largest_m = block_max(fabsf(m)), largest_v = block_max(v);
-    if (i < end) {
-      tensor.first[i] = code_of(maps, largest_m == 0 ? 0.0f : m / largest_m);
-      tensor.second[i] = code_of(maps + 1, largest_v == 0 ? 0.0f : v / largest_v);
-    }
-    if (threadIdx.x == 0) {
-      *first_scale = largest_m;
-      *second_scale = largest_v;
-    }
-  }
 }
 
 // Appends a tensor to those of a launch, and returns the chunks that there are with it.
