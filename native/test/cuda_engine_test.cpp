@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "cuda/schedule.h"
 #include "engine_cases.h"
+#include "engine_support.h"
 
 namespace {
 
@@ -14,6 +15,28 @@ bool has_cpu_backend() {
   } catch (const std::runtime_error&) {
     return false;  // built without it
   }
+}
+
+// The cases of generation would hold without them.
+void check_graphs() {
+  using namespace tempora;
+  test::TinyModel model = test::tiny_models().front();
+  model.cuda = true;
+  const auto engine = test::random_engine(model, DType::bf16, 5);
+  GenerationRequest request;
+  request.forest = {{1, 2, 3}, {0, 3}, {-1}, {0}, {}};
+  request.leaves = {0};
+  request.samples = {3};
+  request.prompt_keys = {1};
+  request.seeds = {1};
+  request.options.max_new_tokens = 12;
+  request.options.max_rows = 3;
+  request.options.max_cache_tokens = 4096;
+  const std::int64_t before = test::graphs_launched();
+  engine->start_generation(std::move(request))->step(12, nullptr);
+  const std::int64_t launched = test::graphs_launched() - before;
+  // The first run of a recording sets up, the second counts; memory finds its place.
+  test::expect(launched >= 8, std::to_string(launched) + " of 12 passes were graphs");
 }
 
 }  // namespace
@@ -31,6 +54,8 @@ int main(int argc, char** argv) {
   const test::EngineCases cases{
       .cuda = true, .against_cpu = has_cpu_backend(), .many_passes = !test::device_is_emulated()};
   test::run_engine_cases(run, cases);
+  test::run_generation_cases(run, cases);
+  if (test::device_is_emulated()) run.run("generations run as graphs", check_graphs);
   test::run_adapter_cases(run, cases);
   test::run_adapter_batch_cases(run, cases);
   return run.finish();

@@ -6,6 +6,7 @@
 #include "cuda/guarded_backend.h"
 #include "cuda/memory_cases.h"
 #include "cuda/narrow_cases.h"
+#include "cuda/recording_cases.h"
 #include "cuda/schedule.h"
 #include "op_cases.h"
 
@@ -103,6 +104,7 @@ int main(int argc, char** argv) {
       }
     }
   }
+  run_recording_cases(run);
   run.run("guards see writes beside a buffer", [&] { check_guards(backend); });
   run.run("memory in use is counted", [&] { check_memory_counts(backend); });
   run.run("out of memory says how much was asked for", check_out_of_memory);

@@ -12,6 +12,7 @@ struct EngineCases {
 };
 
 void run_engine_cases(TestRun& run, const EngineCases& cases);
+void run_generation_cases(TestRun& run, const EngineCases& cases);
 void run_adapter_cases(TestRun& run, const EngineCases& cases);
 void run_adapter_batch_cases(TestRun& run, const EngineCases& cases);
 

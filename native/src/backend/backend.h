@@ -19,6 +19,8 @@
 #include "../forest/forest.h"
 #include "budget.h"
 #include "cache_paths.h"
+#include "devices.h"
+#include "recording.h"
 #include "weight_format.h"
 
 namespace tempora {
@@ -211,6 +213,8 @@ struct SamplingOptions {
   float temperature = 1;  // 0: greedy (the lowest token id among equals)
   int top_k = 0;          // 0: off
   float top_p = 1;        // 1: off; the smallest set of most likely tokens whose mass reaches top_p
+
+  bool operator==(const SamplingOptions&) const = default;
 };
 
 class Backend {
@@ -237,6 +241,14 @@ class Backend {
   virtual void cast(const Matrix& from, const Matrix& to) = 0;  // same size, round to nearest even
   virtual bool all_finite(const Matrix& x) = 0;
   virtual void synchronize() = 0;
+  // A copy of what the operations so far leave there; those that follow do not wait for it.
+  virtual std::unique_ptr<Arrival> copy_out_later(const void* device, std::size_t bytes);
+  // `operations` ask for the same with the same arguments each time.
+  virtual std::unique_ptr<Recording> record(std::function<void()> operations) {
+    return std::make_unique<PlainRecording>(std::move(operations));
+  }
+  // How many rows a recorded pass has, so that one serves all passes of up to so many.
+  virtual std::int64_t recorded_rows(std::int64_t rows) const { return rows; }
   // Between these the calling thread asks for many small operations one after another: see ManyOperations.
   virtual void begin_many() {}
   virtual void end_many() noexcept {}
@@ -368,6 +380,11 @@ class Backend {
   virtual void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                            void* key_cache, void* value_cache) = 0;
   virtual std::unique_ptr<CachePlan> plan_cache(CachePaths paths) = 0;
+  // Makes `plan`, null at first, that of other paths. True where recordings that use it see the new ones.
+  virtual bool change_plan(std::unique_ptr<CachePlan>& plan, CachePaths paths) {
+    plan = plan_cache(std::move(paths));
+    return true;
+  }
   virtual void cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q,
                                 const void* key_cache, const void* value_cache, const Matrix& out) = 0;
   // One token a row from logits f32 [M,V], by uniforms [M] in [0,1). log_probs [M]: log-softmax of the logits as they
@@ -375,6 +392,9 @@ class Backend {
   // log-prob 0.
   virtual void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
                       std::int32_t* tokens, float* log_probs) = 0;
+  // tokens[i] = sampled[from[i]] for i < count where from[i] is not negative; 0 for a token of -1.
+  virtual void continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
+                               std::int32_t* tokens) = 0;
 };
 
 // While it lives, threads of the backend stay awake between the operations that its thread asks for, where the backend
@@ -427,23 +447,5 @@ inline Buffer& Buffer::operator=(Buffer&& other) noexcept {
 inline Buffer::~Buffer() {
   if (data_ != nullptr) backend_->release(data_, bytes_, use_);
 }
-
-// What this machine has; see addon's deviceInfo().
-struct CpuInfo {
-  std::string kernels;  // "baseline", "avx2", "avx512"
-  std::string name;
-  int threads = 0;
-  std::string onednn;
-};
-struct CudaInfo {
-  bool built = false;
-  std::vector<std::string> devices;
-  std::string problem;  // why there is no device, or empty
-};
-
-std::unique_ptr<Backend> make_cpu_backend(int threads);  // threads 0: all cores
-CpuInfo cpu_info();
-std::unique_ptr<Backend> make_cuda_backend();  // throws when built without CUDA or when there is no device
-CudaInfo cuda_info();
 
 }  // namespace tempora

@@ -16,6 +16,9 @@ struct Budget {
   // are computed twice.
   std::int64_t kept_logits = std::int64_t{64} << 20;
   std::int64_t largest_kept_logits = std::int64_t{512} << 20;
+  // Passes of a generation that are asked for before the results of the first are waited for: none where operations are
+  // done when they are asked for.
+  std::int64_t passes_ahead = 0;
 };
 
 }  // namespace tempora

@@ -37,6 +37,8 @@ class Adapter {
 struct AdapterRun {
   std::int64_t row = 0, rows = 0;
   const Adapter* adapter = nullptr;
+
+  bool operator==(const AdapterRun&) const = default;
 };
 
 // Runs of equal neighbours; rows without an adapter are in none.

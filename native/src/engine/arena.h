@@ -75,6 +75,8 @@ class Arena {
     high_water_ = 0;
     expected_ = 0;
   }
+  // Another one after memory was given back: who remembers where something lay, remembers too much.
+  std::uint64_t version() const { return version_; }
 
  private:
   static constexpr std::size_t kChunk = std::size_t{2} << 20;
@@ -91,6 +93,7 @@ class Arena {
     chunks_.clear();
     current_ = 0;
     held_ = 0;
+    ++version_;
   }
 
   Backend& backend_;
@@ -101,6 +104,7 @@ class Arena {
   std::size_t high_water_ = 0;  // the most there ever were
   std::size_t expected_ = 0;    // used_ when all that was announced is taken
   std::size_t held_ = 0;        // bytes of all chunks
+  std::uint64_t version_ = 0;
 };
 
 // Rewinds an arena at the end of a scope.

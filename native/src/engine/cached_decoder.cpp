@@ -50,6 +50,15 @@ void CacheRows::begin(std::int32_t token, std::int32_t position, std::int32_t sl
   keys += position + 1;
   paths.begin_row(position, group);
   adapters.runs.add(1, adapter);
+  last_adapter = adapter;
+}
+
+void CacheRows::repeat_last() {
+  tokens.push_back(tokens.back());
+  positions.push_back(positions.back());
+  slots.push_back(slots.back());
+  paths.repeat_row();
+  adapters.runs.add(1, last_adapter);
 }
 
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel) {

@@ -14,10 +14,13 @@ struct CacheRows {
   std::vector<std::int32_t> tokens, positions, slots;
   PathBuilder paths;
   AdapterPass adapters;
-  std::int64_t keys = 0;  // that the rows see, windows aside
+  std::int64_t keys = 0;                  // that the rows see, windows aside
+  const Adapter* last_adapter = nullptr;  // of the last row
 
   // The path's segments are added to `paths` next. Rows of one `group` have all but their last segments in common.
   void begin(std::int32_t token, std::int32_t position, std::int32_t slot, std::int32_t group, const Adapter* adapter);
+  // A row that computes and writes what the last one does.
+  void repeat_last();
   // Whether a pass over prompts takes no more.
   bool full(const Budget& budget) const {
     return static_cast<std::int64_t>(tokens.size()) >= budget.prefill_rows || keys >= budget.prefill_keys;

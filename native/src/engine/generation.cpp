@@ -1,11 +1,12 @@
 // Engine::start_generation. A prompt's keys and values are computed once and held once, however many samples continue
 // it. What a row becomes depends on its path, its key and the weights, never on the rows beside it.
 #include <algorithm>
+#include <deque>
 #include <stdexcept>
+#include <utility>
 
-#include "cached_decoder.h"
+#include "decoding_pass.h"
 #include "row_schedule.h"
-#include "token_sampler.h"
 
 namespace tempora {
 
@@ -19,9 +20,10 @@ class ForestGeneration : public Generation {
  private:
   void prefill(const Admitted& admitted, const CancelFlag* cancel);
   void add_input(CacheRows& inputs, const GenerationRow& row, std::int32_t number, std::int32_t group) const;
-  void decode(GenerationStep& result, const CancelFlag* cancel);
-  CacheRows next_inputs() const;
-  std::vector<SampledRow> sampled_rows() const;
+  void make_room(GenerationStep& result, const CancelFlag* cancel);
+  bool queue_pass(const CancelFlag* cancel);
+  void take_pass(GenerationStep& result);
+  void add_row(DecodingRows& rows, const GenerationRow& row) const;
   // That of the node's tree.
   const Adapter* adapter_of(std::int32_t node) const { return adapters_[schedule_.layout().node_tree[node]]; }
 
@@ -31,6 +33,8 @@ class ForestGeneration : public Generation {
   RowSchedule schedule_;
   std::vector<const Adapter*> adapters_;  // of each tree; they are there as long as the weights' version is the same
   KvCache cache_;
+  DecodingPass pass_;
+  std::deque<std::vector<std::int32_t>> queued_;  // the rows of the passes under way
   bool broken_ = false;
 };
 
@@ -41,7 +45,8 @@ ForestGeneration::ForestGeneration(std::shared_ptr<Engine::Impl> impl, Generatio
       schedule_(request_, impl_->shape.max_positions),
       adapters_(impl_->adapters.of_trees(request_.forest.root_adapter, schedule_.layout().trees)),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
-             static_cast<std::int32_t>(schedule_.cache_pages())) {
+             static_cast<std::int32_t>(schedule_.cache_pages())),
+      pass_(*impl_, cache_, request_.options.max_rows) {
   schedule_.use(cache_.pool());
 }
 
@@ -96,43 +101,62 @@ void ForestGeneration::add_input(CacheRows& inputs, const GenerationRow& row, st
   inputs.paths.add_segment(row.cache, number + 1);
 }
 
-CacheRows ForestGeneration::next_inputs() const {
-  CacheRows inputs;
-  for (const std::int32_t active : schedule_.active()) {
-    const GenerationRow& row = schedule_.row(active);
-    add_input(inputs, row, row.generated(), row.request);
+// Pages for the rows under way, and rows for pages that are free.
+void ForestGeneration::make_room(GenerationStep& result, const CancelFlag* cancel) {
+  if (schedule_.must_give_way()) {
+    while (!queued_.empty()) take_pass(result);
   }
-  return inputs;
+  schedule_.make_pages();
+  prefill(schedule_.admit(), cancel);
 }
 
-std::vector<SampledRow> ForestGeneration::sampled_rows() const {
-  std::vector<SampledRow> rows;
-  for (const std::int32_t active : schedule_.active()) {
-    const GenerationRow& row = schedule_.row(active);
-    const SampleKey key{request_.prompt_keys[row.request], row.sample, row.generated()};
-    rows.push_back({request_.options.sampling, request_.seeds[row.request], key});
-  }
-  return rows;
+void ForestGeneration::add_row(DecodingRows& rows, const GenerationRow& row) const {
+  const std::int32_t number = row.generated() + row.queued;
+  add_input(rows.inputs, row, number, row.request);
+  const SampleKey key{request_.prompt_keys[row.request], row.sample, number};
+  rows.sampled.push_back({request_.options.sampling, request_.seeds[row.request], key});
 }
 
-void ForestGeneration::decode(GenerationStep& result, const CancelFlag* cancel) {
-  const ArenaScope scope(impl_->decoder.scratch());
-  CacheRows inputs = next_inputs();
-  const Matrix x = forward_cached(*impl_, cache_, inputs, cancel);
-  const SampledTokens sampled = sample_tokens(*impl_, x, sampled_rows());
+// A pass of all rows that are to get another token. False where there are none.
+bool ForestGeneration::queue_pass(const CancelFlag* cancel) {
+  DecodingRows rows;
+  std::vector<std::int32_t> numbers;
+  for (const std::int32_t index : schedule_.active()) {
+    const GenerationRow& row = schedule_.row(index);
+    if (row.generated() + row.queued == schedule_.token_limit(row.request)) continue;
+    numbers.push_back(index);
+    add_row(rows, row);
+    rows.from.push_back(-1);
+    if (row.queued == 0) continue;
+    // Rows are in order, and the last pass had it.
+    const std::vector<std::int32_t>& last = queued_.back();
+    rows.from.back() = static_cast<std::int32_t>(std::ranges::lower_bound(last, index) - last.begin());
+  }
+  if (numbers.empty()) return false;
+  pass_.queue(std::move(rows), cancel);
+  for (const std::int32_t index : numbers) ++schedule_.row(index).queued;
+  queued_.push_back(std::move(numbers));
+  return true;
+}
 
+// What a row got after its last token was of no use.
+void ForestGeneration::take_pass(GenerationStep& result) {
+  const SampledTokens sampled = pass_.take();
+  const std::vector<std::int32_t> rows = std::move(queued_.front());
+  queued_.pop_front();
   const std::vector<std::int32_t>& ends = request_.options.end_tokens;
-  const std::vector<std::int32_t>& active = schedule_.active();
-  for (std::size_t i = 0; i < active.size(); ++i) {
-    GenerationRow& row = schedule_.row(active[i]);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    GenerationRow& row = schedule_.row(rows[i]);
+    --row.queued;
+    if (row.finished) continue;
     row.inputs.push_back(sampled.tokens[i]);
     const bool ended = std::find(ends.begin(), ends.end(), sampled.tokens[i]) != ends.end();
     const bool full = row.generated() == schedule_.token_limit(row.request);
-    result.rows.push_back(active[i]);
+    result.rows.push_back(rows[i]);
     result.tokens.push_back(sampled.tokens[i]);
     result.log_probs.push_back(sampled.log_probs[i]);
     result.finished.push_back(ended ? 1 : full ? 2 : 0);
-    if (ended || full) schedule_.retire(active[i]);
+    if (ended || full) schedule_.retire(rows[i]);
   }
   schedule_.drop_finished();
 }
@@ -144,13 +168,20 @@ GenerationStep ForestGeneration::step(int steps, const CancelFlag* cancel) {
   }
   broken_ = true;
   const ManyOperations many(*impl_->backend);
+  const auto ahead = static_cast<std::size_t>(impl_->backend->budget().passes_ahead);
   GenerationStep result;
-  for (int i = 0; i < steps; ++i) {
-    schedule_.make_pages();
-    prefill(schedule_.admit(), cancel);
-    if (schedule_.active().empty()) break;
-    decode(result, cancel);
+  for (int i = 0; i < steps;) {
+    make_room(result, cancel);
+    if (queue_pass(cancel)) {
+      ++i;
+    } else if (queued_.empty()) {
+      break;
+    } else {
+      take_pass(result);  // rows that end make room for others
+    }
+    while (queued_.size() > ahead) take_pass(result);
   }
+  while (!queued_.empty()) take_pass(result);
   broken_ = false;
   result.done = schedule_.done();
   return result;

@@ -41,6 +41,12 @@ void PathBuilder::add_segment(const CachedTokens& tokens, std::int32_t length) {
   paths_.pages.insert(paths_.pages.end(), tokens.pages.begin(), tokens.pages.begin() + pages_for(length));
 }
 
+void PathBuilder::repeat_row() {
+  const auto begin = static_cast<std::size_t>(paths_.row_segment.back()), end = paths_.segments.size();
+  begin_row(paths_.position.back(), paths_.group.back());
+  for (std::size_t segment = begin; segment < end; ++segment) paths_.segments.push_back(paths_.segments[segment]);
+}
+
 CachePaths PathBuilder::take() {
   paths_.row_segment.push_back(static_cast<std::int32_t>(paths_.segments.size()));
   return std::move(paths_);

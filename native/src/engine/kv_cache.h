@@ -54,6 +54,8 @@ class PathBuilder {
   // The segments that follow belong to a new row that looks from `position`.
   void begin_row(std::int32_t position, std::int32_t group);
   void add_segment(const CachedTokens& tokens, std::int32_t length);  // nothing where length is 0
+  // A row that looks along the same path as the last one.
+  void repeat_row();
   CachePaths take();
 
  private:

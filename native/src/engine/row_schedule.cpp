@@ -139,10 +139,25 @@ Admitted RowSchedule::admit() {
   return admitted;
 }
 
+// Until its next pass has ended, if it is to have one.
+std::int64_t RowSchedule::pages_for_next(const GenerationRow& row) const {
+  const auto inputs = static_cast<std::int64_t>(row.inputs.size()) + row.queued;
+  return pages_for(std::min<std::int64_t>(inputs, token_limit(row.request)));
+}
+
+bool RowSchedule::must_give_way() const {
+  std::int64_t wanted = 0;
+  for (const std::int32_t index : active_) {
+    const auto held = static_cast<std::int64_t>(row(index).cache.pages.size());
+    wanted += std::max<std::int64_t>(0, pages_for_next(row(index)) - held);
+  }
+  return wanted > pool_->available();
+}
+
 void RowSchedule::make_pages() {
   for (std::size_t i = 0; i < active_.size(); ++i) {
     CachedTokens& cache = row(active_[i]).cache;
-    const auto wanted = static_cast<std::size_t>(pages_for(static_cast<std::int64_t>(row(active_[i]).inputs.size())));
+    const auto wanted = static_cast<std::size_t>(pages_for_next(row(active_[i])));
     while (i < active_.size() && cache.pages.size() < wanted) {
       if (pool_->available() > 0) {
         cache.pages.push_back(pool_->take(1).front());

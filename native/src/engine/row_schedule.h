@@ -27,6 +27,7 @@ struct GenerationRow {
   std::int32_t request = 0, sample = 0;
   std::vector<std::int32_t> inputs;  // that token and what was generated; the next step computes the last one
   CachedTokens cache;                // of the others; pages only while the row is active
+  std::int32_t queued = 0;           // passes under way, whose tokens are not known yet
   bool finished = false;
 
   std::int32_t generated() const { return static_cast<std::int32_t>(inputs.size()) - 1; }
@@ -51,8 +52,10 @@ class RowSchedule {
     all_pages_ = pool.available();
   }
 
-  // A page for each active row whose next input needs one; the youngest rows give way.
+  // A page for each active row whose next input needs one; the youngest rows give way, for which all tokens must be
+  // known.
   void make_pages();
+  bool must_give_way() const;  // whether any does
   // Admits rows while there is room. Throws OutOfMemory where one row alone does not fit.
   Admitted admit();
   // Ends a row: what nobody needs any more is given back. Nothing for a row that has ended.
@@ -73,6 +76,7 @@ class RowSchedule {
 
  private:
   bool admit_next(Admitted& admitted);
+  std::int64_t pages_for_next(const GenerationRow& row) const;
   std::int64_t pages_expected(const GenerationRow& row) const;
   std::int64_t pages_wanted(const GenerationRow& row) const;
   std::int64_t pages_at_most(const GenerationRow& row) const;

@@ -10,15 +10,11 @@
 namespace tempora {
 namespace {
 
-bool same(const SamplingOptions& a, const SamplingOptions& b) {
-  return a.temperature == b.temperature && a.top_k == b.top_k && a.top_p == b.top_p;
-}
-
 // Rows that follow each other and are sampled alike, in one call of the backend.
 void sample_chunk(Backend& backend, const Matrix& logits, const SampledRow* rows, const SampleBuffers& buffers) {
   for (std::int64_t begin = 0; begin < logits.rows;) {
     std::int64_t end = begin + 1;
-    while (end < logits.rows && same(rows[end].options, rows[begin].options)) ++end;
+    while (end < logits.rows && rows[end].options == rows[begin].options) ++end;
     backend.sample(logits.row_range(begin, end - begin), rows[begin].options, buffers.uniforms + begin,
                    buffers.tokens + begin, buffers.log_probs + begin);
     begin = end;
@@ -52,11 +48,11 @@ double uniform_of(std::uint64_t seed, const SampleKey& key) {
   return unit_interval(combine_key(bits, static_cast<std::uint64_t>(key.position)));
 }
 
-void SampledTokens::set(const std::uint8_t* bytes, std::size_t rows) {
+void SampledTokens::set(const std::uint8_t* token_bytes, const std::uint8_t* log_prob_bytes, std::size_t rows) {
   tokens.resize(rows);
   log_probs.resize(rows);
-  std::memcpy(tokens.data(), bytes, rows * sizeof(std::int32_t));
-  std::memcpy(log_probs.data(), bytes + rows * sizeof(std::int32_t), rows * sizeof(float));
+  std::memcpy(tokens.data(), token_bytes, rows * sizeof(std::int32_t));
+  std::memcpy(log_probs.data(), log_prob_bytes, rows * sizeof(float));
   for (std::size_t row = 0; row < rows; ++row) {
     if (tokens[row] < 0) throw std::domain_error("the logits of row " + std::to_string(row) + " are not finite");
   }
@@ -94,7 +90,7 @@ SampledTokens sample_tokens(Engine::Impl& impl, const Matrix& x, const std::vect
   // Tokens and log-probs lie together, so that they are waited for once.
   std::vector<std::uint8_t> host(count * (sizeof(std::int32_t) + sizeof(float)));
   impl.backend->copy_out(host.data(), tokens, host.size());
-  result.set(host.data(), count);
+  result.set(host.data(), host.data() + count * sizeof(std::int32_t), count);
   agree(rows, result);
   return result;
 }

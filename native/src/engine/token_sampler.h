@@ -32,8 +32,8 @@ struct SampledTokens {
   std::vector<float> log_probs;      // [M] under the model itself: temperature 1, nothing cut off
   LikelyTokens likely;               // those of a row that asks, row after row
 
-  // From M tokens and, after them, M log-probs. Throws std::domain_error where logits were not finite.
-  void set(const std::uint8_t* bytes, std::size_t rows);
+  // Throws std::domain_error where logits were not finite.
+  void set(const std::uint8_t* token_bytes, const std::uint8_t* log_prob_bytes, std::size_t rows);
 };
 
 // [M] each, on the device: the rows' random numbers, and where their results go.

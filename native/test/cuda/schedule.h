@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 namespace tempora::test {
 
 // The emulated device runs threads in another order in each run, so that results which depend on the order differ. A
@@ -20,5 +22,8 @@ class SmallDevice {
   SmallDevice(const SmallDevice&) = delete;
   SmallDevice& operator=(const SmallDevice&) = delete;
 };
+
+// Graphs that the emulated device was asked to run so far; 0 on a real one.
+std::int64_t graphs_launched();
 
 }  // namespace tempora::test

@@ -159,7 +159,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   }
   const float by = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   const bool ta = desc->transpose_a == CUBLAS_OP_T, tb = desc->transpose_b == CUBLAS_OP_T;
-  stream->queue.push_back([=, la = *a_layout, lb = *b_layout, lc = *c_layout, ld = *d_layout] {
+  stream->add([=, la = *a_layout, lb = *b_layout, lc = *c_layout, ld = *d_layout] {
     for (std::int64_t j = 0; j < shape.n; ++j) {
       for (std::int64_t i = 0; i < shape.m; ++i) {
         float sum = 0;

@@ -6,7 +6,9 @@
 //   early, or read too early, shows.
 // - Fresh memory is NaN.
 // - Blocks, warps and lanes run in the order that set_schedule chooses; results must not depend on it.
-// - A barrier or shuffle that not all threads reach is an error .
+// - A barrier or shuffle that not all threads reach is an error.
+// - While a stream is captured, what a device forbids is an error and ends the capture: to allocate, to wait, to copy
+//   from or to host memory that is not pinned.
 // What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
 // whole runs between barriers brings out, and speed.
 #pragma once
@@ -14,6 +16,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -155,7 +158,14 @@ using std::isnan;
 
 // ---- what the host calls
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorInvalidConfiguration,
+  cudaErrorLaunchFailure,
+  cudaErrorStreamCaptureUnsupported,
+  cudaErrorStreamCaptureInvalidated
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
@@ -168,12 +178,35 @@ constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 namespace tempora::emulation {
 
-struct Stream {
-  std::vector<std::function<void()>> queue;
+using Work = std::function<void()>;
+
+struct Graph {
+  std::vector<Work> works;
 };
+
+struct Stream {
+  std::deque<Work> queue;
+  std::uint64_t done = 0;    // works that were taken off the queue so far
+  Graph* graph = nullptr;    // while the stream is captured
+  bool invalidated = false;  // something forbidden was asked for meanwhile
+
+  void add(Work work) {
+    if (graph != nullptr) {
+      graph->works.push_back(std::move(work));
+    } else {
+      queue.push_back(std::move(work));
+    }
+  }
+};
+
+// What was queued before it was recorded is done when it has happened.
 struct Event {
   Stream* stream = nullptr;
+  std::uint64_t until = 0;
 };
+
+// Graphs that were launched so far.
+std::uint64_t graph_launches();
 
 cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes);
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
@@ -182,6 +215,9 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
 
 using cudaStream_t = tempora::emulation::Stream*;
 using cudaEvent_t = tempora::emulation::Event*;
+using cudaGraph_t = tempora::emulation::Graph*;
+using cudaGraphExec_t = tempora::emulation::Graph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 
 struct cudaDeviceProp {
   char name[64];
@@ -202,7 +238,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const cudaError_t status = tempora::emulation::check_launch(grid, block, shared);
   if (status != cudaSuccess) return status;
   // Copied now, as the parameters of a launch are.
-  config->stream->queue.push_back([=, parameters = std::tuple<Parameters...>(arguments...)] {
+  config->stream->add([=, parameters = std::tuple<Parameters...>(arguments...)] {
     tempora::emulation::run_grid(grid, block, shared, [&] { std::apply(kernel, parameters); });
   });
   return cudaSuccess;
@@ -232,9 +268,15 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t runnable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t runnable);

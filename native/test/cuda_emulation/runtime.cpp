@@ -3,16 +3,16 @@
 
 #include "cuda.h"
 
-#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <new>
-#include <set>
 #include <stdexcept>
 #include <unordered_map>
 #include <utility>
 
 using tempora::emulation::Event;
+using tempora::emulation::Graph;
 using tempora::emulation::Stream;
 
 namespace {
@@ -25,20 +25,27 @@ struct AlignedDelete {
 };
 using Memory = std::unique_ptr<char[], AlignedDelete>;
 
-std::unordered_map<void*, std::pair<Memory, std::size_t>> allocated;
+struct Block {
+  Memory memory;
+  std::size_t bytes;
+};
+std::map<const char*, Block> allocated;  // on the device, and pinned on the host
 std::size_t allocated_bytes = 0;
 std::unordered_map<Stream*, std::unique_ptr<Stream>> streams;
 std::unordered_map<Event*, std::unique_ptr<Event>> events;
-std::string failure;  // of a kernel; sticky, as on a device
+std::unordered_map<Graph*, std::unique_ptr<Graph>> graphs;
+std::uint64_t launches = 0;  // of graphs
+std::string failure;         // of a kernel; sticky, as on a device
 int capability[2] = {9, 0};
 
-cudaError_t drain(Stream* stream) {
-  // What runs may not queue anything; it is taken off first all the same, so that a failure does not come twice.
-  const auto queue = std::exchange(stream->queue, {});
+cudaError_t drain(Stream* stream, std::uint64_t until = UINT64_MAX) {
   try {
-    for (const auto& work : queue) {
-      if (!failure.empty()) break;
-      work();
+    // What runs may not queue anything; it is taken off first all the same, so that a failure does not come twice.
+    while (!stream->queue.empty() && stream->done < until) {
+      const auto work = std::move(stream->queue.front());
+      stream->queue.pop_front();
+      ++stream->done;
+      if (failure.empty()) work();
     }
   } catch (const std::logic_error& error) {
     failure = error.what();
@@ -48,22 +55,46 @@ cudaError_t drain(Stream* stream) {
   return failure.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
+// Ends whatever is captured: the call that asks is forbidden meanwhile.
+cudaError_t forbid_capture() {
+  cudaError_t status = cudaSuccess;
+  for (const auto& [stream, owner] : streams) {
+    if (stream->graph == nullptr) continue;
+    stream->invalidated = true;
+    status = cudaErrorStreamCaptureUnsupported;
+  }
+  return status;
+}
+
+bool is_allocated(const void* data, std::size_t bytes) {
+  const char* at = static_cast<const char*>(data);
+  auto found = allocated.upper_bound(at);
+  if (found == allocated.begin()) return false;
+  --found;
+  return at + bytes <= found->first + found->second.bytes;
+}
+
 cudaError_t allocate(void** data, std::size_t bytes) {
+  const cudaError_t status = forbid_capture();
+  if (status != cudaSuccess) return status;
   if (allocated_bytes + bytes > device_bytes) return cudaErrorInvalidValue;
   Memory memory(static_cast<char*>(::operator new[](bytes, std::align_val_t{kAlignment})));
   std::memset(memory.get(), 0xFF, bytes);
-  *data = memory.get();
+  char* begin = memory.get();
+  *data = begin;
   allocated_bytes += bytes;
-  allocated[*data] = {std::move(memory), bytes};
+  allocated[begin] = {std::move(memory), bytes};
   return cudaSuccess;
 }
 
 cudaError_t release(void* data) {
+  const cudaError_t status = forbid_capture();
+  if (status != cudaSuccess) return status;
   // As on a device: memory is freed after all that was queued.
   for (const auto& [stream, owner] : streams) drain(stream);
-  const auto found = allocated.find(data);
+  const auto found = allocated.find(static_cast<const char*>(data));
   if (found == allocated.end()) return cudaErrorInvalidValue;
-  allocated_bytes -= found->second.second;
+  allocated_bytes -= found->second.bytes;
   allocated.erase(found);
   return cudaSuccess;
 }
@@ -84,6 +115,10 @@ const char* cudaGetErrorString(cudaError_t status) {
       return "invalid configuration argument";
     case cudaErrorLaunchFailure:
       return failure.c_str();
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
   }
   return "unknown error";
 }
@@ -146,12 +181,16 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  stream->queue.push_back([=] { std::memmove(to, from, bytes); });
+  if (!is_allocated(to, bytes) || !is_allocated(from, bytes)) {
+    const cudaError_t status = forbid_capture();
+    if (status != cudaSuccess) return status;
+  }
+  stream->add([=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
-  stream->queue.push_back([=] { std::memset(data, value, bytes); });
+  stream->add([=] { std::memset(data, value, bytes); });
   return cudaSuccess;
 }
 
@@ -162,10 +201,13 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return drain(stream); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const cudaError_t status = forbid_capture();
+  return status == cudaSuccess ? drain(stream) : status;
+}
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  *status = cudaStreamCaptureStatusNone;
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream->graph == nullptr ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
 
@@ -183,15 +225,61 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const cudaError_t status = forbid_capture();  // a device would take it for a part of the graph
+  if (status != cudaSuccess) return status;
   event->stream = stream;
+  event->until = stream->done + stream->queue.size();
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return event->stream == nullptr ? cudaSuccess : drain(event->stream);
+  const cudaError_t status = forbid_capture();
+  if (status != cudaSuccess) return status;
+  return event->stream == nullptr ? cudaSuccess : drain(event->stream, event->until);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   events.erase(event);
   return cudaSuccess;
 }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream->graph != nullptr) return cudaErrorInvalidValue;
+  auto owner = std::make_unique<Graph>();
+  stream->graph = owner.get();
+  stream->invalidated = false;
+  graphs[stream->graph] = std::move(owner);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (stream->graph == nullptr) return cudaErrorInvalidValue;
+  *graph = std::exchange(stream->graph, nullptr);
+  if (!stream->invalidated) return cudaSuccess;
+  graphs.erase(*graph);
+  *graph = nullptr;
+  return cudaErrorStreamCaptureInvalidated;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, unsigned long long) {
+  const cudaError_t status = forbid_capture();
+  if (status != cudaSuccess) return status;
+  auto owner = std::make_unique<Graph>(*graph);
+  *runnable = owner.get();
+  graphs[*runnable] = std::move(owner);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t runnable, cudaStream_t stream) {
+  if (!graphs.contains(runnable)) return cudaErrorInvalidValue;
+  for (const auto& work : runnable->works) stream->add(work);
+  ++launches;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  return graphs.erase(graph) == 1 ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t runnable) { return cudaGraphDestroy(runnable); }
+
+std::uint64_t tempora::emulation::graph_launches() { return launches; }

@@ -107,6 +107,8 @@ class CpuBackend : public Backend {
                         const void* value_cache, const Matrix& out) override;
   void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms, std::int32_t* tokens,
               float* log_probs) override;
+  void continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
+                       std::int32_t* tokens) override;
 
   // Working memory of one operation: `allocate` is cheap (blocks are cached), the buffer returns it at the end.
   Buffer workspace(std::size_t bytes) { return allocate(bytes, MemoryUse::workspace); }

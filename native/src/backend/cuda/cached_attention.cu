@@ -14,30 +14,6 @@ using namespace device;
 
 constexpr int kWarpsPerBlock = kBlock / kWarp;
 
-struct CudaCachePlan : CachePlan {
-  std::size_t single = 0, common = 0;  // splits
-  std::int64_t parts = 0;
-  Buffer numbers;                      // what follows, on the device
-  const CacheSplit* splits = nullptr;  // the single ones first
-  const std::int32_t *part_start = nullptr, *position = nullptr, *pages = nullptr;
-};
-
-// Arrays that go to the device in one copy.
-class PackedArrays {
- public:
-  template <typename T>
-  std::size_t add(const std::vector<T>& array) {
-    const std::size_t at = bytes_.size();
-    const auto* begin = reinterpret_cast<const std::uint8_t*>(array.data());
-    bytes_.insert(bytes_.end(), begin, begin + array.size() * sizeof(T));
-    return at;
-  }
-  const std::vector<std::uint8_t>& bytes() const { return bytes_; }
-
- private:
-  std::vector<std::uint8_t> bytes_;
-};
-
 __host__ __device__ std::int64_t cache_offset(std::int64_t slot, int kv_head, int kv_heads, int head_dim) {
   const std::int64_t page = slot / kCachePage, in_page = slot % kCachePage;
   return ((page * kv_heads + kv_head) * kCachePage + in_page) * head_dim;
@@ -62,6 +38,7 @@ __global__ void __launch_bounds__(warps* kWarp, 1) split_kernel(CachedView view,
                                                                 const T* q, const T* key_cache, const T* value_cache) {
   __shared__ SplitMemory<T, pairs, warps> memory;
   const int item = blockIdx.x / query_blocks, query_block = blockIdx.x % query_blocks;
+  if (item / n.kv_heads >= *view.count) return;
   const CacheSplit split = view.splits[item / n.kv_heads];
   if (query_block * warps * kWarpQueries >= split.rows * n.group()) return;
   SplitAttention<T, pairs, warps>(view, n, memory, split, item % n.kv_heads, query_block)
@@ -92,23 +69,39 @@ __global__ void merge_kernel(CachedView view, AttentionNumbers n, T* out) {
   store_head(out + item * n.head_dim, n.head_dim, values);
 }
 
+// Splits of up to `rows` rows each. How many there are the device knows: a launch has a block for each that there may
+// be.
+struct SplitList {
+  const CacheSplit* splits;
+  const std::int32_t* count;
+  std::size_t room;
+  int rows;
+};
+
 struct CacheOperands {
   const CudaCachePlan& plan;
   CachedView view;
   AttentionNumbers numbers;
   cudaStream_t stream;
   const void *q, *keys, *values;
+
+  SplitList single() const { return {plan.single(), plan.counts(), plan.room().single, 1}; }
+  SplitList common() const { return {plan.common(), plan.counts() + 1, plan.room().common, kSplitRows}; }
+  CachedView view_of(const SplitList& list) const {
+    CachedView all = view;
+    all.splits = list.splits;
+    all.count = list.count;
+    return all;
+  }
 };
 
-// `count` splits of up to `rows` rows each.
 template <typename T, int pairs, int warps>
-void attend_to(const CacheOperands& o, const CacheSplit* splits, std::size_t count, int rows) {
-  if (count == 0) return;
-  CachedView view = o.view;
-  view.splits = splits;
+void attend_to(const CacheOperands& o, const SplitList& list) {
+  if (list.room == 0) return;
+  const CachedView view = o.view_of(list);
   const int group = o.numbers.heads / o.numbers.kv_heads;
-  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{rows} * group, warps * kWarpQueries));
-  const std::int64_t blocks = static_cast<std::int64_t>(count) * o.numbers.kv_heads * query_blocks;
+  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{list.rows} * group, warps * kWarpQueries));
+  const std::int64_t blocks = static_cast<std::int64_t>(list.room) * o.numbers.kv_heads * query_blocks;
   launch("cached_attention", split_kernel<T, pairs, warps>, static_cast<unsigned>(blocks), warps * kWarp, o.stream,
          view, o.numbers, query_blocks, static_cast<const T*>(o.q), static_cast<const T*>(o.keys),
          static_cast<const T*>(o.values));
@@ -117,23 +110,21 @@ void attend_to(const CacheOperands& o, const CacheSplit* splits, std::size_t cou
 template <typename T, int pairs>
 void attend_plainly_to_all(const CacheOperands& o) {
   constexpr int kCommonWarps = pairs > 2 ? 2 : 8;  // what shared memory has room for
-  const CacheSplit* splits = o.plan.splits;
   if (o.numbers.heads / o.numbers.kv_heads <= kWarpQueries) {
-    attend_to<T, pairs, 1>(o, splits, o.plan.single, 1);
+    attend_to<T, pairs, 1>(o, o.single());
   } else {
-    attend_to<T, pairs, 2>(o, splits, o.plan.single, 1);
+    attend_to<T, pairs, 2>(o, o.single());
   }
-  attend_to<T, pairs, kCommonWarps>(o, splits + o.plan.single, o.plan.common, kSplitRows);
+  attend_to<T, pairs, kCommonWarps>(o, o.common());
 }
 
 template <int C, int R>
-void attend_to_tiles(const CacheOperands& o, const CacheSplit* splits, std::size_t count, int rows) {
-  if (count == 0) return;
-  CachedView view = o.view;
-  view.splits = splits;
+void attend_to_tiles(const CacheOperands& o, const SplitList& list) {
+  if (list.room == 0) return;
+  const CachedView view = o.view_of(list);
   const int group = o.numbers.heads / o.numbers.kv_heads;
-  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{rows} * group, 16 * R));
-  const auto blocks = static_cast<unsigned>(static_cast<std::int64_t>(count) * o.numbers.kv_heads * query_blocks);
+  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{list.rows} * group, 16 * R));
+  const auto blocks = static_cast<unsigned>(static_cast<std::int64_t>(list.room) * o.numbers.kv_heads * query_blocks);
   launch("cached_attention, tiles", split_tiles_kernel<C, R>,
          LaunchShape{blocks, kTileThreads, CachedTiles<C, R>::kSharedBytes}, o.stream, view, o.numbers, query_blocks,
          static_cast<const bf16*>(o.q), static_cast<const bf16*>(o.keys), static_cast<const bf16*>(o.values));
@@ -141,9 +132,8 @@ void attend_to_tiles(const CacheOperands& o, const CacheSplit* splits, std::size
 
 template <int C>
 void attend_to_all_tiles(const CacheOperands& o) {
-  const CacheSplit* splits = o.plan.splits;
-  attend_to_tiles<C, 1>(o, splits, o.plan.single, 1);
-  attend_to_tiles<C, 2>(o, splits + o.plan.single, o.plan.common, kSplitRows);
+  attend_to_tiles<C, 1>(o, o.single());
+  attend_to_tiles<C, 2>(o, o.common());
 }
 
 // By tensor cores where they know the head, as in training.
@@ -177,24 +167,16 @@ void CudaBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32
 }
 
 std::unique_ptr<CachePlan> CudaBackend::plan_cache(CachePaths paths) {
-  auto plan = std::make_unique<CudaCachePlan>();
-  const CacheSplits found = split_paths(paths);
-  plan->single = found.single.size();
-  plan->common = found.common.size();
-  plan->parts = found.part_start.back();
-  PackedArrays arrays;
-  arrays.add(found.single);
-  arrays.add(found.common);
-  const std::size_t part_start = arrays.add(found.part_start), position = arrays.add(paths.position);
-  const std::size_t pages = arrays.add(paths.pages);
-  plan->numbers = upload(arrays.bytes());
-  const auto* data = static_cast<const std::uint8_t*>(plan->numbers.data());
-  const auto ints_at = [=](std::size_t offset) { return reinterpret_cast<const std::int32_t*>(data + offset); };
-  plan->splits = reinterpret_cast<const CacheSplit*>(data);
-  plan->part_start = ints_at(part_start);
-  plan->position = ints_at(position);
-  plan->pages = ints_at(pages);
-  return plan;
+  const CacheSplits splits = split_paths(paths);
+  return std::make_unique<CudaCachePlan>(*this, paths, splits, room_for(paths, splits));
+}
+
+bool CudaBackend::change_plan(std::unique_ptr<CachePlan>& plan, CachePaths paths) {
+  const CacheSplits splits = split_paths(paths);
+  auto* known = static_cast<CudaCachePlan*>(plan.get());
+  if (known != nullptr && known->change(*this, paths, splits)) return true;
+  plan = std::make_unique<CudaCachePlan>(*this, paths, splits, with_room_to_grow(room_for(paths, splits)));
+  return false;
 }
 
 void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionShape& shape, const Matrix& q,
@@ -203,12 +185,13 @@ void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionS
   if (q.rows == 0) return;
   const auto& plan = static_cast<const CudaCachePlan&>(cache_plan);
   const AttentionNumbers numbers = numbers_of(shape, q.rows);
-  const auto items = static_cast<std::size_t>(plan.parts * shape.heads);
+  const std::size_t items = plan.room().parts * static_cast<std::size_t>(shape.heads);
   const Buffer parts = allocate(items * static_cast<std::size_t>(shape.head_dim) * sizeof(float), MemoryUse::workspace);
   const Buffer sums = allocate(2 * items * sizeof(float), MemoryUse::workspace);
   float* largest = static_cast<float*>(sums.data());
-  const CachedView view{nullptr, plan.pages,     plan.position, plan.part_start, static_cast<float*>(parts.data()),
-                        largest, largest + items};
+  const CachedView view{nullptr,         nullptr,           plan.pages(),
+                        plan.position(), plan.part_start(), static_cast<float*>(parts.data()),
+                        largest,         largest + items};
   const CacheOperands operands{plan, view, numbers, stream_, q.data, key_cache, value_cache};
   with_type(q.dtype, [&]<typename T>() {
     attend_to_all<T>(operands);

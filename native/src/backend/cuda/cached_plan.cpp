@@ -65,4 +65,51 @@ CacheSplits split_paths(const CachePaths& paths) {
   return result;
 }
 
+PlanRoom room_for(const CachePaths& paths, const CacheSplits& splits) {
+  return {splits.single.size(), splits.common.size(), static_cast<std::size_t>(splits.part_start.back()),
+          paths.position.size(), paths.pages.size()};
+}
+
+// Each row has a split more after kSplitKeys tokens.
+PlanRoom with_room_to_grow(const PlanRoom& room) {
+  return {2 * room.single + 16, 2 * room.common + 16, 2 * room.parts + 32, room.rows, 2 * room.pages + 64};
+}
+
+CudaCachePlan::CudaCachePlan(Backend& backend, const CachePaths& paths, const CacheSplits& splits, const PlanRoom& room)
+    : room_(room),
+      single_(2 * sizeof(std::int32_t)),
+      common_(single_ + room.single * sizeof(CacheSplit)),
+      part_start_(common_ + room.common * sizeof(CacheSplit)),
+      position_(part_start_ + (room.rows + 1) * sizeof(std::int32_t)),
+      pages_(position_ + room.rows * sizeof(std::int32_t)),
+      bytes_(pages_ + room.pages * sizeof(std::int32_t)),
+      arrays_(backend.allocate(bytes_, MemoryUse::workspace)) {
+  copy_in(backend, paths, splits);
+}
+
+bool CudaCachePlan::change(Backend& backend, const CachePaths& paths, const CacheSplits& splits) {
+  const PlanRoom wanted = room_for(paths, splits);
+  if (wanted.rows != room_.rows || wanted.single > room_.single || wanted.common > room_.common ||
+      wanted.parts > room_.parts || wanted.pages > room_.pages) {
+    return false;
+  }
+  copy_in(backend, paths, splits);
+  return true;
+}
+
+// In one piece: small copies cost more than their bytes. Who was asked to read the old arrays does so before.
+void CudaCachePlan::copy_in(Backend& backend, const CachePaths& paths, const CacheSplits& splits) const {
+  std::vector<char> host(bytes_);
+  const auto put = [&](std::size_t at, const auto& array) {
+    std::copy_n(reinterpret_cast<const char*>(array.data()), array.size() * sizeof(array[0]), host.data() + at);
+  };
+  put(0, std::vector{static_cast<std::int32_t>(splits.single.size()), static_cast<std::int32_t>(splits.common.size())});
+  put(single_, splits.single);
+  put(common_, splits.common);
+  put(part_start_, splits.part_start);
+  put(position_, paths.position);
+  put(pages_, paths.pages);
+  backend.copy_in(arrays_.data(), host.data(), bytes_);
+}
+
 }  // namespace tempora

@@ -16,6 +16,7 @@ struct alignas(sizeof(T) * count) Packed {
 
 struct CachedView {
   const CacheSplit* splits;
+  const std::int32_t* count;  // of splits
   const std::int32_t* pages;
   const std::int32_t* position;    // [M]
   const std::int32_t* part_start;  // [M + 1]

@@ -230,6 +230,7 @@ __global__ void __launch_bounds__(kTileThreads)
     split_tiles_kernel(CachedView view, AttentionNumbers n, int query_blocks, const bf16* q, const bf16* key_cache,
                        const bf16* value_cache) {
   const int item = blockIdx.x / query_blocks, query_block = blockIdx.x % query_blocks;
+  if (item / n.kv_heads >= *view.count) return;
   const CacheSplit split = view.splits[item / n.kv_heads];
   if (query_block * 16 * R >= split.rows * n.group()) return;
   CachedTile<C, R>(view, n, split, item % n.kv_heads, query_block).run(q, key_cache, value_cache);

@@ -14,9 +14,11 @@
 #include <vector>
 
 #include "../backend.h"
+#include "arrivals.h"
 #include "cublaslt.h"
 #include "hopper_product.h"
 #include "host_staging.h"
+#include "recording.h"
 
 namespace tempora {
 
@@ -47,6 +49,9 @@ class CudaBackend : public Backend {
   void cast(const Matrix& from, const Matrix& to) override;
   bool all_finite(const Matrix& x) override;
   void synchronize() override;
+  std::unique_ptr<Arrival> copy_out_later(const void* device, std::size_t bytes) override;
+  std::unique_ptr<Recording> record(std::function<void()> operations) override;
+  std::int64_t recorded_rows(std::int64_t rows) const override;
 
   void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) override;
 
@@ -111,10 +116,13 @@ class CudaBackend : public Backend {
   void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                    void* key_cache, void* value_cache) override;
   std::unique_ptr<CachePlan> plan_cache(CachePaths paths) override;
+  bool change_plan(std::unique_ptr<CachePlan>& plan, CachePaths paths) override;
   void cached_attention(const CachePlan& plan, const AttentionShape& shape, const Matrix& q, const void* key_cache,
                         const void* value_cache, const Matrix& out) override;
   void sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms, std::int32_t* tokens,
               float* log_probs) override;
+  void continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
+                       std::int32_t* tokens) override;
 
  private:
   // A host vector on the device, for as long as the buffer lives.
@@ -143,6 +151,8 @@ class CudaBackend : public Backend {
   std::string name_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<HostStaging> staging_;
+  Arrivals arrivals_;
+  RecordedMemory recorded_;
   std::unique_ptr<CublasLt> products_;
   std::unique_ptr<HopperProduct> hopper_;  // where the device has such instructions
   Budget budget_;

@@ -24,7 +24,8 @@ Budget budget_of(std::int64_t total) {
           .prefill_keys = std::int64_t{16} << 20,
           .decoded_logits = share(total, 128, 64 * kMiB, 512 * kMiB),
           .kept_logits = share(total, 64, 64 * kMiB, 2048 * kMiB),
-          .largest_kept_logits = share(total, 32, 512 * kMiB, 4096 * kMiB)};
+          .largest_kept_logits = share(total, 32, 512 * kMiB, 4096 * kMiB),
+          .passes_ahead = 1};
 }
 
 }  // namespace
@@ -57,7 +58,11 @@ CudaBackend::~CudaBackend() {
 
 Buffer CudaBackend::allocate(std::size_t bytes, MemoryUse use) {
   const std::scoped_lock lock(memory_mutex_);
-  TEMPORA_CUDA_CHECK(cudaSetDevice(0));
+  if (recorded_.mode() == RecordedMemory::Mode::serving) {
+    if (void* data = recorded_.take(bytes)) return Buffer(this, data, bytes, use);
+    throw std::logic_error("operations that are recorded ask for more memory than when they were counted");
+  }
+  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_taken(bytes);
   const DevicePool::Taken taken = DevicePool::instance().take(bytes, stream_);
   if (taken.data == nullptr) throw_out_of_memory(bytes);
   used_[static_cast<int>(use)] += taken.bytes;
@@ -77,8 +82,10 @@ void CudaBackend::throw_out_of_memory(std::size_t bytes) const {
                     " end other programs on the device");
 }
 
-void CudaBackend::release(void* data, std::size_t, MemoryUse use) noexcept {
+void CudaBackend::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
   const std::scoped_lock lock(memory_mutex_);
+  if (recorded_.give_back(data)) return;
+  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_released(bytes);
   used_[static_cast<int>(use)] -= DevicePool::instance().give_back(data, stream_);
 }
 
@@ -93,6 +100,9 @@ std::size_t CudaBackend::peak() const {
 }
 
 void CudaBackend::copy_in(void* device, const void* host, std::size_t bytes) {
+  if (recorded_.mode() == RecordedMemory::Mode::serving) {
+    throw std::logic_error("operations that are recorded copy from the host: a graph would copy the same bytes again");
+  }
   staging_->copy_in(device, host, bytes, stream_);
 }
 
@@ -110,6 +120,20 @@ void CudaBackend::zero(void* device, std::size_t bytes) {
 }
 
 void CudaBackend::synchronize() { TEMPORA_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+
+std::unique_ptr<Arrival> CudaBackend::copy_out_later(const void* device, std::size_t bytes) {
+  return arrivals_.begin(device, bytes, stream_);
+}
+
+std::unique_ptr<Recording> CudaBackend::record(std::function<void()> operations) {
+  return std::make_unique<CudaRecording>(*this, stream_, recorded_, std::move(operations));
+}
+
+// Few sizes, so that few graphs serve a batch whose rows come and go; those of row_product's tiles among them.
+std::int64_t CudaBackend::recorded_rows(std::int64_t rows) const {
+  const std::int64_t step = rows <= 2 ? 1 : rows <= 8 ? 4 : rows <= 32 ? 8 : rows <= 64 ? 16 : rows <= 256 ? 32 : 64;
+  return (rows + step - 1) / step * step;
+}
 
 std::unique_ptr<Backend> make_cuda_backend() { return std::make_unique<CudaBackend>(); }
 

@@ -1,0 +1,143 @@
+#include "recording.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "check.h"
+#include "cuda_backend.h"
+
+namespace tempora {
+
+void RecordedMemory::begin(Mode mode) {
+  if (mode_ != Mode::off) throw std::logic_error("a recording is run by the operations of another one");
+  mode_ = mode;
+  in_use_ = most_ = taken_ = 0;
+  live_ = 0;
+}
+
+void RecordedMemory::count_taken(std::size_t bytes) {
+  in_use_ += padded(bytes);
+  most_ = std::max(most_, in_use_);
+}
+
+void* RecordedMemory::take(std::size_t bytes) {
+  if (live_ == 0) taken_ = 0;
+  if (blocks_.empty() || taken_ + padded(bytes) > blocks_.back().bytes()) return nullptr;
+  void* data = static_cast<char*>(blocks_.back().data()) + taken_;
+  taken_ += padded(bytes);
+  ++live_;
+  return data;
+}
+
+bool RecordedMemory::give_back(const void* data) {
+  for (const Buffer& block : blocks_) {
+    const char* begin = static_cast<const char*>(block.data());
+    if (data < begin || data >= begin + block.bytes()) continue;
+    --live_;
+    return true;
+  }
+  return false;
+}
+
+void RecordedMemory::reserve(CudaBackend& backend, std::size_t bytes) {
+  if (!blocks_.empty() && blocks_.back().bytes() >= bytes) return;
+  blocks_.push_back(backend.allocate(bytes, MemoryUse::workspace));
+}
+
+void RecordedMemory::drop_recording() noexcept {
+  if (--recordings_ > 0) return;
+  // Who is released is asked for here.
+  const std::vector<Buffer> blocks = std::exchange(blocks_, {});
+}
+
+namespace {
+
+class Phase {
+ public:
+  Phase(RecordedMemory& memory, RecordedMemory::Mode mode) : memory_(memory) { memory.begin(mode); }
+  ~Phase() { memory_.end(); }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
+
+ private:
+  RecordedMemory& memory_;
+};
+
+// What a stream is asked for while this lives becomes a graph; without finish() it is forgotten.
+class Capture {
+ public:
+  explicit Capture(cudaStream_t stream) : stream_(stream) {
+    TEMPORA_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  }
+  ~Capture() {
+    if (!ended_) {
+      cudaStreamEndCapture(stream_, &graph_);
+      cudaGetLastError();  // that of the call which is being thrown
+    }
+    if (graph_ != nullptr) cudaGraphDestroy(graph_);
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+
+  cudaGraphExec_t finish() {
+    ended_ = true;
+    TEMPORA_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph_));
+    cudaGraphExec_t runnable = nullptr;
+    TEMPORA_CUDA_CHECK(cudaGraphInstantiate(&runnable, graph_, 0));
+    return runnable;
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraph_t graph_ = nullptr;
+  bool ended_ = false;
+};
+
+}  // namespace
+
+CudaRecording::CudaRecording(CudaBackend& backend, cudaStream_t stream, RecordedMemory& memory,
+                             std::function<void()> operations)
+    : backend_(backend), stream_(stream), memory_(memory), operations_(std::move(operations)) {
+  memory_.add_recording();
+}
+
+CudaRecording::~CudaRecording() {
+  if (graph_ != nullptr) {
+    // Its last run may be under way. Nothing can be done about an error here: the next call will see it too.
+    cudaStreamSynchronize(stream_);
+    cudaGraphExecDestroy(graph_);
+  }
+  memory_.drop_recording();
+}
+
+void CudaRecording::count() {
+  const Phase phase(memory_, RecordedMemory::Mode::counting);
+  operations_();
+  bytes_ = memory_.counted();
+}
+
+void CudaRecording::capture() {
+  memory_.reserve(backend_, bytes_);
+  const Phase phase(memory_, RecordedMemory::Mode::serving);
+  Capture capture(stream_);
+  operations_();
+  if (memory_.in_use()) throw std::logic_error("operations that are recorded keep memory which they took");
+  graph_ = capture.finish();
+}
+
+void CudaRecording::run() {
+  constexpr int kAsked = 1, kCounted = 2;
+  if (runs_ < kAsked) {
+    operations_();
+  } else if (runs_ < kCounted) {
+    count();
+  } else {
+    if (graph_ == nullptr) capture();
+    TEMPORA_CUDA_CHECK(cudaGraphLaunch(graph_, stream_));
+  }
+  ++runs_;
+}
+
+}  // namespace tempora
