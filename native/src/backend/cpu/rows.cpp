@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "cpu_backend.h"
@@ -25,6 +26,13 @@ void CpuBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows,
   parallel_ranges(threads_, d_out.rows, row_grain(x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) add(element(x, rows[r] * x.cols), element(d_out, r * x.cols), x.cols);
   });
+}
+
+void CpuBackend::continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
+                                 std::int32_t* tokens) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (from[i] >= 0) tokens[i] = std::max(0, sampled[from[i]]);
+  }
 }
 
 }  // namespace tempora

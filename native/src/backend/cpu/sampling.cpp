@@ -445,11 +445,4 @@ void CpuBackend::sample(const Matrix& logits, const SamplingOptions& options, co
   if (no_memory) throw OutOfMemory("the system has no memory for sampling");
 }
 
-void CpuBackend::continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
-                                 std::int32_t* tokens) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (from[i] >= 0) tokens[i] = std::max(0, sampled[from[i]]);
-  }
-}
-
 }  // namespace tempora

@@ -22,6 +22,12 @@ __global__ void scatter_add_kernel(const T* d_out, const std::int32_t* rows, T* 
   for (int i = threadIdx.x; i < width; i += kBlock) store(to + i, load(to + i) + load(d_out + r * width + i));
 }
 
+__global__ void continue_tokens_kernel(const std::int32_t* sampled, const std::int32_t* from, std::int32_t* tokens,
+                                       int count) {
+  const int i = blockIdx.x * kBlock + threadIdx.x;
+  if (i < count && from[i] >= 0) tokens[i] = max(0, sampled[from[i]]);
+}
+
 }  // namespace
 
 void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) {
@@ -40,6 +46,13 @@ void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows
     launch("scatter_add", scatter_add_kernel<T>, static_cast<unsigned>(d_out.rows), kBlock, stream_,
            static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
   });
+}
+
+void CudaBackend::continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
+                                  std::int32_t* tokens) {
+  if (count == 0) return;
+  launch("continue_tokens", continue_tokens_kernel, blocks_for(count, kBlock), kBlock, stream_, sampled, from, tokens,
+         static_cast<int>(count));
 }
 
 }  // namespace tempora

@@ -165,12 +165,6 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(Sampling s) {
   if (threadIdx.x == 0) write_result(s, number, row.largest, token);
 }
 
-__global__ void continue_tokens_kernel(const std::int32_t* sampled, const std::int32_t* from, std::int32_t* tokens,
-                                       int count) {
-  const int i = blockIdx.x * kBlock + threadIdx.x;
-  if (i < count && from[i] >= 0) tokens[i] = max(0, sampled[from[i]]);
-}
-
 }  // namespace
 
 void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, const double* uniforms,
@@ -211,13 +205,6 @@ void CudaBackend::sample(const Matrix& logits, const SamplingOptions& options, c
     }
     launch("sample", draw_kernel, blocks, kThreads, stream_, s);
   }
-}
-
-void CudaBackend::continue_tokens(const std::int32_t* sampled, const std::int32_t* from, std::int64_t count,
-                                  std::int32_t* tokens) {
-  if (count == 0) return;
-  launch("continue_tokens", continue_tokens_kernel, blocks_for(count, kBlock), kBlock, stream_, sampled, from, tokens,
-         static_cast<int>(count));
 }
 
 }  // namespace tempora
