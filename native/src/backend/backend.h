@@ -20,6 +20,7 @@
 #include "budget.h"
 #include "cache_paths.h"
 #include "devices.h"
+#include "out_of_memory.h"
 #include "recording.h"
 #include "weight_format.h"
 
@@ -408,15 +409,6 @@ class ManyOperations {
 
  private:
   Backend& backend_;
-};
-
-class OutOfMemory : public std::bad_alloc {
- public:
-  explicit OutOfMemory(std::string message) : message_(std::move(message)) {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
 };
 
 inline std::size_t Backend::host_bytes() const {
