@@ -38,6 +38,7 @@ class Bench {
   void adamw(std::int64_t size);
   void products(std::int64_t tokens, std::int64_t outputs, std::int64_t inputs);
   void adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank);
+  void quantised(std::int64_t outputs, std::int64_t inputs);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void elements(std::int64_t rows, std::int64_t cols);
@@ -274,6 +275,17 @@ void Bench::adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank) {
   buffers_.clear();
 }
 
+// A row's product with an NF4 weight, most of which is dequantising it: codes are read, numbers written and read.
+void Bench::quantised(std::int64_t outputs, std::int64_t inputs) {
+  const Matrix x = matrix(1, inputs, DType::bf16), out = matrix(1, outputs, DType::bf16);
+  const auto weight = backend_.make_weight(WeightFormat::nf4, outputs, inputs);
+  backend_.zero(weight->storage.data(), weight->storage.bytes());
+  const auto size = static_cast<double>(outputs * inputs);
+  report("row product 1 x " + std::to_string(outputs) + " x " + std::to_string(inputs) + ", NF4", 2 * size, 4.5 * size,
+         [&] { backend_.row_product(x, *weight, out, false); });
+  buffers_.clear();
+}
+
 void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   const Matrix x = matrix(rows, inputs, DType::bf16), out = matrix(rows, outputs, DType::bf16);
   const auto weight = random_weight(outputs, inputs);
@@ -412,6 +424,7 @@ int main(int argc, char** argv) {
     Bench(filter, ceilings).row_product(rows, 14336, 4096);
   }
   Bench(filter, ceilings).row_product(512, 128256, 2048);
+  Bench(filter, ceilings).quantised(14336, 4096);
   Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 64, 0});
   Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 128, 0});
   Bench(filter, ceilings).cached_attention(1, 8, 512, 256, {32, 8, 64, 0});

@@ -1,4 +1,6 @@
 // Weights, and the products for batches of many rows: those of cuBLASLt. A quantised weight is dequantised for each.
+#include <mma.cuh>
+
 #include "../dynamic_map.h"
 #include "../gguf_blocks.h"
 #include "../nf4.h"
@@ -19,19 +21,49 @@ struct Nf4View {
   const DynamicMap* map;
 };
 
-// One thread a number.
+constexpr int kEight = 8;  // numbers of a thread: one store of 16 bytes in bf16
+
+__device__ inline void store_eight(bf16* to, const float* x) {
+  store_words(to, {pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7])});
+}
+
+__device__ inline void store_eight(float* to, const float* x) {
+#pragma unroll
+  for (int i = 0; i < kEight; i += 4) {
+    store_words(to + i, {__float_as_uint(x[i]), __float_as_uint(x[i + 1]), __float_as_uint(x[i + 2]),
+                         __float_as_uint(x[i + 3])});
+  }
+}
+
+// One thread eight numbers, which are of one block. The values lie in shared memory, where each of the lanes' codes has
+// a bank of its own.
 template <typename T>
-__global__ void dequantise_kernel(Nf4View view, std::int64_t size, T* to) {
-  constexpr float values[16] = {-1.0f,          -0.6961928010f, -0.5250730515f, -0.3949174881f,
-                                -0.2844413817f, -0.1847734302f, -0.0910500363f, 0.0f,
-                                0.0795802996f,  0.1609302014f,  0.2461123019f,  0.3379152417f,
-                                0.4407098293f,  0.5626170039f,  0.7229568362f,  1.0f};
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+__global__ void __launch_bounds__(kBlock) dequantise_kernel(Nf4View view, std::int64_t size, T* to) {
+  constexpr float kValues[16] = {-1.0f,          -0.6961928010f, -0.5250730515f, -0.3949174881f,
+                                 -0.2844413817f, -0.1847734302f, -0.0910500363f, 0.0f,
+                                 0.0795802996f,  0.1609302014f,  0.2461123019f,  0.3379152417f,
+                                 0.4407098293f,  0.5626170039f,  0.7229568362f,  1.0f};
+  __shared__ float values[16];
+  if (threadIdx.x < 16) values[threadIdx.x] = kValues[threadIdx.x];
+  __syncthreads();
+  const std::int64_t i = kEight * (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x);
   if (i >= size) return;
   const std::int64_t block = i / kNf4Block;
   const float largest = view.map->values[view.maxima[block]] * view.scales[block / kNf4MaximaBlock] + *view.offset;
-  const std::uint8_t pair = view.codes[i / 2];
-  store(to + i, values[i % 2 == 0 ? pair >> 4 : pair & 15] * largest);
+  float numbers[kEight];
+  if (i + kEight <= size) {
+    const std::uint32_t codes = *reinterpret_cast<const std::uint32_t*>(view.codes + i / 2);
+#pragma unroll
+    for (int k = 0; k < kEight; ++k) {
+      // The first of a byte's two numbers is in its high half.
+      numbers[k] = values[codes >> (k / 2 * 8 + (k % 2 == 0 ? 4 : 0)) & 15u] * largest;
+    }
+    return store_eight(to + i, numbers);
+  }
+  for (std::int64_t at = i; at < size; ++at) {
+    const std::uint8_t pair = view.codes[at / 2];
+    store(to + at, values[at % 2 == 0 ? pair >> 4 : pair & 15] * largest);
+  }
 }
 
 // One thread a group of 32 numbers.
@@ -41,7 +73,8 @@ __global__ void dequantise_gguf_kernel(const std::uint8_t* blocks, std::int64_t 
   if (group >= groups) return;
   float numbers[kGgufGroup];
   decode_gguf_group<format>(blocks, group, numbers);
-  for (int i = 0; i < kGgufGroup; ++i) store(to + group * kGgufGroup + i, numbers[i]);
+#pragma unroll
+  for (int i = 0; i < kGgufGroup; i += kEight) store_eight(to + group * kGgufGroup + i, numbers + i);
 }
 
 }  // namespace
@@ -69,8 +102,8 @@ Matrix CudaBackend::weight_numbers(const Weight& weight, DType dtype, Buffer& ow
   const Nf4View view{storage, storage + layout.maxima, reinterpret_cast<const float*>(storage + layout.scales),
                      reinterpret_cast<const float*>(storage + layout.offset), dynamic_maps()};
   with_type(dtype, [&]<typename T>() {
-    launch("dequantise", dequantise_kernel<T>, blocks_for(weight.size(), kBlock), kBlock, stream_, view, weight.size(),
-           static_cast<T*>(owner.data()));
+    launch("dequantise", dequantise_kernel<T>, blocks_for(weight.size(), kEight * kBlock), kBlock, stream_, view,
+           weight.size(), static_cast<T*>(owner.data()));
   });
   return {owner.data(), dtype, weight.rows, weight.cols};
 }
