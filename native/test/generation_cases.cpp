@@ -59,8 +59,8 @@ std::vector<Made> generate(Engine& engine, const GenerationRequest& request, int
   return rows;
 }
 
-// Of rows that ask for likely tokens, which no recorded pass tells.
-std::vector<Made> generate_unrecorded(Engine& engine, const TinyModel& model) {
+// The same rows of a live batch. Those that ask for likely tokens are in no recorded pass.
+std::vector<Made> generate_live(Engine& engine, const TinyModel& model, bool recorded) {
   const auto batch = engine.start_batch({4, 4096});
   const auto prompts = prompts_of(model);
   for (std::size_t prompt = 0; prompt < prompts.size(); ++prompt) {
@@ -72,7 +72,7 @@ std::vector<Made> generate_unrecorded(Engine& engine, const TinyModel& model) {
     request.seed = 4;
     request.sampling.top_p = 0.9f;
     request.max_new_tokens = kNewTokens;
-    request.likely = 1;
+    request.likely = recorded ? 0 : 1;
     batch->add(std::move(request));
   }
   std::vector<Made> rows(kSamples * prompts.size());
@@ -94,11 +94,12 @@ std::vector<Made> generate_unrecorded(Engine& engine, const TinyModel& model) {
 void check_steps_at_once(const TinyModel& model, DType dtype) {
   const auto engine = random_engine(model, dtype, 5);
   GenerationRequest request = request_of(model);
-  const std::vector<Made> want = generate_unrecorded(*engine, model);
+  const std::vector<Made> want = generate_live(*engine, model, false);
   for (const int steps : {1, 4, kNewTokens + 3}) {
     expect(generate(*engine, request, steps) == want,
            std::to_string(steps) + " steps at once give other bits than passes that are not recorded");
   }
+  expect(generate_live(*engine, model, true) == want, "recorded passes of a batch give other bits");
   // A number of rows that few recordings are made for, and one that joins when another has ended.
   request.options.max_rows = 3;
   expect(generate(*engine, request, 5) == want, "rows that wait for others give other bits");

@@ -7,9 +7,8 @@
 #include <map>
 #include <stdexcept>
 
-#include "cached_decoder.h"
+#include "decoding_pass.h"
 #include "prefix_cache.h"
-#include "token_sampler.h"
 
 namespace tempora {
 namespace {
@@ -46,12 +45,15 @@ class PagedBatch : public LiveBatch {
   bool is_computed(const LiveRow& row) const;
   std::vector<LiveRow*> computed_rows();
   void add_input(CacheRows& rows, const LiveRow& row, std::int32_t group) const;
+  DecodingRows next_rows(const std::vector<LiveRow*>& rows, CacheRows prompts) const;
+  SampledTokens run(DecodingRows rows, const CancelFlag* cancel);
   void take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result);
 
   std::shared_ptr<Engine::Impl> impl_;
   LiveBatchOptions options_;
   std::uint64_t weights_version_;
   KvCache cache_;
+  DecodingPass pass_;  // where no prompt is computed and no likely token told
   PrefixCache tree_;
   std::map<std::int32_t, std::int32_t> roots_;  // in tree_, by adapter
   std::deque<LiveRow> waiting_;
@@ -65,6 +67,7 @@ PagedBatch::PagedBatch(std::shared_ptr<Engine::Impl> impl, LiveBatchOptions opti
       weights_version_(impl_->weights_version()),
       cache_(*impl_->backend, impl_->shape, impl_->parameters.dtype(),
              static_cast<std::int32_t>(options.max_cache_tokens / kCachePage)),
+      pass_(*impl_, cache_, std::max(1, options.max_rows)),
       tree_(cache_.pool()) {
   if (options.max_rows < 1) throw std::invalid_argument("max_rows must be at least 1");
 }
@@ -211,6 +214,35 @@ void PagedBatch::add_input(CacheRows& rows, const LiveRow& row, std::int32_t gro
   rows.paths.add_segment(row.own, row.own.length + 1);
 }
 
+// The rows behind what is computed of prompts.
+DecodingRows PagedBatch::next_rows(const std::vector<LiveRow*>& rows, CacheRows prompts) const {
+  DecodingRows next{std::move(prompts), {}, std::vector<std::int32_t>(rows.size(), -1)};
+  auto group =
+      static_cast<std::int32_t>(next.inputs.tokens.size());  // above those of the prompts, which are row numbers
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const LiveRow& row = *rows[i];
+    if (i > 0 && rows[i - 1]->leaf != row.leaf) ++group;
+    add_input(next.inputs, row, group);
+    const LiveRequest& request = *row.request;
+    const SampleKey key{request.prompt_key, row.sample, row.generated()};
+    next.sampled.push_back({request.sampling, request.seed, key, request.likely});
+  }
+  return next;
+}
+
+SampledTokens PagedBatch::run(DecodingRows rows, const CancelFlag* cancel) {
+  const auto count = static_cast<std::int64_t>(rows.sampled.size());
+  const auto prompts = static_cast<std::int64_t>(rows.inputs.tokens.size()) - count;
+  const bool likely = std::ranges::any_of(rows.sampled, [](const SampledRow& row) { return row.likely > 0; });
+  if (prompts == 0 && count > 0 && !likely) {
+    pass_.queue(std::move(rows), cancel);
+    return pass_.take();
+  }
+  const ArenaScope scope(impl_->decoder.scratch());
+  const Matrix x = forward_cached(*impl_, cache_, rows.inputs, cancel);
+  return count == 0 ? SampledTokens{} : sample_tokens(*impl_, x.row_range(prompts, count), rows.sampled);
+}
+
 void PagedBatch::take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result) {
   std::vector<std::pair<std::int64_t, std::int32_t>> ended;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -246,26 +278,9 @@ LiveStep PagedBatch::step(const CancelFlag* cancel) {
   make_own_pages();
   CacheRows inputs;
   add_prompts(inputs);
-  const auto prompts = static_cast<std::int64_t>(inputs.tokens.size());
   const std::vector<LiveRow*> rows = computed_rows();
-  std::vector<SampledRow> sampled;
-  auto group = static_cast<std::int32_t>(prompts);  // above those of the prompts, which are row numbers
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const LiveRow& row = *rows[i];
-    if (i > 0 && rows[i - 1]->leaf != row.leaf) ++group;
-    add_input(inputs, row, group);
-    const LiveRequest& request = *row.request;
-    const SampleKey key{request.prompt_key, row.sample, row.generated()};
-    sampled.push_back({request.sampling, request.seed, key, request.likely});
-  }
-  if (!inputs.tokens.empty()) {
-    const ArenaScope scope(impl_->decoder.scratch());
-    const Matrix x = forward_cached(*impl_, cache_, inputs, cancel);
-    if (!rows.empty()) {
-      const Matrix last = x.row_range(prompts, static_cast<std::int64_t>(rows.size()));
-      take_tokens(rows, sample_tokens(*impl_, last, sampled), result);
-    }
-  }
+  DecodingRows next = next_rows(rows, std::move(inputs));
+  if (!next.inputs.tokens.empty()) take_tokens(rows, run(std::move(next), cancel), result);
   broken_ = false;
   return result;
 }
