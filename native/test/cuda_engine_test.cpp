@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "backend/backend.h"
+#include "cuda/head_chunk_cases.h"
 #include "cuda/schedule.h"
 #include "engine_cases.h"
 #include "engine_support.h"
@@ -58,5 +59,6 @@ int main(int argc, char** argv) {
   if (test::device_is_emulated()) run.run("generations run as graphs", check_graphs);
   test::run_adapter_cases(run, cases);
   test::run_adapter_batch_cases(run, cases);
+  test::run_head_chunk_cases(run);
   return run.finish();
 }

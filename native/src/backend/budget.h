@@ -16,6 +16,9 @@ struct Budget {
   // are computed twice.
   std::int64_t kept_logits = std::int64_t{64} << 20;
   std::int64_t largest_kept_logits = std::int64_t{512} << 20;
+  // Where that is of several chunks, each one's forward pass is queued before the loss of the one before is computed: a
+  // device works on it while the host does. Two chunks' logits are kept at once then.
+  bool next_chunk_first = false;
   // Passes of a generation that are asked for before the results of the first are waited for: none where operations are
   // done when they are asked for.
   std::int64_t passes_ahead = 0;

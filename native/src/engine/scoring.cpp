@@ -1,44 +1,12 @@
 #include "scoring.h"
 
-#include <utility>
+#include "head_passes.h"
 
 namespace tempora {
 namespace {
 
 // Whole logits on their way to the host, at most.
 constexpr std::int64_t kLikelyLogitsBytes = std::int64_t{64} << 20;
-
-struct Chunk {
-  std::int64_t row_begin, row_end;
-};
-
-// Whole trees, as many as fit; at least one.
-std::vector<Chunk> chunks_of(const EdgeList& edges, std::int64_t rows_that_fit) {
-  std::vector<Chunk> chunks;
-  const auto rows = static_cast<std::int64_t>(edges.source.size());
-  std::int64_t begin = 0;
-  while (begin < rows) {
-    std::int64_t end = begin;
-    while (end < rows) {
-      std::int64_t tree_end = end;
-      while (tree_end < rows && edges.source_tree[tree_end] == edges.source_tree[end]) ++tree_end;
-      if (end > begin && tree_end - begin > rows_that_fit) break;
-      end = tree_end;
-    }
-    chunks.push_back({begin, end});
-    begin = end;
-  }
-  return chunks;
-}
-
-// The edges of rows [begin, end) on the device, numbered from 0.
-Edges upload_edges(Arena& arena, const EdgeList& list, const std::vector<std::int32_t>& tokens, const Chunk& chunk) {
-  const std::int32_t first = list.row_start[chunk.row_begin], last = list.row_start[chunk.row_end];
-  std::vector<std::int32_t> token, row_start;
-  for (std::int32_t e = first; e < last; ++e) token.push_back(tokens[e]);
-  for (std::int64_t r = chunk.row_begin; r <= chunk.row_end; ++r) row_start.push_back(list.row_start[r] - first);
-  return {last - first, arena.upload(token), arena.upload(row_start)};
-}
 
 std::vector<std::int32_t> target_tokens(const Forest& forest, const EdgeList& edges) {
   std::vector<std::int32_t> tokens;
@@ -82,7 +50,8 @@ ScoredEdges Scoring::log_probs(const Forest& forest, int likely, const CancelFla
     return scored;
   }
   Arena& arena = decoder_.arena();
-  const Edges uploaded = upload_edges(arena, scored.edges, target_tokens(forest, scored.edges), {0, rows.normed.rows});
+  const Edges uploaded{static_cast<std::int64_t>(scored.edges.size()),
+                       arena.upload(target_tokens(forest, scored.edges)), arena.upload(scored.edges.row_start)};
   float* result = arena.floats(uploaded.count);
   backend_.head_forward(rows.normed, parameters_.weight(parameters_.head()), uploaded, result,
                         arena.floats(rows.normed.rows), Matrix{});
@@ -119,53 +88,35 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
                         const CancelFlag* cancel) {
   const EdgeList& edges = scored.edges;
   std::vector<float>& log_prob = scored.log_prob;
-  const bool whole_batch = loss.needs_whole_batch();
-  const Budget budget = backend_.budget();
-  const Weight& weight = parameters_.weight(parameters_.head());
-  GradientSum d_weight = parameters_.gradient_sum(parameters_.head());
-  const std::int64_t row_bytes = weight.rows * static_cast<std::int64_t>(size_of(parameters_.dtype()));
   std::vector<float> coefficient(log_prob.size());
-  Arena& scratch = decoder_.scratch();
-  float* lse = decoder_.arena().floats(rows.normed.rows);
-  const auto chunks = chunks_of(edges, std::max<std::int64_t>(1, budget.kept_logits / row_bytes));
-
-  const auto kept_logits = [&](std::int64_t count) {
-    const DType dtype = parameters_.dtype();
-    return Matrix{scratch.bytes(backend_.kept_logits_bytes(count, weight.rows, dtype)), dtype, count, weight.rows};
-  };
-  const auto forward = [&](const Chunk& chunk, const Edges& uploaded, const Matrix& keep) {
+  const bool whole_batch = loss.needs_whole_batch();
+  const auto check = [&] {
     if (cancel != nullptr) cancel->check();
-    float* result = scratch.floats(uploaded.count);
-    backend_.head_forward(rows.normed.row_range(chunk.row_begin, chunk.row_end - chunk.row_begin), weight, uploaded,
-                          result, lse + chunk.row_begin, keep);
-    backend_.copy_out(log_prob.data() + edges.row_start[chunk.row_begin], result,
-                      static_cast<std::size_t>(uploaded.count) * sizeof(float));
   };
+  const ArenaScope scope(decoder_.scratch());
+  HeadPasses head({backend_, parameters_, decoder_.scratch(), edges, rows.target_token, rows.normed, d_normed,
+                   decoder_.arena().floats(rows.normed.rows)},
+                  whole_batch);
   if (whole_batch) {
-    for (const Chunk& chunk : chunks) {
-      const ArenaScope scope(scratch);
-      forward(chunk, upload_edges(scratch, edges, rows.target_token, chunk), Matrix{});
+    for (std::size_t i = 0; i < head.chunks(); ++i) {
+      check();
+      head.forward(i);
+      head.copy_out(i, log_prob);
     }
     loss.differentiate(edges, 0, static_cast<std::int64_t>(log_prob.size()), log_prob, coefficient);
   }
-  for (const Chunk& chunk : chunks) {
-    const ArenaScope scope(scratch);
-    const std::int64_t count = chunk.row_end - chunk.row_begin;
-    const std::int32_t first = edges.row_start[chunk.row_begin], last = edges.row_start[chunk.row_end];
-    const Edges uploaded = upload_edges(scratch, edges, rows.target_token, chunk);
-    Matrix kept;
+  for (std::size_t i = 0; i < head.chunks(); ++i) {
+    check();
     if (!whole_batch) {
-      if (count * row_bytes <= budget.largest_kept_logits) kept = kept_logits(count);
-      forward(chunk, uploaded, kept);
+      if (i == 0 || !head.next_first()) head.forward(i);
+      head.copy_out(i, log_prob);
+      // A device computes it while the host is at this chunk's loss.
+      if (i + 1 < head.chunks() && head.next_first()) head.forward(i + 1);
+      const auto [first, last] = head.edges_of_chunk(i);
       loss.differentiate(edges, first, last, log_prob, coefficient);
+      check();
     }
-    if (cancel != nullptr) cancel->check();
-    float* device_coefficient = scratch.floats(uploaded.count);
-    backend_.copy_in(device_coefficient, coefficient.data() + first,
-                     static_cast<std::size_t>(uploaded.count) * sizeof(float));
-    backend_.head_backward(rows.normed.row_range(chunk.row_begin, count), weight, uploaded, device_coefficient,
-                           lse + chunk.row_begin, kept, d_normed.row_range(chunk.row_begin, count), d_weight.matrix,
-                           std::exchange(d_weight.accumulate, true));
+    head.backward(i, coefficient);
   }
 }
 

@@ -25,6 +25,7 @@ Budget budget_of(std::int64_t total) {
           .decoded_logits = share(total, 128, 64 * kMiB, 512 * kMiB),
           .kept_logits = share(total, 64, 64 * kMiB, 2048 * kMiB),
           .largest_kept_logits = share(total, 32, 512 * kMiB, 4096 * kMiB),
+          .next_chunk_first = true,
           .passes_ahead = 1};
 }
 

@@ -157,7 +157,7 @@ class Block {
   }
 }
 
-/** Rows of logits that are kept at once: whole trees (chunks_of in scoring.cpp). */
+/** Rows of logits that are kept at once: whole trees (head_passes.cpp). */
 function keptRows({ vocabSize }: ModelConfig, a: number, scored: number, tree: number): number {
   const row = vocabSize * a;
   const fitting = Math.floor(keptLogits / row);
@@ -179,7 +179,7 @@ export function stepWorkspace(model: ComputedModel, step: StepShape): { first: n
   return { first: one(), later: one() };
 }
 
-/** Request by request: decoder.cpp, block.cpp, scoring.cpp. */
+/** Request by request: decoder.cpp, block.cpp, scoring.cpp, head_passes.cpp. */
 function takeStep(
   model: ComputedModel,
   { tokens, checkpointing, scoredTokens: rows = tokens, treeTokens }: StepShape,
