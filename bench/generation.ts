@@ -57,7 +57,7 @@ async function measure(engine: Engine, work: GenerationCase): Promise<Omit<Gener
 }
 
 /** Random weights whose logits are as peaked as asked for. */
-function randomWeights(logits: Logits): ModelSource {
+export function randomWeights(logits: Logits): ModelSource {
   const source = randomModel(llama135M, "bf16", 1, 0.02);
   if (logits !== "peaked") return source;
   return {
