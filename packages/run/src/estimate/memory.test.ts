@@ -169,7 +169,7 @@ it("counts what the command holds already, or what it will have read", () => {
     trainingMemory({ config: world, dtype: "f32", ...plan }, { tokens: 64, checkpointing: false }).program;
   const bare = program({});
   expect(program({ resident: 300 * 2 ** 20 }) - program({ resident: 200 * 2 ** 20 })).toBe(100 * 2 ** 20);
-  expect(program({ config: large }) - bare).toBe(950 * (128256 - world.vocabSize));
+  expect(program({ config: large }) - bare).toBe(700 * (128256 - world.vocabSize));
   expect(program({ examples: { rows: 1000, tokens: 30_000 } }) - bare).toBe(1000 * 1550 + 30_000 * 16);
 });
 

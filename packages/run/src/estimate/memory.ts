@@ -56,13 +56,13 @@ export interface MemoryEstimate {
 }
 
 /** Resident memory of a command before it reads anything, on Linux, and what vocabulary and merges of a tokenizer take, an entry. */
-const commandBytes = 86 * 2 ** 20;
-const tokenizerEntryBytes = 950;
+const commandBytes = 71 * 2 ** 20;
+const tokenizerEntryBytes = 700;
 /** Of an example in JavaScript, as text and as ids, and of each of its tokens: measured too, with what the collector leaves lying. */
 const exampleBytes = 1550;
 const exampleTokenBytes = 16;
-/** What the addon takes once it computes: its libraries, threads, and the code that oneDNN writes for the products. */
-const addonBytes = 20 * 2 ** 20;
+/** What the addon takes once it computes: its libraries, threads, the code that oneDNN writes for the products, and what measuring leaves. */
+const addonBytes = 25 * 2 ** 20;
 
 /** NF4 with double quantisation (QLoRA, arXiv:2305.14314): 4 bits, a byte for each 64 numbers, a float for each 256 of those. */
 const nf4Bytes = 1 / 2 + (1 + 4 / 256) / 64;
