@@ -1,5 +1,7 @@
 #include "kv_cache.h"
 
+#include <algorithm>
+
 #include "block.h"
 
 namespace tempora {
@@ -35,8 +37,23 @@ void PathBuilder::begin_row(std::int32_t position, std::int32_t group) {
   paths_.group.push_back(group);
 }
 
+const CachePaths::Segment* PathBuilder::beside() const {
+  const std::vector<std::int32_t>& starts = paths_.row_segment;
+  if (starts.size() < 2) return nullptr;
+  const std::size_t begin = static_cast<std::size_t>(starts[starts.size() - 2]);
+  const std::size_t end = static_cast<std::size_t>(starts.back()), at = begin + paths_.segments.size() - end;
+  return at < end ? &paths_.segments[at] : nullptr;
+}
+
 void PathBuilder::add_segment(const CachedTokens& tokens, std::int32_t length) {
   if (length == 0) return;
+  const CachePaths::Segment* known = beside();
+  if (known != nullptr && pages_for(known->length) >= pages_for(length) &&
+      std::equal(tokens.pages.begin(), tokens.pages.begin() + pages_for(length),
+                 paths_.pages.begin() + known->first_page)) {
+    paths_.segments.push_back({known->first_page, length});
+    return;
+  }
   paths_.segments.push_back({static_cast<std::int32_t>(paths_.pages.size()), length});
   paths_.pages.insert(paths_.pages.end(), tokens.pages.begin(), tokens.pages.begin() + pages_for(length));
 }

@@ -48,7 +48,8 @@ struct CachedTokens {
   }
 };
 
-// Builds the paths of one forward pass, row by row.
+// Builds the paths of one forward pass, row by row. Pages that a row and the one before it have at the same place of
+// their paths are named once.
 class PathBuilder {
  public:
   // The segments that follow belong to a new row that looks from `position`.
@@ -59,6 +60,9 @@ class PathBuilder {
   CachePaths take();
 
  private:
+  // Of the row before, the segment at the place of the next one of this row; null where it has none.
+  const CachePaths::Segment* beside() const;
+
   CachePaths paths_;
 };
 

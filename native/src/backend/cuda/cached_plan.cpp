@@ -26,6 +26,7 @@ std::vector<CacheSplit> splits_of(const CachePaths& paths, std::int32_t row) {
 // One may go on behind the other's end.
 bool same_keys(const CachePaths& paths, const CacheSplit& a, const CacheSplit& b) {
   if (a.position != b.position) return false;
+  if (a.first_page == b.first_page) return true;
   const std::int32_t pages = (std::min(a.keys, b.keys) + kCachePage - 1) / kCachePage;
   const auto begin = paths.pages.begin();
   return std::equal(begin + a.first_page, begin + a.first_page + pages, begin + b.first_page);
@@ -82,8 +83,7 @@ CudaCachePlan::CudaCachePlan(Backend& backend, const CachePaths& paths, const Ca
       part_start_(common_ + room.common * sizeof(CacheSplit)),
       position_(part_start_ + (room.rows + 1) * sizeof(std::int32_t)),
       pages_(position_ + room.rows * sizeof(std::int32_t)),
-      bytes_(pages_ + room.pages * sizeof(std::int32_t)),
-      arrays_(backend.allocate(bytes_, MemoryUse::workspace)) {
+      arrays_(backend.allocate(pages_ + room.pages * sizeof(std::int32_t), MemoryUse::workspace)) {
   copy_in(backend, paths, splits);
 }
 
@@ -97,9 +97,10 @@ bool CudaCachePlan::change(Backend& backend, const CachePaths& paths, const Cach
   return true;
 }
 
-// In one piece: small copies cost more than their bytes. Who was asked to read the old arrays does so before.
+// In one piece, without the room behind the pages: small copies cost more than their bytes. Who was asked to read the
+// old arrays does so before.
 void CudaCachePlan::copy_in(Backend& backend, const CachePaths& paths, const CacheSplits& splits) const {
-  std::vector<char> host(bytes_);
+  std::vector<char> host(pages_ + paths.pages.size() * sizeof(std::int32_t));
   const auto put = [&](std::size_t at, const auto& array) {
     std::copy_n(reinterpret_cast<const char*>(array.data()), array.size() * sizeof(array[0]), host.data() + at);
   };
@@ -109,7 +110,7 @@ void CudaCachePlan::copy_in(Backend& backend, const CachePaths& paths, const Cac
   put(part_start_, splits.part_start);
   put(position_, paths.position);
   put(pages_, paths.pages);
-  backend.copy_in(arrays_.data(), host.data(), bytes_);
+  backend.copy_in(arrays_.data(), host.data(), host.size());
 }
 
 }  // namespace tempora

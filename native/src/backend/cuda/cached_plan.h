@@ -59,7 +59,7 @@ class CudaCachePlan : public CachePlan {
   }
 
   PlanRoom room_;
-  std::size_t single_, common_, part_start_, position_, pages_, bytes_;
+  std::size_t single_, common_, part_start_, position_, pages_;
   Buffer arrays_;
 };
 
