@@ -4,7 +4,8 @@ namespace tempora::test {
 
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> all;
-  for (const auto part : {matmul_cases, adapter_cases, element_cases, head_cases, optimizer_cases, generation_cases}) {
+  for (const auto part :
+       {matmul_cases, adapter_cases, element_cases, fused_cases, head_cases, optimizer_cases, generation_cases}) {
     for (OpCase& op_case : part()) all.push_back(std::move(op_case));
   }
   return all;

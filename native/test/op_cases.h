@@ -19,6 +19,7 @@ struct OpCase {
 std::vector<OpCase> matmul_cases();   // and weights
 std::vector<OpCase> element_cases();  // memory, embedding, norms, biases, rope, SwiGLU, rows
 std::vector<OpCase> head_cases();
+std::vector<OpCase> fused_cases();  // of several operations in one
 std::vector<OpCase> optimizer_cases();
 std::vector<OpCase> adapter_cases();     // dropout, narrow products
 std::vector<OpCase> generation_cases();  // row products, sampling

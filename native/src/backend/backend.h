@@ -10,25 +10,22 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "../forest/forest.h"
+#include "attention_inputs.h"
 #include "budget.h"
 #include "cache_paths.h"
 #include "devices.h"
+#include "matrix.h"
 #include "out_of_memory.h"
 #include "recording.h"
 #include "weight_format.h"
 
 namespace tempora {
-
-enum class DType : std::uint8_t { f32, bf16 };
-
-constexpr std::size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
 
 enum class MemoryUse : std::uint8_t { weights, gradients, optimizer, workspace, cache };
 constexpr int kMemoryUses = 5;
@@ -58,39 +55,6 @@ class Buffer {
   std::size_t bytes_ = 0;
   MemoryUse use_ = MemoryUse::workspace;
 };
-
-// A view of device memory: row-major. Operations want rows adjacent (dense) unless they say that rows may lie apart.
-struct Matrix {
-  void* data = nullptr;
-  DType dtype = DType::f32;
-  std::int64_t rows = 0;
-  std::int64_t cols = 0;
-  std::int64_t apart = 0;  // elements from one row to the next; 0: cols
-
-  std::int64_t size() const { return rows * cols; }
-  std::int64_t row_stride() const { return apart == 0 ? cols : apart; }
-  bool dense() const { return row_stride() == cols || rows <= 1; }
-  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype); }  // of a dense one
-  float* f32() const { return static_cast<float*>(data); }
-  Matrix row_range(std::int64_t begin, std::int64_t count) const {
-    return {at(begin * row_stride()), dtype, count, cols, apart};
-  }
-  Matrix column_range(std::int64_t begin, std::int64_t count) const {
-    return {at(begin), dtype, rows, count, row_stride()};
-  }
-
- private:
-  void* at(std::int64_t element) const {
-    return static_cast<char*>(data) + static_cast<std::size_t>(element) * size_of(dtype);
-  }
-};
-
-// For operations that want rows adjacent. Callers are the engine's own code: what fails here is a defect of it.
-inline void require_dense(const char* operation, std::initializer_list<Matrix> matrices) {
-  for (const Matrix& matrix : matrices) {
-    if (!matrix.dense()) throw std::logic_error(std::string(operation) + ": the rows of a matrix lie apart");
-  }
-}
 
 // Of `size` numbers; rows of a GGUF format are whole blocks.
 std::size_t weight_bytes(WeightFormat format, std::int64_t size);
@@ -164,13 +128,6 @@ struct HostMoments {
 class AttentionPlan {
  public:
   virtual ~AttentionPlan() = default;
-};
-
-struct AttentionShape {
-  int heads = 0;     // H
-  int kv_heads = 0;  // G, divides H
-  int head_dim = 0;  // C, even
-  int window = 0;    // tokens visible, the query's own included; 0 for all
 };
 
 // Which head rows predict which tokens, edges sorted by row. Siblings share a row.
@@ -326,6 +283,9 @@ class Backend {
   // i + C/2. positions i32 [T], frequencies f32 [C/2]. inverse rotates back (the backward pass).
   virtual void rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
                     bool inverse) = 0;
+
+  // ---- what add_bias, head_norm, rope and write_cache would do one after another, to the bit.
+  virtual void attention_inputs(const AttentionInputs& inputs);
 
   // ---- SwiGLU: out A = silu(gate) · up. Backward overwrites d_gate and d_up (A), which may be the same memory as
   // gate and up; `out` is recomputed into it when its data is not null (the down projection's gradient needs it).

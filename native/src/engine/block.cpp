@@ -36,27 +36,33 @@ void copy_unless_same(Backend& backend, const Matrix& from, const Matrix& to) {
   if (from.data != to.data) backend.copy(to.data, from.data, from.bytes());
 }
 
-// q, k and v of the normalised input: bias, head norm, rope.
-void project_queries_keys_values(const BlockContext& c, const BlockParameters& p, BlockOperations& operations,
-                                 const BlockActivations& saved, const Matrix& normed) {
-  Backend& backend = c.backend;
-  const DType dtype = c.parameters.dtype();
-  const bool norm = c.shape.qk_norm;
-  const Matrix& q = norm ? saved.q_raw : saved.q;
-  const Matrix& k = norm ? saved.k_raw : saved.k;
-  operations.project_each(normed, {{p.q, q}, {p.k, k}, {p.v, saved.v}});
+// q, k and v of the normalised input: bias, head norm, rope, and where generation puts them.
+void project_queries_keys_values(const BlockContext& c, int layer, const BlockParameters& p,
+                                 BlockOperations& operations, const BlockActivations& saved, const Matrix& normed) {
+  AttentionInputs inputs;
+  inputs.q.out = saved.q;
+  inputs.k.out = saved.k;
+  inputs.v.out = saved.v;
   if (p.q_bias >= 0) {
-    backend.add_bias(q, c.parameters.data(p.q_bias), dtype);
-    backend.add_bias(k, c.parameters.data(p.k_bias), dtype);
-    backend.add_bias(saved.v, c.parameters.data(p.v_bias), dtype);
+    inputs.q.bias = c.parameters.data(p.q_bias);
+    inputs.k.bias = c.parameters.data(p.k_bias);
+    inputs.v.bias = c.parameters.data(p.v_bias);
   }
-  if (norm) {
-    const int head_dim = c.shape.head_dim;
-    backend.head_norm(q, head_dim, c.parameters.data(p.q_norm), c.shape.norm_eps, saved.q, saved.rstd_q);
-    backend.head_norm(k, head_dim, c.parameters.data(p.k_norm), c.shape.norm_eps, saved.k, saved.rstd_k);
+  if (c.shape.qk_norm) {
+    inputs.q.raw = saved.q_raw;
+    inputs.k.raw = saved.k_raw;
+    inputs.q.norm = c.parameters.data(p.q_norm);
+    inputs.k.norm = c.parameters.data(p.k_norm);
+    inputs.q.rstd = saved.rstd_q;
+    inputs.k.rstd = saved.rstd_k;
   }
-  backend.rope(saved.q, c.shape.head_dim, c.positions, c.frequencies, false);
-  backend.rope(saved.k, c.shape.head_dim, c.positions, c.frequencies, false);
+  inputs.shape = attention_shape(c.shape, layer);
+  inputs.norm_eps = c.shape.norm_eps;
+  inputs.positions = c.positions;
+  inputs.frequencies = c.frequencies;
+  inputs.cache = operations.cache_places(layer);
+  operations.project_each(normed, {{p.q, inputs.q.product()}, {p.k, inputs.k.product()}, {p.v, saved.v}});
+  c.backend.attention_inputs(inputs);
 }
 
 // x as the activation type: itself in an f32 engine.
@@ -186,7 +192,7 @@ void block_forward(const BlockContext& c, int layer, BlockOperations& operations
   const Matrix normed = scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
 
   backend.rms_norm(saved.x_in, c.parameters.data(p.input_norm), eps, normed, saved.rstd_in);
-  project_queries_keys_values(c, p, operations, saved, normed);
+  project_queries_keys_values(c, layer, p, operations, saved, normed);
   operations.attend(layer, saved.q, saved.k, saved.v, saved.attention, saved.lse);
   copy_unless_same(backend, saved.x_in, saved.x_mid);
   operations.project(saved.attention, p.output, saved.x_mid, true);

@@ -26,7 +26,9 @@ class BlockOperations {
   virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) {
     for (const Projection& one : projections) project(x, one.parameter, one.out, false);
   }
-  // k is already rotated; lse may be unused.
+  // Where the block's keys and values go before it attends, beside k and v.
+  virtual CachePlaces cache_places(int /*layer*/) { return {}; }
+  // k is already rotated, keys and values are in their places; lse may be unused.
   virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
 };
 

@@ -21,9 +21,10 @@ class CacheOperations : public BlockOperations {
     for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
   }
 
-  void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float*) override {
+  CachePlaces cache_places(int layer) override { return {slots_, cache_.keys(layer), cache_.values(layer)}; }
+
+  void attend(int layer, const Matrix& q, const Matrix&, const Matrix&, const Matrix& out, float*) override {
     const AttentionShape shape = attention_shape(context_.shape, layer);
-    context_.backend.write_cache(k, v, slots_, shape, cache_.keys(layer), cache_.values(layer));
     context_.backend.cached_attention(plan_, shape, q, cache_.keys(layer), cache_.values(layer), out);
   }
 

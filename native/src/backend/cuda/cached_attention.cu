@@ -1,7 +1,8 @@
-// The paged KV cache. A page holds, for each key head, kCachePage tokens of C elements.
+// Attention over the paged KV cache.
 #include <algorithm>
 #include <type_traits>
 
+#include "cache_layout.cuh"
 #include "cached_split.cuh"
 #include "cached_tiles.cuh"
 #include "check.h"
@@ -14,10 +15,6 @@ using namespace device;
 
 constexpr int kWarpsPerBlock = kBlock / kWarp;
 
-__host__ __device__ std::int64_t cache_offset(std::int64_t slot, int kv_head, int kv_heads, int head_dim) {
-  const std::int64_t page = slot / kCachePage, in_page = slot % kCachePage;
-  return ((page * kv_heads + kv_head) * kCachePage + in_page) * head_dim;
-}
 
 // One block a row.
 template <typename T>

@@ -88,6 +88,8 @@ class CudaBackend : public Backend {
   void rope(const Matrix& x, int head_dim, const std::int32_t* positions, const float* frequencies,
             bool inverse) override;
 
+  void attention_inputs(const AttentionInputs& inputs) override;
+
   void swiglu(const Matrix& gate, const Matrix& up, const Matrix& out) override;
   void swiglu_backward(const Matrix& gate, const Matrix& up, const Matrix& d_out, const Matrix& d_gate,
                        const Matrix& d_up, const Matrix& out) override;
