@@ -42,6 +42,7 @@ class Bench {
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void elements(std::int64_t rows, std::int64_t cols);
+  void attention_inputs(std::int64_t rows, const AttentionShape& shape, bool norm);
   void sample(std::int64_t rows, std::int64_t vocabulary, float spread);
 
  private:
@@ -366,6 +367,42 @@ void Bench::elements(std::int64_t rows, std::int64_t cols) {
   buffers_.clear();
 }
 
+// Rotation and the way into the cache, with a norm of each head where `norm` says so.
+void Bench::attention_inputs(std::int64_t rows, const AttentionShape& shape, bool norm) {
+  const auto heads = [&](int count) {
+    HeadRows of;
+    of.out = matrix(rows, std::int64_t{count} * shape.head_dim, DType::bf16);
+    return of;
+  };
+  AttentionInputs inputs;
+  inputs.q = heads(shape.heads);
+  inputs.k = heads(shape.kv_heads);
+  inputs.v = heads(shape.kv_heads);
+  for (HeadRows* of : {&inputs.q, &inputs.k}) {
+    if (!norm) continue;
+    of->raw = matrix(rows, of->out.cols, DType::bf16);
+    of->norm = matrix(1, shape.head_dim, DType::bf16).data;
+    of->rstd = floats(rows * of->out.cols / shape.head_dim);
+  }
+  std::vector<std::int32_t> places;
+  for (std::int32_t row = 0; row < rows; ++row) places.push_back(row);
+  inputs.shape = shape;
+  inputs.norm_eps = 1e-5f;
+  inputs.positions = inputs.cache.slots = ints(places);
+  inputs.frequencies = floats(shape.head_dim / 2);
+  const std::int64_t pages = (rows + kCachePage - 1) / kCachePage;
+  inputs.cache.keys = matrix(pages * kCachePage, inputs.k.out.cols, DType::bf16).data;
+  inputs.cache.values = matrix(pages * kCachePage, inputs.k.out.cols, DType::bf16).data;
+  // q is read and written; keys are that twice, values once.
+  const auto bytes = static_cast<double>(2 * inputs.q.out.bytes() + 5 * inputs.k.out.bytes());
+  const std::string name = " " + std::to_string(rows) + " rows, " + std::to_string(shape.heads) + " heads over " +
+                           std::to_string(shape.kv_heads) + ", C=" + std::to_string(shape.head_dim) +
+                           (norm ? ", normed" : "");
+  report("attention inputs" + name, 0, bytes, [&] { backend_.attention_inputs(inputs); });
+  report("attention inputs one after another" + name, 0, bytes, [&] { backend_.Backend::attention_inputs(inputs); });
+  buffers_.clear();
+}
+
 // Logits of that spread (a standard deviation); results stay on the device.
 void Bench::sample(std::int64_t rows, std::int64_t vocabulary, float spread) {
   const Matrix logits = matrix(rows, vocabulary, DType::f32);
@@ -429,6 +466,10 @@ int main(int argc, char** argv) {
   Bench(filter, ceilings).cached_attention(64, 8, 512, 256, {32, 8, 128, 0});
   Bench(filter, ceilings).cached_attention(1, 8, 512, 256, {32, 8, 64, 0});
   for (const std::int64_t cols : {2048, 4096}) Bench(filter, ceilings).elements(8192, cols);
+  for (const std::int64_t rows : {8, 512, 8192}) {
+    Bench(filter, ceilings).attention_inputs(rows, {32, 8, 64, 0}, false);
+    Bench(filter, ceilings).attention_inputs(rows, {32, 8, 128, 0}, true);
+  }
   for (const float spread : {1.0f, 4.0f}) Bench(filter, ceilings).sample(64, 128256, spread);
   return 0;
 }

@@ -104,6 +104,96 @@ void check_attention_inputs_of(Device& device, DType dtype, const AttentionShape
   }
 }
 
+// Of so few rows that splits lie apart, and of more.
+void check_row_attention_inputs(Device& device, DType dtype, const AttentionShape& shape, std::int64_t inputs_size,
+                                bool bias, bool norm) {
+  Random random(22);
+  const std::int64_t rows = 5;
+  const Tensor x = device.random(random, rows, inputs_size, dtype);
+  const HeadTensors q(device, random, rows, shape.heads, shape.head_dim, dtype);
+  const HeadTensors k(device, random, rows, shape.kv_heads, shape.head_dim, dtype);
+  const HeadTensors v(device, random, rows, shape.kv_heads, shape.head_dim, dtype);
+  const auto weight_for = [&](const HeadTensors& of) {
+    return device.weight(device.random(random, of.product.matrix.cols, inputs_size, dtype, 0.1));
+  };
+  const auto q_weight = weight_for(q), k_weight = weight_for(k), v_weight = weight_for(v);
+  const std::vector<const Weight*> weights{q_weight.get(), k_weight.get(), v_weight.get()};
+  const Tensor frequencies = device.random(random, 1, shape.head_dim / 2, DType::f32);
+  const Ints positions = device.ints({0, 7, 1500, 3, 44}), slots = device.ints({33, 2, 17, 16, 47});
+  const Cache cache(device, shape, dtype), same_cache(device, shape, dtype);
+  AttentionInputs inputs;
+  inputs.q = q.rows(bias, norm);
+  inputs.k = k.rows(bias, norm);
+  inputs.v = v.rows(bias, false);
+  inputs.shape = shape;
+  inputs.norm_eps = 1e-5f;
+  inputs.positions = positions.data();
+  inputs.frequencies = frequencies.matrix.f32();
+  inputs.cache = cache.places(slots);
+  device.backend.row_attention_inputs(x.matrix, weights, inputs);
+
+  AttentionInputs plain = inputs;
+  plain.q = q.same_rows(bias, norm);
+  plain.k = k.same_rows(bias, norm);
+  plain.v = v.same_rows(bias, false);
+  plain.cache = same_cache.places(slots);
+  device.backend.row_product(x.matrix, *weights[0], plain.q.product(), false);
+  device.backend.row_product(x.matrix, *weights[1], plain.k.product(), false);
+  device.backend.row_product(x.matrix, *weights[2], plain.v.product(), false);
+  device.backend.Backend::attention_inputs(plain);
+  expect_close("q", device.read(inputs.q.out), device.read(plain.q.out), 0);
+  expect_close("k", device.read(inputs.k.out), device.read(plain.k.out), 0);
+  expect_close("v", device.read(inputs.v.out), device.read(plain.v.out), 0);
+  expect_close("keys", device.read(cache.keys), device.read(same_cache.keys), 0);
+  expect_close("values", device.read(cache.values), device.read(same_cache.values), 0);
+}
+
+void check_row_attention_inputs_of(Device& device, DType dtype, const AttentionShape& shape, std::int64_t inputs) {
+  for (int choice = 0; choice < 4; ++choice) {
+    check_row_attention_inputs(device, dtype, shape, inputs, (choice & 1) != 0, (choice & 2) != 0);
+  }
+}
+
+void check_row_swiglu(Device& device, DType dtype, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  Random random(23);
+  const Tensor x = device.random(random, rows, inputs, dtype);
+  const auto gate = device.weight(device.random(random, outputs, inputs, dtype, 0.1));
+  const auto up = device.weight(device.random(random, outputs, inputs, dtype, 0.1));
+  const Tensor gates = device.output(rows, outputs, dtype), ups = device.output(rows, outputs, dtype);
+  const Tensor out = device.output(rows, outputs, dtype), want = device.output(rows, outputs, dtype);
+  device.backend.row_swiglu(x.matrix, {*gate, gates.matrix}, {*up, ups.matrix}, out.matrix);
+  device.backend.row_product(x.matrix, *gate, gates.matrix, false);
+  device.backend.row_product(x.matrix, *up, ups.matrix, false);
+  device.backend.swiglu(gates.matrix, ups.matrix, want.matrix);
+  expect_close("out", device.read(out), device.read(want), 0);
+}
+
+void check_row_product_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  Random random(24);
+  const Tensor x = device.random(random, rows, inputs, dtype);
+  const auto weight = device.weight(device.random(random, outputs, inputs, dtype, 0.1));
+  const Tensor norm = device.random(random, 1, outputs, dtype);
+  const Tensor sum = device.random(random, rows, outputs, DType::f32);
+  const Tensor same = device.upload(rows, outputs, DType::f32, sum.values);
+  const Tensor normed = device.output(rows, outputs, dtype), want = device.output(rows, outputs, dtype);
+  const Tensor rstd = device.output(1, rows, DType::f32), want_rstd = device.output(1, rows, DType::f32);
+  device.backend.row_product_norm(x.matrix, *weight, sum.matrix, norm.buffer.data(), 1e-5f, normed.matrix,
+                                  rstd.matrix.f32());
+  device.backend.row_product(x.matrix, *weight, same.matrix, true);
+  device.backend.rms_norm(same.matrix, norm.buffer.data(), 1e-5f, want.matrix, want_rstd.matrix.f32());
+  expect_close("sum", device.read(sum), device.read(same), 0);
+  expect_close("normed", device.read(normed), device.read(want), 0);
+  expect_close("rstd", device.read(rstd), device.read(want_rstd), 0);
+}
+
+OpCase swiglu_case(const std::string& name, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  return {name, [=](Device& device, DType dtype) { check_row_swiglu(device, dtype, rows, outputs, inputs); }};
+}
+
+OpCase norm_case(const std::string& name, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  return {name, [=](Device& device, DType dtype) { check_row_product_norm(device, dtype, rows, outputs, inputs); }};
+}
+
 }  // namespace
 
 std::vector<OpCase> fused_cases() {
@@ -124,6 +214,21 @@ std::vector<OpCase> fused_cases() {
        [](Device& device, DType dtype) {
          check_attention_inputs_of(device, dtype, {12, 3, 128, 0});
        }},
+      {"row_attention_inputs",
+       [](Device& device, DType dtype) {
+         check_row_attention_inputs_of(device, dtype, {4, 2, 64, 0}, 1032);
+       }},
+      {"row_attention_inputs of 20",
+       [](Device& device, DType dtype) {
+         check_row_attention_inputs_of(device, dtype, {2, 2, 20, 0}, 136);
+       }},
+      swiglu_case("row_swiglu", 3, 136, 1096),
+      swiglu_case("row_swiglu of odd outputs", 2, 70, 600),
+      swiglu_case("row_swiglu of one split", 2, 72, 64),
+      norm_case("row_product_norm", 5, 136, 1096),
+      norm_case("row_product_norm of odd outputs", 3, 71, 600),
+      norm_case("row_product_norm of long rows", 2, 1032, 552),
+      norm_case("row_product_norm of one split", 4, 72, 64),
   };
 }
 

@@ -237,6 +237,15 @@ class Backend {
   virtual void row_products(const Matrix& x, const std::vector<RowProduct>& products) {
     for (const RowProduct& one : products) row_product(x, one.weight, one.out, false);
   }
+  // What follows row products at once in a decoding step, to the bit of one operation after another. Products that are
+  // only on the way (those of q, k and v where their heads are normed, gate and up) may stay unwritten.
+  // The weights of q, k and v, then attention_inputs.
+  virtual void row_attention_inputs(const Matrix& x, const std::vector<const Weight*>& weights,
+                                    const AttentionInputs& inputs);
+  virtual void row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out);
+  // sum f32 += x · weightᵀ, then its rms_norm.
+  virtual void row_product_norm(const Matrix& x, const Weight& weight, const Matrix& sum, const void* norm, float eps,
+                                const Matrix& normed, float* rstd);
 
   // ---- beside the products of adapters, whose narrow side is f32. Rows may lie apart, but for scale.
   // out f32 [T,K] = x (A or f32) after dropout.

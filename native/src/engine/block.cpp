@@ -61,8 +61,7 @@ void project_queries_keys_values(const BlockContext& c, int layer, const BlockPa
   inputs.positions = c.positions;
   inputs.frequencies = c.frequencies;
   inputs.cache = operations.cache_places(layer);
-  operations.project_each(normed, {{p.q, inputs.q.product()}, {p.k, inputs.k.product()}, {p.v, saved.v}});
-  c.backend.attention_inputs(inputs);
+  operations.project_inputs(normed, p, inputs);
 }
 
 // x as the activation type: itself in an f32 engine.
@@ -181,30 +180,59 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
                               c.parameters.gradient_data(p.input_norm));
 }
 
+// x_mid += attention · outputᵀ, and its norm.
+void project_output(const BlockContext& c, const BlockParameters& p, BlockOperations& operations,
+                    const BlockActivations& saved, const Matrix& normed) {
+  if (p.output_bias < 0) {
+    operations.project_norm(saved.attention, p.output, saved.x_mid, p.post_norm, normed, saved.rstd_post);
+    return;
+  }
+  operations.project(saved.attention, p.output, saved.x_mid, true);
+  c.backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
+  c.backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), c.shape.norm_eps, normed, saved.rstd_post);
+}
+
 }  // namespace
+
+void BlockOperations::project_inputs(const Matrix& x, const BlockParameters& p, const AttentionInputs& inputs) {
+  project_each(x, {{p.q, inputs.q.product()}, {p.k, inputs.k.product()}, {p.v, inputs.v.product()}});
+  context_.backend.attention_inputs(inputs);
+}
+
+void BlockOperations::project_swiglu(const Matrix& x, const Projection& gate, const Projection& up, const Matrix& out) {
+  project_each(x, {gate, up});
+  context_.backend.swiglu(gate.out, up.out, out);
+}
+
+void BlockOperations::project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
+                                   float* rstd) {
+  project(x, parameter, sum, true);
+  context_.backend.rms_norm(sum, context_.parameters.data(norm), context_.shape.norm_eps, normed, rstd);
+}
 
 void block_forward(const BlockContext& c, int layer, BlockOperations& operations, Arena& scratch,
                    const BlockActivations& saved, const Matrix& x_out) {
   const ArenaScope scope(scratch);
   const BlockParameters& p = c.parameters.block(layer);
   Backend& backend = c.backend;
-  const float eps = c.shape.norm_eps;
-  const Matrix normed = scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
+  const bool carried = saved.carried.data != nullptr;
+  const Matrix normed = carried ? saved.carried : scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
 
-  backend.rms_norm(saved.x_in, c.parameters.data(p.input_norm), eps, normed, saved.rstd_in);
+  if (!carried || layer == 0) {
+    backend.rms_norm(saved.x_in, c.parameters.data(p.input_norm), c.shape.norm_eps, normed, saved.rstd_in);
+  }
   project_queries_keys_values(c, layer, p, operations, saved, normed);
   operations.attend(layer, saved.q, saved.k, saved.v, saved.attention, saved.lse);
   copy_unless_same(backend, saved.x_in, saved.x_mid);
-  operations.project(saved.attention, p.output, saved.x_mid, true);
-  if (p.output_bias >= 0) backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
+  project_output(c, p, operations, saved, normed);
 
-  backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), eps, normed, saved.rstd_post);
-  operations.project_each(normed, {{p.gate, saved.gate}, {p.up, saved.up}});
-  if (x_out.data == nullptr) return;
+  const Projection gate{p.gate, saved.gate}, up{p.up, saved.up};
+  if (x_out.data == nullptr) return operations.project_each(normed, {gate, up});
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
-  backend.swiglu(saved.gate, saved.up, act);
+  operations.project_swiglu(normed, gate, up, act);
   copy_unless_same(backend, saved.x_mid, x_out);
-  operations.project(act, p.down, x_out, true);
+  if (!carried || layer + 1 == c.shape.layers) return operations.project(act, p.down, x_out, true);
+  operations.project_norm(act, p.down, x_out, c.parameters.block(layer + 1).input_norm, normed, saved.rstd_in);
 }
 
 void block_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,

@@ -10,28 +10,6 @@
 
 namespace tempora {
 
-// One of several products of one x.
-struct Projection {
-  int parameter;
-  Matrix out;
-};
-
-// How a block multiplies by its weights and attends.
-class BlockOperations {
- public:
-  virtual ~BlockOperations() = default;
-  // out [T,N] (+)= x [T,K] · weightᵀ
-  virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
-  // out = x · weightᵀ of each, to the bits of each by itself
-  virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) {
-    for (const Projection& one : projections) project(x, one.parameter, one.out, false);
-  }
-  // Where the block's keys and values go before it attends, beside k and v.
-  virtual CachePlaces cache_places(int /*layer*/) { return {}; }
-  // k is already rotated, keys and values are in their places; lse may be unused.
-  virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
-};
-
 // What a block's backward pass needs. x_in and x_mid are the residual stream (f32 [T,D]) before attention and before
 // the MLP; the normalised inputs are cheaper to compute again than to keep.
 struct BlockActivations {
@@ -40,6 +18,8 @@ struct BlockActivations {
   Matrix q_raw, k_raw;  // A, before the head norm (Qwen3 only)
   Matrix attention;     // A [T, H·C]
   Matrix gate, up;      // A [T, F]
+  // A [T,D], where it has data: the norm of x_in, as the block before left it; of x_out when the block is done.
+  Matrix carried;
   float* rstd_in = nullptr;
   float* rstd_post = nullptr;
   float* rstd_q = nullptr;
@@ -58,6 +38,42 @@ struct BlockContext {
 };
 
 AttentionShape attention_shape(const ModelShape& shape, int layer);
+
+// One of several products of one x.
+struct Projection {
+  int parameter;
+  Matrix out;
+};
+
+// How a block multiplies by its weights and attends.
+class BlockOperations {
+ public:
+  explicit BlockOperations(const BlockContext& context) : context_(context) {}
+  virtual ~BlockOperations() = default;
+  // out [T,N] (+)= x [T,K] · weightᵀ
+  virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
+  // out = x · weightᵀ of each, to the bits of each by itself
+  virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) {
+    for (const Projection& one : projections) project(x, one.parameter, one.out, false);
+  }
+
+  // Projections and what follows them at once, to the bits of one after another: the products of q, k and v, then
+  // what lies between them and attention,
+  virtual void project_inputs(const Matrix& x, const BlockParameters& p, const AttentionInputs& inputs);
+  // SwiGLU of two products,
+  virtual void project_swiglu(const Matrix& x, const Projection& gate, const Projection& up, const Matrix& out);
+  // sum += x · weightᵀ and its norm.
+  virtual void project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
+                            float* rstd);
+
+  // Where the block's keys and values go before it attends, beside k and v.
+  virtual CachePlaces cache_places(int /*layer*/) { return {}; }
+  // k is already rotated, keys and values are in their places; lse may be unused.
+  virtual void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) = 0;
+
+ protected:
+  const BlockContext& context_;
+};
 
 // All but x_in, which the caller owns.
 BlockActivations allocate_activations(Arena& arena, const BlockContext& context);

@@ -7,7 +7,7 @@ class CacheOperations : public BlockOperations {
  public:
   CacheOperations(const BlockContext& context, const KvCache& cache, const CachePlan& plan, const std::int32_t* slots,
                   Arena& scratch)
-      : context_(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
+      : BlockOperations(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
     context_.backend.row_product(x, weight(parameter), out, accumulate);
@@ -21,6 +21,24 @@ class CacheOperations : public BlockOperations {
     for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
   }
 
+  // What adapters add belongs between a product and what follows it.
+  void project_inputs(const Matrix& x, const BlockParameters& p, const AttentionInputs& inputs) override {
+    if (adapted()) return BlockOperations::project_inputs(x, p, inputs);
+    context_.backend.row_attention_inputs(x, {&weight(p.q), &weight(p.k), &weight(p.v)}, inputs);
+  }
+
+  void project_swiglu(const Matrix& x, const Projection& gate, const Projection& up, const Matrix& out) override {
+    if (adapted()) return BlockOperations::project_swiglu(x, gate, up, out);
+    context_.backend.row_swiglu(x, {weight(gate.parameter), gate.out}, {weight(up.parameter), up.out}, out);
+  }
+
+  void project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
+                    float* rstd) override {
+    if (adapted()) return BlockOperations::project_norm(x, parameter, sum, norm, normed, rstd);
+    context_.backend.row_product_norm(x, weight(parameter), sum, context_.parameters.data(norm),
+                                      context_.shape.norm_eps, normed, rstd);
+  }
+
   CachePlaces cache_places(int layer) override { return {slots_, cache_.keys(layer), cache_.values(layer)}; }
 
   void attend(int layer, const Matrix& q, const Matrix&, const Matrix&, const Matrix& out, float*) override {
@@ -29,12 +47,12 @@ class CacheOperations : public BlockOperations {
   }
 
  private:
+  bool adapted() const { return !context_.adapters.runs.list().empty(); }
   const Weight& weight(int parameter) const { return context_.parameters.weight(parameter); }
   void add_own_adapters(const Matrix& x, int parameter, const Matrix& out) {
     add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::by_rows);
   }
 
-  const BlockContext& context_;
   const KvCache& cache_;
   const CachePlan& plan_;
   const std::int32_t* slots_;  // device
@@ -84,6 +102,7 @@ Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows
   CacheOperations operations(context, cache, plan, rows.slots, scratch);
   BlockActivations saved = allocate_activations(scratch, context);
   saved.x_in = saved.x_mid;
+  saved.carried = scratch.matrix(rows.count, impl.shape.hidden_size, impl.parameters.dtype());
   backend.embed(rows.tokens, impl.parameters.weight(impl.parameters.embedding()), saved.x_in);
   for (int layer = 0; layer < impl.shape.layers; ++layer) {
     if (cancel != nullptr) cancel->check();

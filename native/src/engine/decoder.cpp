@@ -11,7 +11,7 @@ namespace {
 class TreeOperations : public BlockOperations {
  public:
   TreeOperations(const BlockContext& context, const AttentionPlan& plan, Arena& scratch)
-      : context_(context), plan_(plan), scratch_(scratch) {}
+      : BlockOperations(context), plan_(plan), scratch_(scratch) {}
 
   void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
     context_.backend.product(x, context_.parameters.weight(parameter), out, accumulate);
@@ -23,7 +23,6 @@ class TreeOperations : public BlockOperations {
   }
 
  private:
-  const BlockContext& context_;
   const AttentionPlan& plan_;
   Arena& scratch_;
 };

@@ -6,6 +6,7 @@
 #include "cuda_backend.h"
 #include "rope.cuh"
 #include "rows_of_lanes.cuh"
+#include "split_sums.cuh"
 
 namespace tempora {
 namespace {
@@ -14,18 +15,24 @@ using namespace device;
 
 constexpr int kMostThreads = 512;
 
+struct InputSums {
+  SplitSums q, k, v;
+};
+
 template <typename T>
 struct HeadsView {
   T *product, *out;
   const T *bias, *norm;
   float* rstd;
+  SplitView sums;  // of the product, where it is not in its place
 
-  explicit HeadsView(const HeadRows& rows)
+  HeadsView(const HeadRows& rows, const SplitSums& of_product)
       : product(static_cast<T*>(rows.product().data)),
         out(static_cast<T*>(rows.out.data)),
         bias(static_cast<const T*>(rows.bias)),
         norm(static_cast<const T*>(rows.norm)),
-        rstd(rows.rstd) {}
+        rstd(rows.rstd),
+        sums(of_product) {}
 };
 
 template <typename T>
@@ -38,10 +45,10 @@ struct InputsView {
   const std::int32_t* slots;
   T *keys, *values;
 
-  explicit InputsView(const AttentionInputs& inputs)
-      : q(inputs.q),
-        k(inputs.k),
-        v(inputs.v),
+  InputsView(const AttentionInputs& inputs, const InputSums& sums)
+      : q(inputs.q, sums.q),
+        k(inputs.k, sums.k),
+        v(inputs.v, sums.v),
         heads(inputs.shape.heads),
         kv_heads(inputs.shape.kv_heads),
         norm_eps(inputs.norm_eps),
@@ -58,6 +65,15 @@ struct Head : RowOfLanes<lanes, 1, kVector<T>> {
   static constexpr int n = kVector<T>, kDim = lanes * n;
   using Row = RowOfLanes<lanes, 1, n>;
   using Row::at, Row::lane, Row::column;
+
+  __device__ void load_product(const HeadsView<T>& view, std::int64_t head, bool there) {
+    if (view.sums.parts == nullptr) return this->load(view.product + head, there ? kDim : 0);
+#pragma unroll
+    for (float& number : at[0]) number = 0;
+    if (!there) return;
+    view.sums.sum(head + column(0), at[0]);
+    round_vector<T>(at[0]);
+  }
 
   __device__ void add_bias(const T* bias) {
     float biases[n];
@@ -93,7 +109,8 @@ __global__ void __launch_bounds__(kMostThreads) attention_inputs_kernel(InputsVi
   turns.fill(in.positions[token], in.frequencies, Row::kDim / 2, 1.0f);
   __syncthreads();
   const bool to_cache = in.slots != nullptr;
-  const int all = in.heads + in.kv_heads * (to_cache || in.v.bias != nullptr ? 2 : 1);
+  const bool with_v = to_cache || in.v.bias != nullptr || in.v.sums.parts != nullptr;
+  const int all = in.heads + in.kv_heads * (with_v ? 2 : 1);
   const int at_a_time = static_cast<int>(blockDim.x) / lanes;
   for (int first = 0; first < all; first += at_a_time) {
     const int place = first + static_cast<int>(threadIdx.x) / lanes;
@@ -102,7 +119,7 @@ __global__ void __launch_bounds__(kMostThreads) attention_inputs_kernel(InputsVi
     const int head = is_q ? place : (place - in.heads) % in.kv_heads, heads = is_q ? in.heads : in.kv_heads;
     const std::int64_t at = (token * heads + head) * Row::kDim;
     Row numbers;
-    numbers.load(view.product + at, there ? Row::kDim : 0);
+    numbers.load_product(view, at, there);
     if (there && view.bias != nullptr) {
       numbers.add_bias(view.bias + head * Row::kDim);
       if (view.product != view.out) numbers.store(view.product + at, Row::kDim);
@@ -143,25 +160,44 @@ int lanes_of(const AttentionInputs& inputs) {
   return lanes;
 }
 
+template <typename T>
+void launch_inputs(const AttentionInputs& inputs, const InputSums& sums, int lanes, cudaStream_t stream) {
+  const int work = (inputs.shape.heads + 2 * inputs.shape.kv_heads) * lanes;
+  const int passes = (work + kMostThreads - 1) / kMostThreads;
+  const int threads = ((work + passes - 1) / passes + kWarp - 1) / kWarp * kWarp;
+  with_lanes(lanes, [&]<int found>() {
+    if constexpr (found > 1) {
+      const auto kernel =
+          inputs.q.norm == nullptr ? attention_inputs_kernel<T, found, false> : attention_inputs_kernel<T, found, true>;
+      launch("attention_inputs", kernel, static_cast<unsigned>(inputs.q.out.rows), threads, stream,
+             InputsView<T>(inputs, sums));
+    }
+  });
+}
+
 }  // namespace
 
 void CudaBackend::attention_inputs(const AttentionInputs& inputs) {
-  const Matrix& q = inputs.q.out;
-  require_dense("attention_inputs", {q, inputs.k.out, inputs.v.out});
-  if (q.rows == 0) return;
-  with_type(q.dtype, [&]<typename T>() {
+  require_dense("attention_inputs", {inputs.q.out, inputs.k.out, inputs.v.out});
+  if (inputs.q.out.rows == 0) return;
+  with_type(inputs.q.out.dtype, [&]<typename T>() {
     const int lanes = lanes_of<T>(inputs);
     if (lanes == 0) return Backend::attention_inputs(inputs);
-    const int work = (inputs.shape.heads + 2 * inputs.shape.kv_heads) * lanes;
-    const int passes = (work + kMostThreads - 1) / kMostThreads;
-    const int threads = ((work + passes - 1) / passes + kWarp - 1) / kWarp * kWarp;
-    with_lanes(lanes, [&]<int found>() {
-      if constexpr (found > 1) {
-        const auto kernel = inputs.q.norm == nullptr ? attention_inputs_kernel<T, found, false>
-                                                     : attention_inputs_kernel<T, found, true>;
-        launch("attention_inputs", kernel, static_cast<unsigned>(q.rows), threads, stream_, InputsView<T>(inputs));
-      }
-    });
+    launch_inputs<T>(inputs, {}, lanes, stream_);
+  });
+}
+
+void CudaBackend::row_attention_inputs(const Matrix& x, const std::vector<const Weight*>& weights,
+                                       const AttentionInputs& inputs) {
+  require_dense("row_attention_inputs", {inputs.q.out, inputs.k.out, inputs.v.out});
+  if (inputs.q.out.rows == 0) return;
+  with_type(inputs.q.out.dtype, [&]<typename T>() {
+    const int lanes = lanes_of<T>(inputs);
+    if (lanes == 0) return Backend::row_attention_inputs(x, weights, inputs);
+    const InputSums sums{begin_row_product(x, *weights.at(0), inputs.q.product(), false),
+                           begin_row_product(x, *weights.at(1), inputs.k.product(), false),
+                           begin_row_product(x, *weights.at(2), inputs.v.product(), false)};
+    launch_inputs<T>(inputs, sums, lanes, stream_);
   });
 }
 

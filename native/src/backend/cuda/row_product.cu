@@ -6,6 +6,7 @@
 #include "cuda_backend.h"
 #include "device.cuh"
 #include "row_product_tiles.cuh"
+#include "split_sums.cuh"
 
 namespace tempora {
 namespace {
@@ -68,44 +69,75 @@ Buffer partial_sums(CudaBackend& backend, const RowProductNumbers& n) {
   return backend.allocate(sizeof(float) * n.splits * n.rows * n.outputs, MemoryUse::workspace);
 }
 
-template <typename Out>
-void add_splits(cudaStream_t stream, const RowProductNumbers& n, const Buffer& partial, Out* out, bool accumulate) {
-  launch("row_product, splits", add_splits_kernel<Out>,
-         blocks_for(static_cast<std::int64_t>(n.rows) * n.outputs, kBlock), kBlock, stream, n,
-         static_cast<const float*>(partial.data()), out, accumulate);
+// out (+)= the splits, in order. One thread n elements of a row.
+template <typename Out, int n>
+__global__ void __launch_bounds__(kBlock)
+    add_splits_kernel(SplitView sums, int outputs, std::int64_t out_row, Out* out, bool accumulate) {
+  const std::int64_t at = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * n;
+  if (at >= sums.size) return;
+  float numbers[n], before[n];
+  sums.sum(at, numbers);
+  Out* to = out + at / outputs * out_row + at % outputs;
+  if (accumulate) {
+    load_vector(to, before);
+#pragma unroll
+    for (int i = 0; i < n; ++i) numbers[i] = before[i] + numbers[i];
+  }
+  store_vector(to, numbers);
 }
 
 template <int R, int W, typename Out>
-void launch_tiles(CudaBackend& backend, cudaStream_t stream, const RowProductNumbers& n, const Matrix& x,
-                  const Matrix& weight, Out* out, bool accumulate) {
+Buffer launch_tiles(CudaBackend& backend, cudaStream_t stream, const RowProductNumbers& n, const Matrix& x,
+                    const Matrix& weight, Out* out, bool accumulate) {
   using Tile = ProductTile<R, W>;
   const unsigned tiles = blocks_for(n.rows, Tile::kRows) * blocks_for(n.outputs, Tile::kOutputs);
   const bool apart = n.splits > 1 && tiles < kEnoughTiles;
-  const Buffer partial = apart ? partial_sums(backend, n) : Buffer();
+  Buffer partial = apart ? partial_sums(backend, n) : Buffer();
   const dim3 grid(tiles, apart ? static_cast<unsigned>(n.splits) : 1);
   launch("row_product, tiles", row_product_tiles_kernel<R, W, Out>, LaunchShape{grid, kTileThreads, Tile::kSharedBytes},
          stream, n, static_cast<const bf16*>(x.data), static_cast<const bf16*>(weight.data),
          static_cast<float*>(partial.data()), out, accumulate);
-  if (apart) add_splits(stream, n, partial, out, accumulate);
+  return partial;
 }
 
-template <typename Out>
-void launch_hopper(CudaBackend& backend, const HopperProduct& hopper, cudaStream_t stream, const RowProductNumbers& n,
-                   const Matrix& x, const Matrix& weight, const Matrix& out, bool accumulate) {
-  const bool apart = hopper.apart(n);
-  const Buffer partial = apart ? partial_sums(backend, n) : Buffer();
+Buffer launch_hopper(CudaBackend& backend, const HopperProduct& hopper, cudaStream_t stream, const RowProductNumbers& n,
+                     const Matrix& x, const Matrix& weight, const Matrix& out, bool accumulate) {
+  Buffer partial = hopper.apart(n) ? partial_sums(backend, n) : Buffer();
   hopper.run(n, x.data, weight.data, static_cast<float*>(partial.data()), out, accumulate, stream);
-  if (apart) add_splits(stream, n, partial, static_cast<Out*>(out.data), accumulate);
+  return partial;
 }
 
 }  // namespace
 
-// A plain weight is read as it lies: this kernel needs no other layout.
 void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   if (out.size() == 0) return;
+  add_splits(begin_row_product(x, weight, out, accumulate), out, accumulate);
+}
+
+void CudaBackend::add_splits(const SplitSums& sums, const Matrix& out, bool accumulate) {
+  if (!sums) return;
+  const device::SplitView view(sums);
+  with_type(out.dtype, [&]<typename Out>() {
+    Out* to = static_cast<Out*>(out.data);
+    const auto add = [&]<int n>() {
+      launch("row_product, splits", add_splits_kernel<Out, n>, blocks_for(view.size / n, kBlock), kBlock, stream_, view,
+             sums.numbers.outputs, sums.numbers.out_row, to, accumulate);
+    };
+    constexpr int n = kVector<float>;
+    const bool whole = fits_vectors<n>(to, out.cols) && out.row_stride() % n == 0;
+    return whole ? add.template operator()<n>() : add.template operator()<1>();
+  });
+}
+
+// Where the sums of splits lie apart, whoever asked adds them. A plain weight is read as it lies: this kernel needs no
+// other layout.
+SplitSums CudaBackend::begin_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   Buffer owner;
   const Matrix numbers = weight_numbers(weight, x.dtype, owner);
-  if (fits_widening(x, numbers, out)) return widen(x, numbers, false, {}, out, accumulate);
+  if (fits_widening(x, numbers, out)) {
+    widen(x, numbers, false, {}, out, accumulate);
+    return {};
+  }
   if (fits_tiles(x, numbers)) {
     const int outputs = static_cast<int>(out.cols), inputs = static_cast<int>(x.cols);
     const int split_inputs = split_inputs_of(outputs, inputs);
@@ -116,13 +148,22 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
                               inputs,
                               split_inputs,
                               (inputs + split_inputs - 1) / split_inputs};
-    return with_type(out.dtype, [&]<typename Out>() {
-      if (hopper_) return launch_hopper<Out>(*this, *hopper_, stream_, n, x, numbers, out, accumulate);
+    SplitSums sums{n, Buffer()};
+    if (hopper_) {
+      sums.parts = launch_hopper(*this, *hopper_, stream_, n, x, numbers, out, accumulate);
+      return sums;
+    }
+    with_type(out.dtype, [&]<typename Out>() {
       Out* to = static_cast<Out*>(out.data);
-      if (n.rows <= 16) return launch_tiles<1, 1>(*this, stream_, n, x, numbers, to, accumulate);
-      if (n.rows <= 32) return launch_tiles<2, 1>(*this, stream_, n, x, numbers, to, accumulate);
-      launch_tiles<4, 2>(*this, stream_, n, x, numbers, to, accumulate);
+      if (n.rows <= 16) {
+        sums.parts = launch_tiles<1, 1>(*this, stream_, n, x, numbers, to, accumulate);
+      } else if (n.rows <= 32) {
+        sums.parts = launch_tiles<2, 1>(*this, stream_, n, x, numbers, to, accumulate);
+      } else {
+        sums.parts = launch_tiles<4, 2>(*this, stream_, n, x, numbers, to, accumulate);
+      }
     });
+    return sums;
   }
   const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
   with_type(x.dtype, [&]<typename T>() {
@@ -133,6 +174,7 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
              static_cast<int>(x.cols), accumulate);
     });
   });
+  return {};
 }
 
 }  // namespace tempora

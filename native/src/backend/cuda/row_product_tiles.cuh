@@ -151,17 +151,4 @@ __global__ void __launch_bounds__(kTileThreads)
   });
 }
 
-// Adds the splits in order. One thread an element.
-template <typename Out>
-__global__ void __launch_bounds__(kBlock)
-    add_splits_kernel(RowProductNumbers n, const float* partial, Out* out, bool accumulate) {
-  const std::int64_t size = static_cast<std::int64_t>(n.rows) * n.outputs;
-  const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
-  if (at >= size) return;
-  float sum = 0;
-  for (int split = 0; split < n.splits; ++split) sum += partial[split * size + at];
-  Out* to = out + at / n.outputs * n.out_row + at % n.outputs;
-  store(to, accumulate ? load(to) + sum : sum);
-}
-
 }  // namespace tempora::device

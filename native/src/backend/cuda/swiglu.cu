@@ -1,5 +1,6 @@
 #include "check.h"
 #include "cuda_backend.h"
+#include "split_sums.cuh"
 #include "vectors.cuh"
 
 namespace tempora {
@@ -20,6 +21,21 @@ __global__ void swiglu_kernel(const T* gate, const T* up, T* out, std::int64_t s
 #pragma unroll
   for (int j = 0; j < n; ++j) gates[j] = gates[j] * sigmoid(gates[j]) * ups[j];
   store_part(out + i, left, gates);
+}
+
+// gate and up from their splits' sums, rounded as they would have been stored.
+template <typename T, int n>
+__global__ void swiglu_sums_kernel(SplitView gate, SplitView up, T* out, std::int64_t size) {
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x) * n;
+  if (i >= size) return;
+  float gates[n], ups[n];
+  gate.sum(i, gates);
+  up.sum(i, ups);
+  round_vector<T>(gates);
+  round_vector<T>(ups);
+#pragma unroll
+  for (int j = 0; j < n; ++j) gates[j] = gates[j] * sigmoid(gates[j]) * ups[j];
+  store_vector(out + i, gates);
 }
 
 template <typename T, int n>
@@ -53,6 +69,24 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
   with_type(gate.dtype, [&]<typename T>() {
     launch("swiglu", swiglu_kernel<T, kVector<T>>, blocks_for(gate.size(), kBlock * kVector<T>), kBlock, stream_,
            static_cast<const T*>(gate.data), static_cast<const T*>(up.data), static_cast<T*>(out.data), gate.size());
+  });
+}
+
+void CudaBackend::row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out) {
+  require_dense("row_swiglu", {gate.out, up.out, out});
+  if (out.size() == 0) return;
+  const SplitSums gates = begin_row_product(x, gate.weight, gate.out, false),
+                  ups = begin_row_product(x, up.weight, up.out, false);
+  with_type(out.dtype, [&]<typename T>() {
+    constexpr int n = kVector<T>;
+    T* to = static_cast<T*>(out.data);
+    if (gates && ups && fits_vectors<n>(to, out.cols)) {
+      return launch("swiglu, splits", swiglu_sums_kernel<T, n>, blocks_for(out.size() / n, kBlock), kBlock, stream_,
+                    SplitView(gates), SplitView(ups), to, out.size());
+    }
+    add_splits(gates, gate.out, false);
+    add_splits(ups, up.out, false);
+    swiglu(gate.out, up.out, out);
   });
 }
 
