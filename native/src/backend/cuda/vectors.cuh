@@ -1,6 +1,10 @@
 // Numbers that a thread reads and writes at once: 16 bytes of them are what the memory moves best.
 #pragma once
 
+#include <mma.cuh>
+
+#include <cstring>
+
 #include "device.cuh"
 
 namespace tempora::device {
@@ -25,7 +29,18 @@ __device__ inline void store_vector(T* to, const float (&from)[n]) {
   Vector<T, n> vector;
 #pragma unroll
   for (int i = 0; i < n; ++i) store(vector.at + i, from[i]);
-  *reinterpret_cast<Vector<T, n>*>(to) = vector;
+  if constexpr (sizeof vector % 16 != 0) {
+    *reinterpret_cast<Vector<T, n>*>(to) = vector;
+  } else {
+    // In words: the compiler may take the copy of a struct apart.
+    constexpr int kPieces = sizeof vector / 16;
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+      std::uint32_t words[4];
+      std::memcpy(words, vector.at + piece * (n / kPieces), sizeof words);
+      store_words(to + piece * (n / kPieces), words);
+    }
+  }
 }
 
 template <typename T, int n>
