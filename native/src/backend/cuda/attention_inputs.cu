@@ -195,8 +195,8 @@ void CudaBackend::row_attention_inputs(const Matrix& x, const std::vector<const 
     const int lanes = lanes_of<T>(inputs);
     if (lanes == 0) return Backend::row_attention_inputs(x, weights, inputs);
     const InputSums sums{begin_row_product(x, *weights.at(0), inputs.q.product(), false),
-                           begin_row_product(x, *weights.at(1), inputs.k.product(), false),
-                           begin_row_product(x, *weights.at(2), inputs.v.product(), false)};
+                         begin_row_product(x, *weights.at(1), inputs.k.product(), false),
+                         begin_row_product(x, *weights.at(2), inputs.v.product(), false)};
     launch_inputs<T>(inputs, sums, lanes, stream_);
   });
 }

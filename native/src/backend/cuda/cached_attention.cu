@@ -15,7 +15,6 @@ using namespace device;
 
 constexpr int kWarpsPerBlock = kBlock / kWarp;
 
-
 // One block a row.
 template <typename T>
 __global__ void write_cache_kernel(const T* k, const T* v, const std::int32_t* slots, int kv_heads, int head_dim,
