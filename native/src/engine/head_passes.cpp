@@ -4,7 +4,7 @@
 
 namespace tempora {
 
-HeadPasses::HeadPasses(const HeadRows& rows, bool twice)
+HeadPasses::HeadPasses(const ScoredRows& rows, bool twice)
     : rows_(rows),
       twice_(twice),
       row_bytes_(weight().rows * static_cast<std::int64_t>(size_of(rows.parameters.dtype()))),

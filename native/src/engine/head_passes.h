@@ -12,7 +12,7 @@
 
 namespace tempora {
 
-struct HeadRows {
+struct ScoredRows {
   Backend& backend;
   const Parameters& parameters;
   Arena& scratch;
@@ -27,7 +27,7 @@ class HeadPasses {
  public:
   // Takes scratch memory, which is the caller's to give back. `twice`: all forward passes come before the first
   // backward pass, so that no logits are kept.
-  HeadPasses(const HeadRows& rows, bool twice);
+  HeadPasses(const ScoredRows& rows, bool twice);
 
   std::size_t chunks() const { return chunks_.size(); }
   // Whether a chunk's forward pass is to be queued before the backward pass of the one before it.
@@ -59,7 +59,7 @@ class HeadPasses {
   Matrix kept_of(std::size_t chunk);
   const Weight& weight() const { return rows_.parameters.weight(rows_.parameters.head()); }
 
-  HeadRows rows_;
+  ScoredRows rows_;
   bool twice_;
   std::int64_t row_bytes_;  // of logits
   Budget budget_;
