@@ -30,12 +30,12 @@ __global__ void write_cache_kernel(const T* k, const T* v, const std::int32_t* s
 
 // One block a (split, key head, warps · kWarpQueries of the rows' queries).
 template <typename T, int pairs, int warps>
-__global__ void __launch_bounds__(warps* kWarp, 1) split_kernel(CachedView view, AttentionNumbers n, int query_blocks,
+__global__ void __launch_bounds__(warps* kWarp, 1) split_kernel(CachedView view, AttentionNumbers n, SplitBlocks list,
                                                                 const T* q, const T* key_cache, const T* value_cache) {
   __shared__ SplitMemory<T, pairs, warps> memory;
-  const int item = blockIdx.x / query_blocks, query_block = blockIdx.x % query_blocks;
-  if (item / n.kv_heads >= *view.count) return;
-  const CacheSplit split = view.splits[item / n.kv_heads];
+  const int item = blockIdx.x / list.query_blocks, query_block = blockIdx.x % list.query_blocks;
+  if (item / n.kv_heads >= *list.count) return;
+  const CacheSplit split = list.splits[item / n.kv_heads];
   if (query_block * warps * kWarpQueries >= split.rows * n.group()) return;
   SplitAttention<T, pairs, warps>(view, n, memory, split, item % n.kv_heads, query_block)
       .run(q, key_cache, value_cache);
@@ -65,15 +65,6 @@ __global__ void merge_kernel(CachedView view, AttentionNumbers n, T* out) {
   store_head(out + item * n.head_dim, n.head_dim, values);
 }
 
-// Splits of up to `rows` rows each. How many there are the device knows: a launch has a block for each that there may
-// be.
-struct SplitList {
-  const CacheSplit* splits;
-  const std::int32_t* count;
-  std::size_t room;
-  int rows;
-};
-
 struct CacheOperands {
   const CudaCachePlan& plan;
   CachedView view;
@@ -81,25 +72,28 @@ struct CacheOperands {
   cudaStream_t stream;
   const void *q, *keys, *values;
 
-  SplitList single() const { return {plan.single(), plan.counts(), plan.room().single, 1}; }
-  SplitList common() const { return {plan.common(), plan.counts() + 1, plan.room().common, kSplitRows}; }
-  CachedView view_of(const SplitList& list) const {
-    CachedView all = view;
-    all.splits = list.splits;
-    all.count = list.count;
-    return all;
+  // Blocks of so many queries.
+  SplitBlocks single(int queries) const {
+    return blocks_of(plan.single(), plan.counts(), plan.room().single, 1, queries);
+  }
+  SplitBlocks common(int queries) const {
+    return blocks_of(plan.common(), plan.counts() + 1, plan.room().common, kSplitRows, queries);
+  }
+
+ private:
+  SplitBlocks blocks_of(const CacheSplit* splits, const std::int32_t* count, std::size_t room, int rows,
+                        int queries) const {
+    const int group = numbers.heads / numbers.kv_heads;
+    const int query_blocks = static_cast<int>(blocks_for(std::int64_t{rows} * group, queries));
+    return {splits, count, static_cast<int>(room) * numbers.kv_heads * query_blocks, query_blocks};
   }
 };
 
 template <typename T, int pairs, int warps>
-void attend_to(const CacheOperands& o, const SplitList& list) {
-  if (list.room == 0) return;
-  const CachedView view = o.view_of(list);
-  const int group = o.numbers.heads / o.numbers.kv_heads;
-  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{list.rows} * group, warps * kWarpQueries));
-  const std::int64_t blocks = static_cast<std::int64_t>(list.room) * o.numbers.kv_heads * query_blocks;
-  launch("cached_attention", split_kernel<T, pairs, warps>, static_cast<unsigned>(blocks), warps * kWarp, o.stream,
-         view, o.numbers, query_blocks, static_cast<const T*>(o.q), static_cast<const T*>(o.keys),
+void attend_to(const CacheOperands& o, const SplitBlocks& list) {
+  if (list.blocks == 0) return;
+  launch("cached_attention", split_kernel<T, pairs, warps>, static_cast<unsigned>(list.blocks), warps * kWarp, o.stream,
+         o.view, o.numbers, list, static_cast<const T*>(o.q), static_cast<const T*>(o.keys),
          static_cast<const T*>(o.values));
 }
 
@@ -107,29 +101,21 @@ template <typename T, int pairs>
 void attend_plainly_to_all(const CacheOperands& o) {
   constexpr int kCommonWarps = pairs > 2 ? 2 : 8;  // what shared memory has room for
   if (o.numbers.heads / o.numbers.kv_heads <= kWarpQueries) {
-    attend_to<T, pairs, 1>(o, o.single());
+    attend_to<T, pairs, 1>(o, o.single(kWarpQueries));
   } else {
-    attend_to<T, pairs, 2>(o, o.single());
+    attend_to<T, pairs, 2>(o, o.single(2 * kWarpQueries));
   }
-  attend_to<T, pairs, kCommonWarps>(o, o.common());
-}
-
-template <int C, int R>
-void attend_to_tiles(const CacheOperands& o, const SplitList& list) {
-  if (list.room == 0) return;
-  const CachedView view = o.view_of(list);
-  const int group = o.numbers.heads / o.numbers.kv_heads;
-  const int query_blocks = static_cast<int>(blocks_for(std::int64_t{list.rows} * group, 16 * R));
-  const auto blocks = static_cast<unsigned>(static_cast<std::int64_t>(list.room) * o.numbers.kv_heads * query_blocks);
-  launch("cached_attention, tiles", split_tiles_kernel<C, R>,
-         LaunchShape{blocks, kTileThreads, CachedTiles<C, R>::kSharedBytes}, o.stream, view, o.numbers, query_blocks,
-         static_cast<const bf16*>(o.q), static_cast<const bf16*>(o.keys), static_cast<const bf16*>(o.values));
+  attend_to<T, pairs, kCommonWarps>(o, o.common(kCommonWarps * kWarpQueries));
 }
 
 template <int C>
 void attend_to_all_tiles(const CacheOperands& o) {
-  attend_to_tiles<C, 1>(o, o.single());
-  attend_to_tiles<C, 2>(o, o.common());
+  const SplitBlocks common = o.common(32), single = o.single(16);
+  launch("cached_attention, tiles", split_tiles_kernel<C>,
+         LaunchShape{static_cast<unsigned>(common.blocks + single.blocks), kTileThreads,
+                     std::max(CachedTiles<C, 1>::kSharedBytes, CachedTiles<C, 2>::kSharedBytes)},
+         o.stream, o.view, o.numbers, common, single, static_cast<const bf16*>(o.q), static_cast<const bf16*>(o.keys),
+         static_cast<const bf16*>(o.values));
 }
 
 // By tensor cores where they know the head, as in training.
@@ -185,9 +171,8 @@ void CudaBackend::cached_attention(const CachePlan& cache_plan, const AttentionS
   const Buffer parts = allocate(items * static_cast<std::size_t>(shape.head_dim) * sizeof(float), MemoryUse::workspace);
   const Buffer sums = allocate(2 * items * sizeof(float), MemoryUse::workspace);
   float* largest = static_cast<float*>(sums.data());
-  const CachedView view{nullptr,         nullptr,           plan.pages(),
-                        plan.position(), plan.part_start(), static_cast<float*>(parts.data()),
-                        largest,         largest + items};
+  const CachedView view{plan.pages(), plan.position(), plan.part_start(), static_cast<float*>(parts.data()),
+                        largest,      largest + items};
   const CacheOperands operands{plan, view, numbers, stream_, q.data, key_cache, value_cache};
   with_type(q.dtype, [&]<typename T>() {
     attend_to_all<T>(operands);

@@ -14,9 +14,15 @@ struct alignas(sizeof(T) * count) Packed {
   T at[count];
 };
 
-struct CachedView {
+// Splits of up to so many rows each, and a launch's blocks for them. How many splits there are the device knows: there
+// is a block for each that there may be.
+struct SplitBlocks {
   const CacheSplit* splits;
-  const std::int32_t* count;  // of splits
+  const std::int32_t* count;
+  int blocks, query_blocks;  // query_blocks: for each split and key head
+};
+
+struct CachedView {
   const std::int32_t* pages;
   const std::int32_t* position;    // [M]
   const std::int32_t* part_start;  // [M + 1]

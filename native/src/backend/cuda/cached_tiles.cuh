@@ -224,16 +224,29 @@ class CachedTile {
   float *largest_, *sum_;  // [warps, queries]
 };
 
-// One block a (split, key head, 16 · R of the rows' queries).
+// One block's part: a split, a key head and 16 · R of the rows' queries.
 template <int C, int R>
-__global__ void __launch_bounds__(kTileThreads)
-    split_tiles_kernel(CachedView view, AttentionNumbers n, int query_blocks, const bf16* q, const bf16* key_cache,
-                       const bf16* value_cache) {
-  const int item = blockIdx.x / query_blocks, query_block = blockIdx.x % query_blocks;
-  if (item / n.kv_heads >= *view.count) return;
-  const CacheSplit split = view.splits[item / n.kv_heads];
+__device__ void attend_to_split(const CachedView& view, const AttentionNumbers& n, const SplitBlocks& list, int block,
+                                const bf16* q, const bf16* key_cache, const bf16* value_cache) {
+  const int item = block / list.query_blocks, query_block = block % list.query_blocks;
+  if (item / n.kv_heads >= *list.count) return;
+  const CacheSplit split = list.splits[item / n.kv_heads];
   if (query_block * 16 * R >= split.rows * n.group()) return;
   CachedTile<C, R>(view, n, split, item % n.kv_heads, query_block).run(q, key_cache, value_cache);
+}
+
+// The blocks of splits that rows have in common, then those of single rows' splits: in one launch they run side by
+// side.
+template <int C>
+__global__ void __launch_bounds__(kTileThreads)
+    split_tiles_kernel(CachedView view, AttentionNumbers n, SplitBlocks common, SplitBlocks single, const bf16* q,
+                       const bf16* key_cache, const bf16* value_cache) {
+  const int block = blockIdx.x;
+  if (block < common.blocks) {
+    attend_to_split<C, 2>(view, n, common, block, q, key_cache, value_cache);
+  } else {
+    attend_to_split<C, 1>(view, n, single, block - common.blocks, q, key_cache, value_cache);
+  }
 }
 
 }  // namespace tempora::device
