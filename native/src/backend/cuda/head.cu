@@ -8,7 +8,6 @@
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
-#include "mma.cuh"
 #include "vectors.cuh"
 
 namespace tempora {
@@ -23,20 +22,6 @@ std::int64_t chunk_columns(std::int64_t chunk_bytes, std::int64_t rows, std::int
 
 // Columns that a thread takes at once, where rows are whole ones of them.
 constexpr int kColumns = 8;
-
-template <typename T>
-__device__ void store_columns(T* to, const float (&from)[1]) {
-  store(to, from[0]);
-}
-__device__ void store_columns(bf16* to, const float (&from)[kColumns]) {
-  store_words(to, {pack(from[0], from[1]), pack(from[2], from[3]), pack(from[4], from[5]), pack(from[6], from[7])});
-}
-__device__ void store_columns(float* to, const float (&from)[kColumns]) {
-  for (int i = 0; i < kColumns; i += 4) {
-    store_words(to + i, {__float_as_uint(from[i]), __float_as_uint(from[i + 1]), __float_as_uint(from[i + 2]),
-                         __float_as_uint(from[i + 3])});
-  }
-}
 
 // The part of the vocabulary that a launch sees, and where its edges lie.
 struct ChunkView {
@@ -70,7 +55,7 @@ __global__ void head_statistics_kernel(const float* logits, ChunkView chunk, flo
       exponentials += expf(value - now);
       value -= base;
     }
-    if (kept != nullptr) store_columns(kept + i, values);
+    if (kept != nullptr) store_vector(kept + i, values);
   }
   exponentials = block_sum(exponentials);
   if (threadIdx.x == 0) {
@@ -131,7 +116,7 @@ __global__ void head_gradient_kernel(LogitsView<L> view, ChunkView chunk, const 
 #pragma unroll
       for (int k = 0; k < N; ++k) values[k] += at == k ? own : 0.0f;
     }
-    store_columns(d_logits + row * d_stride + i, values);
+    store_vector(d_logits + row * d_stride + i, values);
   }
 }
 
