@@ -117,7 +117,7 @@ void Bench::attention(std::int64_t tree_tokens, const AttentionShape& shape, int
   const auto plan = backend_.plan_attention(layout);
   const double flops = 4.0 * visible * static_cast<double>(wide);
   const double bytes = static_cast<double>(q.bytes() + k.bytes() + v.bytes() + out.bytes());
-  const std::string name = (trees == 1 ? std::string() : " " + std::to_string(trees) + " trees,") +
+  const std::string name = (trees == 1 ? std::string() : std::string(" ") + std::to_string(trees) + " trees,") +
                            " T=" + std::to_string(tree_tokens) + " C=" + std::to_string(shape.head_dim) +
                            (siblings == 0 ? ", causal" : ", " + std::to_string(siblings) + " continuations");
   report("attention forward" + name, flops, bytes, [&] { backend_.tree_attention(*plan, shape, q, k, v, out, lse); });
@@ -173,7 +173,7 @@ void Bench::adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank) {
   const double flops = 2.0 * static_cast<double>(tokens) * static_cast<double>(cols) * static_cast<double>(rank);
   const auto bytes = static_cast<double>(x.bytes());
   const std::string shape =
-      " " + std::to_string(tokens) + " x " + std::to_string(cols) + ", rank " + std::to_string(rank);
+      std::string(" ") + std::to_string(tokens) + " x " + std::to_string(cols) + ", rank " + std::to_string(rank);
   const auto report_of = [&](const std::string& name, double moved, const std::function<void()>& work) {
     report(name + shape, flops, moved, work);
   };
@@ -306,8 +306,8 @@ void Bench::attention_inputs(std::int64_t rows, const AttentionShape& shape, boo
   inputs.cache.values = matrix(pages * kCachePage, inputs.k.out.cols, DType::bf16).data;
   // q is read and written; keys are that twice, values once.
   const auto bytes = static_cast<double>(2 * inputs.q.out.bytes() + 5 * inputs.k.out.bytes());
-  const std::string name = " " + std::to_string(rows) + " rows, " + std::to_string(shape.heads) + " heads over " +
-                           std::to_string(shape.kv_heads) + ", C=" + std::to_string(shape.head_dim) +
+  const std::string name = std::string(" ") + std::to_string(rows) + " rows, " + std::to_string(shape.heads) +
+                           " heads over " + std::to_string(shape.kv_heads) + ", C=" + std::to_string(shape.head_dim) +
                            (norm ? ", normed" : "");
   report("attention inputs" + name, 0, bytes, [&] { backend_.attention_inputs(inputs); });
   report("attention inputs one after another" + name, 0, bytes, [&] { backend_.Backend::attention_inputs(inputs); });
