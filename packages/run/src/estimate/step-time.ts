@@ -86,9 +86,11 @@ function patternBytes({ name, shape }: ParameterShape, dtype: DType): Uint8Array
   return new Uint8Array(values.buffer, 0, 2 * values.length);
 }
 
-/** What to measure with, where no weights are read. */
+/** The name of a model that no checkpoint gave. */
+export const measuredWith = "weights to measure with";
+
 export function patternModel(config: ModelConfig, dtype: DType): ModelSource {
-  const name = "weights to measure with";
+  const name = measuredWith;
   return {
     config,
     name,
