@@ -72,7 +72,9 @@ describe("a finished run that is started again", () => {
     const said = other.notes.filter((text) => text.includes("were cut off by length"));
     expect(said.length).toBeGreaterThan(0);
     const selection = { ...tinySettings().selection, truncated: "drop" as const };
-    expect((await start({ selection }, "other")).notes).toEqual(other.notes);
+    // How fast the machine is now it says, too.
+    const untimed = (notes: readonly string[]) => notes.filter((text) => !text.startsWith("Time: "));
+    expect(untimed((await start({ selection }, "other")).notes)).toEqual(untimed(other.notes));
   });
 
   it("reads no rows, and the store is cleaned of nothing that it asks for", async () => {
