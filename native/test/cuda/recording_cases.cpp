@@ -125,6 +125,37 @@ void check_refusals() {
   });
 }
 
+// What a real device has left nobody here can say.
+void check_no_room() {
+  if (!device_is_emulated()) return;
+  const SmallDevice small;
+  CudaBackend backend;
+  Device device(backend);
+  const Ints from = device.ints({1, 2, 3}), to = device.ints({0, 0, 0});
+  const auto recording = backend.record([&] { backend.copy(to.buffer.data(), from.data(), 12); });
+  recording->run();
+  recording->run();
+  std::vector<Buffer> all;
+  try {
+    for (;;) all.push_back(backend.allocate(std::size_t{1} << 20, MemoryUse::cache));
+  } catch (const OutOfMemory&) {
+  }
+  std::string message;
+  try {
+    recording->run();
+  } catch (const OutOfMemory& error) {
+    message = error.what();
+  }
+  expect(message.find("for the graph") != std::string::npos, "a graph without room ended with '" + message + "'");
+  all.clear();
+  const Buffer large = backend.allocate(std::size_t{400} << 20, MemoryUse::cache);  // others are given back for it
+  backend.zero(to.buffer.data(), 12);
+  recording->run();
+  std::vector<std::int32_t> got(3);
+  backend.copy_out(got.data(), to.data(), 12);
+  expect(got == std::vector<std::int32_t>{1, 2, 3}, "operations were not recorded when there was room again");
+}
+
 void check_later() {
   CudaBackend backend;
   Device device(backend);
@@ -162,6 +193,7 @@ void run_recording_cases(TestRun& run) {
     }
   }
   run.run("what a graph cannot hold is not recorded", check_refusals);
+  run.run("a graph without room says so, and is made when there is room", check_no_room);
   run.run("results that come later are those of their time", check_later);
   run.run("rows go on with the tokens that were chosen", check_continuing);
 }

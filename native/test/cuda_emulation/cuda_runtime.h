@@ -161,6 +161,7 @@ using std::isnan;
 enum cudaError_t {
   cudaSuccess,
   cudaErrorInvalidValue,
+  cudaErrorMemoryAllocation,
   cudaErrorInvalidConfiguration,
   cudaErrorLaunchFailure,
   cudaErrorStreamCaptureUnsupported,

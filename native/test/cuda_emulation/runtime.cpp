@@ -111,6 +111,8 @@ const char* cudaGetErrorString(cudaError_t status) {
       return "no error";
     case cudaErrorInvalidValue:
       return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
     case cudaErrorLaunchFailure:
@@ -262,8 +264,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, unsigned long long) {
+  constexpr std::size_t kGraphBytes = std::size_t{1} << 20;
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
+  if (allocated_bytes + kGraphBytes > device_bytes) return cudaErrorMemoryAllocation;
   auto owner = std::make_unique<Graph>(*graph);
   *runnable = owner.get();
   graphs[*runnable] = std::move(owner);

@@ -85,7 +85,14 @@ class Capture {
     ended_ = true;
     TEMPORA_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph_));
     cudaGraphExec_t runnable = nullptr;
-    TEMPORA_CUDA_CHECK(cudaGraphInstantiate(&runnable, graph_, 0));
+    const cudaError_t status = cudaGraphInstantiate(&runnable, graph_, 0);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // the next run may find room
+      throw OutOfMemory(
+          "out of memory on the device for the graph of a generation's passes; lower its rows and cache tokens, or end"
+          " other programs on the device");
+    }
+    check_cuda(status, "cudaGraphInstantiate");
     return runnable;
   }
 
