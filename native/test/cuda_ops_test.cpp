@@ -1,5 +1,6 @@
 // Every operation of the CUDA backend: on a device, or, as another build of this file, on the emulated one. Each case
 // runs several times and must give the same bits; all memory is guarded and poisoned.
+#include <algorithm>
 #include <cstdio>
 
 #include "cuda/attention_cases.h"
@@ -63,6 +64,18 @@ void check_out_of_memory() {
   throw TestFailure("32 TiB were allocated");
 }
 
+// While it lives the emulated device is one without Hopper's own instructions, and with less memory for a block.
+struct OlderDevice {
+  OlderDevice() { use_hopper(false); }
+  ~OlderDevice() { use_hopper(true); }
+  OlderDevice(const OlderDevice&) = delete;
+  OlderDevice& operator=(const OlderDevice&) = delete;
+};
+
+bool starts_with_any(const std::string& name, std::initializer_list<const char*> beginnings) {
+  return std::ranges::any_of(beginnings, [&](const char* beginning) { return name.starts_with(beginning); });
+}
+
 }  // namespace
 }  // namespace tempora::test
 
@@ -98,10 +111,12 @@ int main(int argc, char** argv) {
       const std::string name = op_case.name + (dtype == DType::f32 ? " f32" : " bf16");
       run.run(name, [&] { check_repeatedly(op_case, backend, dtype); });
       const bool two = dtype == DType::bf16 &&
-                       (op_case.name.starts_with("tree attention") || op_case.name.starts_with("row_product"));
-      if (two && device_is_emulated()) {
-        run.run(name + " before Hopper", [&] { check_repeatedly(op_case, older, dtype); });
-      }
+                       starts_with_any(op_case.name, {"tree attention", "cached attention", "row_product", "narrow"});
+      if (!two || !device_is_emulated()) continue;
+      run.run(name + " before Hopper", [&] {
+        const OlderDevice here;
+        check_repeatedly(op_case, older, dtype);
+      });
     }
   }
   run_recording_cases(run);

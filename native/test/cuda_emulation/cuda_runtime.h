@@ -89,6 +89,7 @@ void set_schedule(Schedule schedule);
 
 // Which device is emulated, for those who ask from now on: one of 9.0 has Hopper's own instructions.
 void set_capability(int major, int minor);
+int capability_major();
 
 // The device's memory from now on.
 void set_device_bytes(std::size_t bytes);

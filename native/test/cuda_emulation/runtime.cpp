@@ -145,6 +145,8 @@ void tempora::emulation::set_capability(int major, int minor) {
   capability[1] = minor;
 }
 
+int tempora::emulation::capability_major() { return capability[0]; }
+
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   // So few multiprocessors that a block which stays for its lifetime has more than one piece of work.
   constexpr int kMultiprocessors = 3;

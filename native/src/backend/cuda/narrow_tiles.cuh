@@ -12,12 +12,11 @@
 namespace tempora::device {
 
 constexpr std::int64_t kLargestNarrow = 64;  // rank
-constexpr int kNarrowStages = 4;
-constexpr int kNarrowRows = 128;       // of x, in a block of a product
-constexpr int kNarrowRowTiles = 4;     // of 16, in a warp
-constexpr int kNarrowInputs = 64;      // of a stage of a product
-constexpr int kGradientRows = 64;      // of a stage of a gradient
-constexpr int kGradientColumns = 128;  // of a block of a gradient
+constexpr int kNarrowRows = 128;             // of x, in a block of a product
+constexpr int kNarrowRowTiles = 4;           // of 16, in a warp
+constexpr int kNarrowInputs = 64;            // of a stage of a product
+constexpr int kGradientRows = 64;            // of a stage of a gradient
+constexpr int kGradientColumns = 128;        // of a block of a gradient
 
 struct NarrowNumbers {
   std::int64_t x_row, narrow_row;  // elements from a row to the next
@@ -61,7 +60,8 @@ struct NarrowProductTile {
   static constexpr std::size_t kFlat = sizeof(float) * rank * kFlatStride,
                                kTall = sizeof(float) * kNarrowInputs * kTallStride<rank>;
   static constexpr std::size_t kStage = kX + (kFlat > kTall ? kFlat : kTall);
-  static constexpr std::size_t kSharedBytes = kNarrowStages * kStage;
+  static constexpr int kStages = ring_stages(kStage);
+  static constexpr std::size_t kSharedBytes = kStages * kStage;
 };
 
 // B's fragment of a weight's tile: inputs [k, k + 16), outputs [n, n + 8).
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
   const auto copy_stage = [&](int step) {
     if (step < steps) {
-      char* to = memory + step % kNarrowStages * Tile::kStage;
+      char* to = memory + step % Tile::kStages * Tile::kStage;
       const int k = begin + step * kNarrowInputs;
       auto* numbers = reinterpret_cast<float*>(to + Tile::kX);
       copy_part<kNarrowRows, kNarrowInputs>(reinterpret_cast<bf16*>(to), kTileStride<kNarrowInputs>, x, n.x_row,
@@ -140,13 +140,13 @@ __global__ void __launch_bounds__(kTileThreads)
     }
     commit_copies();
   };
-  for (int step = 0; step < kNarrowStages - 1; ++step) copy_stage(step);
+  for (int step = 0; step < Tile::kStages - 1; ++step) copy_stage(step);
   float sums[kNarrowRowTiles][kOutputs][4] = {};
   for (int step = 0; step < steps; ++step) {
-    wait_for_copies<kNarrowStages - 2>();
+    wait_for_copies<Tile::kStages - 2>();
     __syncthreads();
-    copy_stage(step + kNarrowStages - 1);
-    char* stage = memory + step % kNarrowStages * Tile::kStage;
+    copy_stage(step + Tile::kStages - 1);
+    char* stage = memory + step % Tile::kStages * Tile::kStage;
     auto* tile = reinterpret_cast<bf16*>(stage);
     const auto* numbers = reinterpret_cast<const float*>(stage + Tile::kX);
     if constexpr (dropped) {
@@ -187,7 +187,8 @@ template <int rank>
 struct NarrowGradientTile {
   static constexpr std::size_t kX = tile_bytes<kGradientColumns>(kGradientRows);
   static constexpr std::size_t kStage = kX + sizeof(float) * kGradientRows * kTallStride<rank>;
-  static constexpr std::size_t kSharedBytes = kNarrowStages * kStage;
+  static constexpr int kStages = ring_stages(kStage);
+  static constexpr std::size_t kSharedBytes = kStages * kStage;
 };
 
 // A's fragment of the transposed narrow tile: ranks [i, i + 16), rows [t, t + 16).
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
   const auto copy_stage = [&](int step) {
     if (step < steps) {
-      char* to = memory + step % kNarrowStages * Tile::kStage;
+      char* to = memory + step % Tile::kStages * Tile::kStage;
       const int row = begin + step * kGradientRows;
       copy_part<kGradientRows, kGradientColumns>(reinterpret_cast<bf16*>(to), kTileStride<kGradientColumns>, x, n.x_row,
                                                  row, end, first_column, n.cols);
@@ -227,13 +228,13 @@ __global__ void __launch_bounds__(kTileThreads)
     }
     commit_copies();
   };
-  for (int step = 0; step < kNarrowStages - 1; ++step) copy_stage(step);
+  for (int step = 0; step < Tile::kStages - 1; ++step) copy_stage(step);
   float sums[kRankTiles][kColumnTiles][4] = {};
   for (int step = 0; step < steps; ++step) {
-    wait_for_copies<kNarrowStages - 2>();
+    wait_for_copies<Tile::kStages - 2>();
     __syncthreads();
-    copy_stage(step + kNarrowStages - 1);
-    char* stage = memory + step % kNarrowStages * Tile::kStage;
+    copy_stage(step + Tile::kStages - 1);
+    char* stage = memory + step % Tile::kStages * Tile::kStage;
     auto* tile = reinterpret_cast<bf16*>(stage);
     const auto* numbers = reinterpret_cast<const float*>(stage + Tile::kX);
     if constexpr (dropped) {

@@ -9,14 +9,14 @@
 namespace tempora::device {
 
 constexpr int kProductInputs = 64;  // of a stage
-constexpr int kProductStages = 4;
 
 // A block's tile: 16 · R rows of x, 64 · W outputs, of which each warp takes 16 · W.
 template <int R, int W>
 struct ProductTile {
   static constexpr int kRows = 16 * R, kOutputs = 16 * W * kTileWarps;
   static constexpr int kStageElements = (kRows + kOutputs) * kTileStride<kProductInputs>;
-  static constexpr std::size_t kSharedBytes = sizeof(bf16) * kProductStages * kStageElements;
+  static constexpr int kStages = ring_stages(sizeof(bf16) * kStageElements);
+  static constexpr std::size_t kSharedBytes = sizeof(bf16) * kStages * kStageElements;
 };
 
 // Begins to copy rows [first, first + count) of a matrix, columns [column, column + kProductInputs); zeros behind its
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
   const auto copy_stage = [&](int step) {
     if (step < steps) {
-      bf16* to = stages + step % kProductStages * Tile::kStageElements;
+      bf16* to = stages + step % Tile::kStages * Tile::kStageElements;
       const int column = begin + step * kProductInputs;
       copy_inputs<Tile::kRows>(to, x, n.x_row, first_row, n.rows, column, end);
       copy_inputs<Tile::kOutputs>(to + Tile::kRows * kTileStride<kProductInputs>, weight, n.inputs, first_output,
@@ -127,15 +127,15 @@ __global__ void __launch_bounds__(kTileThreads)
     }
     commit_copies();
   };
-  for (int step = 0; step < kProductStages - 1; ++step) copy_stage(step);
+  for (int step = 0; step < Tile::kStages - 1; ++step) copy_stage(step);
   ProductSums<R, W> sums, total;
   sums.clear();
   total.clear();
   for (int step = 0; step < steps; ++step) {
-    wait_for_copies<kProductStages - 2>();
+    wait_for_copies<Tile::kStages - 2>();
     __syncthreads();
-    copy_stage(step + kProductStages - 1);
-    const bf16* stage = stages + step % kProductStages * Tile::kStageElements;
+    copy_stage(step + Tile::kStages - 1);
+    const bf16* stage = stages + step % Tile::kStages * Tile::kStageElements;
     multiply_stage(sums, stage, stage + Tile::kRows * kTileStride<kProductInputs>);
     if ((step + 1) % split_steps == 0) total.take(sums);
   }

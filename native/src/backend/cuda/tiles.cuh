@@ -10,6 +10,14 @@ namespace tempora::device {
 constexpr int kTileThreads = 128;
 constexpr int kTileWarps = kTileThreads / kWarp;
 
+// What every device since sm_80 gives a block that asks for it: those for desktops 99 KiB, those for servers more.
+constexpr std::size_t kBlockShared = std::size_t{99} << 10;
+
+// Stages of a ring of copies: four, or as many as there is room for.
+constexpr int ring_stages(std::size_t stage_bytes) {
+  return kBlockShared / stage_bytes < 4 ? static_cast<int>(kBlockShared / stage_bytes) : 4;
+}
+
 // Rows are padded by 16 bytes: then eight rows of an 8 x 8 matrix lie in different banks (C is a multiple of 16, so a
 // row is an odd number of 16-byte pieces).
 template <int C>
