@@ -1,8 +1,8 @@
 // The backend on NVIDIA GPUs: cuBLASLt for large matrix products, own kernels for the rest, one stream.
 //
-// Each group of operations has a .cu file named as its CPU twin. The kernels are the plain versions: right and
-// repeatable first; they are tuned on a device. No kernel adds floats by atomics, so every sum
-// has a fixed order (of whole numbers the order does not matter).
+// Each group of operations has a .cu file named as its CPU twin; where tensor cores have kernels of their own (_tiles,
+// hopper_), the plain ones are for types and sizes that those do not take. No kernel adds floats by atomics, so every
+// sum has a fixed order (of whole numbers the order does not matter).
 // All work is queued on one stream of device 0 (CUDA_VISIBLE_DEVICES chooses which that is), whichever thread asks.
 #pragma once
 

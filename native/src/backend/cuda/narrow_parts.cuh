@@ -23,9 +23,10 @@ __device__ inline void split(std::uint32_t (&parts)[kParts], float low, float hi
   }
 }
 
-// The parts of a fragment of A, of B.
-struct NarrowA {
-  std::uint32_t of[kParts][4];
+// The parts of a fragment of so many words.
+template <int words>
+struct NarrowFragment {
+  std::uint32_t of[kParts][words];
 
   __device__ void set(int word, float low, float high) {
     std::uint32_t parts[kParts];
@@ -34,17 +35,8 @@ struct NarrowA {
     for (int i = 0; i < kParts; ++i) of[i][word] = parts[i];
   }
 };
-
-struct NarrowB {
-  std::uint32_t of[kParts][2];
-
-  __device__ void set(int word, float low, float high) {
-    std::uint32_t parts[kParts];
-    split(parts, low, high);
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) of[i][word] = parts[i];
-  }
-};
+using NarrowA = NarrowFragment<4>;
+using NarrowB = NarrowFragment<2>;
 
 // The smallest parts first.
 __device__ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], const NarrowB& b) {

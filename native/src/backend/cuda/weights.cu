@@ -1,12 +1,11 @@
 // Weights, and the products for batches of many rows: those of cuBLASLt. A quantised weight is dequantised for each.
-#include <mma.cuh>
-
 #include "../dynamic_map.h"
 #include "../gguf_blocks.h"
 #include "../nf4.h"
 #include "check.h"
 #include "cuda_backend.h"
 #include "device.cuh"
+#include "vectors.cuh"
 
 namespace tempora {
 namespace {
@@ -22,18 +21,6 @@ struct Nf4View {
 };
 
 constexpr int kEight = 8;  // numbers of a thread: one store of 16 bytes in bf16
-
-__device__ inline void store_eight(bf16* to, const float* x) {
-  store_words(to, {pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7])});
-}
-
-__device__ inline void store_eight(float* to, const float* x) {
-#pragma unroll
-  for (int i = 0; i < kEight; i += 4) {
-    store_words(to + i, {__float_as_uint(x[i]), __float_as_uint(x[i + 1]), __float_as_uint(x[i + 2]),
-                         __float_as_uint(x[i + 3])});
-  }
-}
 
 // One thread eight numbers, which are of one block. The values lie in shared memory, where each of the lanes' codes has
 // a bank of its own.
@@ -58,7 +45,7 @@ __global__ void __launch_bounds__(kBlock) dequantise_kernel(Nf4View view, std::i
       // The first of a byte's two numbers is in its high half.
       numbers[k] = values[codes >> (k / 2 * 8 + (k % 2 == 0 ? 4 : 0)) & 15u] * largest;
     }
-    return store_eight(to + i, numbers);
+    return store_vector(to + i, numbers);
   }
   for (std::int64_t at = i; at < size; ++at) {
     const std::uint8_t pair = view.codes[at / 2];
@@ -73,8 +60,7 @@ __global__ void dequantise_gguf_kernel(const std::uint8_t* blocks, std::int64_t 
   if (group >= groups) return;
   float numbers[kGgufGroup];
   decode_gguf_group<format>(blocks, group, numbers);
-#pragma unroll
-  for (int i = 0; i < kGgufGroup; i += kEight) store_eight(to + group * kGgufGroup + i, numbers + i);
+  store_vector(to + group * kGgufGroup, numbers);
 }
 
 }  // namespace
