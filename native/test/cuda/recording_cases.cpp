@@ -72,6 +72,36 @@ void check_replay(DType dtype, int schedule) {
   expect(recorded == 2, std::to_string(recorded) + " recordings were made, not 2");
 }
 
+// Each is dequantised into memory that is given back while the sums of the one before it are still held.
+void check_quantised() {
+  CudaBackend backend;
+  Device device(backend);
+  Random random(7);
+  constexpr std::int64_t kRows = 3, kOutputs = 136, kInputs = 1096;
+  std::vector<std::unique_ptr<Weight>> weights;
+  for (int i = 0; i < 2; ++i) {
+    std::vector<float> numbers;
+    for (const double value : random.normals(kOutputs * kInputs, 0.1)) numbers.push_back(static_cast<float>(value));
+    weights.push_back(backend.make_weight(WeightFormat::nf4, kOutputs, kInputs));
+    expect(backend.set_weight(*weights.back(), DType::f32, reinterpret_cast<const std::uint8_t*>(numbers.data())),
+           "random numbers are finite");
+  }
+  const Tensor x = device.output(kRows, kInputs, DType::bf16), gate = device.output(kRows, kOutputs, DType::bf16);
+  const Tensor up = device.output(kRows, kOutputs, DType::bf16), out = device.output(kRows, kOutputs, DType::bf16);
+  const Tensor want = device.output(kRows, kOutputs, DType::bf16);
+  const auto multiply = [&](const Tensor& to) {
+    backend.row_swiglu(x.matrix, {*weights[0], gate.matrix}, {*weights[1], up.matrix}, to.matrix);
+  };
+  const auto recording = backend.record([&] { multiply(out); });
+  for (int run = 0; run < 4; ++run) {
+    const Tensor fresh = device.random(random, kRows, kInputs, DType::bf16);
+    backend.copy(x.matrix.data, fresh.matrix.data, fresh.matrix.bytes());
+    recording->run();
+    multiply(want);
+    expect(device.read(out) == device.read(want), "run " + std::to_string(run) + " gives other bits when recorded");
+  }
+}
+
 // Gets the number of the run; returns what memory it keeps.
 using Operations = std::function<std::vector<Buffer>(CudaBackend& backend, int run)>;
 
@@ -192,6 +222,7 @@ void run_recording_cases(TestRun& run) {
               [=] { check_replay(dtype, schedule); });
     }
   }
+  run.run("products of quantised weights are recorded", check_quantised);
   run.run("what a graph cannot hold is not recorded", check_refusals);
   run.run("a graph without room says so, and is made when there is room", check_no_room);
   run.run("results that come later are those of their time", check_later);

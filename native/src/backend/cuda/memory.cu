@@ -63,9 +63,9 @@ Buffer CudaBackend::allocate(std::size_t bytes, MemoryUse use) {
     if (void* data = recorded_.take(bytes)) return Buffer(this, data, bytes, use);
     throw std::logic_error("operations that are recorded ask for more memory than when they were counted");
   }
-  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_taken(bytes);
   const DevicePool::Taken taken = DevicePool::instance().take(bytes, stream_);
   if (taken.data == nullptr) throw_out_of_memory(bytes);
+  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_taken(taken.data, bytes);
   used_[static_cast<int>(use)] += taken.bytes;
   std::size_t all = 0;
   for (const std::size_t part : used_) all += part;
@@ -83,10 +83,10 @@ void CudaBackend::throw_out_of_memory(std::size_t bytes) const {
                     " end other programs on the device");
 }
 
-void CudaBackend::release(void* data, std::size_t bytes, MemoryUse use) noexcept {
+void CudaBackend::release(void* data, std::size_t, MemoryUse use) noexcept {
   const std::scoped_lock lock(memory_mutex_);
   if (recorded_.give_back(data)) return;
-  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_released(bytes);
+  if (recorded_.mode() == RecordedMemory::Mode::counting) recorded_.count_released(data);
   used_[static_cast<int>(use)] -= DevicePool::instance().give_back(data, stream_);
 }
 

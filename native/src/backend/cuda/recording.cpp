@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <string>
 #include <utility>
 
 #include "check.h"
@@ -13,21 +12,39 @@ namespace tempora {
 void RecordedMemory::begin(Mode mode) {
   if (mode_ != Mode::off) throw std::logic_error("a recording is run by the operations of another one");
   mode_ = mode;
-  in_use_ = most_ = taken_ = 0;
-  live_ = 0;
+  taken_.clear();
+  most_ = 0;
 }
 
-void RecordedMemory::count_taken(std::size_t bytes) {
-  in_use_ += padded(bytes);
-  most_ = std::max(most_, in_use_);
+std::size_t RecordedMemory::gap_for(std::size_t bytes) const {
+  std::size_t begin = 0;
+  for (const Place& place : taken_) {
+    if (begin + padded(bytes) <= place.begin) break;
+    begin = place.end;
+  }
+  return begin;
+}
+
+void RecordedMemory::add(std::size_t begin, std::size_t bytes, const void* data) {
+  const auto next = std::ranges::lower_bound(taken_, begin, {}, &Place::begin);
+  taken_.insert(next, {begin, begin + padded(bytes), data});
+}
+
+void RecordedMemory::forget(const void* data) {
+  std::erase_if(taken_, [=](const Place& place) { return place.data == data; });
+}
+
+void RecordedMemory::count_taken(const void* data, std::size_t bytes) {
+  const std::size_t begin = gap_for(bytes);
+  add(begin, bytes, data);
+  most_ = std::max(most_, begin + padded(bytes));
 }
 
 void* RecordedMemory::take(std::size_t bytes) {
-  if (live_ == 0) taken_ = 0;
-  if (blocks_.empty() || taken_ + padded(bytes) > blocks_.back().bytes()) return nullptr;
-  void* data = static_cast<char*>(blocks_.back().data()) + taken_;
-  taken_ += padded(bytes);
-  ++live_;
+  const std::size_t begin = gap_for(bytes);
+  if (blocks_.empty() || begin + padded(bytes) > blocks_.back().bytes()) return nullptr;
+  void* data = static_cast<char*>(blocks_.back().data()) + begin;
+  add(begin, bytes, data);
   return data;
 }
 
@@ -35,7 +52,7 @@ bool RecordedMemory::give_back(const void* data) {
   for (const Buffer& block : blocks_) {
     const char* begin = static_cast<const char*>(block.data());
     if (data < begin || data >= begin + block.bytes()) continue;
-    --live_;
+    forget(data);
     return true;
   }
   return false;
