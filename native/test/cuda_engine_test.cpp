@@ -1,6 +1,10 @@
 // The engine on a CUDA device: a real one, or, as another build of this file, the emulated one.
 #include <cstdio>
+#include <exception>
 #include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "backend/backend.h"
 #include "cuda/head_chunk_cases.h"
@@ -18,8 +22,8 @@ bool has_cpu_backend() {
   }
 }
 
-// The cases of generation would hold without them.
-void check_graphs() {
+// Twelve passes of three rows.
+tempora::GenerationStep generated() {
   using namespace tempora;
   test::TinyModel model = test::tiny_models().front();
   model.cuda = true;
@@ -33,11 +37,42 @@ void check_graphs() {
   request.options.max_new_tokens = 12;
   request.options.max_rows = 3;
   request.options.max_cache_tokens = 4096;
+  return engine->start_generation(std::move(request))->step(12, nullptr);
+}
+
+// The cases of generation would hold without them.
+void check_graphs() {
+  using namespace tempora;
   const std::int64_t before = test::graphs_launched();
-  engine->start_generation(std::move(request))->step(12, nullptr);
+  generated();
   const std::int64_t launched = test::graphs_launched() - before;
   // The first run of a recording sets up, the second counts; memory finds its place.
   test::expect(launched >= 8, std::to_string(launched) + " of 12 passes were graphs");
+}
+
+// Each is made, used and ended on a thread of its own, as the addon does. Some record while others allocate.
+void check_side_by_side() {
+  using namespace tempora;
+  constexpr std::size_t kEngines = 3;
+  const GenerationStep alone = generated();
+  std::vector<GenerationStep> made(kEngines);
+  std::vector<std::string> problems(kEngines);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kEngines; ++i) {
+    threads.emplace_back([&, i] {
+      try {
+        made[i] = generated();
+      } catch (const std::exception& error) {
+        problems[i] = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t i = 0; i < kEngines; ++i) {
+    test::expect(problems[i].empty(), "an engine beside others fails: " + problems[i]);
+    test::expect(made[i].tokens == alone.tokens && made[i].log_probs == alone.log_probs,
+                 "an engine beside others generates something else");
+  }
 }
 
 }  // namespace
@@ -57,6 +92,7 @@ int main(int argc, char** argv) {
   test::run_engine_cases(run, cases);
   test::run_generation_cases(run, cases);
   if (test::device_is_emulated()) run.run("generations run as graphs", check_graphs);
+  run.run("engines on threads of their own give what each gives alone", check_side_by_side);
   test::run_adapter_cases(run, cases);
   test::run_adapter_batch_cases(run, cases);
   test::run_head_chunk_cases(run);

@@ -3,6 +3,10 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <chrono>
+#include <exception>
+#include <string>
+#include <thread>
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
@@ -74,6 +78,42 @@ void check_engines_share() {
   throw TestFailure("two engines have one memory");
 }
 
+// Another thread may not wait for a stream that is being captured: it waits for the end of that.
+void check_capture_is_waited_for() {
+  CudaBackend first, second;
+  const std::size_t size = free_bytes() / 10 * 6 / kMiB * kMiB;
+  const Buffer to = first.allocate(kMiB, MemoryUse::workspace);
+  const std::vector<std::uint8_t> given(kMiB, 7);
+  std::thread other;
+  std::string problem;
+  int runs = 0;
+  const auto recording = first.record([&] {
+    first.zero(to.data(), 4096);
+    if (++runs < 3) return;
+    other = std::thread([&] {
+      try {
+        const Buffer block = second.allocate(size, MemoryUse::cache);
+        second.zero(block.data(), size);
+        second.synchronize();
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  });
+  for (int run = 0; run < 3; ++run) {
+    first.allocate(size, MemoryUse::cache);  // and given back: it is the first engine's as long as nobody else asks
+    first.copy_in(to.data(), given.data(), given.size());
+    recording->run();
+  }
+  other.join();
+  expect(problem.empty(), "an engine beside one that records gets no memory: " + problem);
+  std::vector<std::uint8_t> got(8192), want(8192, 7);
+  std::fill_n(want.begin(), 4096, std::uint8_t{0});
+  first.copy_out(got.data(), to.data(), got.size());
+  expect(got == want, "what was recorded beside another engine gives something else");
+}
+
 }  // namespace
 
 void run_memory_cases(TestRun& run) {
@@ -82,6 +122,7 @@ void run_memory_cases(TestRun& run) {
   run.run("memory: growing needs are not hoarded", check_growing_needs_are_not_hoarded);
   run.run("memory: an engine that is gone has given all back", check_last_engine_gives_all_back);
   run.run("memory: engines share what none of them uses", check_engines_share);
+  run.run("memory: an engine waits for memory until another has recorded", check_capture_is_waited_for);
 }
 
 }  // namespace tempora::test

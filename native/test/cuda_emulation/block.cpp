@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -318,11 +319,32 @@ bool barrier_or(bool value) {
 
 void set_schedule(Schedule schedule) { runner().set_schedule(schedule); }
 
+namespace {
+
+// Of the device that is there.
+std::size_t largest_shared() { return capability_major() >= 9 ? kLargestShared : kLeastShared; }
+
+std::map<const void*, std::size_t> shared_of_kernels;
+
+}  // namespace
+
+bool allow_shared(const void* kernel, std::size_t bytes) {
+  if (bytes > largest_shared()) return false;
+  shared_of_kernels[kernel] = bytes;
+  return true;
+}
+
+bool is_allowed_shared(const void* kernel, std::size_t bytes) {
+  constexpr std::size_t kWithoutAsking = std::size_t{48} << 10;
+  const auto found = shared_of_kernels.find(kernel);
+  return bytes <= (found == shared_of_kernels.end() ? kWithoutAsking : found->second);
+}
+
 cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes) {
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
   const bool fits = grid.x > 0 && grid.x <= 0x7FFFFFFFu && grid.y > 0 && grid.y <= 65535 && grid.z > 0 &&
                     grid.z <= 65535 && threads > 0 && threads <= kLargestBlock && block.z <= 64 &&
-                    shared_bytes <= (capability_major() >= 9 ? kLargestShared : kLeastShared);
+                    shared_bytes <= largest_shared();
   return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
 

@@ -7,8 +7,10 @@
 // - Fresh memory is NaN.
 // - Blocks, warps and lanes run in the order that set_schedule chooses; results must not depend on it.
 // - A barrier or shuffle that not all threads reach is an error.
-// - While a stream is captured, what a device forbids is an error and ends the capture: to allocate, to wait, to copy
-//   from or to host memory that is not pinned.
+// - While a stream is captured, what a device forbids its thread is an error and ends the capture: to allocate, to
+// wait,
+//   to copy from or to host memory that is not pinned. So it is that another thread waits for the stream.
+// - More shared memory than every device gives must be asked for, kernel by kernel.
 // What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
 // whole runs between barriers brings out, and speed.
 #pragma once
@@ -19,8 +21,10 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -187,12 +191,15 @@ struct Graph {
 };
 
 struct Stream {
+  std::mutex mutex;  // of the queue: other threads may wait for the stream
   std::deque<Work> queue;
-  std::uint64_t done = 0;    // works that were taken off the queue so far
-  Graph* graph = nullptr;    // while the stream is captured
-  bool invalidated = false;  // something forbidden was asked for meanwhile
+  std::uint64_t done = 0;     // works that were taken off the queue so far
+  Graph* graph = nullptr;     // while the stream is captured
+  std::thread::id capturing;  // the thread that began to
+  bool invalidated = false;   // something forbidden was asked for meanwhile
 
   void add(Work work) {
+    const std::scoped_lock lock(mutex);
     if (graph != nullptr) {
       graph->works.push_back(std::move(work));
     } else {
@@ -211,6 +218,9 @@ struct Event {
 std::uint64_t graph_launches();
 
 cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes);
+// What a kernel's launches may ask for. False where no block can have that much.
+bool allow_shared(const void* kernel, std::size_t bytes);
+bool is_allowed_shared(const void* kernel, std::size_t bytes);
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
 
 }  // namespace tempora::emulation
@@ -239,6 +249,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const std::size_t shared = config->dynamicSmemBytes;
   const cudaError_t status = tempora::emulation::check_launch(grid, block, shared);
   if (status != cudaSuccess) return status;
+  if (!tempora::emulation::is_allowed_shared(reinterpret_cast<const void*>(kernel), shared)) {
+    return cudaErrorInvalidValue;
+  }
   // Copied now, as the parameters of a launch are.
   config->stream->add([=, parameters = std::tuple<Parameters...>(arguments...)] {
     tempora::emulation::run_grid(grid, block, shared, [&] { std::apply(kernel, parameters); });
@@ -248,8 +261,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
-  return cudaSuccess;
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  const bool there =
+      tempora::emulation::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<std::size_t>(bytes));
+  return there ? cudaSuccess : cudaErrorInvalidValue;
 }
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t status);
@@ -270,8 +285,6 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
@@ -279,6 +292,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t runnable, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t runnable, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t runnable);

@@ -17,6 +17,10 @@ using tempora::emulation::Stream;
 
 namespace {
 
+// Threads take turns; a graph's or a stream's work runs in that of the thread that waits for it.
+std::recursive_mutex device;
+using Turn = std::scoped_lock<std::recursive_mutex>;
+
 std::size_t device_bytes = std::size_t{8} << 30;
 constexpr std::size_t kAlignment = 256;
 
@@ -41,10 +45,13 @@ int capability[2] = {9, 0};
 cudaError_t drain(Stream* stream, std::uint64_t until = UINT64_MAX) {
   try {
     // What runs may not queue anything; it is taken off first all the same, so that a failure does not come twice.
-    while (!stream->queue.empty() && stream->done < until) {
+    while (stream->done < until) {
+      std::unique_lock lock(stream->mutex);
+      if (stream->queue.empty()) break;
       const auto work = std::move(stream->queue.front());
       stream->queue.pop_front();
       ++stream->done;
+      lock.unlock();
       if (failure.empty()) work();
     }
   } catch (const std::logic_error& error) {
@@ -55,11 +62,12 @@ cudaError_t drain(Stream* stream, std::uint64_t until = UINT64_MAX) {
   return failure.empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
-// Ends whatever is captured: the call that asks is forbidden meanwhile.
-cudaError_t forbid_capture() {
+// Ends what this thread captures, and the capture of `used` by any: the call that asks is forbidden meanwhile.
+cudaError_t forbid_capture(const Stream* used = nullptr) {
   cudaError_t status = cudaSuccess;
   for (const auto& [stream, owner] : streams) {
     if (stream->graph == nullptr) continue;
+    if (stream != used && stream->capturing != std::this_thread::get_id()) continue;
     stream->invalidated = true;
     status = cudaErrorStreamCaptureUnsupported;
   }
@@ -75,9 +83,10 @@ bool is_allocated(const void* data, std::size_t bytes) {
 }
 
 cudaError_t allocate(void** data, std::size_t bytes) {
+  const Turn turn(device);
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
-  if (allocated_bytes + bytes > device_bytes) return cudaErrorInvalidValue;
+  if (allocated_bytes + bytes > device_bytes) return cudaErrorMemoryAllocation;
   Memory memory(static_cast<char*>(::operator new[](bytes, std::align_val_t{kAlignment})));
   std::memset(memory.get(), 0xFF, bytes);
   char* begin = memory.get();
@@ -88,6 +97,7 @@ cudaError_t allocate(void** data, std::size_t bytes) {
 }
 
 cudaError_t release(void* data) {
+  const Turn turn(device);
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
   // As on a device: memory is freed after all that was queued.
@@ -179,12 +189,14 @@ cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(dat
 cudaError_t cudaFreeHost(void* data) { return release(data); }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  const Turn turn(device);
   *free = device_bytes - allocated_bytes;
   *total = device_bytes;
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  const Turn turn(device);
   if (!is_allocated(to, bytes) || !is_allocated(from, bytes)) {
     const cudaError_t status = forbid_capture();
     if (status != cudaSuccess) return status;
@@ -199,6 +211,7 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const Turn turn(device);
   auto owner = std::make_unique<Stream>();
   *stream = owner.get();
   streams[*stream] = std::move(owner);
@@ -206,22 +219,20 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const cudaError_t status = forbid_capture();
+  const Turn turn(device);
+  const cudaError_t status = forbid_capture(stream);
   return status == cudaSuccess ? drain(stream) : status;
 }
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  *status = stream->graph == nullptr ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
-  return cudaSuccess;
-}
-
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Turn turn(device);
   const cudaError_t status = drain(stream);
   streams.erase(stream);
   return status;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  const Turn turn(device);
   auto owner = std::make_unique<Event>();
   *event = owner.get();
   events[*event] = std::move(owner);
@@ -229,35 +240,42 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const cudaError_t status = forbid_capture();  // a device would take it for a part of the graph
+  const Turn turn(device);
+  const cudaError_t status = forbid_capture(stream);  // a device would take it for a part of the graph
   if (status != cudaSuccess) return status;
   event->stream = stream;
+  const std::scoped_lock lock(stream->mutex);
   event->until = stream->done + stream->queue.size();
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Turn turn(device);
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
   return event->stream == nullptr ? cudaSuccess : drain(event->stream, event->until);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const Turn turn(device);
   events.erase(event);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Turn turn(device);
   if (stream->graph != nullptr) return cudaErrorInvalidValue;
   auto owner = std::make_unique<Graph>();
   stream->graph = owner.get();
+  stream->capturing = std::this_thread::get_id();
   stream->invalidated = false;
   graphs[stream->graph] = std::move(owner);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  if (stream->graph == nullptr) return cudaErrorInvalidValue;
+  const Turn turn(device);
+  if (stream->graph == nullptr || stream->capturing != std::this_thread::get_id()) return cudaErrorInvalidValue;
   *graph = std::exchange(stream->graph, nullptr);
   if (!stream->invalidated) return cudaSuccess;
   graphs.erase(*graph);
@@ -266,6 +284,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, unsigned long long) {
+  const Turn turn(device);
   constexpr std::size_t kGraphBytes = std::size_t{1} << 20;
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
@@ -276,7 +295,15 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* runnable, cudaGraph_t graph, u
   return cudaSuccess;
 }
 
+cudaError_t cudaGraphUpload(cudaGraphExec_t runnable, cudaStream_t stream) {
+  const Turn turn(device);
+  const cudaError_t status = forbid_capture(stream);
+  if (status != cudaSuccess) return status;
+  return graphs.contains(runnable) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 cudaError_t cudaGraphLaunch(cudaGraphExec_t runnable, cudaStream_t stream) {
+  const Turn turn(device);
   if (!graphs.contains(runnable)) return cudaErrorInvalidValue;
   for (const auto& work : runnable->works) stream->add(work);
   ++launches;
@@ -284,6 +311,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t runnable, cudaStream_t stream) {
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const Turn turn(device);
   return graphs.erase(graph) == 1 ? cudaSuccess : cudaErrorInvalidValue;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t runnable) { return cudaGraphDestroy(runnable); }

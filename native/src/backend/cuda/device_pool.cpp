@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <iterator>
 #include <utility>
-#include <vector>
+
+#include "check.h"
 
 namespace tempora {
 namespace {
@@ -39,6 +40,23 @@ void DevicePool::close(cudaStream_t stream) noexcept {
   reclaim(stream);
   drop_segments(true);
   streams_.erase(stream);
+}
+
+void DevicePool::begin_capture(cudaStream_t stream) {
+  const std::scoped_lock lock(mutex_);
+  captured_.insert(stream);
+}
+
+void DevicePool::end_capture(cudaStream_t stream) noexcept {
+  const std::scoped_lock lock(mutex_);
+  captured_.erase(stream);
+  capture_ended_.notify_all();
+}
+
+void DevicePool::give_device_unused(cudaStream_t stream) noexcept {
+  const std::scoped_lock lock(mutex_);
+  reclaim(stream);
+  drop_segments(true);
 }
 
 std::size_t DevicePool::cached() const {
@@ -82,17 +100,20 @@ DevicePool::Taken DevicePool::cut(FreeBlocks::iterator found, std::size_t bytes,
 bool DevicePool::grow(bool large, cudaStream_t stream, std::size_t bytes) {
   const std::size_t size = large ? rounded(bytes, kPage) : kSmallSegment;
   void* data = nullptr;
-  if (cudaMalloc(&data, size) != cudaSuccess) {
+  const cudaError_t status = cudaMalloc(&data, size);
+  // What no device could ever have may be an invalid value.
+  if (status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue) {
     cudaGetLastError();  // forget the failure
     return false;
   }
+  check_cuda(status, "cudaMalloc");
   segments_.emplace(number_of(data), size);
   add_free(number_of(data), size, number_of(data), large, stream);
   return true;
 }
 
 DevicePool::Taken DevicePool::take(std::size_t bytes, cudaStream_t stream) {
-  const std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
   const bool large = bytes >= kLarge;
   bytes = rounded(bytes, large ? kLarge : kUnit);
   const auto try_to_cut = [&](Taken& taken) {
@@ -109,6 +130,7 @@ DevicePool::Taken DevicePool::take(std::size_t bytes, cudaStream_t stream) {
     drop_segments(false);
   }
   if (!grow(large, stream, bytes)) {
+    capture_ended_.wait(lock, [this] { return captured_.empty(); });
     for (cudaStream_t each : streams_) reclaim(each);
     if (try_to_cut(taken)) return taken;
     drop_segments(true);
@@ -131,11 +153,9 @@ std::size_t DevicePool::give_back(void* data, cudaStream_t stream) noexcept {
   return bytes;
 }
 
-// Waits for what is queued on a stream: what it gave back is anyone's then. One that is being captured cannot be waited
-// for; neither can one that failed, whose next call will say so.
+// Waits for what is queued on a stream: what it gave back is anyone's then. One that failed cannot be waited for; its
+// next call will say so.
 void DevicePool::reclaim(cudaStream_t stream) noexcept {
-  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  if (cudaStreamIsCapturing(stream, &capture) != cudaSuccess || capture != cudaStreamCaptureStatusNone) return;
   if (cudaStreamSynchronize(stream) != cudaSuccess) return;
   const std::uintptr_t own = number_of(stream);
   for (const bool large : {false, true}) {

@@ -2,6 +2,8 @@
 //
 // A block that was given back serves its stream again at once, since what is queued there comes before whatever the
 // next owner queues. Other streams get it where the device has no more: what is queued on its own is waited for then.
+// A stream that is being captured cannot be waited for (that would end the capture, whichever thread does it), but a
+// capture ends soon.
 //
 // Not cudaMallocAsync: while a stream is captured it makes nodes of the graph, whose memory is the graph's own; and
 // here a block costs a look into a tree, there a call of the driver.
@@ -9,6 +11,7 @@
 
 #include <cuda_runtime.h>
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -34,6 +37,12 @@ class DevicePool {
   void open(cudaStream_t stream);
   void close(cudaStream_t stream) noexcept;
 
+  // Between these nobody waits for the stream, and its own thread takes nothing.
+  void begin_capture(cudaStream_t stream);
+  void end_capture(cudaStream_t stream) noexcept;
+
+  // Gives the device all that nobody uses and that no stream other than this one may still use.
+  void give_device_unused(cudaStream_t stream) noexcept;
   std::size_t cached() const;  // bytes of segments that nobody uses
 
  private:
@@ -71,7 +80,8 @@ class DevicePool {
   std::map<std::uintptr_t, std::size_t> segments_;  // their bytes
   Blocks blocks_;                                   // all of them, by where they begin
   FreeBlocks free_;
-  std::set<cudaStream_t> streams_;
+  std::set<cudaStream_t> streams_, captured_;
+  std::condition_variable capture_ended_;
 };
 
 }  // namespace tempora

@@ -1,11 +1,13 @@
 #include "recording.h"
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
 #include "check.h"
 #include "cuda_backend.h"
+#include "device_pool.h"
 
 namespace tempora {
 
@@ -82,14 +84,25 @@ class Phase {
   RecordedMemory& memory_;
 };
 
+class CapturedStream {
+ public:
+  explicit CapturedStream(cudaStream_t stream) : stream_(stream) { DevicePool::instance().begin_capture(stream); }
+  ~CapturedStream() { DevicePool::instance().end_capture(stream_); }
+  CapturedStream(const CapturedStream&) = delete;
+  CapturedStream& operator=(const CapturedStream&) = delete;
+
+ private:
+  cudaStream_t stream_;
+};
+
 // What a stream is asked for while this lives becomes a graph; without finish() it is forgotten.
 class Capture {
  public:
-  explicit Capture(cudaStream_t stream) : stream_(stream) {
+  explicit Capture(cudaStream_t stream) : stream_(stream), captured_(std::in_place, stream) {
     TEMPORA_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   }
   ~Capture() {
-    if (!ended_) {
+    if (captured_) {
       cudaStreamEndCapture(stream_, &graph_);
       cudaGetLastError();  // that of the call which is being thrown
     }
@@ -99,24 +112,39 @@ class Capture {
   Capture& operator=(const Capture&) = delete;
 
   cudaGraphExec_t finish() {
-    ended_ = true;
-    TEMPORA_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph_));
+    const cudaError_t status = cudaStreamEndCapture(stream_, &graph_);
+    captured_.reset();
+    check_cuda(status, "cudaStreamEndCapture");
+    cudaGraphExec_t runnable = instantiate();
+    if (runnable != nullptr) return runnable;
+    DevicePool::instance().give_device_unused(stream_);
+    runnable = instantiate();
+    if (runnable != nullptr) return runnable;
+    throw OutOfMemory(
+        "out of memory on the device for the graph of a generation's passes; lower its rows and cache tokens, or end"
+        " other programs on the device");
+  }
+
+ private:
+  // With all that the device needs of it. Null where there is no room for that.
+  cudaGraphExec_t instantiate() const {
     cudaGraphExec_t runnable = nullptr;
-    const cudaError_t status = cudaGraphInstantiate(&runnable, graph_, 0);
+    cudaError_t status = cudaGraphInstantiate(&runnable, graph_, 0);
+    if (status == cudaSuccess) {
+      status = cudaGraphUpload(runnable, stream_);
+      if (status != cudaSuccess) cudaGraphExecDestroy(runnable);
+    }
     if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();  // the next run may find room
-      throw OutOfMemory(
-          "out of memory on the device for the graph of a generation's passes; lower its rows and cache tokens, or end"
-          " other programs on the device");
+      cudaGetLastError();  // another try may find room
+      return nullptr;
     }
     check_cuda(status, "cudaGraphInstantiate");
     return runnable;
   }
 
- private:
   cudaStream_t stream_;
+  std::optional<CapturedStream> captured_;  // until the capture has ended
   cudaGraph_t graph_ = nullptr;
-  bool ended_ = false;
 };
 
 }  // namespace
