@@ -1,4 +1,6 @@
 // Every CUDA call is checked: what failed, where, and the runtime's own words.
+//
+// Other calls than those that allocate want memory too: a kernel is loaded at its first launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,11 +8,16 @@
 #include <stdexcept>
 #include <string>
 
+#include "../out_of_memory.h"
+
 namespace tempora {
 
 inline void check_cuda(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string("CUDA: ") + call + " failed: " + cudaGetErrorString(status));
+  cudaGetLastError();  // so that nobody takes it for another call's
+  const std::string what = std::string("CUDA: ") + call + " failed: " + cudaGetErrorString(status);
+  if (status != cudaErrorMemoryAllocation) throw std::runtime_error(what);
+  throw OutOfMemory(what + "; lower max-tokens (or the generation's rows and cache tokens), or end other programs");
 }
 
 }  // namespace tempora

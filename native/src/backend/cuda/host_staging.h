@@ -10,7 +10,7 @@ namespace tempora {
 
 class HostStaging {
  public:
-  HostStaging();  // throws std::runtime_error when the host has no memory to pin
+  HostStaging();  // throws OutOfMemory when the host has no memory to pin
   ~HostStaging();
   HostStaging(const HostStaging&) = delete;
   HostStaging& operator=(const HostStaging&) = delete;
