@@ -10,7 +10,10 @@ file(GLOB cuda_bench_sources CONFIGURE_DEPENDS bench/cuda_*.cpp)
 add_subdirectory(test/cuda_emulation)
 foreach(source IN LISTS cuda_test_sources)
   get_filename_component(name ${source} NAME_WE)
-  add_executable(${name} ${only_when_asked} ${source} ${cuda_support_sources} test/cuda/schedule_emulated.cpp)
+  add_executable(
+    ${name} ${only_when_asked} ${source} ${cuda_support_sources} test/cuda/schedule_emulated.cpp
+            test/cuda_emulation/hopper_cases.cpp
+  )
   target_include_directories(${name} PRIVATE test)
   target_link_libraries(${name} PRIVATE cuda_emulation test_support tempora_engine)
   add_dependencies(${name} cublaslt_emulation)

@@ -119,6 +119,7 @@ int main(int argc, char** argv) {
       });
     }
   }
+  run_emulation_cases(run);
   run_recording_cases(run);
   run.run("guards see writes beside a buffer", [&] { check_guards(backend); });
   run.run("memory in use is counted", [&] { check_memory_counts(backend); });

@@ -11,6 +11,10 @@ void use_schedule(int run);
 // Of the emulated device, for the backends made from now on: without Hopper's own instructions it is an older one.
 void use_hopper(bool there);
 
+// What the emulated device must refuse. A real one takes it.
+class TestRun;
+void run_emulation_cases(TestRun& run);
+
 // What a device does in a moment may take the emulation minutes.
 bool device_is_emulated();
 

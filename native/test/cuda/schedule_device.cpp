@@ -4,6 +4,7 @@ namespace tempora::test {
 
 void use_schedule(int) {}
 void use_hopper(bool) {}
+void run_emulation_cases(TestRun&) {}
 bool device_is_emulated() { return false; }
 SmallDevice::SmallDevice() = default;
 SmallDevice::~SmallDevice() = default;

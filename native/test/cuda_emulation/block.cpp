@@ -51,7 +51,7 @@ struct Fiber {
   bool value = false;                            // given to the block and got from it
   std::vector<std::vector<Copy>> copies;         // groups that it has not waited for; the last one is open
   const std::function<bool()>* there = nullptr;  // what it waits for in State::until
-  std::unique_ptr<ThreadState> extra;
+  std::unique_ptr<UnderWay> extra;
 };
 
 // One of those that some of a block's threads wait at.
@@ -75,6 +75,7 @@ class BlockRunner {
   void require_shared(const void* data, std::size_t bytes);
   void end_thread();
   Fiber& current() { return fibers_[static_cast<std::size_t>(current_)]; }
+  std::unique_ptr<UnderWay>& extra() { return extra_; }
   void synchronize(int number, int threads);
   void deliver(std::function<void()> copy);
   void wait(State state) {
@@ -101,6 +102,7 @@ class BlockRunner {
   std::vector<SharedUnit> shared_;  // that the launch asked for
   std::array<NamedBarrier, kNamedBarriers> barriers_;
   std::vector<std::function<void()>> on_their_way_;
+  std::unique_ptr<UnderWay> extra_;
 };
 
 BlockRunner& runner() {
@@ -248,6 +250,7 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
   }
   barriers_.fill({});
   on_their_way_.clear();
+  extra_.reset();
   // NaN, whatever a block before has left there.
   if (!shared_.empty()) std::memset(shared_.data(), 0xFF, shared_.size() * sizeof(SharedUnit));
   const int warps = (count_ + kLanes - 1) / kLanes;
@@ -257,6 +260,7 @@ void BlockRunner::run(dim3 block, const std::function<void()>& thread) {
     const bool ended = std::all_of(fibers_.begin(), fibers_.begin() + count_,
                                    [](const Fiber& fiber) { return fiber.state == State::done; });
     if (ended && !on_their_way_.empty()) throw std::logic_error("a block ends while it copies");
+    if (ended && extra_) extra_->check_end();
     if (ended) return;
     if (!release_block() && !progress && !deliver_one()) {
       throw std::logic_error("threads wait for others that do not come: a shuffle or barrier in divergent code");
@@ -308,7 +312,8 @@ void wait_until(const std::function<bool()>& there) {
 
 void synchronize_threads(int number, int threads) { runner().synchronize(number, threads); }
 void deliver(std::function<void()> copy) { runner().deliver(std::move(copy)); }
-std::unique_ptr<ThreadState>& thread_state() { return runner().current().extra; }
+std::unique_ptr<UnderWay>& thread_state() { return runner().current().extra; }
+std::unique_ptr<UnderWay>& block_state() { return runner().extra(); }
 
 bool barrier_or(bool value) {
   Fiber& fiber = runner().current();

@@ -78,15 +78,16 @@ void wait_for_copies(int pending);
 bool barrier_or(bool value);
 
 // For hopper.cuh: waits while others go on; barriers of some threads; copies that threads do not wait for by
-// themselves; what a thread has under way.
+// themselves; what a thread and what its block have under way.
 void wait_until(const std::function<bool()>& there);
 void synchronize_threads(int number, int threads);
 void deliver(std::function<void()> copy);
-struct ThreadState {
-  virtual ~ThreadState() = default;
-  virtual void check_end() const = 0;  // throws when something is still under way
+struct UnderWay {
+  virtual ~UnderWay() = default;
+  virtual void check_end() const = 0;  // throws when something still is
 };
-std::unique_ptr<ThreadState>& thread_state();
+std::unique_ptr<UnderWay>& thread_state();
+std::unique_ptr<UnderWay>& block_state();
 
 enum class Schedule { ascending, descending, shuffled };
 void set_schedule(Schedule schedule);

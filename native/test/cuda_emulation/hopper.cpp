@@ -2,6 +2,7 @@
 #include "hopper.cuh"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "mma.cuh"
@@ -23,7 +24,7 @@ namespace tempora::device {
 namespace {
 
 constexpr std::uint32_t kSharedBase = 1040;
-constexpr int kLanes = 32, kRowBytes = 128, kProductInputs = 16;
+constexpr int kLanes = 32, kRowBytes = 128, kProductInputs = 16, kWarps = kWarpgroup / kLanes;
 
 char* at_address(std::uint32_t address) { return emulation::launched_shared() + (address - kSharedBase); }
 
@@ -36,6 +37,53 @@ struct Barrier {
   std::uint32_t phase : 1;
 };
 static_assert(sizeof(Barrier) == sizeof(std::uint64_t));
+
+// What a block's copies and warpgroups have done.
+struct BlockState : emulation::UnderWay {
+  // A product that not all warps of a warpgroup have begun yet.
+  struct Begun {
+    std::uint64_t a, b;
+    bool turned;
+    int pairs, warps;
+  };
+  static constexpr int kMostWarpgroups = 8;
+
+  std::vector<char> brought;  // shared memory as copies have left it
+  std::array<std::vector<Begun>, kMostWarpgroups> begun;
+  std::array<std::size_t, std::size_t{kMostWarpgroups} * kWarps> of_warp{};  // of `begun`, those that a warp has begun
+
+  void check_end() const override {
+    const bool all = std::all_of(begun.begin(), begun.end(), [](const auto& products) { return products.empty(); });
+    if (!all) throw std::logic_error("warps of a warpgroup begin different numbers of products");
+  }
+  void begin_product(int warp, const Begun& product) {
+    std::vector<Begun>& products = begun.at(static_cast<std::size_t>(warp / kWarps));
+    const std::size_t at = of_warp.at(static_cast<std::size_t>(warp))++;
+    if (at == products.size()) products.push_back(product);
+    Begun& same = products[at];
+    if (same.a != product.a || same.b != product.b || same.turned != product.turned || same.pairs != product.pairs) {
+      throw std::logic_error("warps of a warpgroup multiply different operands");
+    }
+    if (++same.warps < kWarps) return;
+    products.erase(products.begin());
+    const auto first = of_warp.begin() + warp / kWarps * kWarps;
+    std::for_each(first, first + kWarps, [](std::size_t& count) { --count; });
+  }
+  // Shared memory there is what copies brought, not threads.
+  void bring(std::size_t at, const char* from, std::size_t bytes) {
+    if (brought.size() < at + bytes) brought.resize(at + bytes, '\xFF');
+    std::memcpy(brought.data() + at, from, bytes);
+  }
+  bool was_brought(std::size_t at, const char* from, std::size_t bytes) const {
+    return at + bytes <= brought.size() && std::memcmp(brought.data() + at, from, bytes) == 0;
+  }
+};
+
+BlockState& this_block() {
+  auto& state = emulation::block_state();
+  if (!state) state = std::make_unique<BlockState>();
+  return static_cast<BlockState&>(*state);
+}
 
 Barrier read_barrier(const std::uint64_t* barrier) {
   Barrier state;
@@ -96,6 +144,11 @@ std::uint16_t operand_number(std::uint64_t descriptor, bool turned, int row, int
   emulation::require_shared(from - reinterpret_cast<std::uintptr_t>(from) % 16, 16);
   std::uint16_t number;
   std::memcpy(&number, from, 2);
+  // A fence between proxies (fence.proxy.async) would let it; no kernel needs one so far.
+  const BlockState& block = this_block();
+  if (!block.was_brought(static_cast<std::size_t>(from - emulation::launched_shared()), from, 2)) {
+    throw std::logic_error("a product reads shared memory that threads wrote, not copies");
+  }
   return number;
 }
 
@@ -126,7 +179,7 @@ struct Product {
   std::vector<float> before;               // the sums then, of the first product that is under way on them
 };
 
-struct Products : emulation::ThreadState {
+struct Products : emulation::UnderWay {
   std::vector<std::vector<Product>> groups{1};  // the last one is open
   bool fenced = false;
 
@@ -153,13 +206,13 @@ Products& thread_products() {
   return static_cast<Products&>(*state);
 }
 
-int warp_in_warpgroup() { return static_cast<int>(threadIdx.x) % kWarpgroup / kLanes; }
+int warp_of_thread() { return static_cast<int>(threadIdx.x) / kLanes; }
 
 std::shared_ptr<Numbers> numbers_of(const Product& product, int warp) {
   auto numbers = std::make_shared<Numbers>();
   numbers->b = operand_numbers(product.operands.b, product.operands.b_turned, 0, 8 * product.pairs);
   if (product.operands.a_registers == nullptr) {
-    numbers->a = operand_numbers(product.operands.a, false, 16 * warp, 16);
+    numbers->a = operand_numbers(product.operands.a, false, warp % kWarps * 16, 16);
   }
   return numbers;
 }
@@ -170,25 +223,33 @@ struct Beginning {
   int warp;
 };
 
+// Calls take(place in `a`, number) for the numbers of a that a lane's registers hold.
+template <typename Take>
+void for_each_in_registers(const Product& product, int lane, Take take) {
+  for (int i = 0; i < 8; ++i) {
+    const int row = lane / 4 + i / 2 % 2 * 8, column = 2 * (lane % 4) + i / 4 * 8 + i % 2;
+    take(static_cast<std::size_t>(row * kProductInputs + column),
+         static_cast<std::uint16_t>(product.operands.a_registers[i / 2] >> (i % 2 * 16)));
+  }
+}
+
 // All lanes of a warp.
 void begin(void* const* lanes) {
   Beginning& first = *static_cast<Beginning*>(lanes[0]);
+  const emulated::Operands& operands = first.product.operands;
+  this_block().begin_product(first.warp, {operands.a, operands.b, operands.b_turned, first.product.pairs, 0});
   const auto numbers = numbers_of(first.product, first.warp);
-  if (first.product.operands.a_registers != nullptr) {
+  if (operands.a_registers != nullptr) {
     numbers->a.resize(16 * kProductInputs);
     for (int lane = 0; lane < kLanes; ++lane) {
-      const std::uint32_t* words = static_cast<Beginning*>(lanes[lane])->product.operands.a_registers;
-      for (int i = 0; i < 8; ++i) {
-        const int row = lane / 4 + i / 2 % 2 * 8, column = 2 * (lane % 4) + i / 4 * 8 + i % 2;
-        numbers->a[static_cast<std::size_t>(row * kProductInputs + column)] =
-            static_cast<std::uint16_t>(words[i / 2] >> (i % 2 * 16));
-      }
+      for_each_in_registers(static_cast<Beginning*>(lanes[lane])->product, lane,
+                            [&](std::size_t at, std::uint16_t number) { numbers->a[at] = number; });
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
     Beginning& given = *static_cast<Beginning*>(lanes[lane]);
     if (!given.products->fenced) throw std::logic_error("products begin without a fence");
-    if (given.product.operands.b != first.product.operands.b || given.product.operands.a != first.product.operands.a) {
+    if (given.product.operands.b != operands.b || given.product.operands.a != operands.a) {
       throw std::logic_error("lanes of a warp multiply different operands");
     }
     given.product.numbers = numbers;
@@ -225,6 +286,11 @@ void end_group(void* const* lanes) {
         if (!a_same || now->b != product.numbers->b) {
           throw std::logic_error("shared memory changed while a product read it");
         }
+      }
+      if (product.operands.a_registers != nullptr) {
+        for_each_in_registers(product, lane, [&](std::size_t at, std::uint16_t number) {
+          if (number != product.numbers->a[at]) throw std::logic_error("registers changed while a product read them");
+        });
       }
       if (!product.before.empty()) std::copy(product.before.begin(), product.before.end(), product.sums);
       add_to_sums(product, lane);
@@ -264,10 +330,14 @@ void copy_box(void* to, const CUtensorMap* map, int column, int row, std::uint64
   const std::uint32_t address = shared_address(to);
   const int bytes = static_cast<int>(map->box_rows) * kRowBytes;
   if (address % 1024 != 0) throw std::logic_error("a tile begins at no multiple of 1024 bytes");
-  emulation::require_shared(to, static_cast<std::size_t>(bytes));
-  std::memset(to, 0xFF, static_cast<std::size_t>(bytes));
+  const auto size = static_cast<std::size_t>(bytes);
+  const auto at = static_cast<std::size_t>(static_cast<char*>(to) - emulation::launched_shared());
+  emulation::require_shared(to, size);
+  std::memset(to, 0xFF, size);
+  this_block().bring(at, static_cast<char*>(to), size);
   emulation::deliver([=, map = *map] {
     copy_rows(static_cast<char*>(to), address, map, column, row);
+    this_block().bring(at, static_cast<char*>(to), size);
     Barrier state = read_barrier(barrier);
     state.bytes -= bytes;
     write_barrier(barrier, state);
@@ -276,19 +346,24 @@ void copy_box(void* to, const CUtensorMap* map, int column, int row, std::uint64
 
 void begin_products() { thread_products().fenced = true; }
 
-void commit_products() { thread_products().groups.emplace_back(); }
+// A fence is for registers that were touched before it, so each group has one of its own.
+void commit_products() {
+  Products& products = thread_products();
+  products.groups.emplace_back();
+  products.fenced = false;
+}
 
 namespace emulated {
 
 void begin_product(float* sums, int pairs, const Operands& operands, bool add) {
-  Beginning beginning{{sums, pairs, operands, add, nullptr, {}}, &thread_products(), warp_in_warpgroup()};
+  Beginning beginning{{sums, pairs, operands, add, nullptr, {}}, &thread_products(), warp_of_thread()};
   emulation::run_in_warp(begin, &beginning);
 }
 
 void wait_for_products(int pending) {
   Products& products = thread_products();
   while (static_cast<int>(products.groups.size()) - 1 > pending) {
-    Beginning waiting{{}, &products, warp_in_warpgroup()};
+    Beginning waiting{{}, &products, warp_of_thread()};
     emulation::run_in_warp(end_group, &waiting);
   }
   products.fenced = false;

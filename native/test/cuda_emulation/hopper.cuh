@@ -1,6 +1,7 @@
 // What the backend's hopper.cuh has, on the emulated device; its comments hold here. Of what the hardware leaves open,
 // the worst is done: a copy's target is NaN until it arrives, sums are NaN until their products were waited for, which
-// are computed only then, from operands that must not have changed since the product began.
+// are computed only then, from operands that must not have changed since the product began. What a device would take
+// and compute wrong is refused (hopper_cases.cpp).
 #pragma once
 
 #include "cuda.h"
