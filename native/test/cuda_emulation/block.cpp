@@ -74,12 +74,14 @@ class BlockRunner {
   char* shared() { return reinterpret_cast<char*>(shared_.data()); }
   void require_shared(const void* data, std::size_t bytes);
   void end_thread();
+  void fail(const std::string& message);
   Fiber& current() { return fibers_[static_cast<std::size_t>(current_)]; }
   std::unique_ptr<UnderWay>& extra() { return extra_; }
   void synchronize(int number, int threads);
   void deliver(std::function<void()> copy);
   void wait(State state) {
     current().state = state;
+    in_thread_ = false;
     if (_setjmp(current().resume) == 0) _longjmp(scheduler_, 1);
   }
 
@@ -96,6 +98,7 @@ class BlockRunner {
   std::exception_ptr failure_;  // of a thread
   jmp_buf scheduler_;
   int current_ = 0;
+  bool in_thread_ = false;
   int count_ = 0;
   Schedule schedule_ = Schedule::ascending;
   std::mt19937_64 random_{1};
@@ -128,6 +131,7 @@ void BlockRunner::resume(int number) {
   Fiber& fiber = fibers_[static_cast<std::size_t>(number)];
   threadIdx = fiber.index;
   if (_setjmp(scheduler_) != 0) return;
+  in_thread_ = true;
   if (fiber.started) _longjmp(fiber.resume, 1);
   fiber.started = true;
   fiber.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
@@ -191,6 +195,13 @@ void BlockRunner::end_thread() {
   const auto& groups = current().copies;
   if (groups.size() > 1 || !groups.back().empty()) throw std::logic_error("a thread ends while it copies");
   if (current().extra) current().extra->check_end();
+}
+
+// The fiber stays where it is, as those of its block do.
+void BlockRunner::fail(const std::string& message) {
+  if (!in_thread_) return;
+  failure_ = std::make_exception_ptr(std::logic_error(message));
+  wait(State::done);
 }
 
 void BlockRunner::synchronize(int number, int threads) {
@@ -310,6 +321,7 @@ void wait_until(const std::function<bool()>& there) {
   runner().wait(State::until);
 }
 
+void fail(const std::string& message) { runner().fail(message); }
 void synchronize_threads(int number, int threads) { runner().synchronize(number, threads); }
 void deliver(std::function<void()> copy) { runner().deliver(std::move(copy)); }
 std::unique_ptr<UnderWay>& thread_state() { return runner().current().extra; }

@@ -7,9 +7,9 @@
 // - Fresh memory is NaN.
 // - Blocks, warps and lanes run in the order that set_schedule chooses; results must not depend on it.
 // - A barrier or shuffle that not all threads reach is an error.
+// - So is a vector that is read or written at an address which is not aligned to it.
 // - While a stream is captured, what a device forbids its thread is an error and ends the capture: to allocate, to
-// wait,
-//   to copy from or to host memory that is not pinned. So it is that another thread waits for the stream.
+//   wait, to copy from or to host memory that is not pinned. So it is that another thread waits for the stream.
 // - More shared memory than every device gives must be asked for, kernel by kernel.
 // What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
 // whole runs between barriers brings out, and speed.
@@ -76,6 +76,9 @@ void commit_copies();
 void wait_for_copies(int pending);
 
 bool barrier_or(bool value);
+
+// Ends the thread's kernel with an error, from where nothing can be thrown. Returns where no kernel runs.
+void fail(const std::string& message);
 
 // For hopper.cuh: waits while others go on; barriers of some threads; copies that threads do not wait for by
 // themselves; what a thread and what its block have under way.

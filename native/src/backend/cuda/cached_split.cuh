@@ -9,8 +9,9 @@ namespace tempora::device {
 constexpr int kWarpQueries = 4;  // of one warp, so that a key is read from shared memory once for all of them
 constexpr int kChunk = 8;        // elements of a head that a lane multiplies at once
 
+// Read and written at once; rows of eight floats lie at multiples of 16 bytes, not of 32.
 template <typename T, int count>
-struct alignas(sizeof(T) * count) Packed {
+struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Packed {
   T at[count];
 };
 
