@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kTileThreads)
         scores[0][i][e] = weight * (products[0][i][e] - row_delta[half]) * n.scale;
       }
     }
-    add_product<C>(sums, scores, keys);
+    add_product<C>(sums, PackedWeights(scores), keys);
     __syncthreads();
   }
   store_gradient<C>(sums[0], d_q + head * C, wide, first_query + first_row, n.tokens);
@@ -157,8 +157,8 @@ __global__ void __launch_bounds__(kTileThreads)
         products[0][i][e] = weight * (products[0][i][e] - query_delta[column]) * n.scale;
       }
     }
-    add_product<C>(value_sums, scores, gradients);
-    add_product<C>(key_sums, products, queries);
+    add_product<C>(value_sums, PackedWeights(scores), gradients);
+    add_product<C>(key_sums, PackedWeights(products), queries);
     __syncthreads();
   }
   store_gradient<C>(key_sums[0], d_k + kv_head * C, narrow, first_key + first_row, n.tokens);

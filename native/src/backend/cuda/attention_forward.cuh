@@ -58,26 +58,28 @@ __device__ inline void softmax_step(ForwardRows<C>& rows, float (&scores)[R][kTi
   }
 }
 
+// Key by key, each for all of a lane's rows: registers hold what is known of the rows and of one key.
 template <int R>
 __device__ inline void mask_tile(float (&scores)[R][kTileTokens / 8][4], const TilesView& view, int first_query,
                                  int first_key, int window) {
   const int lane = threadIdx.x % kWarp;
+  VisibleRange query[R][2];
+  int position[R][2];
 #pragma unroll
-  for (int tile = 0; tile < R; ++tile) {
+  for (int i = 0; i < 2 * R; ++i) {
+    const int t = first_query + 8 * i + lane / 4;
+    query[i / 2][i % 2] = view.range[t], position[i / 2][i % 2] = view.position[t];
+  }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int t = first_query + 16 * tile + lane / 4 + 8 * half;
-      const VisibleRange query = view.range[t];
-      const int position = view.position[t];
+  for (int i = 0; i < kTileTokens / 4; ++i) {
+    const int j = first_key + i / 2 * 8 + 2 * (lane % 4) + i % 2;
+    const VisibleRange key = view.range[j];
+    const int key_position = view.position[j];
 #pragma unroll
-      for (int n = 0; n < kTileTokens / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int j = first_key + 8 * n + 2 * (lane % 4) + i;
-          if (!sees(query, view.range[j], position - view.position[j], window))
-            scores[tile][n][2 * half + i] = -INFINITY;
-        }
-      }
+    for (int row = 0; row < 2 * R; ++row) {
+      const int tile = row / 2, half = row % 2;
+      if (!sees(query[tile][half], key, position[tile][half] - key_position, window))
+        scores[tile][i / 2][2 * half + i % 2] = -INFINITY;
     }
   }
 }
@@ -154,12 +156,13 @@ __global__ void __launch_bounds__(kTileThreads)
     dot_rows<C>(scores, queries, keys, first_row);
     if (pair % 2 != 0 || n.window > 0) mask_tile(scores, view, first_query + first_row, first_key, n.window);
     softmax_step(rows, scores, n.scale * kLog2e);
+    const PackedWeights weights(scores);
     wait_for_copies<0>();
     __syncthreads();
     p = in_window(p + 1);
     if (p < end) copy_tile<C, kTileTokens>(keys, head_keys, narrow, pairs.pair[p] / 2 * kTileTokens, n.tokens);
     commit_copies();
-    add_product<C>(rows.out, scores, values);
+    add_product<C>(rows.out, weights, values);
   }
   wait_for_copies<0>();
   store_rows(rows, first_query + first_row, head, n, out, lse);

@@ -48,23 +48,33 @@ __device__ inline void dot_rows(float (&scores)[R][kTileTokens / 8][4], const bf
   }
 }
 
+// Weights of 16 · R rows as A's fragments: half the registers.
+template <int R>
+struct PackedWeights {
+  std::uint32_t of[R][kTileTokens / 16][4];
+
+  __device__ explicit PackedWeights(const float (&weights)[R][kTileTokens / 8][4]) {
+#pragma unroll
+    for (int tile = 0; tile < R; ++tile) {
+#pragma unroll
+      for (int k = 0; k < kTileTokens / 16; ++k) pack_a(of[tile][k], weights[tile], k);
+    }
+  }
+};
+
 // out += weights · rows of a tile.
 template <int C, int R>
-__device__ inline void add_product(float (&out)[R][C / 8][4], const float (&weights)[R][kTileTokens / 8][4],
-                                   const bf16* rows) {
+__device__ inline void add_product(float (&out)[R][C / 8][4], const PackedWeights<R>& weights, const bf16* rows) {
 #pragma unroll
   for (int k = 0; k < kTileTokens / 16; ++k) {
-    std::uint32_t a[R][4];
-#pragma unroll
-    for (int tile = 0; tile < R; ++tile) pack_a(a[tile], weights[tile], k);
 #pragma unroll
     for (int n = 0; n < C / 16; ++n) {
       std::uint32_t b[4];
       load_b_transposed<C>(b, rows, 16 * k, 16 * n);
 #pragma unroll
       for (int tile = 0; tile < R; ++tile) {
-        mma(out[tile][2 * n], a[tile], b[0], b[1]);
-        mma(out[tile][2 * n + 1], a[tile], b[2], b[3]);
+        mma(out[tile][2 * n], weights.of[tile][k], b[0], b[1]);
+        mma(out[tile][2 * n + 1], weights.of[tile][k], b[2], b[3]);
       }
     }
   }
