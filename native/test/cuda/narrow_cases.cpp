@@ -69,6 +69,19 @@ std::vector<OpCase> narrow_cases() {
     cases.push_back({"narrow input gradient in one pass" + shape,
                      [=](Device& device, DType dtype) { check_input_gradient(device, dtype, rank, k); }});
   }
+  // A grid has at least one block.
+  cases.push_back({"narrow products of no rows", [](Device& device, DType dtype) {
+                     Random random(59);
+                     const Tensor a = device.random(random, 16, 64, DType::f32),
+                                  b = device.random(random, 64, 16, DType::f32);
+                     const Tensor x = device.random(random, 1, 64, dtype), u = device.random(random, 1, 16, DType::f32);
+                     const auto weight = device.weight(a), up = device.weight(b);
+                     const Matrix none = x.matrix.row_range(0, 0);
+                     device.backend.narrow_product(none, {}, *weight, false, 1, u.matrix.row_range(0, 0));
+                     device.backend.adapter_rows(none, *weight, 1, *up, none);
+                     device.backend.narrow_input_gradient(u.matrix.row_range(0, 0), *weight, {}, none);
+                     expect(device.read(x) == x.values, "a row that was none of them changed");
+                   }});
   // A rank that is no whole vector is refused whatever else fits, so that the caller puts it together.
   cases.push_back({"narrow products of a rank of 6 are not in one pass", [](Device& device, DType dtype) {
                      Random random(58);

@@ -156,6 +156,7 @@ void CudaBackend::narrow_gradient(const Matrix& x, const Dropout& dropout, const
 // weight [r,N], after dropout.
 void CudaBackend::widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout,
                         const Matrix& out, bool accumulate, int splits, float factor) {
+  if (out.size() == 0) return;
   const WidenNumbers n{narrow.row_stride(),
                        out.row_stride(),
                        static_cast<int>(out.rows),

@@ -86,21 +86,24 @@ __device__ inline NarrowB wide_fragment(const float* weight, const WidenNumbers&
 // A's fragment of a narrow matrix: rows [row, row + 16), ranks [k, k + 16).
 __device__ inline NarrowA row_fragment(const float* narrow, const WidenNumbers& n, int row, int k) {
   const int lane = threadIdx.x % kWarp;
+  float low[4] = {}, high[4] = {};
+#pragma unroll 1
+  for (int split = 0; split < n.splits; ++split) {
+    const float* from = narrow + split * n.rows * n.narrow_row;
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+      const int r = row + lane / 4 + word % 2 * 8, first = k + lane % 4 * 2 + word / 2 * 8;
+      if (r >= n.rows || first >= n.rank) continue;
+      const float2 pair = *reinterpret_cast<const float2*>(from + r * n.narrow_row + first);
+      low[word] += pair.x;
+      high[word] += pair.y;
+    }
+  }
   NarrowA a;
 #pragma unroll
   for (int word = 0; word < 4; ++word) {
-    const int r = row + lane / 4 + word % 2 * 8, first = k + lane % 4 * 2 + word / 2 * 8;
-    float low = 0, high = 0;
-    if (r < n.rows && first < n.rank) {
-      const float* from = narrow + r * n.narrow_row + first;
-      for (int split = 0; split < n.splits; ++split, from += n.rows * n.narrow_row) {
-        const float2 pair = *reinterpret_cast<const float2*>(from);
-        low += pair.x;
-        high += pair.y;
-      }
-    }
     // Rounded here: as a part of the next subtraction it would have other bits than a matrix that was written.
-    a.set(word, __fmul_rn(n.factor, low), __fmul_rn(n.factor, high));
+    a.set(word, __fmul_rn(n.factor, low[word]), __fmul_rn(n.factor, high[word]));
   }
   return a;
 }
