@@ -93,6 +93,11 @@ inline std::uint32_t pack(float low, float high) {
   return __float2bfloat16_rn(low).bits | static_cast<std::uint32_t>(__float2bfloat16_rn(high).bits) << 16;
 }
 
+template <typename T>
+T* in_global(T* pointer) {
+  return pointer;
+}
+
 inline void store_words(void* to, const std::uint32_t (&words)[4]) {
   if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0) throw std::logic_error("16 bytes are stored at an odd address");
   std::memcpy(to, words, 16);

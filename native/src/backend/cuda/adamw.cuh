@@ -62,6 +62,15 @@ __device__ inline float updated(float weight, float gradient, float& m, float& v
 
 template <typename T, typename M>
 struct StepTensor {
+  __device__ StepTensor in_global() const {
+    StepTensor located = *this;
+    located.weight = device::in_global(weight);
+    located.gradient = device::in_global(gradient);
+    located.first = device::in_global(first);
+    located.second = device::in_global(second);
+    return located;
+  }
+
   T* weight;
   const float* gradient;
   M* first;

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kBlock, 3)
   __shared__ SharedMaps shared;
   shared.fill(maps);
   __syncthreads();
-  const StepTensor<T, std::uint8_t> tensor = tensor_of(tensors, count, blockIdx.x);
+  const StepTensor<T, std::uint8_t> tensor = tensor_of(tensors, count, blockIdx.x).in_global();
   const AdamWScalars s = tensor.scalars;
   const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
   const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;

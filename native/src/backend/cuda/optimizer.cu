@@ -26,9 +26,10 @@ __global__ void sum_of_squares_kernel(const SquaresTensor<T>* tensors, int count
   const SquaresTensor<T>& tensor = tensor_of(tensors, count, blockIdx.x);
   const std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kSquaresChunk;
   const std::int64_t end = begin + kSquaresChunk < tensor.size ? begin + kSquaresChunk : tensor.size;
+  const T* data = in_global(tensor.data);
   double sum = 0;
   for (std::int64_t i = begin + threadIdx.x; i < end; i += kBlock) {
-    const double value = load(tensor.data + i);
+    const double value = load(data + i);
     sum += value * value;
   }
   sum = block_sum(sum);
@@ -82,7 +83,7 @@ __device__ inline bool by_four(const StepTensor<T, M>& tensor) {
 // Moments in f32, or in bf16 with rounding by keys of their own.
 template <typename T, typename M>
 __global__ void __launch_bounds__(kBlock) adamw_kernel(const StepTensor<T, M>* tensors, int count) {
-  const StepTensor<T, M> tensor = tensor_of(tensors, count, blockIdx.x);
+  const StepTensor<T, M> tensor = tensor_of(tensors, count, blockIdx.x).in_global();
   const AdamWScalars s = tensor.scalars;
   std::int64_t begin = (blockIdx.x - tensor.first_chunk) * kStepChunk;
   const std::int64_t end = begin + kStepChunk < tensor.size ? begin + kStepChunk : tensor.size;

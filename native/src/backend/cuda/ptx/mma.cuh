@@ -63,6 +63,14 @@ __device__ inline std::uint32_t pack(float low, float high) {
   return packed;
 }
 
+// A pointer into global memory that was itself read from memory: the compiler does not know where it leads, and asks at
+// every access.
+template <typename T>
+__device__ inline T* in_global(T* pointer) {
+  __builtin_assume(__isGlobal(pointer));
+  return pointer;
+}
+
 // 16 bytes of global memory in one store, aligned to them: a compiler may take the copy of a struct apart.
 __device__ inline void store_words(void* to, const std::uint32_t (&words)[4]) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(to)), "r"(words[0]),
