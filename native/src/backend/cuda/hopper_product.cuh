@@ -8,6 +8,7 @@
 
 #include "device.cuh"
 #include "hopper_product.h"
+#include "vectors.cuh"
 
 namespace tempora::device {
 
@@ -77,7 +78,23 @@ __device__ inline void multiply_steps(WarpgroupSums<P>& sums, const HopperRing<P
     if (at > step && speaker) arrive(ring.empty_of(at - 1));
   }
   wait_for_products<0>();
+  settle(sums);
   if (speaker) arrive(ring.empty_of(end - 1));
+}
+
+constexpr int kEachOutput = 8;  // of a row, that a thread writes at once
+
+// The first `there` of some neighbours of a row; `from` lies in shared memory.
+template <typename T>
+__device__ inline void write_outputs(T* to, int there, const float* from, bool accumulate) {
+  float sums[kEachOutput], before[kEachOutput];
+  load_vector(from, sums);
+  if (accumulate) {
+    load_part(to, there, before);
+#pragma unroll
+    for (int i = 0; i < kEachOutput; ++i) sums[i] = before[i] + sums[i];
+  }
+  store_part(to, there, sums);
 }
 
 // Writes a warpgroup's sums [64 outputs, rows], turned by way of shared memory so that a row's outputs are written
@@ -85,7 +102,7 @@ __device__ inline void multiply_steps(WarpgroupSums<P>& sums, const HopperRing<P
 template <int P, typename Out>
 __device__ inline void write_sums(const WarpgroupSums<P>& sums, float* turned, const RowProductNumbers& n,
                                   int first_row, int first_output, float* partial, Out* out, bool accumulate) {
-  constexpr int kStride = HopperTile<P>::kSumStride, kLanes = 8, kEach = 64 / kLanes;
+  constexpr int kStride = HopperTile<P>::kSumStride, kLanes = 64 / kEachOutput;
   const int thread = threadIdx.x % kWarpgroup, warp = thread / kWarp, lane = thread % kWarp;
 #pragma unroll
   for (int p = 0; p < P; ++p) {
@@ -96,29 +113,14 @@ __device__ inline void write_sums(const WarpgroupSums<P>& sums, float* turned, c
     }
   }
   synchronize_threads(2 + threadIdx.x / kWarpgroup, kWarpgroup);
-  const int output = first_output + thread % kLanes * kEach;
+  const int output = first_output + thread % kLanes * kEachOutput, there = min(kEachOutput, n.outputs - output);
   for (int row = thread / kLanes; row < 8 * P; row += kWarpgroup / kLanes) {
     if (first_row + row >= n.rows) break;
-    const float* from = turned + row * kStride + thread % kLanes * kEach;
-    const int there = min(kEach, n.outputs - output);
+    const float* from = turned + row * kStride + thread % kLanes * kEachOutput;
     if (partial != nullptr) {
-      float* to = partial + static_cast<std::int64_t>(first_row + row) * n.outputs + output;
-      for (int i = 0; i < there; ++i) to[i] = from[i];
-      continue;
-    }
-    Out* to = out + (first_row + row) * n.out_row + output;
-    if (there == kEach && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
-      alignas(16) Out numbers[kEach];
-      constexpr int kPieces = sizeof(numbers) / 16;
-      if (accumulate) {
-        for (int i = 0; i < kPieces; ++i) reinterpret_cast<uint4*>(numbers)[i] = reinterpret_cast<const uint4*>(to)[i];
-      }
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) store(numbers + i, accumulate ? load(numbers + i) + from[i] : from[i]);
-#pragma unroll
-      for (int i = 0; i < kPieces; ++i) reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(numbers)[i];
+      write_outputs(partial + static_cast<std::int64_t>(first_row + row) * n.outputs + output, there, from, false);
     } else {
-      for (int i = 0; i < there; ++i) store(to + i, accumulate ? load(to + i) + from[i] : from[i]);
+      write_outputs(out + (first_row + row) * n.out_row + output, there, from, accumulate);
     }
   }
 }

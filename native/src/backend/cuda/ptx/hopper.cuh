@@ -91,6 +91,17 @@ struct WarpgroupSums {
   float of[P][4];
 };
 
+// Behind a wait: keeps what reads the sums from being moved before it, since the compiler does not know that the wait
+// is for them.
+template <int P>
+__device__ inline void settle(WarpgroupSums<P>& sums) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums.of[p][i])::"memory");
+  }
+}
+
 #define TEMPORA_SUMS_1(p) "+f"(s.of[p][0]), "+f"(s.of[p][1]), "+f"(s.of[p][2]), "+f"(s.of[p][3])
 #define TEMPORA_SUMS_2(p) TEMPORA_SUMS_1(p), TEMPORA_SUMS_1(p + 1)
 #define TEMPORA_SUMS_4(p) TEMPORA_SUMS_2(p), TEMPORA_SUMS_2(p + 2)
