@@ -36,7 +36,8 @@ void DevicePool::open(cudaStream_t stream) {
 }
 
 void DevicePool::close(cudaStream_t stream) noexcept {
-  const std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
+  wait_for_captures(lock);
   reclaim(stream);
   drop_segments(true);
   streams_.erase(stream);
@@ -53,8 +54,13 @@ void DevicePool::end_capture(cudaStream_t stream) noexcept {
   capture_ended_.notify_all();
 }
 
+void DevicePool::wait_for_captures(std::unique_lock<std::mutex>& lock) noexcept {
+  capture_ended_.wait(lock, [this] { return captured_.empty(); });
+}
+
 void DevicePool::give_device_unused(cudaStream_t stream) noexcept {
-  const std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
+  wait_for_captures(lock);
   reclaim(stream);
   drop_segments(true);
 }
@@ -123,6 +129,8 @@ DevicePool::Taken DevicePool::take(std::size_t bytes, cudaStream_t stream) {
   };
   Taken taken;
   if (try_to_cut(taken)) return taken;
+  wait_for_captures(lock);
+  if (try_to_cut(taken)) return taken;
   // Whole segments that are too small for it would be hoarded: they make room for one that it fits into.
   if (large) {
     reclaim(stream);
@@ -130,7 +138,6 @@ DevicePool::Taken DevicePool::take(std::size_t bytes, cudaStream_t stream) {
     drop_segments(false);
   }
   if (!grow(large, stream, bytes)) {
-    capture_ended_.wait(lock, [this] { return captured_.empty(); });
     for (cudaStream_t each : streams_) reclaim(each);
     if (try_to_cut(taken)) return taken;
     drop_segments(true);

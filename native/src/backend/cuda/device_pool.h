@@ -2,8 +2,8 @@
 //
 // A block that was given back serves its stream again at once, since what is queued there comes before whatever the
 // next owner queues. Other streams get it where the device has no more: what is queued on its own is waited for then.
-// A stream that is being captured cannot be waited for (that would end the capture, whichever thread does it), but a
-// capture ends soon.
+// While a stream is captured nobody waits for it, which would end the capture, or asks the device for memory or gives it
+// back, which waits for the whole device: a capture ends soon, and then they go on.
 //
 // Not cudaMallocAsync: while a stream is captured it makes nodes of the graph, whose memory is the graph's own; and
 // here a block costs a look into a tree, there a call of the driver.
@@ -37,7 +37,7 @@ class DevicePool {
   void open(cudaStream_t stream);
   void close(cudaStream_t stream) noexcept;
 
-  // Between these nobody waits for the stream, and its own thread takes nothing.
+  // Between these the stream's own thread takes nothing.
   void begin_capture(cudaStream_t stream);
   void end_capture(cudaStream_t stream) noexcept;
 
@@ -71,6 +71,7 @@ class DevicePool {
   Taken cut(FreeBlocks::iterator found, std::size_t bytes, cudaStream_t stream);
   void add_free(std::uintptr_t data, std::size_t bytes, std::uintptr_t segment, bool large, cudaStream_t stream);
   bool grow(bool large, cudaStream_t stream, std::size_t bytes);
+  void wait_for_captures(std::unique_lock<std::mutex>& lock) noexcept;
   void reclaim(cudaStream_t stream) noexcept;
   void join(Blocks::iterator block) noexcept;
   void join_next(Blocks::iterator block) noexcept;
