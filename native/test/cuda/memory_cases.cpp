@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -114,6 +115,25 @@ void check_capture_is_waited_for() {
   expect(got == want, "what was recorded beside another engine gives something else");
 }
 
+// A real device says so later, if at all.
+void check_copies_stay_inside() {
+  if (!device_is_emulated()) return;
+  CudaBackend backend;
+  const Buffer buffer = backend.allocate(kMiB, MemoryUse::workspace);
+  std::vector<char> host(64);
+  const auto is_refused = [](const auto& call) {
+    try {
+      call();
+    } catch (const std::runtime_error&) {
+      return true;
+    }
+    return false;
+  };
+  expect(is_refused([&] { backend.zero(buffer.data(), 4 * kMiB); }), "more is filled than there is");
+  expect(is_refused([&] { backend.copy(buffer.data(), host.data(), host.size()); }),
+         "host memory passes for a device's");
+}
+
 }  // namespace
 
 void run_memory_cases(TestRun& run) {
@@ -122,6 +142,7 @@ void run_memory_cases(TestRun& run) {
   run.run("memory: growing needs are not hoarded", check_growing_needs_are_not_hoarded);
   run.run("memory: an engine that is gone has given all back", check_last_engine_gives_all_back);
   run.run("memory: engines share what none of them uses", check_engines_share);
+  run.run("memory: copies stay inside it", check_copies_stay_inside);
   run.run("memory: an engine waits for memory until another has recorded", check_capture_is_waited_for);
 }
 

@@ -10,6 +10,7 @@
 // - So is a vector that is read or written at an address which is not aligned to it.
 // - While a stream is captured, what a device forbids its thread is an error and ends the capture: to allocate, to
 //   wait, to copy from or to host memory that is not pinned. So it is that another thread waits for the stream.
+// - What is copied or filled lies within memory that was allocated, on the side that the call names.
 // - More shared memory than every device gives must be asked for, kernel by kernel.
 // What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
 // whole runs between barriers brings out, and speed.

@@ -29,9 +29,11 @@ struct AlignedDelete {
 };
 using Memory = std::unique_ptr<char[], AlignedDelete>;
 
+enum class Side { device, host };
 struct Block {
   Memory memory;
   std::size_t bytes;
+  Side side;
 };
 std::map<const char*, Block> allocated;  // on the device, and pinned on the host
 std::size_t allocated_bytes = 0;
@@ -74,15 +76,15 @@ cudaError_t forbid_capture(const Stream* used = nullptr) {
   return status;
 }
 
-bool is_allocated(const void* data, std::size_t bytes) {
+bool is_allocated(const void* data, std::size_t bytes, Side side) {
   const char* at = static_cast<const char*>(data);
   auto found = allocated.upper_bound(at);
   if (found == allocated.begin()) return false;
   --found;
-  return at + bytes <= found->first + found->second.bytes;
+  return found->second.side == side && at + bytes <= found->first + found->second.bytes;
 }
 
-cudaError_t allocate(void** data, std::size_t bytes) {
+cudaError_t allocate(void** data, std::size_t bytes, Side side) {
   const Turn turn(device);
   const cudaError_t status = forbid_capture();
   if (status != cudaSuccess) return status;
@@ -92,7 +94,7 @@ cudaError_t allocate(void** data, std::size_t bytes) {
   char* begin = memory.get();
   *data = begin;
   allocated_bytes += bytes;
-  allocated[begin] = {std::move(memory), bytes};
+  allocated[begin] = {std::move(memory), bytes, side};
   return cudaSuccess;
 }
 
@@ -183,9 +185,9 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, 
 }
 
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
-cudaError_t cudaMalloc(void** data, std::size_t bytes) { return allocate(data, bytes); }
+cudaError_t cudaMalloc(void** data, std::size_t bytes) { return allocate(data, bytes, Side::device); }
 cudaError_t cudaFree(void* data) { return release(data); }
-cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(data, bytes); }
+cudaError_t cudaMallocHost(void** data, std::size_t bytes) { return allocate(data, bytes, Side::host); }
 cudaError_t cudaFreeHost(void* data) { return release(data); }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -195,9 +197,15 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const Turn turn(device);
-  if (!is_allocated(to, bytes) || !is_allocated(from, bytes)) {
+  const auto is_there = [=](const void* data, bool on_device) {
+    return is_allocated(data, bytes, on_device ? Side::device : Side::host);
+  };
+  const bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
+  if (bytes == 0) return cudaSuccess;
+  if ((to_device && !is_there(to, true)) || (from_device && !is_there(from, true))) return cudaErrorInvalidValue;
+  if (!is_there(to, to_device) || !is_there(from, from_device)) {
     const cudaError_t status = forbid_capture();
     if (status != cudaSuccess) return status;
   }
@@ -206,6 +214,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
+  const Turn turn(device);
+  if (bytes == 0) return cudaSuccess;
+  if (!is_allocated(data, bytes, Side::device)) return cudaErrorInvalidValue;
   stream->add([=] { std::memset(data, value, bytes); });
   return cudaSuccess;
 }
