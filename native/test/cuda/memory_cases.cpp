@@ -115,6 +115,15 @@ void check_capture_is_waited_for() {
   expect(got == want, "what was recorded beside another engine gives something else");
 }
 
+void check_prefill_fits_the_device() {
+  constexpr std::int64_t kBytes = 128;  // of 8B's parts, a key: 32 heads of 128 f32 numbers for each 128 keys
+  const CudaBackend backend;
+  std::size_t free = 0, total = 0;
+  TEMPORA_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const std::int64_t parts = backend.budget().prefill_keys * kBytes;
+  expect(parts * 16 <= static_cast<std::int64_t>(total), "a prefill may want " + std::to_string(parts) + " bytes");
+}
+
 // A real device says so later, if at all.
 void check_copies_stay_inside() {
   if (!device_is_emulated()) return;
@@ -142,6 +151,7 @@ void run_memory_cases(TestRun& run) {
   run.run("memory: growing needs are not hoarded", check_growing_needs_are_not_hoarded);
   run.run("memory: an engine that is gone has given all back", check_last_engine_gives_all_back);
   run.run("memory: engines share what none of them uses", check_engines_share);
+  run.run("memory: a prefill at once takes a small part of the device", check_prefill_fits_the_device);
   run.run("memory: copies stay inside it", check_copies_stay_inside);
   run.run("memory: an engine waits for memory until another has recorded", check_capture_is_waited_for);
 }

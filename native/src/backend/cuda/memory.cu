@@ -17,11 +17,12 @@ std::int64_t share(std::int64_t total, std::int64_t parts, std::int64_t least, s
   return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(std::clamp(total / parts, least, most))));
 }
 
-// By all of its memory and not by what is free: what is computed at once decides last bits of gradients.
+// By all of its memory and not by what is free: what is computed at once decides last bits of gradients. Attention's
+// parts take some 128 bytes a key of a prefill in 8B: a sixteenth of the memory at most.
 Budget budget_of(std::int64_t total) {
   constexpr std::int64_t kMiB = std::int64_t{1} << 20;
   return {.prefill_rows = share(total, 16 * kMiB, 512, 4096),
-          .prefill_keys = std::int64_t{16} << 20,
+          .prefill_keys = share(total, 2048, kMiB / 4, 16 * kMiB),
           .decoded_logits = share(total, 128, 64 * kMiB, 512 * kMiB),
           .kept_logits = share(total, 64, 64 * kMiB, 2048 * kMiB),
           .largest_kept_logits = share(total, 32, 512 * kMiB, 4096 * kMiB),
