@@ -2,8 +2,8 @@
 //
 // A block that was given back serves its stream again at once, since what is queued there comes before whatever the
 // next owner queues. Other streams get it where the device has no more: what is queued on its own is waited for then.
-// While a stream is captured nobody waits for it, which would end the capture, or asks the device for memory or gives it
-// back, which waits for the whole device: a capture ends soon, and then they go on.
+// While a stream is captured nobody waits for it, which would end the capture, or asks the device for memory or gives
+// it back, which waits for the whole device: a capture ends soon, and then they go on.
 //
 // Not cudaMallocAsync: while a stream is captured it makes nodes of the graph, whose memory is the graph's own; and
 // here a block costs a look into a tree, there a call of the driver.
