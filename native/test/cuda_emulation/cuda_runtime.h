@@ -11,6 +11,7 @@
 // - While a stream is captured, what a device forbids its thread is an error and ends the capture: to allocate, to
 //   wait, to copy from or to host memory that is not pinned. So it is that another thread waits for the stream.
 // - What is copied or filled lies within memory that was allocated, on the side that the call names.
+// - Tensor cores cut sums off, where a processor would round them.
 // - More shared memory than every device gives must be asked for, kernel by kernel.
 // What it cannot show: accesses out of bounds (the tests' guards look for them), races of threads that no order of
 // whole runs between barriers brings out, and speed.

@@ -265,9 +265,9 @@ void add_to_sums(const Product& product, int lane) {
       const std::uint16_t* a = &product.numbers->a[static_cast<std::size_t>(row * kProductInputs)];
       const std::uint16_t* b = &product.numbers->b[static_cast<std::size_t>(column * kProductInputs)];
       float& sum = product.sums[4 * p + i];
-      float total = 0;
-      for (int k = 0; k < kProductInputs; ++k) total += wide(a[k]) * wide(b[k]);
-      sum = product.add ? sum + total : total;
+      double products[kProductInputs];
+      for (int k = 0; k < kProductInputs; ++k) products[k] = static_cast<double>(wide(a[k])) * wide(b[k]);
+      sum = emulation::add_on_tensor_core(product.add ? sum : 0.0f, products);
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "cuda_bf16.h"
 #include "cuda_runtime.h"
+#include "tensor_core.h"
 
 namespace tempora::device {
 
@@ -22,6 +23,8 @@ struct Product {
   std::uint32_t a[4], b[2];
 };
 
+constexpr int kAtOnce = 8;  // products, on sm_80
+
 inline void multiply(void* const* lanes) {
   float a[16][16], b[16][8];
   for (int lane = 0; lane < 32; ++lane) {
@@ -35,9 +38,14 @@ inline void multiply(void* const* lanes) {
   for (int lane = 0; lane < 32; ++lane) {
     float* to = static_cast<const Product*>(lanes[lane])->c;
     for (int i = 0; i < 4; ++i) {
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += a[lane / 4 + i / 2 * 8][k] * b[k][2 * (lane % 4) + i % 2];
-      to[i] += sum;
+      const float* row = a[lane / 4 + i / 2 * 8];
+      for (int first = 0; first < 16; first += kAtOnce) {
+        double products[kAtOnce];
+        for (int k = 0; k < kAtOnce; ++k) {
+          products[k] = static_cast<double>(row[first + k]) * b[first + k][2 * (lane % 4) + i % 2];
+        }
+        to[i] = emulation::add_on_tensor_core(to[i], products);
+      }
     }
   }
 }
