@@ -6,13 +6,15 @@ file(GLOB cuda_support_sources CONFIGURE_DEPENDS test/cuda/*.cpp)
 list(FILTER cuda_support_sources EXCLUDE REGEX "/schedule_[a-z]+\\.cpp$")
 file(GLOB cuda_bench_sources CONFIGURE_DEPENDS bench/cuda_*.cpp)
 
+# As the kernels are compiled there.
+set_source_files_properties(test/cuda_emulation/access_cases.cpp PROPERTIES COMPILE_OPTIONS -fsanitize=alignment)
 # Linked before the engine, whose own backend/cuda or no_cuda.cpp then stays in its archive.
 add_subdirectory(test/cuda_emulation)
 foreach(source IN LISTS cuda_test_sources)
   get_filename_component(name ${source} NAME_WE)
   add_executable(
     ${name} ${only_when_asked} ${source} ${cuda_support_sources} test/cuda/schedule_emulated.cpp
-            test/cuda_emulation/hopper_cases.cpp
+            test/cuda_emulation/hopper_cases.cpp test/cuda_emulation/access_cases.cpp
   )
   target_include_directories(${name} PRIVATE test)
   target_link_libraries(${name} PRIVATE cuda_emulation test_support tempora_engine)

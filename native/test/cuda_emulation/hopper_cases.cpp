@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "access_cases.h"
 #include "cuda/schedule.h"
 #include "test_support.h"
 
@@ -133,6 +134,7 @@ void run_emulation_cases(TestRun& run) {
   run.run("registers that change under a product are refused", check_registers_that_change);
   run.run("a group of products without a fence is refused", check_group_without_fence);
   run.run("warps that do not do the same are refused", check_warps_that_differ);
+  run_access_cases(run);
 }
 
 }  // namespace tempora::test
