@@ -51,8 +51,8 @@ struct Inside {
   }
 };
 
-void check_rows_apart(Device& device, DType in, DType out, MatmulOptions options) {
-  const std::int64_t m = 37, n = 51, k = 24;
+void check_rows_apart(Device& device, DType in, DType out, std::int64_t k, MatmulOptions options) {
+  const std::int64_t m = 37, n = 51;
   Random random(18);
   const Inside a(device, random, options.transpose_a ? k : m, options.transpose_a ? m : k, in);
   const Inside b(device, random, options.transpose_b ? n : k, options.transpose_b ? k : n, in);
@@ -98,6 +98,62 @@ void check_weight(Device& device, DType dtype, std::int64_t rows, std::int64_t n
   device.backend.gradient_product(d_out.matrix, x.matrix, gradient.matrix, true);
   for (std::size_t i = 0; i < want.size(); ++i) want[i] += gradient.values[i];
   expect_close("gradient", device.read(gradient), want, tolerance_of(DType::f32));
+}
+
+// Several products of one x at once, and the way back through them.
+void check_products(Device& device, DType dtype, std::int64_t rows, std::int64_t k,
+                    const std::vector<std::int64_t>& ns) {
+  Random random(24);
+  const Inside x(device, random, rows, k, dtype);
+  std::vector<Tensor> numbers;
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<Inside> outs, d_outs;
+  std::vector<Tensor> gradients;
+  std::vector<RowProduct> products;
+  std::vector<TransposedProduct> back;
+  std::vector<GradientProduct> to_weights;
+  std::vector<double> d_x_want(static_cast<std::size_t>(rows * k));
+  for (const std::int64_t n : ns) {
+    numbers.push_back(device.random(random, n, k, dtype));
+    weights.push_back(device.weight(numbers.back()));
+    outs.emplace_back(device, random, rows, n, dtype);
+    d_outs.emplace_back(device, random, rows, n, dtype);
+    gradients.push_back(device.random(random, n, k, DType::f32));
+    products.push_back({*weights.back(), outs.back().matrix});
+    back.push_back({d_outs.back().matrix, *weights.back()});
+    to_weights.push_back({d_outs.back().matrix, gradients.back().matrix, to_weights.size() % 2 == 0});
+    const auto part = reference::matmul(d_outs.back().values, false, numbers.back().values, false, rows, k, n);
+    for (std::size_t i = 0; i < part.size(); ++i) d_x_want[i] += part[i];
+  }
+  const Inside d_x(device, random, rows, k, DType::f32);
+  device.backend.products(x.matrix, products);
+  device.backend.transposed_products(back, d_x.matrix);
+  device.backend.gradient_products(x.matrix, to_weights);
+  expect_close("d_x", device.read(d_x.matrix), d_x_want, tolerance_of(DType::f32));
+  d_x.expect_frame_untouched(device);
+  for (std::size_t i = 0; i < ns.size(); ++i) {
+    expect_close("product", device.read(outs[i].matrix),
+                 reference::matmul(x.values, false, numbers[i].values, true, rows, ns[i], k), tolerance_of(dtype));
+    outs[i].expect_frame_untouched(device);
+    std::vector<double> want = reference::matmul(d_outs[i].values, true, x.values, false, ns[i], k, rows);
+    for (std::size_t j = 0; j < want.size() && i % 2 == 0; ++j) want[j] += gradients[i].values[j];
+    expect_close("gradient", device.read(gradients[i]), want, tolerance_of(DType::f32));
+  }
+}
+
+// x · weightᵀ onto what is kept, and onto itself.
+void check_residual_product(Device& device, DType dtype, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  Random random(25);
+  const Tensor x = device.random(random, rows, k, dtype), numbers = device.random(random, n, k, dtype);
+  const Tensor residual = device.random(random, rows, n, DType::f32), out = device.output(rows, n, DType::f32);
+  const auto weight = device.weight(numbers);
+  std::vector<double> want = reference::matmul(x.values, false, numbers.values, true, rows, n, k);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += residual.values[i];
+  device.backend.residual_product(x.matrix, *weight, residual.matrix, out.matrix);
+  expect_close("out", device.read(out), want, tolerance_of(DType::f32));
+  expect_close("residual", device.read(residual), residual.values, 0);
+  device.backend.residual_product(x.matrix, *weight, residual.matrix, residual.matrix);
+  expect_close("in place", device.read(residual), want, tolerance_of(DType::f32));
 }
 
 // What a backend made from a weight must not outlive its numbers.
@@ -187,7 +243,7 @@ std::vector<OpCase> matmul_cases() {
   };
   std::vector<OpCase> cases;
   for (const Shape s : {Shape{37, 51, 24}, Shape{1, 511, 80}, Shape{5, 1, 3}, Shape{130, 96, 129}, Shape{133, 40, 16},
-                        Shape{1, 1, 1}}) {
+                        Shape{1, 1, 1}, Shape{47, 70, 66}, Shape{450, 99, 34}, Shape{33, 40, 2150}}) {
     const std::string size = std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
     cases.push_back({"matmul " + size, [s](Device& device, DType dtype) {
                        for (int bits = 0; bits < 8; ++bits) {
@@ -200,11 +256,13 @@ std::vector<OpCase> matmul_cases() {
   cases.push_back({"matmul of rows apart", [](Device& device, DType dtype) {
                      for (int bits = 0; bits < 8; ++bits) {
                        const MatmulOptions options{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0};
-                       check_rows_apart(device, dtype, dtype, options);
-                       if (dtype != DType::f32) check_rows_apart(device, dtype, DType::f32, options);
+                       for (const std::int64_t k : {24, 38}) {
+                         check_rows_apart(device, dtype, dtype, k, options);
+                         if (dtype != DType::f32) check_rows_apart(device, dtype, DType::f32, k, options);
+                       }
                      }
                    }});
-  for (const Shape s : {Shape{37, 51, 24}, Shape{1, 130, 33}}) {
+  for (const Shape s : {Shape{37, 51, 24}, Shape{1, 130, 33}, Shape{70, 130, 66}, Shape{33, 34, 35}}) {
     cases.push_back({"weight " + std::to_string(s.n) + "x" + std::to_string(s.k),
                      [s](Device& device, DType dtype) { check_weight(device, dtype, s.m, s.n, s.k); }});
   }
@@ -217,6 +275,23 @@ std::vector<OpCase> matmul_cases() {
     const int k = 2 * gguf_block(format).numbers;
     cases.push_back({"weight of blocks of " + std::to_string(gguf_block(format).bytes) + " bytes",
                      [format, k](Device& device, DType dtype) { check_gguf(device, dtype, format, 5, 51, k); }});
+  }
+  for (const std::int64_t rows : {45, 410}) {
+    cases.push_back({"products of one x, " + std::to_string(rows) + " rows", [rows](Device& device, DType dtype) {
+                       check_products(device, dtype, rows, 66, {70, 34, 36});
+                       check_products(device, dtype, rows, 33, {34, 36});
+                       check_products(device, dtype, rows, 24, {51, 40, 3});
+                     }});
+  }
+  cases.push_back({"products of one x, gradients of many numbers", [](Device& device, DType dtype) {
+                     check_products(device, dtype, 2101, 34, {33, 130});
+                   }});
+  cases.push_back({"products of one x, back from many", [](Device& device, DType dtype) {
+                     check_products(device, dtype, 34, 38, {1100, 1410});
+                   }});
+  for (const Shape s : {Shape{45, 130, 66}, Shape{3, 51, 24}, Shape{40, 33, 2200}}) {
+    cases.push_back({"residual product " + std::to_string(s.n) + "x" + std::to_string(s.k),
+                     [s](Device& device, DType dtype) { check_residual_product(device, dtype, s.m, s.n, s.k); }});
   }
   cases.push_back({"a changed weight", check_changed_weight});
   cases.push_back({"matmul of nothing", [](Device& device, DType dtype) {

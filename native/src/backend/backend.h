@@ -93,6 +93,16 @@ struct RowProduct {
   Matrix out;
 };
 
+// The backward pass of such products: what comes back through one weight, and the gradient of one.
+struct TransposedProduct {
+  Matrix d_out;
+  const Weight& weight;
+};
+struct GradientProduct {
+  Matrix d_out, d_weight;  // d_weight f32
+  bool accumulate = false;
+};
+
 struct MatmulOptions {
   bool transpose_a = false;
   bool transpose_b = false;
@@ -230,6 +240,14 @@ class Backend {
   virtual void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) = 0;
   // d_weight f32 [N,K] (+)= d_outᵀ · x
   virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) = 0;
+  // The same of several at once: out = x · weightᵀ of each;
+  virtual void products(const Matrix& x, const std::vector<RowProduct>& products);
+  // out f32 [T,N] = residual + x · weightᵀ;
+  virtual void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out);
+  // d_x = the sum of d_out · weight of each, from the first to the last; of several d_x is f32;
+  virtual void transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x);
+  // each d_weight (+)= d_outᵀ · x.
+  virtual void gradient_products(const Matrix& x, const std::vector<GradientProduct>& products);
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;

@@ -1,7 +1,29 @@
 // Operations of several others, one after another where a backend has nothing better.
+#include <utility>
+
 #include "backend.h"
 
 namespace tempora {
+
+void Backend::products(const Matrix& x, const std::vector<RowProduct>& products) {
+  for (const RowProduct& one : products) product(x, one.weight, one.out, false);
+}
+
+void Backend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
+  if (residual.data != out.data) copy(out.data, residual.data, residual.bytes());
+  product(x, weight, out, true);
+}
+
+void Backend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
+  bool accumulate = false;
+  for (const TransposedProduct& one : products) {
+    transposed_product(one.d_out, one.weight, d_x, std::exchange(accumulate, true));
+  }
+}
+
+void Backend::gradient_products(const Matrix& x, const std::vector<GradientProduct>& products) {
+  for (const GradientProduct& one : products) gradient_product(one.d_out, x, one.d_weight, one.accumulate);
+}
 
 void Backend::attention_inputs(const AttentionInputs& inputs) {
   const int head_dim = inputs.shape.head_dim;

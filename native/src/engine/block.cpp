@@ -32,10 +32,6 @@ BlockActivations allocate_activations(Arena& arena, const BlockContext& context)
 
 namespace {
 
-void copy_unless_same(Backend& backend, const Matrix& from, const Matrix& to) {
-  if (from.data != to.data) backend.copy(to.data, from.data, from.bytes());
-}
-
 // q, k and v of the normalised input: bias, head norm, rope, and where generation puts them.
 void project_queries_keys_values(const BlockContext& c, int layer, const BlockParameters& p,
                                  BlockOperations& operations, const BlockActivations& saved, const Matrix& normed) {
@@ -72,40 +68,57 @@ Matrix as_activation(const BlockContext& c, Arena& scratch, const Matrix& x) {
   return cast;
 }
 
-// The backward pass of a projection: its input's gradient, then, when the input is there, its weights'.
-class ProjectionBackward {
- public:
-  ProjectionBackward(const BlockContext& c, Arena& scratch, const Matrix& d_out, int parameter)
-      : c_(c), d_out_(d_out), parameter_(parameter), adapters_(c.backend, scratch, c.adapters, d_out, parameter) {}
+// What came back to a projection's output.
+struct ProjectionGradient {
+  int parameter;
+  Matrix d_out;
+};
 
-  // d_in (+)= d_out · weight
-  void to_input(const Matrix& d_in, bool accumulate) const {
-    c_.backend.transposed_product(d_out_, c_.parameters.weight(parameter_), d_in, accumulate);
-    adapters_.add_input_gradient(d_in);
+// The backward pass of projections of one input: the input's gradient, then, when the input is there, their weights'.
+class ProjectionsBackward {
+ public:
+  ProjectionsBackward(const BlockContext& c, Arena& scratch, std::initializer_list<ProjectionGradient> projections)
+      : c_(c), projections_(projections) {
+    for (const ProjectionGradient& one : projections_) {
+      adapters_.emplace_back(c.backend, scratch, c.adapters, one.d_out, one.parameter);
+    }
+  }
+
+  // d_in = the sum of d_out · weight; of one projection d_in may be of the activations' type.
+  void to_input(const Matrix& d_in) const {
+    std::vector<TransposedProduct> products;
+    for (const ProjectionGradient& one : projections_) {
+      products.push_back({one.d_out, c_.parameters.weight(one.parameter)});
+    }
+    c_.backend.transposed_products(products, d_in);
+    for (const AdapterBackward& adapter : adapters_) adapter.add_input_gradient(d_in);
   }
 
   // d_weight += d_outᵀ · x
   void to_weights(const Matrix& x) const {
     if (!c_.parameters.frozen()) {
-      const GradientSum gradient = c_.parameters.gradient_sum(parameter_);
-      c_.backend.gradient_product(d_out_, x, gradient.matrix, gradient.accumulate);
+      std::vector<GradientProduct> products;
+      for (const ProjectionGradient& one : projections_) {
+        const GradientSum gradient = c_.parameters.gradient_sum(one.parameter);
+        products.push_back({one.d_out, gradient.matrix, gradient.accumulate});
+      }
+      c_.backend.gradient_products(x, products);
     }
-    adapters_.add_weight_gradients(x);
+    for (const AdapterBackward& adapter : adapters_) adapter.add_weight_gradients(x);
   }
 
  private:
   const BlockContext& c_;
-  Matrix d_out_;
-  int parameter_;
-  AdapterBackward adapters_;
+  std::vector<ProjectionGradient> projections_;
+  std::vector<AdapterBackward> adapters_;
 };
 
 // Both at once.
-void project_backward(const BlockContext& c, Arena& scratch, const Matrix& d_out, const Matrix& x, int parameter,
-                      const Matrix& d_in, bool accumulate) {
+void project_backward(const BlockContext& c, Arena& scratch, std::initializer_list<ProjectionGradient> projections,
+                      const Matrix& x, const Matrix& d_in) {
   const ArenaScope scope(scratch);
-  const ProjectionBackward backward(c, scratch, d_out, parameter);
-  backward.to_input(d_in, accumulate);
+  const ProjectionsBackward backward(c, scratch, projections);
+  backward.to_input(d_in);
   backward.to_weights(x);
 }
 
@@ -121,15 +134,14 @@ void mlp_backward(const BlockContext& c, const BlockParameters& p, Arena& scratc
   const DType a = c.parameters.dtype();
   const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
-  const ProjectionBackward down(c, scratch, d_out, p.down);
-  down.to_input(d_act, false);
+  const ProjectionsBackward down(c, scratch, {{p.down, d_out}});
+  down.to_input(d_act);
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
   c.backend.swiglu_backward(saved.gate, saved.up, d_act, saved.gate, saved.up, act);
   down.to_weights(act);
   const Matrix normed = normalise_again(c, scratch, saved.x_mid, p.post_norm);
   const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  project_backward(c, scratch, saved.gate, normed, p.gate, d_normed, false);
-  project_backward(c, scratch, saved.up, normed, p.up, d_normed, true);
+  project_backward(c, scratch, {{p.gate, saved.gate}, {p.up, saved.up}}, normed, d_normed);
   c.backend.rms_norm_backward(saved.x_mid, c.parameters.data(p.post_norm), a, saved.rstd_post, d_normed, d_x,
                               c.parameters.gradient_data(p.post_norm));
 }
@@ -160,7 +172,7 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
   const DType a = c.parameters.dtype();
   const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_attention = scratch.matrix(c.tokens, c.shape.query_size(), a);
-  project_backward(c, scratch, d_out, saved.attention, p.output, d_attention, false);
+  project_backward(c, scratch, {{p.output, d_out}}, saved.attention, d_attention);
   if (p.output_bias >= 0 && !c.parameters.frozen())
     c.backend.bias_backward(d_out, c.parameters.gradient_data(p.output_bias));
 
@@ -173,21 +185,19 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
 
   const Matrix normed = normalise_again(c, scratch, saved.x_in, p.input_norm);
   const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  project_backward(c, scratch, d_q, normed, p.q, d_normed, false);
-  project_backward(c, scratch, d_k, normed, p.k, d_normed, true);
-  project_backward(c, scratch, d_v, normed, p.v, d_normed, true);
+  project_backward(c, scratch, {{p.q, d_q}, {p.k, d_k}, {p.v, d_v}}, normed, d_normed);
   c.backend.rms_norm_backward(saved.x_in, c.parameters.data(p.input_norm), a, saved.rstd_in, d_normed, d_x,
                               c.parameters.gradient_data(p.input_norm));
 }
 
-// x_mid += attention · outputᵀ, and its norm.
+// x_mid = x_in + attention · outputᵀ, and its norm.
 void project_output(const BlockContext& c, const BlockParameters& p, BlockOperations& operations,
                     const BlockActivations& saved, const Matrix& normed) {
   if (p.output_bias < 0) {
-    operations.project_norm(saved.attention, p.output, saved.x_mid, p.post_norm, normed, saved.rstd_post);
+    operations.project_norm(saved.attention, p.output, saved.x_in, saved.x_mid, p.post_norm, normed, saved.rstd_post);
     return;
   }
-  operations.project(saved.attention, p.output, saved.x_mid, true);
+  operations.project_onto(saved.attention, p.output, saved.x_in, saved.x_mid);
   c.backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
   c.backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), c.shape.norm_eps, normed, saved.rstd_post);
 }
@@ -204,9 +214,9 @@ void BlockOperations::project_swiglu(const Matrix& x, const Projection& gate, co
   context_.backend.swiglu(gate.out, up.out, out);
 }
 
-void BlockOperations::project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
-                                   float* rstd) {
-  project(x, parameter, sum, true);
+void BlockOperations::project_norm(const Matrix& x, int parameter, const Matrix& residual, const Matrix& sum, int norm,
+                                   const Matrix& normed, float* rstd) {
+  project_onto(x, parameter, residual, sum);
   context_.backend.rms_norm(sum, context_.parameters.data(norm), context_.shape.norm_eps, normed, rstd);
 }
 
@@ -223,16 +233,15 @@ void block_forward(const BlockContext& c, int layer, BlockOperations& operations
   }
   project_queries_keys_values(c, layer, p, operations, saved, normed);
   operations.attend(layer, saved.q, saved.k, saved.v, saved.attention, saved.lse);
-  copy_unless_same(backend, saved.x_in, saved.x_mid);
   project_output(c, p, operations, saved, normed);
 
   const Projection gate{p.gate, saved.gate}, up{p.up, saved.up};
   if (x_out.data == nullptr) return operations.project_each(normed, {gate, up});
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
   operations.project_swiglu(normed, gate, up, act);
-  copy_unless_same(backend, saved.x_mid, x_out);
-  if (!carried || layer + 1 == c.shape.layers) return operations.project(act, p.down, x_out, true);
-  operations.project_norm(act, p.down, x_out, c.parameters.block(layer + 1).input_norm, normed, saved.rstd_in);
+  if (!carried || layer + 1 == c.shape.layers) return operations.project_onto(act, p.down, saved.x_mid, x_out);
+  operations.project_norm(act, p.down, saved.x_mid, x_out, c.parameters.block(layer + 1).input_norm, normed,
+                          saved.rstd_in);
 }
 
 void block_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,

@@ -50,21 +50,19 @@ class BlockOperations {
  public:
   explicit BlockOperations(const BlockContext& context) : context_(context) {}
   virtual ~BlockOperations() = default;
-  // out [T,N] (+)= x [T,K] · weightᵀ
-  virtual void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) = 0;
-  // out = x · weightᵀ of each, to the bits of each by itself
-  virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) {
-    for (const Projection& one : projections) project(x, one.parameter, one.out, false);
-  }
+  // out [T,N] = x [T,K] · weightᵀ of each, to the bits of each by itself
+  virtual void project_each(const Matrix& x, std::initializer_list<Projection> projections) = 0;
+  // out f32 = residual + x · weightᵀ; the two may be one matrix
+  virtual void project_onto(const Matrix& x, int parameter, const Matrix& residual, const Matrix& out) = 0;
 
   // Projections and what follows them at once, to the bits of one after another: the products of q, k and v, then
   // what lies between them and attention,
   virtual void project_inputs(const Matrix& x, const BlockParameters& p, const AttentionInputs& inputs);
   // SwiGLU of two products,
   virtual void project_swiglu(const Matrix& x, const Projection& gate, const Projection& up, const Matrix& out);
-  // sum += x · weightᵀ and its norm.
-  virtual void project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
-                            float* rstd);
+  // project_onto and the sum's norm.
+  virtual void project_norm(const Matrix& x, int parameter, const Matrix& residual, const Matrix& sum, int norm,
+                            const Matrix& normed, float* rstd);
 
   // Where the block's keys and values go before it attends, beside k and v.
   virtual CachePlaces cache_places(int /*layer*/) { return {}; }

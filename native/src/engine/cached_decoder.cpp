@@ -1,5 +1,7 @@
 #include "cached_decoder.h"
 
+#include <stdexcept>
+
 namespace tempora {
 namespace {
 
@@ -9,16 +11,17 @@ class CacheOperations : public BlockOperations {
                   Arena& scratch)
       : BlockOperations(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
-  void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
-    context_.backend.row_product(x, weight(parameter), out, accumulate);
-    add_own_adapters(x, parameter, out);
-  }
-
   void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
     std::vector<RowProduct> products;
     for (const Projection& one : projections) products.push_back({weight(one.parameter), one.out});
     context_.backend.row_products(x, products);
     for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
+  }
+
+  void project_onto(const Matrix& x, int parameter, const Matrix& residual, const Matrix& out) override {
+    require_in_place(residual, out);
+    context_.backend.row_product(x, weight(parameter), out, true);
+    add_own_adapters(x, parameter, out);
   }
 
   // What adapters add belongs between a product and what follows it.
@@ -32,9 +35,10 @@ class CacheOperations : public BlockOperations {
     context_.backend.row_swiglu(x, {weight(gate.parameter), gate.out}, {weight(up.parameter), up.out}, out);
   }
 
-  void project_norm(const Matrix& x, int parameter, const Matrix& sum, int norm, const Matrix& normed,
-                    float* rstd) override {
-    if (adapted()) return BlockOperations::project_norm(x, parameter, sum, norm, normed, rstd);
+  void project_norm(const Matrix& x, int parameter, const Matrix& residual, const Matrix& sum, int norm,
+                    const Matrix& normed, float* rstd) override {
+    require_in_place(residual, sum);
+    if (adapted()) return BlockOperations::project_norm(x, parameter, residual, sum, norm, normed, rstd);
     context_.backend.row_product_norm(x, weight(parameter), sum, context_.parameters.data(norm),
                                       context_.shape.norm_eps, normed, rstd);
   }
@@ -48,6 +52,10 @@ class CacheOperations : public BlockOperations {
 
  private:
   bool adapted() const { return !context_.adapters.runs.list().empty(); }
+  // Generation keeps no block's input.
+  static void require_in_place(const Matrix& residual, const Matrix& sum) {
+    if (residual.data != sum.data) throw std::logic_error("generation adds to its residual stream where it lies");
+  }
   const Weight& weight(int parameter) const { return context_.parameters.weight(parameter); }
   void add_own_adapters(const Matrix& x, int parameter, const Matrix& out) {
     add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::by_rows);

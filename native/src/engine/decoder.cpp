@@ -13,9 +13,18 @@ class TreeOperations : public BlockOperations {
   TreeOperations(const BlockContext& context, const AttentionPlan& plan, Arena& scratch)
       : BlockOperations(context), plan_(plan), scratch_(scratch) {}
 
-  void project(const Matrix& x, int parameter, const Matrix& out, bool accumulate) override {
-    context_.backend.product(x, context_.parameters.weight(parameter), out, accumulate);
-    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::batch);
+  void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
+    std::vector<RowProduct> products;
+    for (const Projection& one : projections) {
+      products.push_back({context_.parameters.weight(one.parameter), one.out});
+    }
+    context_.backend.products(x, products);
+    for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
+  }
+
+  void project_onto(const Matrix& x, int parameter, const Matrix& residual, const Matrix& out) override {
+    context_.backend.residual_product(x, context_.parameters.weight(parameter), residual, out);
+    add_own_adapters(x, parameter, out);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) override {
@@ -23,6 +32,10 @@ class TreeOperations : public BlockOperations {
   }
 
  private:
+  void add_own_adapters(const Matrix& x, int parameter, const Matrix& out) {
+    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::batch);
+  }
+
   const AttentionPlan& plan_;
   Arena& scratch_;
 };

@@ -4,6 +4,7 @@
 
 #include "cpu_backend.h"
 #include "kernels/elements.h"
+#include "pair_product.h"
 #include "parallel.h"
 #include "views.h"
 
@@ -20,6 +21,23 @@ void widen(const ElementKernels& kernels, int threads, const void* from, std::in
   parallel_ranges(threads, rows, row_grain(cols), 1, [=, &kernels](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) kernels.widen(source + r * row, to + r * cols, cols);
   });
+}
+
+Matrix strided(const void* data, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t row) {
+  return {const_cast<void*>(data), dtype, rows, cols, row};
+}
+
+// Whether it was done by the kernels for pairs.
+bool multiply_in_pairs(CpuBackend& backend, const Product& p, const void* a, const void* b, void* c) {
+  const Matrix out = strided(c, p.out, p.m, p.n, p.row_c);
+  if (!p.transpose_a) {
+    const Matrix left = strided(a, p.in, p.m, p.k, p.row_a);
+    const Matrix right = p.transpose_b ? strided(b, p.in, p.n, p.k, p.row_b) : strided(b, p.in, p.k, p.n, p.row_b);
+    return add_up_pairs(backend, {{{{left, right}}, p.transpose_b, out, p.accumulate ? out : Matrix{}}});
+  }
+  if (p.transpose_b) return false;
+  return add_pair_gradients(backend, strided(b, p.in, p.k, p.n, p.row_b),
+                            {{strided(a, p.in, p.k, p.m, p.row_a), out, p.accumulate}});
 }
 
 }  // namespace
@@ -53,10 +71,13 @@ void CpuBackend::multiply(const Product& p, const void* a, const void* b, void* 
     }
     return;
   }
+  if (multiply_in_pairs(*this, p, a, b, c)) return;
   if (p.in == DType::bf16 && !native_bf16_) return widened_product(p, a, b, c);
-  // oneDNN takes the calling thread's setting.
+  // oneDNN takes the calling thread's setting, and the cores of threads that are awake.
   if (omp_get_max_threads() != threads_) omp_set_num_threads(threads_);
+  if (active_team != nullptr) active_team->rest();
   products_.run(*this, p, a, b, c);
+  if (active_team != nullptr) active_team->stay_awake();
 }
 
 // a is widened whole, b in blocks of columns; a bf16 result is rounded once, from a f32 block.

@@ -1,5 +1,6 @@
-// Weights, and the products for batches of many rows: those of oneDNN.
+// Weights, and the products for batches of many rows: those of pairs of bf16, where the CPU has them, or oneDNN's.
 #include "cpu_backend.h"
+#include "pair_product.h"
 #include "parallel.h"
 #include "quantised.h"
 #include "views.h"
@@ -36,6 +37,39 @@ void CpuBackend::transposed_product(const Matrix& d_out, const Weight& weight, c
 void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) {
   require(d_weight.dtype == DType::f32, "gradient_product: the gradient is f32");
   matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = accumulate});
+}
+
+void CpuBackend::products(const Matrix& x, const std::vector<RowProduct>& products) {
+  std::vector<Buffer> owners(products.size());
+  std::vector<PairSum> sums;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const RowProduct& one = products[i];
+    sums.push_back({{{x, numbers_of(one.weight, x.dtype, owners[i])}}, true, one.out, {}});
+  }
+  if (!add_up_pairs(*this, sums)) Backend::products(x, products);
+}
+
+void CpuBackend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
+  Buffer owner;
+  const PairSum sum{{{x, numbers_of(weight, x.dtype, owner)}}, true, out, residual};
+  if (!add_up_pairs(*this, {sum})) Backend::residual_product(x, weight, residual, out);
+}
+
+void CpuBackend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
+  std::vector<Buffer> owners(products.size());
+  PairSum sum;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const TransposedProduct& one = products[i];
+    sum.terms.push_back({one.d_out, numbers_of(one.weight, one.d_out.dtype, owners[i])});
+  }
+  sum.out = d_x;
+  if (!add_up_pairs(*this, {sum})) Backend::transposed_products(products, d_x);
+}
+
+void CpuBackend::gradient_products(const Matrix& x, const std::vector<GradientProduct>& products) {
+  std::vector<PairGradient> gradients;
+  for (const GradientProduct& one : products) gradients.push_back({one.d_out, one.d_weight, one.accumulate});
+  if (!add_pair_gradients(*this, x, gradients)) Backend::gradient_products(x, products);
 }
 
 }  // namespace tempora

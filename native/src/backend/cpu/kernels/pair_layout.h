@@ -1,0 +1,135 @@
+// Laying out pairs for pair_product.cpp.
+#pragma once
+
+#include <immintrin.h>
+
+#include "pair_product.h"
+
+namespace tempora::TEMPORA_ISA {
+
+constexpr int kPanelColumns = 32;
+
+// The first `count` of 16 words, or of 32 halves.
+inline __mmask16 first_words(std::int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (1u << (count < 0 ? 0 : count)) - 1);
+}
+inline __mmask32 first_halves(std::int64_t count) {
+  return count >= 32 ? 0xFFFFFFFFu : (1u << (count < 0 ? 0 : count)) - 1;
+}
+
+// The bytes that the rows ahead are asked for by: more rows at a time than the processor's own prefetching follows.
+constexpr std::int64_t kRowsAhead = 48;
+
+// Which words of two vectors make 16 pairs, from the `first` column on.
+struct PairOrder {
+  std::uint16_t words[32];
+  explicit constexpr PairOrder(int first) : words() {
+    for (int i = 0; i < 16; ++i) {
+      words[2 * i] = static_cast<std::uint16_t>(first + i);
+      words[2 * i + 1] = static_cast<std::uint16_t>(32 + first + i);
+    }
+  }
+};
+alignas(64) inline constexpr PairOrder kFirstPairs(0), kLastPairs(16);
+
+static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, std::int64_t stride,
+                      void* to) {
+  const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
+  std::uint32_t* target = static_cast<std::uint32_t*>(to);
+  const __m512i first = _mm512_load_si512(kFirstPairs.words), last = _mm512_load_si512(kLastPairs.words);
+  for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += stride) {
+    const bool two = i + 1 < k;
+    for (std::int64_t c = 0; c < stride; c += kPanelColumns) {
+      __builtin_prefetch(source + kRowsAhead * row + c);
+      __builtin_prefetch(source + (kRowsAhead + 1) * row + c);
+      const __mmask32 mask = first_halves(columns - c);
+      const __m512i even = _mm512_maskz_loadu_epi16(mask, source + c);
+      const __m512i odd = _mm512_maskz_loadu_epi16(two ? mask : 0, source + (two ? row : 0) + c);
+      _mm512_storeu_si512(target + c, _mm512_permutex2var_epi16(even, first, odd));
+      _mm512_storeu_si512(target + c + 16, _mm512_permutex2var_epi16(even, last, odd));
+    }
+  }
+}
+
+// Words and pairs of words as GCC's own vectors: its intrinsics for these shuffles warn of values that they do not use.
+using Words = std::uint32_t __attribute__((vector_size(64)));
+using Pairs = std::uint64_t __attribute__((vector_size(64)));
+
+inline Words low_words(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+}
+inline Words high_words(Words a, Words b) {
+  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+inline Words low_pairs(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 0, 8, 2, 10, 4, 12, 6, 14));
+}
+inline Words high_pairs(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 1, 9, 3, 11, 5, 13, 7, 15));
+}
+// Of each, the first and third, or the second and fourth 16 bytes.
+inline Words even_quarters(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 0, 1, 4, 5, 8, 9, 12, 13));
+}
+inline Words odd_quarters(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 2, 3, 6, 7, 10, 11, 14, 15));
+}
+
+// 16 × 16 words, transposed in registers.
+inline void transpose(Words (&rows)[16]) {
+  Words t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = high_words(rows[2 * i], rows[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[4 * i] = low_pairs(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 1] = high_pairs(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 2] = low_pairs(t[4 * i + 1], t[4 * i + 3]);
+    rows[4 * i + 3] = high_pairs(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = even_quarters(rows[i], rows[4 + i]);
+    t[4 + i] = odd_quarters(rows[i], rows[4 + i]);
+    t[8 + i] = even_quarters(rows[8 + i], rows[12 + i]);
+    t[12 + i] = odd_quarters(rows[8 + i], rows[12 + i]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = even_quarters(t[i], t[8 + i]);
+    rows[8 + i] = odd_quarters(t[i], t[8 + i]);
+    rows[4 + i] = even_quarters(t[4 + i], t[12 + i]);
+    rows[12 + i] = odd_quarters(t[4 + i], t[12 + i]);
+  }
+}
+
+static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
+  const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
+  const std::int64_t pairs = k / 2;
+  for (std::int64_t pair = 0; pair < pairs; pair += 16) {
+    const __mmask16 mask = first_words(pairs - pair);
+    for (int half = 0; half < kPanelColumns; half += 16) {
+      Words rows[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        const std::uint16_t* words = source + (half + i) * row + 2 * pair;
+        rows[i] = half + i < columns ? reinterpret_cast<Words>(_mm512_maskz_loadu_epi32(mask, words)) : Words{};
+      }
+      transpose(rows);
+      std::uint32_t* target = static_cast<std::uint32_t*>(to) + pair * kPanelColumns + half;
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        if (pair + i < pairs) __builtin_memcpy(target + i * kPanelColumns, &rows[i], sizeof rows[i]);
+      }
+    }
+  }
+}
+
+}  // namespace tempora::TEMPORA_ISA

@@ -1,0 +1,182 @@
+#include "pair_product.h"
+
+#if defined(__AVX512BF16__) && !defined(TEMPORA_TILES)
+
+#include "pair_layout.h"
+
+namespace tempora::TEMPORA_ISA {
+namespace {
+
+constexpr int kPanelVectors = kPanelColumns / 16;
+// 24 sums, two vectors of the right operand and one of the left fit the 32 registers.
+constexpr int kBlockRows = 12;
+constexpr std::int64_t kPairBytes = kPanelColumns * 4;  // a panel's
+constexpr std::int64_t kCacheLine = 64;
+
+// Bytes of a panel that are asked for ahead: it streams from the second cache.
+constexpr std::int64_t kPanelAhead = 2048;
+
+// A masked shift and widening, since GCC 12 warns of the plain ones' unused operand.
+inline __m512 widened(__m256i halves) {
+  constexpr __mmask16 kAll = 0xFFFF;
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, _mm512_maskz_cvtepu16_epi32(kAll, halves), 16));
+}
+
+// Inlined, as the next: sums whose address is taken leave the registers.
+template <int kRows>
+[[gnu::always_inline]] inline void write_bf16(const PairProduct& p, std::int64_t row, std::int64_t column,
+                                              const __m512 (&sums)[kRows][2]) {
+  std::uint16_t* out = static_cast<std::uint16_t*>(p.out) + row * p.row_out + column;
+  const std::uint16_t* added = static_cast<const std::uint16_t*>(p.added) + row * p.row_added + column;
+  const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) {
+      __m512 sum = sums[r][v];
+      if (p.added != nullptr) sum = _mm512_add_ps(sum, widened(_mm256_maskz_loadu_epi16(mask[v], added + 16 * v)));
+      _mm256_mask_storeu_epi16(out + 16 * v, mask[v], reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum)));
+    }
+  }
+}
+
+template <int kRows>
+[[gnu::always_inline]] inline void write_f32(const PairProduct& p, std::int64_t row, std::int64_t column,
+                                             const __m512 (&sums)[kRows][2]) {
+  float* out = static_cast<float*>(p.out) + row * p.row_out + column;
+  const float* added = static_cast<const float*>(p.added) + row * p.row_added + column;
+  const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) {
+      __m512 sum = sums[r][v];
+      if (p.added != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask[v], added + 16 * v));
+      _mm512_mask_storeu_ps(out + 16 * v, mask[v], sum);
+    }
+  }
+}
+
+// Where the block is written and what is added to it, brought before they are wanted.
+template <int kRows, bool kWritten>
+inline void prefetch_block(const void* data, std::int64_t row_elements, std::int64_t first, std::int64_t size) {
+  const char* line = static_cast<const char*>(data) + first * size;
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r, line += row_elements * size) {
+    __builtin_prefetch(line, kWritten ? 1 : 0);
+    if (size > 2) __builtin_prefetch(line + kCacheLine, kWritten ? 1 : 0);
+  }
+}
+
+// kRows rows by one panel. kBeside: rows of the left operand lie beside one another.
+template <int kRows, bool kBeside>
+void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
+  const std::int64_t column = panel * kPanelColumns;
+  const std::int64_t size = p.out_bf16 ? 2 : 4;
+  prefetch_block<kRows, true>(p.out, p.row_out, row * p.row_out + column, size);
+  if (p.added != nullptr && p.added != p.out) {
+    prefetch_block<kRows, false>(p.added, p.row_added, row * p.row_added + column, size);
+  }
+  const char* right = static_cast<const char*>(p.panels) + panel * pairs * kPairBytes;
+  __m512 sums[kRows][kPanelVectors];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+  for (int term = 0; term < p.terms; ++term) {
+    const PairRows& rows = p.left[term];
+    const std::int64_t row_bytes = kBeside ? 4 : rows.row, pair_bytes = kBeside ? rows.pair : 4;
+    const char* left = static_cast<const char*>(rows.data) + row * row_bytes;
+    for (std::int64_t pair = 0; pair < rows.pairs; ++pair, left += pair_bytes, right += kPairBytes) {
+      const auto first = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
+      const auto second = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kCacheLine));
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) {
+        int two;
+        __builtin_memcpy(&two, left + r * row_bytes, sizeof two);
+        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+        sums[r][0] = _mm512_dpbf16_ps(sums[r][0], value, first);
+        sums[r][1] = _mm512_dpbf16_ps(sums[r][1], value, second);
+      }
+      __builtin_prefetch(right + kPanelAhead);
+      __builtin_prefetch(right + kPanelAhead + kCacheLine);
+    }
+  }
+  if (p.out_bf16) {
+    write_bf16<kRows>(p, row, column, sums);
+  } else {
+    write_f32<kRows>(p, row, column, sums);
+  }
+}
+
+template <bool kBeside, int kRows = kBlockRows>
+void dispatch(std::int64_t rows, const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
+  if (rows == kRows) {
+    block<kRows, kBeside>(p, row, panel, pairs);
+  } else if constexpr (kRows > 1) {
+    dispatch<kBeside, kRows - 1>(rows, p, row, panel, pairs);
+  }
+}
+
+// Brings rows of bytes into the second cache, some lines a call.
+class Ahead {
+ public:
+  Ahead(const ByteRows& rows, std::int64_t calls) : rows_(rows), line_(static_cast<const char*>(rows.data)) {
+    const std::int64_t lines = rows.rows * ((rows.bytes + kCacheLine - 1) / kCacheLine);
+    at_once_ = (lines + calls - 1) / calls;
+  }
+
+  void some() {
+    for (std::int64_t i = 0; i < at_once_ && rows_.rows > 0; ++i) {
+      __builtin_prefetch(line_ + within_, 0, 2);
+      within_ += kCacheLine;
+      if (within_ < rows_.bytes) continue;
+      within_ = 0;
+      line_ += rows_.row;
+      --rows_.rows;
+    }
+  }
+
+ private:
+  ByteRows rows_;
+  const char* line_;
+  std::int64_t within_ = 0, at_once_;
+};
+
+// A block of rows, of even size, meets all panels while it is in the first cache; the next one comes meanwhile.
+template <bool kBeside>
+void multiply_blocks(const PairProduct& p) {
+  const std::int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
+  const std::int64_t panels = (p.columns + kPanelColumns - 1) / kPanelColumns;
+  std::int64_t pairs = 0;
+  for (int term = 0; term < p.terms; ++term) pairs += p.left[term].pairs;
+  Ahead ahead(p.ahead, blocks * panels);
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    const std::int64_t row = p.rows * i / blocks, end = p.rows * (i + 1) / blocks;
+    const std::int64_t following = kBeside ? end : p.rows * (i + 2 < blocks ? i + 2 : blocks) / blocks;
+    Ahead next(
+        {static_cast<const char*>(p.left->data) + end * p.left->row, following - end, p.left->row, p.left->pairs * 4},
+        panels);
+    for (std::int64_t panel = 0; panel < panels; ++panel) {
+      next.some();
+      ahead.some();
+      dispatch<kBeside>(end - row, p, row, panel, pairs);
+    }
+  }
+}
+
+void multiply(const PairProduct& p) { (p.left->pair == 4 ? multiply_blocks<false> : multiply_blocks<true>)(p); }
+
+}  // namespace
+
+const PairProductKernels pair_product_kernels = {kPanelColumns, pair_rows, pair_columns, multiply};
+
+}  // namespace tempora::TEMPORA_ISA
+
+#else
+
+namespace tempora::TEMPORA_ISA {
+
+const PairProductKernels pair_product_kernels = {};
+
+}  // namespace tempora::TEMPORA_ISA
+
+#endif

@@ -1,0 +1,54 @@
+// Products of large bf16 matrices by dot products of pairs (vdpbf16ps): pairs of k lie together in both operands.
+// Training's weights change with every step, so what has to be laid out is laid out within the product, into caches.
+#pragma once
+
+#include "kernels.h"
+
+namespace tempora {
+
+// Rows of a left operand: a row's pairs are `pair` bytes apart and rows `row`, as they are in a matrix of bf16 (pair
+// 4), or as pair_rows writes them (row 4).
+struct PairRows {
+  const void* data = nullptr;
+  std::int64_t row = 0, pair = 0;
+  std::int64_t pairs = 0;
+};
+
+// Rows of bytes, `row` bytes apart.
+struct ByteRows {
+  const void* data = nullptr;
+  std::int64_t rows = 0, row = 0, bytes = 0;
+};
+
+constexpr int kMostPairTerms = 3;
+
+// out [rows, columns] = added + the sum over `terms` of left · right.
+struct PairProduct {
+  PairRows left[kMostPairTerms];
+  int terms = 1;
+  std::int64_t rows = 0;
+  const void* panels = nullptr;  // of the right operands: [panel][all terms' pairs][panel_columns][2]
+  std::int64_t columns = 0;
+  void* out = nullptr;
+  std::int64_t row_out = 0;  // elements
+  bool out_bf16 = false;
+  const void* added = nullptr;  // as out is; may be out, or null
+  std::int64_t row_added = 0;
+  // What is brought into the second cache meanwhile.
+  ByteRows ahead;
+};
+
+struct PairProductKernels {
+  int panel_columns;  // 0: these instructions have no such products
+  // Of a matrix whose rows are k: rows 2i and 2i + 1 of `columns` columns as pairs, to [pairs][stride][2]. Of an odd k
+  // the last pair's second half is zeros, as is what lies between `columns` and `stride`, a multiple of panel_columns.
+  void (*pair_rows)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, std::int64_t stride,
+                    void* to);
+  // Of a matrix whose columns are k, even: `columns` of its rows as one panel.
+  void (*pair_columns)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
+  void (*multiply)(const PairProduct& product);
+};
+
+TEMPORA_DECLARE_KERNELS(PairProductKernels, pair_product_kernels)
+
+}  // namespace tempora

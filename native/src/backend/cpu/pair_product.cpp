@@ -1,0 +1,394 @@
+#include "pair_product.h"
+
+#include <algorithm>
+
+#include "kernels/pair_product.h"
+#include "parallel.h"
+#include "views.h"
+
+namespace tempora {
+namespace {
+
+// What a thread's panels take of its second cache.
+constexpr std::int64_t kPanelsBytes = 512 << 10;
+// Pairs that are multiplied before sums go to memory: of f32, which are added to, and of others.
+constexpr std::int64_t kMostPairs = 1024;
+constexpr std::int64_t kMostPairsAtOnce = 4096;
+// Rows that are worth laying out a panel for once more.
+constexpr std::int64_t kLeastRows = 192;
+// Rows of a transposed operand that are laid out together.
+constexpr std::int64_t kChunkRows = 96;
+// Below this, what is laid out is multiplied by too little.
+constexpr std::int64_t kLeast = 32;
+
+std::int64_t groups(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
+
+// Whether threads that take so many items each wait for one of them by more than a part in 32.
+bool uneven(std::int64_t items, std::int64_t threads) {
+  return (groups(items, threads) * threads - items) * 32 > items;
+}
+
+bool is_large(const Matrix& x) { return std::min(x.rows, x.cols) >= kLeast; }
+
+std::int64_t pairs_of(const PairSum& sum) {
+  std::int64_t pairs = 0;
+  for (const PairTerm& term : sum.terms) pairs += term.left.cols / 2;
+  return pairs;
+}
+
+// The part of a sum's terms from one pair to another.
+std::vector<PairTerm> slice(const PairSum& sum, std::int64_t begin, std::int64_t end) {
+  std::vector<PairTerm> parts;
+  std::int64_t first = 0;
+  for (const PairTerm& term : sum.terms) {
+    const std::int64_t pairs = term.left.cols / 2;
+    const std::int64_t from = std::max(begin, first) - first, to = std::min(end, first + pairs) - first;
+    first += pairs;
+    if (from >= to) continue;
+    const std::int64_t k = 2 * from, count = 2 * (to - from);
+    parts.push_back({term.left.column_range(k, count),
+                     sum.right_transposed ? term.right.column_range(k, count) : term.right.row_range(k, count)});
+  }
+  return parts;
+}
+
+// One sum, of all pairs or a part of them.
+class PairPass {
+ public:
+  PairPass(const PairProductKernels& kernels, const PairSum& sum, std::int64_t begin, std::int64_t end)
+      : kernels_(kernels), sum_(sum), terms_(slice(sum, begin, end)), pairs_(end - begin), first_(begin == 0) {}
+
+  std::int64_t panels() const { return groups(sum_.out.cols, kernels_.panel_columns); }
+  std::int64_t panel_bytes() const { return pairs_ * kernels_.panel_columns * 4; }
+
+  void lay_out(std::int64_t panel, char* to) const {
+    const auto [first, columns] = columns_of(panel, 1);
+    for (const PairTerm& term : terms_) {
+      const Matrix& right = term.right;
+      if (sum_.right_transposed) {
+        kernels_.pair_columns(element(right, first * right.row_stride()), right.row_stride(), right.cols, columns, to);
+      } else {
+        kernels_.pair_rows(element(right, first), right.row_stride(), right.rows, columns, kernels_.panel_columns, to);
+      }
+      to += term.left.cols / 2 * kernels_.panel_columns * 4;
+    }
+  }
+
+  // What lay_out reads first of these panels.
+  ByteRows read_by(std::int64_t panel, std::int64_t count) const {
+    const auto [first, columns] = columns_of(panel, count);
+    const Matrix& right = terms_.front().right;
+    if (sum_.right_transposed) {
+      return {element(right, first * right.row_stride()), columns, right.row_stride() * 2, right.cols * 2};
+    }
+    return {element(right, first), right.rows, right.row_stride() * 2, columns * 2};
+  }
+
+  void multiply(std::int64_t row, std::int64_t rows, std::int64_t panel, std::int64_t count, const void* laid_out,
+                const ByteRows& ahead) const {
+    const auto [first, columns] = columns_of(panel, count);
+    PairProduct product;
+    product.terms = static_cast<int>(terms_.size());
+    for (std::size_t i = 0; i < terms_.size(); ++i) {
+      const Matrix& x = terms_[i].left;
+      product.left[i] = {element(x, row * x.row_stride()), 2 * x.row_stride(), 4, x.cols / 2};
+    }
+    product.rows = rows;
+    product.panels = laid_out;
+    product.columns = columns;
+    product.out = element(sum_.out, row * sum_.out.row_stride() + first);
+    product.row_out = sum_.out.row_stride();
+    product.out_bf16 = sum_.out.dtype == DType::bf16;
+    const Matrix& added = first_ ? sum_.added : sum_.out;
+    if (added.data != nullptr) product.added = element(added, row * added.row_stride() + first);
+    product.row_added = added.row_stride();
+    product.ahead = ahead;
+    kernels_.multiply(product);
+  }
+
+ private:
+  struct Columns {
+    std::int64_t first, count;
+  };
+  Columns columns_of(std::int64_t panel, std::int64_t count) const {
+    const std::int64_t first = panel * kernels_.panel_columns;
+    return {first, std::min(sum_.out.cols - first, count * kernels_.panel_columns)};
+  }
+
+  const PairProductKernels& kernels_;
+  const PairSum& sum_;
+  std::vector<PairTerm> terms_;
+  std::int64_t pairs_;
+  bool first_;
+};
+
+// Panels of one sum, and the rows to multiply by them.
+struct PairItem {
+  const PairPass* pass;
+  std::int64_t row, rows, panel, count;
+};
+
+// A thread's share: all panels by some of `parts` of the rows, so many panels at once as its cache holds.
+std::vector<PairItem> share_of(const std::vector<PairPass>& passes, std::int64_t rows, std::int64_t parts,
+                               std::int64_t thread, std::int64_t threads) {
+  std::int64_t panels = 0;
+  for (const PairPass& pass : passes) panels += pass.panels();
+  const std::int64_t begin = panels * parts * thread / threads, end = panels * parts * (thread + 1) / threads;
+  std::vector<PairItem> items;
+  std::int64_t first = 0;
+  for (std::int64_t part = 0; part < parts; ++part) {
+    const std::int64_t row = rows * part / parts, row_end = rows * (part + 1) / parts;
+    for (const PairPass& pass : passes) {
+      std::int64_t panel = std::max(begin - first, std::int64_t{0});
+      const std::int64_t panel_end = std::min(end - first, pass.panels());
+      while (panel < panel_end) {
+        const std::int64_t at_once = std::max<std::int64_t>(1, kPanelsBytes / pass.panel_bytes());
+        const std::int64_t left = panel_end - panel, count = groups(left, groups(left, at_once));
+        items.push_back({&pass, row, row_end - row, panel, count});
+        panel += count;
+      }
+      first += pass.panels();
+    }
+  }
+  return items;
+}
+
+void add_up(CpuBackend& backend, const std::vector<PairPass>& passes, std::int64_t rows) {
+  const int threads = backend.threads();
+  std::int64_t panels = 0, scratch_bytes = 0;
+  for (const PairPass& pass : passes) {
+    panels += pass.panels();
+    scratch_bytes = std::max({scratch_bytes, pass.panel_bytes(), kPanelsBytes});
+  }
+  std::int64_t parts = 1;
+  while (uneven(panels * parts, threads) && rows / parts >= 2 * kLeastRows) parts *= 2;
+  const Buffer scratch = backend.workspace(static_cast<std::size_t>(scratch_bytes * threads));
+  std::vector<std::vector<PairItem>> shares;
+  for (int i = 0; i < threads; ++i) shares.push_back(share_of(passes, rows, parts, i, threads));
+  parallel_items(threads, threads, [&](std::int64_t share, std::int64_t) {
+    char* own = static_cast<char*>(scratch.data()) + share * scratch_bytes;
+    const std::vector<PairItem>& items = shares[static_cast<std::size_t>(share)];
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const PairItem& item = items[i];
+      for (std::int64_t panel = 0; panel < item.count; ++panel) {
+        item.pass->lay_out(item.panel + panel, own + panel * item.pass->panel_bytes());
+      }
+      ByteRows ahead;
+      if (i + 1 < items.size()) ahead = items[i + 1].pass->read_by(items[i + 1].panel, items[i + 1].count);
+      item.pass->multiply(item.row, item.rows, item.panel, item.count, own, ahead);
+    }
+  });
+}
+
+}  // namespace
+
+bool add_up_pairs(CpuBackend& backend, const std::vector<PairSum>& sums) {
+  const PairProductKernels& kernels = pair_product_kernels_for(backend.isa());
+  const std::int64_t pairs = pairs_of(sums.front()), rows = sums.front().out.rows;
+  bool f32 = true;
+  for (const PairSum& sum : sums) {
+    for (const PairTerm& term : sum.terms) {
+      if (!multiplies_pairs(backend, term.left, term.right)) return false;
+    }
+    require(pairs_of(sum) == pairs && sum.out.rows == rows, "add_up_pairs: all sums are over as many pairs and rows");
+    require(sum.added.data == nullptr || sum.added.dtype == sum.out.dtype,
+            "add_up_pairs: sums are added to their type");
+    f32 = f32 && sum.out.dtype == DType::f32;
+  }
+  if (!f32 && pairs > kMostPairsAtOnce) return false;
+  require(sums.front().terms.size() <= static_cast<std::size_t>(kMostPairTerms), "add_up_pairs: a sum of few products");
+  const std::int64_t count = f32 ? groups(pairs, kMostPairs) : 1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::vector<PairPass> passes;
+    for (const PairSum& sum : sums) passes.emplace_back(kernels, sum, pairs * i / count, pairs * (i + 1) / count);
+    add_up(backend, passes, rows);
+  }
+  return true;
+}
+
+namespace {
+
+// Tiles of left · rightᵀ: some rows of `right` laid out by one thread, and multiplied by blocks of `left`.
+struct PairTiles {
+  const PairProductKernels& kernels;
+  const Matrix &left, &right;
+  std::int64_t rows, columns;
+
+  std::int64_t laid_out_bytes() const { return groups(columns, kernels.panel_columns) * panel_bytes(); }
+  std::int64_t panel_bytes() const { return left.cols / 2 * kernels.panel_columns * 4; }
+  std::int64_t columns_from(std::int64_t column) const {
+    return std::clamp(right.rows - column, std::int64_t{0}, columns);
+  }
+
+  void lay_out(std::int64_t column, char* to) const {
+    const std::int64_t count = columns_from(column);
+    for (std::int64_t i = 0; i < count; i += kernels.panel_columns, to += panel_bytes()) {
+      kernels.pair_columns(element(right, (column + i) * right.row_stride()), right.row_stride(), right.cols,
+                           std::min<std::int64_t>(kernels.panel_columns, count - i), to);
+    }
+  }
+
+  // By all rows; the rows of `right` from `following` on are brought meanwhile.
+  void multiply(std::int64_t column, std::int64_t following, const char* laid_out, float* tile,
+                const std::function<void(const PairTile&)>& body) const {
+    PairProduct product;
+    product.panels = laid_out;
+    product.columns = product.row_out = columns_from(column);
+    product.out = tile;
+    const std::int64_t blocks = groups(left.rows, rows), ahead = columns_from(following);
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const std::int64_t row = left.rows * i / blocks, begin = ahead * i / blocks;
+      product.rows = left.rows * (i + 1) / blocks - row;
+      product.left[0] = {element(left, row * left.row_stride()), 2 * left.row_stride(), 4, left.cols / 2};
+      product.ahead = {element(right, (following + begin) * right.row_stride()), ahead * (i + 1) / blocks - begin,
+                       2 * right.row_stride(), 2 * right.cols};
+      kernels.multiply(product);
+      body({row, product.rows, column, product.columns, tile});
+    }
+  }
+};
+
+}  // namespace
+
+bool multiplies_pairs_of(Isa isa, DType dtype) {
+  return dtype == DType::bf16 && pair_product_kernels_for(isa).panel_columns != 0;
+}
+
+bool multiplies_pairs(CpuBackend& backend, const Matrix& left, const Matrix& right) {
+  // A row's last number by itself has no neighbour.
+  return multiplies_pairs_of(backend.isa(), left.dtype) && is_large(left) && is_large(right) && left.cols % 2 == 0;
+}
+
+void for_pair_tiles(CpuBackend& backend, const Matrix& left, const Matrix& right, std::int64_t rows,
+                    std::int64_t columns, const std::function<void(const PairTile&)>& body) {
+  const PairProductKernels& kernels = pair_product_kernels_for(backend.isa());
+  const PairTiles tiles{kernels, left, right, rows, columns};
+  const std::int64_t own_bytes = tiles.laid_out_bytes() + rows * columns * 4;
+  const Buffer scratch = backend.workspace(static_cast<std::size_t>(own_bytes * backend.threads()));
+  parallel_items(backend.threads(), groups(right.rows, columns), [&](std::int64_t item, std::int64_t thread) {
+    char* own = static_cast<char*>(scratch.data()) + thread * own_bytes;
+    const std::int64_t column = item * columns;
+    tiles.lay_out(column, own);
+    tiles.multiply(column, column + backend.threads() * columns, own,
+                   reinterpret_cast<float*>(own + tiles.laid_out_bytes()), body);
+  });
+}
+
+namespace {
+
+// Rows of one gradient, whose d_out is laid out together.
+struct Chunk {
+  const PairGradient* gradient;
+  std::int64_t row, rows;
+};
+
+std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads) {
+  std::vector<Chunk> chunks;
+  for (const PairGradient& gradient : gradients) {
+    const std::int64_t rows = gradient.out.rows;
+    std::int64_t count = groups(rows, kChunkRows);
+    if (gradients.size() == 1) count = groups(count, threads) * threads;
+    for (std::int64_t i = 0; i < count; ++i) {
+      chunks.push_back({&gradient, rows * i / count, rows * (i + 1) / count - rows * i / count});
+    }
+  }
+  return chunks;
+}
+
+// Over some of the tokens: x is laid out once, by all threads; then each lays out some rows of d_outᵀ at a time.
+class GradientPass {
+ public:
+  GradientPass(CpuBackend& backend, const Matrix& x, std::int64_t token, bool first)
+      : backend_(backend),
+        kernels_(pair_product_kernels_for(backend.isa())),
+        x_(x),
+        token_(token),
+        first_(first),
+        pairs_(groups(x.rows, 2)),
+        panels_(groups(x.cols, kernels_.panel_columns)),
+        panel_bytes_(pairs_ * kernels_.panel_columns * 4) {}
+
+  void add(const std::vector<PairGradient>& gradients) {
+    laid_out_ = backend_.workspace(static_cast<std::size_t>(panels_ * panel_bytes_));
+    const std::int64_t chunk_bytes = pairs_ * kChunkRows * 4;
+    const Buffer scratch = backend_.workspace(static_cast<std::size_t>(chunk_bytes * backend_.threads()));
+    on_all_threads(backend_.threads(), [&](std::int64_t thread, std::int64_t threads) {
+      for (std::int64_t i = panels_ * thread / threads; i < panels_ * (thread + 1) / threads; ++i) {
+        const std::int64_t first = i * kernels_.panel_columns;
+        kernels_.pair_rows(element(x_, first), x_.row_stride(), x_.rows,
+                           std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first), kernels_.panel_columns,
+                           panel(i));
+      }
+    });
+    const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads());
+    const auto count = static_cast<std::int64_t>(chunks.size());
+    std::int64_t parts = 1;
+    while (uneven(count * parts, backend_.threads()) && parts < panels_) ++parts;
+    on_all_threads(backend_.threads(), [&](std::int64_t thread, std::int64_t threads) {
+      char* own = static_cast<char*>(scratch.data()) + thread * chunk_bytes;
+      const std::int64_t begin = count * parts * thread / threads, end = count * parts * (thread + 1) / threads;
+      for (std::int64_t item = begin; item < end; ++item) {
+        const Chunk* const next = item + 1 < end ? &chunks[static_cast<std::size_t>((item + 1) / parts)] : nullptr;
+        multiply(chunks[static_cast<std::size_t>(item / parts)], item % parts, parts, next, own);
+      }
+    });
+  }
+
+ private:
+  char* panel(std::int64_t i) const { return static_cast<char*>(laid_out_.data()) + i * panel_bytes_; }
+
+  Matrix d_out_of(const Chunk& chunk) const {
+    return chunk.gradient->d_out.row_range(token_, x_.rows).column_range(chunk.row, chunk.rows);
+  }
+
+  void multiply(const Chunk& chunk, std::int64_t part, std::int64_t parts, const Chunk* next, char* own) const {
+    const Matrix d_out = d_out_of(chunk), &out = chunk.gradient->out;
+    kernels_.pair_rows(d_out.data, d_out.row_stride(), d_out.rows, d_out.cols, kChunkRows, own);
+    const std::int64_t begin = panels_ * part / parts, end = panels_ * (part + 1) / parts;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i * kernels_.panel_columns;
+      PairProduct product;
+      product.left[0] = {own, 4, kChunkRows * 4, pairs_};
+      product.rows = chunk.rows;
+      product.panels = panel(i);
+      product.columns = std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first);
+      product.out = element(out, chunk.row * out.row_stride() + first);
+      product.row_out = out.row_stride();
+      if (chunk.gradient->accumulate || !first_) product.added = product.out;
+      product.row_added = product.row_out;
+      if (next != nullptr) {
+        const Matrix following = d_out_of(*next);
+        const std::int64_t row = following.rows * (i - begin) / (end - begin);
+        const std::int64_t row_end = following.rows * (i + 1 - begin) / (end - begin);
+        product.ahead = {element(following, row * following.row_stride()), row_end - row, following.row_stride() * 2,
+                         following.cols * 2};
+      }
+      kernels_.multiply(product);
+    }
+  }
+
+  CpuBackend& backend_;
+  const PairProductKernels& kernels_;
+  const Matrix x_;
+  std::int64_t token_;
+  bool first_;
+  std::int64_t pairs_, panels_, panel_bytes_;
+  Buffer laid_out_;
+};
+
+}  // namespace
+
+bool add_pair_gradients(CpuBackend& backend, const Matrix& x, const std::vector<PairGradient>& gradients) {
+  if (!multiplies_pairs_of(backend.isa(), x.dtype) || !is_large(x)) return false;
+  for (const PairGradient& gradient : gradients) {
+    if (!is_large(gradient.d_out) || gradient.out.dtype != DType::f32) return false;
+  }
+  const std::int64_t pairs = groups(x.rows, 2), count = groups(pairs, kMostPairs);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t begin = 2 * (pairs * i / count), end = std::min(x.rows, 2 * (pairs * (i + 1) / count));
+    GradientPass(backend, x.row_range(begin, end - begin), begin, i == 0).add(gradients);
+  }
+  return true;
+}
+
+}  // namespace tempora
