@@ -121,6 +121,9 @@ class CpuBackend : public Backend {
   Matrix numbers_of(const Weight& weight, DType dtype, Buffer& owner);
   void quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate);
 
+  void head_rows(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+                 const Matrix& keep);
+
   // c (+)= op(a) · op(b) of strided matrices; bf16 is widened where the CPU has no instructions for it.
   void multiply(const Product& product, const void* a, const void* b, void* c);
   void widened_product(const Product& product, const void* a, const void* b, void* c);

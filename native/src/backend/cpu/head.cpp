@@ -4,6 +4,7 @@
 // Logits that are kept in bf16's place are kept as log-probs, in the 16 bits that kernels/head.h tells of: a likely
 // token's log-prob is nearly exact, where its logit would be off by a part in 2000 of itself. Until a row's log-sum-exp
 // is known, they count from the largest logit that the row has had so far.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -11,6 +12,7 @@
 
 #include "cpu_backend.h"
 #include "kernels/head.h"
+#include "pair_product.h"
 #include "parallel.h"
 #include "views.h"
 
@@ -22,6 +24,11 @@ namespace {
 constexpr std::int64_t kTileRows = 1024;
 constexpr std::int64_t kForwardColumns = 512;
 constexpr std::int64_t kBackwardColumns = 1024;
+
+// Where each thread computes tiles of its own: columns that are laid out at once, and rows whose logits stay in its
+// second cache beside them.
+constexpr std::int64_t kPairColumns = 256;
+constexpr std::int64_t kPairRows = 128;
 
 struct Tile {
   std::int64_t row_begin, row_end, column_begin, column_end;
@@ -64,60 +71,118 @@ void require_head(const Matrix& hidden, const Matrix& weight, const Matrix& logi
 
 }  // namespace
 
+namespace {
+
+// The head's forward pass over logits that come a tile at a time, each row's part of a chunk of columns by itself: what
+// it finds depends on nothing else, so tiles may come in any order, from several threads.
+class LogSums {
+ public:
+  LogSums(const HeadKernels& kernels, const Edges& edges, std::int64_t rows, std::int64_t vocab,
+          std::int64_t chunk_columns, float* log_prob, const Matrix& keep)
+      : kernels_(kernels),
+        edges_(edges),
+        rows_(rows),
+        vocab_(vocab),
+        chunk_columns_(chunk_columns),
+        chunks_((vocab + chunk_columns - 1) / chunk_columns),
+        log_prob_(log_prob),
+        kept_(keep.dtype == DType::bf16 ? static_cast<std::uint16_t*>(keep.data) : nullptr),
+        largest_(static_cast<std::size_t>(rows * chunks_)),
+        exp_sum_(static_cast<std::size_t>(rows * chunks_)) {}
+
+  // `row`'s logits of the chunk that begins at `column`.
+  void take(std::int64_t row, std::int64_t column, std::int64_t columns, const float* logits) {
+    const auto at = static_cast<std::size_t>(row * chunks_ + column / chunk_columns_);
+    float largest = -std::numeric_limits<float>::infinity();
+    double sum = 0;
+    kernels_.add_to_log_sum(logits, columns, &largest, &sum);
+    largest_[at] = largest;
+    exp_sum_[at] = sum;
+    if (kept_ != nullptr) kernels_.keep(logits, largest, kept_ + row * vocab_ + column, columns);
+    for (std::int32_t e = edges_.row_start[row]; e < edges_.row_start[row + 1]; ++e) {
+      const std::int64_t own = edges_.token[e] - column;
+      if (own >= 0 && own < columns) log_prob_[e] = logits[own];
+    }
+  }
+
+  // Once all chunks of the row are there.
+  void finish(std::int64_t row, float* lse) const {
+    const float* largest = largest_.data() + row * chunks_;
+    const float most = *std::max_element(largest, largest + chunks_);
+    double sum = 0;
+    for (std::int64_t i = 0; i < chunks_; ++i) {
+      const double part = exp_sum_[static_cast<std::size_t>(row * chunks_ + i)];
+      // All -infinity: exp(largest - most) may be NaN.
+      if (part != 0) sum += part * std::exp(static_cast<double>(largest[i]) - static_cast<double>(most));
+    }
+    const double log_sum = static_cast<double>(most) + std::log(sum);
+    lse[row] = static_cast<float>(log_sum);
+    for (std::int32_t e = edges_.row_start[row]; e < edges_.row_start[row + 1]; ++e) {
+      log_prob_[e] = static_cast<float>(log_prob_[e] - log_sum);
+    }
+    if (kept_ == nullptr) return;
+    for (std::int64_t i = 0; i < chunks_; ++i) {
+      const std::int64_t column = i * chunk_columns_;
+      kernels_.shift(kept_ + row * vocab_ + column, largest[i] - lse[row], std::min(chunk_columns_, vocab_ - column));
+    }
+  }
+
+ private:
+  const HeadKernels& kernels_;
+  const Edges& edges_;
+  std::int64_t rows_, vocab_, chunk_columns_, chunks_;
+  float* log_prob_;
+  std::uint16_t* kept_;
+  std::vector<float> largest_;   // [rows, chunks]
+  std::vector<double> exp_sum_;  // of exp(logit - largest)
+};
+
+}  // namespace
+
 void CpuBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob, float* lse,
                               const Matrix& keep) {
   require_dense("head_forward", {hidden, keep});
   const Matrix weight = head.values();
   require_head(hidden, weight, keep);
+  for (std::int64_t row = 0; row < hidden.rows; row += kTileRows) {
+    const std::int64_t rows = std::min(kTileRows, hidden.rows - row);
+    const Edges own{edges.count, edges.token, edges.row_start + row};
+    head_rows(hidden.row_range(row, rows), weight, own, log_prob, lse + row,
+              keep.data == nullptr ? keep : keep.row_range(row, rows));
+  }
+}
+
+// The same for at most kTileRows rows.
+void CpuBackend::head_rows(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
+                           const Matrix& keep) {
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows;
-  const bool keep_f32 = keep.data != nullptr && keep.dtype == DType::f32;
-  const bool keep_bf16 = keep.data != nullptr && keep.dtype == DType::bf16;
-  const Buffer tile_buffer = workspace(keep_f32 ? 0 : tile_elements(rows, kForwardColumns) * sizeof(float));
-  std::vector<float> largest(static_cast<std::size_t>(rows), -std::numeric_limits<float>::infinity());
-  const std::int64_t chunks = (vocab + kForwardColumns - 1) / kForwardColumns;
-  std::vector<float> counted_from(static_cast<std::size_t>(keep_bf16 ? rows * chunks : 0));
-  std::vector<double> exp_sum(static_cast<std::size_t>(rows));
-
-  for_logit_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
-    // f32 logits that are kept are computed where they stay.
-    const std::int64_t stride = keep_f32 ? vocab : tile.columns();
-    float* logits =
-        keep_f32 ? keep.f32() + tile.row_begin * vocab + tile.column_begin : static_cast<float*>(tile_buffer.data());
-    multiply(logits_product(hidden, tile, stride), element(hidden, tile.row_begin * hidden.cols),
-             element(weight, tile.column_begin * weight.cols), logits);
-    parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t r = tile.row_begin + i;
-        const float* row = logits + i * stride;
-        kernels.add_to_log_sum(row, tile.columns(), &largest[r], &exp_sum[r]);
-        if (keep_bf16) {
-          counted_from[r * chunks + tile.column_begin / kForwardColumns] = largest[r];
-          kernels.keep(row, largest[r], static_cast<std::uint16_t*>(keep.data) + r * vocab + tile.column_begin,
-                       tile.columns());
-        }
-        for (std::int32_t e = edges.row_start[r]; e < edges.row_start[r + 1]; ++e) {
-          const std::int64_t column = edges.token[e] - tile.column_begin;
-          if (column >= 0 && column < tile.columns()) log_prob[e] = row[column];
-        }
+  const bool pairs = multiplies_pairs(*this, hidden, weight);
+  LogSums sums(kernels, edges, rows, vocab, pairs ? kPairColumns : kForwardColumns, log_prob, keep);
+  if (pairs) {
+    for_pair_tiles(*this, hidden, weight, kPairRows, kPairColumns, [&](const PairTile& tile) {
+      for (std::int64_t i = 0; i < tile.rows; ++i) {
+        sums.take(tile.row + i, tile.column, tile.columns, tile.data + i * tile.columns);
       }
     });
-  });
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const double log_sum = largest[r] + std::log(exp_sum[r]);
-    lse[r] = static_cast<float>(log_sum);
-    for (std::int32_t e = edges.row_start[r]; e < edges.row_start[r + 1]; ++e) {
-      log_prob[e] = static_cast<float>(log_prob[e] - log_sum);
-    }
+  } else {
+    // f32 logits that are kept are computed where they stay.
+    const bool in_place = keep.data != nullptr && keep.dtype == DType::f32;
+    const Buffer buffer = workspace(in_place ? 0 : tile_elements(rows, kForwardColumns) * sizeof(float));
+    for_logit_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
+      const std::int64_t stride = in_place ? vocab : tile.columns();
+      float* logits = in_place ? keep.f32() + tile.column_begin : static_cast<float*>(buffer.data());
+      multiply(logits_product(hidden, tile, stride), hidden.data, element(weight, tile.column_begin * weight.cols),
+               logits);
+      parallel_ranges(threads_, rows, row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          sums.take(r, tile.column_begin, tile.columns(), logits + r * stride);
+        }
+      });
+    });
   }
-  if (!keep_bf16) return;
   parallel_ranges(threads_, rows, row_grain(vocab), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      for (std::int64_t v = 0; v < vocab; v += kForwardColumns) {
-        kernels.shift(static_cast<std::uint16_t*>(keep.data) + r * vocab + v,
-                      counted_from[r * chunks + v / kForwardColumns] - lse[r], std::min(kForwardColumns, vocab - v));
-      }
-    }
+    for (std::int64_t r = begin; r < end; ++r) sums.finish(r, lse);
   });
 }
 
