@@ -61,6 +61,8 @@ class CpuBackend : public Backend {
   void scale(const Matrix& x, float factor) override;
   void narrow_product(const Matrix& x, const Dropout& dropout, const Weight& weight, bool transposed, float factor,
                       const Matrix& narrow) override;
+  bool narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
+                             const Matrix& d_x) override;
   void narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
                        const Matrix& gradient) override;
 

@@ -86,6 +86,31 @@ void CpuBackend::narrow_product(const Matrix& x, const Dropout& dropout, const W
   });
 }
 
+bool CpuBackend::narrow_input_gradient(const Matrix& narrow, const Weight& weight, const Dropout& dropout,
+                                       const Matrix& d_x) {
+  const Matrix w = weight.values();
+  const std::int64_t r = narrow.cols, k = d_x.cols, columns = padded(k);
+  require(w.dtype == DType::f32 && narrow.dtype == DType::f32 && narrow.rows == d_x.rows && w.rows == r && w.cols == k,
+          "narrow_input_gradient: narrow, weight and d_x fit each other, and the narrow side is f32");
+  const Buffer padded_weight = workspace(static_cast<std::size_t>(r * columns) * sizeof(float));
+  float* b = static_cast<float*>(padded_weight.data());
+  pad_rows(w.f32(), w.row_stride(), r, k, b);
+  const ThreadScratch scratch(*this, kRowsAtOnce * columns);
+  const auto multiply = narrow_kernels_for(isa_).multiply;
+  const auto add = dropout_kernels_for(isa_).backward[index_of(d_x.dtype)];
+  const std::int64_t blocks = (d_x.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  parallel_items(threads_, blocks, [&](std::int64_t block, int thread) {
+    const std::int64_t begin = block * kRowsAtOnce, count = std::min(kRowsAtOnce, d_x.rows - begin);
+    float* sums = scratch.of(thread);
+    multiply({narrow.row_range(begin, 1).f32(), narrow.row_stride(), 1, b, columns, sums, columns, count, columns, r,
+              false});
+    for (std::int64_t row = 0; row < count; ++row) {
+      add(sums + row * columns, dropout_row(dropout, begin + row), d_x.row_range(begin + row, 1).data, k);
+    }
+  });
+  return true;
+}
+
 void CpuBackend::narrow_gradient(const Matrix& x, const Dropout& dropout, const Matrix& narrow, bool transposed,
                                  const Matrix& gradient) {
   require_dense("narrow_gradient", {narrow, gradient});
