@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -217,8 +218,8 @@ class Backend {
   }
   // How many rows a recorded pass has, so that one serves all passes of up to so many.
   virtual std::int64_t recorded_rows(std::int64_t rows) const { return rows; }
-  // Between these the calling thread asks for many small operations one after another: see ManyOperations.
-  virtual void begin_many() {}
+  // Between these the calling thread asks for many operations one after another: see ManyOperations.
+  virtual void begin_many(std::optional<DType> /*large_products*/) {}
   virtual void end_many() noexcept {}
 
   // ---- matrix products: c[m,n] (+)= op(a) · op(b). a and b have one dtype; c has it too or is f32. Rows of all three
@@ -386,10 +387,13 @@ class Backend {
 };
 
 // While it lives, threads of the backend stay awake between the operations that its thread asks for, where the backend
-// has threads. Not nested.
+// has threads of its own for them: `large_products` is the type of products of many rows that are among them, if there
+// are any. Not nested.
 class ManyOperations {
  public:
-  explicit ManyOperations(Backend& backend) : backend_(backend) { backend.begin_many(); }
+  explicit ManyOperations(Backend& backend, std::optional<DType> large_products = {}) : backend_(backend) {
+    backend.begin_many(large_products);
+  }
   ~ManyOperations() { backend_.end_many(); }
   ManyOperations(const ManyOperations&) = delete;
   ManyOperations& operator=(const ManyOperations&) = delete;

@@ -39,6 +39,7 @@ auto Engine::Impl::train(Work work) {
   if (adapters.trained().frozen()) {
     throw std::invalid_argument("quantised weights cannot be trained: activate an adapter");
   }
+  const ManyOperations many(*backend, parameters.dtype());
   try {
     return work();
   } catch (...) {

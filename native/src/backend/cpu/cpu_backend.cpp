@@ -1,4 +1,5 @@
 #include "cpu_backend.h"
+#include "pair_product.h"
 
 #include <fstream>
 #include <stdexcept>
@@ -35,8 +36,10 @@ CpuBackend::CpuBackend(int threads)
 
 std::string CpuBackend::name() const { return std::string("cpu ") + isa_name(isa_); }
 
-void CpuBackend::begin_many() {
+void CpuBackend::begin_many(std::optional<DType> large_products) {
   if (threads_ == 1) return;
+  // oneDNN's products run on OpenMP's threads, and threads of a team that are awake would take their cores.
+  if (large_products && !multiplies_pairs_of(isa_, *large_products)) return;
   if (team_ == nullptr) team_ = std::make_unique<ThreadTeam>(threads_);
   team_->stay_awake();
   active_team = team_.get();

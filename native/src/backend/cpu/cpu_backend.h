@@ -40,7 +40,7 @@ class CpuBackend : public Backend {
   void cast(const Matrix& from, const Matrix& to) override;
   bool all_finite(const Matrix& x) override;
   void synchronize() override {}
-  void begin_many() override;
+  void begin_many(std::optional<DType> large_products) override;
   void end_many() noexcept override;
 
   void matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) override;
