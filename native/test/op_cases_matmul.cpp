@@ -235,12 +235,33 @@ void check_gguf(Device& device, DType dtype, WeightFormat format, std::int64_t r
   expect(!device.backend.set_weight_blocks(*weight, bytes.data()), "a scale that is not finite was taken");
 }
 
+struct Shape {
+  std::int64_t m, n, k;
+};
+
+void add_product_cases(std::vector<OpCase>& cases) {
+  for (const std::int64_t rows : {45, 410}) {
+    cases.push_back({"products of one x, " + std::to_string(rows) + " rows", [rows](Device& device, DType dtype) {
+                       check_products(device, dtype, rows, 66, {70, 34, 36});
+                       check_products(device, dtype, rows, 33, {34, 36});
+                       check_products(device, dtype, rows, 24, {51, 40, 3});
+                     }});
+  }
+  cases.push_back({"products of one x, gradients of many numbers", [](Device& device, DType dtype) {
+                     check_products(device, dtype, 2101, 34, {33, 130});
+                   }});
+  cases.push_back({"products of one x, back from many", [](Device& device, DType dtype) {
+                     check_products(device, dtype, 34, 38, {1100, 1410});
+                   }});
+  for (const Shape s : {Shape{45, 130, 66}, Shape{3, 51, 24}, Shape{40, 33, 2200}}) {
+    cases.push_back({"residual product " + std::to_string(s.n) + "x" + std::to_string(s.k),
+                     [s](Device& device, DType dtype) { check_residual_product(device, dtype, s.m, s.n, s.k); }});
+  }
+}
+
 }  // namespace
 
 std::vector<OpCase> matmul_cases() {
-  struct Shape {
-    std::int64_t m, n, k;
-  };
   std::vector<OpCase> cases;
   for (const Shape s : {Shape{37, 51, 24}, Shape{1, 511, 80}, Shape{5, 1, 3}, Shape{130, 96, 129}, Shape{133, 40, 16},
                         Shape{1, 1, 1}, Shape{47, 70, 66}, Shape{450, 99, 34}, Shape{33, 40, 2150}}) {
@@ -276,23 +297,7 @@ std::vector<OpCase> matmul_cases() {
     cases.push_back({"weight of blocks of " + std::to_string(gguf_block(format).bytes) + " bytes",
                      [format, k](Device& device, DType dtype) { check_gguf(device, dtype, format, 5, 51, k); }});
   }
-  for (const std::int64_t rows : {45, 410}) {
-    cases.push_back({"products of one x, " + std::to_string(rows) + " rows", [rows](Device& device, DType dtype) {
-                       check_products(device, dtype, rows, 66, {70, 34, 36});
-                       check_products(device, dtype, rows, 33, {34, 36});
-                       check_products(device, dtype, rows, 24, {51, 40, 3});
-                     }});
-  }
-  cases.push_back({"products of one x, gradients of many numbers", [](Device& device, DType dtype) {
-                     check_products(device, dtype, 2101, 34, {33, 130});
-                   }});
-  cases.push_back({"products of one x, back from many", [](Device& device, DType dtype) {
-                     check_products(device, dtype, 34, 38, {1100, 1410});
-                   }});
-  for (const Shape s : {Shape{45, 130, 66}, Shape{3, 51, 24}, Shape{40, 33, 2200}}) {
-    cases.push_back({"residual product " + std::to_string(s.n) + "x" + std::to_string(s.k),
-                     [s](Device& device, DType dtype) { check_residual_product(device, dtype, s.m, s.n, s.k); }});
-  }
+  add_product_cases(cases);
   cases.push_back({"a changed weight", check_changed_weight});
   cases.push_back({"matmul of nothing", [](Device& device, DType dtype) {
                      check_matmul(device, dtype, DType::f32, 3, 5, 0, {});

@@ -1,4 +1,4 @@
-// The backend on CPUs: oneDNN for large matrix products, own kernels for the rest, OpenMP threads.
+// The backend on CPUs: own kernels, oneDNN for large matrix products where there are none, OpenMP threads.
 //
 // Each group of operations has a file: memory, matmul, dropout, embedding, norm, bias, rope, swiglu, attention, rows,
 // head, optimizer, weights, row_product, cached_attention, sampling. Inner loops are in kernels/, once per instruction
