@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <map>
 
 #include "mma.cuh"
 
@@ -181,6 +182,8 @@ struct Product {
 
 struct Products : emulation::UnderWay {
   std::vector<std::vector<Product>> groups{1};  // the last one is open
+  // Sums that were waited for: a compiler may still read registers of before, until it is told.
+  std::map<float*, std::vector<float>> unsettled;
   bool fenced = false;
 
   void check_end() const override {
@@ -194,9 +197,23 @@ struct Products : emulation::UnderWay {
     }
     return false;
   }
-  void poison(Product& product) const {
-    product.before.assign(product.sums, product.sums + 4 * product.pairs);
+  static std::vector<float> hide(const Product& product) {
+    std::vector<float> hidden(product.sums, product.sums + 4 * product.pairs);
     std::fill_n(product.sums, 4 * product.pairs, std::numeric_limits<float>::quiet_NaN());
+    return hidden;
+  }
+  void poison(Product& product) {
+    settle(product.sums);
+    product.before = hide(product);
+  }
+  // Sums that somebody has written since are others, in the same place.
+  void settle(float* sums) {
+    const auto found = unsettled.find(sums);
+    if (found == unsettled.end()) return;
+    const std::vector<float> hidden = std::move(found->second);
+    unsettled.erase(found);
+    const auto is_nan = [](float sum) { return std::isnan(sum); };
+    if (std::all_of(sums, sums + hidden.size(), is_nan)) std::copy(hidden.begin(), hidden.end(), sums);
   }
 };
 
@@ -305,6 +322,12 @@ void end_group(void* const* lanes) {
         if (hides && later.before.empty() && !std::isnan(later.sums[0])) at(lane).products->poison(later);
       }
     }
+    Products& products = *at(lane).products;
+    for (const Product& product : done) {
+      if (!products.has(product.sums) && !products.unsettled.contains(product.sums)) {
+        products.unsettled[product.sums] = Products::hide(product);
+      }
+    }
   }
 }
 
@@ -359,6 +382,8 @@ void begin_product(float* sums, int pairs, const Operands& operands, bool add) {
   Beginning beginning{{sums, pairs, operands, add, nullptr, {}}, &thread_products(), warp_of_thread()};
   emulation::run_in_warp(begin, &beginning);
 }
+
+void settle(float* sums) { thread_products().settle(sums); }
 
 void wait_for_products(int pending) {
   Products& products = thread_products();

@@ -1,7 +1,7 @@
 // What the backend's hopper.cuh has, on the emulated device; its comments hold here. Of what the hardware leaves open,
-// the worst is done: a copy's target is NaN until it arrives, sums are NaN until their products were waited for, which
-// are computed only then, from operands that must not have changed since the product began. What a device would take
-// and compute wrong is refused (hopper_cases.cpp).
+// the worst is done: a copy's target is NaN until it arrives, sums are NaN until their products were waited for and
+// they are settled, which are computed only then, from operands that must not have changed since the product began.
+// What a device would take and compute wrong is refused (hopper_cases.cpp).
 #pragma once
 
 #include "cuda.h"
@@ -57,6 +57,7 @@ struct Operands {
   bool b_turned;
 };
 void begin_product(float* sums, int pairs, const Operands& operands, bool add);
+void settle(float* sums);
 void wait_for_products(int pending);
 
 }  // namespace emulated
@@ -66,7 +67,9 @@ void wait_for_products() {
   emulated::wait_for_products(pending);
 }
 template <int P>
-void settle(WarpgroupSums<P>&) {}
+void settle(WarpgroupSums<P>& sums) {
+  emulated::settle(sums.of[0]);
+}
 
 template <int P>
 void multiply(WarpgroupSums<P>& s, std::uint64_t a, std::uint64_t b, bool add) {

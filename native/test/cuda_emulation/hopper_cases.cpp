@@ -1,6 +1,7 @@
 // What the emulated device refuses of Hopper's instructions: a device would take it and compute something else.
 #include <hopper.cuh>
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
@@ -72,6 +73,8 @@ void check_product() {
     for (int step = 0; step < 2; ++step) bench.multiply_weights(step, bench.rows(step));
     commit_products();
     wait_for_products<0>();
+    expect(std::isnan(bench.sums.of[0][0]), "sums are there before they are settled");
+    settle(bench.sums);
     for (const auto& four : bench.sums.of) {
       for (const float sum : four) expect(sum == 32, "a sum of 32 ones is " + std::to_string(sum));
     }
