@@ -24,6 +24,8 @@ namespace {
 constexpr std::int64_t kTileRows = 1024;
 constexpr std::int64_t kForwardColumns = 512;
 constexpr std::int64_t kBackwardColumns = 1024;
+// Of products of pairs: what they lay out is theirs alone, and so is laid out a quarter as often.
+constexpr std::int64_t kPairBackwardColumns = 4096;
 
 // Where each thread computes tiles of its own: columns that are laid out at once, and rows whose logits stay in its
 // second cache beside them.
@@ -244,13 +246,14 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
           "head_backward: the gradients are f32");
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
+  const std::int64_t columns = multiplies_pairs(*this, hidden, weight) ? kPairBackwardColumns : kBackwardColumns;
   const bool again = kept.data == nullptr;
   const bool kept_log_probs = !again && kept.dtype == DType::bf16;
-  const Buffer logits_buffer = workspace(again ? tile_elements(rows, kBackwardColumns) * sizeof(float) : 0);
-  const Buffer gradient_buffer = workspace(tile_elements(rows, kBackwardColumns) * size_of(hidden.dtype));
+  const Buffer logits_buffer = workspace(again ? tile_elements(rows, columns) * sizeof(float) : 0);
+  const Buffer gradient_buffer = workspace(tile_elements(rows, columns) * size_of(hidden.dtype));
   const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
 
-  for_logit_tiles(rows, vocab, kBackwardColumns, [&](const Tile& tile) {
+  for_logit_tiles(rows, vocab, columns, [&](const Tile& tile) {
     const void* weight_rows = element(weight, tile.column_begin * cols);
     const void* hidden_rows = element(hidden, tile.row_begin * cols);
     if (again) {

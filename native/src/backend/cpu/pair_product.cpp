@@ -68,7 +68,7 @@ class PairPass {
       if (sum_.right_transposed) {
         kernels_.pair_columns(element(right, first * right.row_stride()), right.row_stride(), right.cols, columns, to);
       } else {
-        kernels_.pair_rows(element(right, first), right.row_stride(), right.rows, columns, kernels_.panel_columns, to);
+        kernels_.pair_rows(element(right, first), right.row_stride(), right.rows, columns, to);
       }
       to += term.left.cols / 2 * kernels_.panel_columns * 4;
     }
@@ -91,7 +91,7 @@ class PairPass {
     product.terms = static_cast<int>(terms_.size());
     for (std::size_t i = 0; i < terms_.size(); ++i) {
       const Matrix& x = terms_[i].left;
-      product.left[i] = {element(x, row * x.row_stride()), 2 * x.row_stride(), 4, x.cols / 2};
+      product.left[i] = {element(x, row * x.row_stride()), 2 * x.row_stride(), x.cols / 2};
     }
     product.rows = rows;
     product.panels = laid_out;
@@ -239,7 +239,7 @@ struct PairTiles {
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t row = left.rows * i / blocks, begin = ahead * i / blocks;
       product.rows = left.rows * (i + 1) / blocks - row;
-      product.left[0] = {element(left, row * left.row_stride()), 2 * left.row_stride(), 4, left.cols / 2};
+      product.left[0] = {element(left, row * left.row_stride()), 2 * left.row_stride(), left.cols / 2};
       product.ahead = {element(right, (following + begin) * right.row_stride()), ahead * (i + 1) / blocks - begin,
                        2 * right.row_stride(), 2 * right.cols};
       kernels.multiply(product);
@@ -282,14 +282,16 @@ struct Chunk {
   std::int64_t row, rows;
 };
 
-std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads) {
+// Whole blocks, but for a gradient's last rows.
+std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads, std::int64_t block) {
   std::vector<Chunk> chunks;
   for (const PairGradient& gradient : gradients) {
-    const std::int64_t rows = gradient.out.rows;
+    const std::int64_t rows = gradient.out.rows, blocks = groups(rows, block);
     std::int64_t count = groups(rows, kChunkRows);
-    if (gradients.size() == 1) count = groups(count, threads) * threads;
+    if (gradients.size() == 1) count = std::min(blocks, groups(count, threads) * threads);
     for (std::int64_t i = 0; i < count; ++i) {
-      chunks.push_back({&gradient, rows * i / count, rows * (i + 1) / count - rows * i / count});
+      const std::int64_t begin = blocks * i / count * block;
+      chunks.push_back({&gradient, begin, std::min(rows, blocks * (i + 1) / count * block) - begin});
     }
   }
   return chunks;
@@ -310,17 +312,16 @@ class GradientPass {
 
   void add(const std::vector<PairGradient>& gradients) {
     laid_out_ = backend_.workspace(static_cast<std::size_t>(panels_ * panel_bytes_));
-    const std::int64_t chunk_bytes = pairs_ * kChunkRows * 4;
+    const std::int64_t chunk_bytes = groups(kChunkRows, kernels_.block_rows) * kernels_.block_rows * pairs_ * 4;
     const Buffer scratch = backend_.workspace(static_cast<std::size_t>(chunk_bytes * backend_.threads()));
     on_all_threads(backend_.threads(), [&](std::int64_t thread, std::int64_t threads) {
       for (std::int64_t i = panels_ * thread / threads; i < panels_ * (thread + 1) / threads; ++i) {
         const std::int64_t first = i * kernels_.panel_columns;
         kernels_.pair_rows(element(x_, first), x_.row_stride(), x_.rows,
-                           std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first), kernels_.panel_columns,
-                           panel(i));
+                           std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first), panel(i));
       }
     });
-    const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads());
+    const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads(), kernels_.block_rows);
     const auto count = static_cast<std::int64_t>(chunks.size());
     std::int64_t parts = 1;
     while (uneven(count * parts, backend_.threads()) && parts < panels_) ++parts;
@@ -343,12 +344,12 @@ class GradientPass {
 
   void multiply(const Chunk& chunk, std::int64_t part, std::int64_t parts, const Chunk* next, char* own) const {
     const Matrix d_out = d_out_of(chunk), &out = chunk.gradient->out;
-    kernels_.pair_rows(d_out.data, d_out.row_stride(), d_out.rows, d_out.cols, kChunkRows, own);
+    kernels_.pair_blocks(d_out.data, d_out.row_stride(), d_out.rows, d_out.cols, own);
     const std::int64_t begin = panels_ * part / parts, end = panels_ * (part + 1) / parts;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t first = i * kernels_.panel_columns;
       PairProduct product;
-      product.left[0] = {own, 4, kChunkRows * 4, pairs_};
+      product.left[0] = {own, 0, pairs_};
       product.rows = chunk.rows;
       product.panels = panel(i);
       product.columns = std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first);

@@ -8,6 +8,8 @@
 namespace tempora::TEMPORA_ISA {
 
 constexpr int kPanelColumns = 32;
+// 24 sums, two vectors of the right operand and one of the left fit the 32 registers.
+constexpr int kBlockRows = 12;
 
 // The first `count` of 16 words, or of 32 halves.
 inline __mmask16 first_words(std::int64_t count) {
@@ -17,7 +19,7 @@ inline __mmask32 first_halves(std::int64_t count) {
   return count >= 32 ? 0xFFFFFFFFu : (1u << (count < 0 ? 0 : count)) - 1;
 }
 
-// The bytes that the rows ahead are asked for by: more rows at a time than the processor's own prefetching follows.
+// Rows that are asked for ahead: more of them at a time than the processor's own prefetching follows.
 constexpr std::int64_t kRowsAhead = 48;
 
 // Which words of two vectors make 16 pairs, from the `first` column on.
@@ -32,21 +34,59 @@ struct PairOrder {
 };
 alignas(64) inline constexpr PairOrder kFirstPairs(0), kLastPairs(16);
 
-static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, std::int64_t stride,
-                      void* to) {
+// 32 columns of two rows as pairs.
+struct ColumnPairs {
+  __m512i first, last;
+
+  ColumnPairs(const std::uint16_t* even, const std::uint16_t* odd, __mmask32 even_mask, __mmask32 odd_mask) {
+    const __m512i a = _mm512_maskz_loadu_epi16(even_mask, even), b = _mm512_maskz_loadu_epi16(odd_mask, odd);
+    first = _mm512_permutex2var_epi16(a, _mm512_load_si512(kFirstPairs.words), b);
+    last = _mm512_permutex2var_epi16(a, _mm512_load_si512(kLastPairs.words), b);
+  }
+  void store(std::uint32_t* to) const {
+    _mm512_storeu_si512(to, first);
+    _mm512_storeu_si512(to + 16, last);
+  }
+};
+
+inline void prefetch_two(const std::uint16_t* row, std::int64_t apart) {
+  __builtin_prefetch(row);
+  __builtin_prefetch(row + apart);
+}
+
+static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
   const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
   std::uint32_t* target = static_cast<std::uint32_t*>(to);
-  const __m512i first = _mm512_load_si512(kFirstPairs.words), last = _mm512_load_si512(kLastPairs.words);
-  for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += stride) {
+  const __mmask32 mask = first_halves(columns);
+  for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += kPanelColumns) {
+    prefetch_two(source + kRowsAhead * row, row);
     const bool two = i + 1 < k;
-    for (std::int64_t c = 0; c < stride; c += kPanelColumns) {
-      __builtin_prefetch(source + kRowsAhead * row + c);
-      __builtin_prefetch(source + (kRowsAhead + 1) * row + c);
-      const __mmask32 mask = first_halves(columns - c);
-      const __m512i even = _mm512_maskz_loadu_epi16(mask, source + c);
-      const __m512i odd = _mm512_maskz_loadu_epi16(two ? mask : 0, source + (two ? row : 0) + c);
-      _mm512_storeu_si512(target + c, _mm512_permutex2var_epi16(even, first, odd));
-      _mm512_storeu_si512(target + c + 16, _mm512_permutex2var_epi16(even, last, odd));
+    ColumnPairs(source, source + (two ? row : 0), mask, two ? mask : 0).store(target);
+  }
+}
+
+// So many columns at a time, whole blocks and whole cache lines.
+constexpr std::int64_t kColumnsAtOnce = 96;
+static_assert(kColumnsAtOnce % kBlockRows == 0 && kColumnsAtOnce % kPanelColumns == 0);
+
+static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
+  const std::int64_t pairs = (k + 1) / 2;
+  constexpr __mmask16 kBlock = (1 << kBlockRows) - 1;
+  for (std::int64_t begin = 0; begin < columns; begin += kColumnsAtOnce) {
+    const std::int64_t count = columns - begin < kColumnsAtOnce ? columns - begin : kColumnsAtOnce;
+    const std::uint16_t* source = static_cast<const std::uint16_t*>(from) + begin;
+    std::uint32_t* target = static_cast<std::uint32_t*>(to) + begin * pairs;
+    for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += kBlockRows) {
+      const bool two = i + 1 < k;
+      alignas(64) std::uint32_t all[kColumnsAtOnce + 16];
+      for (std::int64_t c = 0; c < count; c += kPanelColumns) {
+        const __mmask32 mask = first_halves(count - c);
+        prefetch_two(source + kRowsAhead * row + c, row);
+        ColumnPairs(source + c, source + (two ? row : 0) + c, mask, two ? mask : 0).store(all + c);
+      }
+      for (std::int64_t c = 0; c < count; c += kBlockRows) {
+        _mm512_mask_storeu_epi32(target + c * pairs, kBlock, _mm512_loadu_si512(all + c));
+      }
     }
   }
 }

@@ -8,8 +8,6 @@ namespace tempora::TEMPORA_ISA {
 namespace {
 
 constexpr int kPanelVectors = kPanelColumns / 16;
-// 24 sums, two vectors of the right operand and one of the left fit the 32 registers.
-constexpr int kBlockRows = 12;
 constexpr std::int64_t kPairBytes = kPanelColumns * 4;  // a panel's
 constexpr std::int64_t kCacheLine = 64;
 
@@ -68,8 +66,8 @@ inline void prefetch_block(const void* data, std::int64_t row_elements, std::int
   }
 }
 
-// kRows rows by one panel. kBeside: rows of the left operand lie beside one another.
-template <int kRows, bool kBeside>
+// kRows rows by one panel. kBlocks: rows of the left operand are as pair_blocks writes them.
+template <int kRows, bool kBlocks>
 void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
   const std::int64_t column = panel * kPanelColumns;
   const std::int64_t size = p.out_bf16 ? 2 : 4;
@@ -83,9 +81,10 @@ void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int6
   for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
   for (int term = 0; term < p.terms; ++term) {
     const PairRows& rows = p.left[term];
-    const std::int64_t row_bytes = kBeside ? 4 : rows.row, pair_bytes = kBeside ? rows.pair : 4;
-    const char* left = static_cast<const char*>(rows.data) + row * row_bytes;
-    for (std::int64_t pair = 0; pair < rows.pairs; ++pair, left += pair_bytes, right += kPairBytes) {
+    constexpr std::int64_t kPairBytesLeft = kBlocks ? 4 * kBlockRows : 4;
+    const std::int64_t row_bytes = kBlocks ? 4 : rows.row;
+    const char* left = static_cast<const char*>(rows.data) + row * (kBlocks ? 4 * rows.pairs : rows.row);
+    for (std::int64_t pair = 0; pair < rows.pairs; ++pair, left += kPairBytesLeft, right += kPairBytes) {
       const auto first = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
       const auto second = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kCacheLine));
 #pragma GCC unroll 12
@@ -107,12 +106,12 @@ void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int6
   }
 }
 
-template <bool kBeside, int kRows = kBlockRows>
+template <bool kBlocks, int kRows = kBlockRows>
 void dispatch(std::int64_t rows, const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
   if (rows == kRows) {
-    block<kRows, kBeside>(p, row, panel, pairs);
+    block<kRows, kBlocks>(p, row, panel, pairs);
   } else if constexpr (kRows > 1) {
-    dispatch<kBeside, kRows - 1>(rows, p, row, panel, pairs);
+    dispatch<kBlocks, kRows - 1>(rows, p, row, panel, pairs);
   }
 }
 
@@ -141,33 +140,38 @@ class Ahead {
   std::int64_t within_ = 0, at_once_;
 };
 
-// A block of rows, of even size, meets all panels while it is in the first cache; the next one comes meanwhile.
-template <bool kBeside>
+// A block of rows meets all panels while it is in the first cache; the next one comes meanwhile.
+template <bool kBlocks>
 void multiply_blocks(const PairProduct& p) {
   const std::int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
   const std::int64_t panels = (p.columns + kPanelColumns - 1) / kPanelColumns;
   std::int64_t pairs = 0;
   for (int term = 0; term < p.terms; ++term) pairs += p.left[term].pairs;
+  // Those that were laid out begin at multiples of their rows; all others are of nearly the same size.
+  const auto begin_of = [&](std::int64_t i) {
+    if (i >= blocks) return p.rows;
+    return kBlocks ? i * kBlockRows : p.rows * i / blocks;
+  };
   Ahead ahead(p.ahead, blocks * panels);
   for (std::int64_t i = 0; i < blocks; ++i) {
-    const std::int64_t row = p.rows * i / blocks, end = p.rows * (i + 1) / blocks;
-    const std::int64_t following = kBeside ? end : p.rows * (i + 2 < blocks ? i + 2 : blocks) / blocks;
+    const std::int64_t row = begin_of(i), end = begin_of(i + 1), following = kBlocks ? end : begin_of(i + 2);
     Ahead next(
         {static_cast<const char*>(p.left->data) + end * p.left->row, following - end, p.left->row, p.left->pairs * 4},
         panels);
     for (std::int64_t panel = 0; panel < panels; ++panel) {
       next.some();
       ahead.some();
-      dispatch<kBeside>(end - row, p, row, panel, pairs);
+      dispatch<kBlocks>(end - row, p, row, panel, pairs);
     }
   }
 }
 
-void multiply(const PairProduct& p) { (p.left->pair == 4 ? multiply_blocks<false> : multiply_blocks<true>)(p); }
+void multiply(const PairProduct& p) { (p.left->row != 0 ? multiply_blocks<false> : multiply_blocks<true>)(p); }
 
 }  // namespace
 
-const PairProductKernels pair_product_kernels = {kPanelColumns, pair_rows, pair_columns, multiply};
+const PairProductKernels pair_product_kernels = {kPanelColumns, kBlockRows,   pair_rows,
+                                                 pair_blocks,   pair_columns, multiply};
 
 }  // namespace tempora::TEMPORA_ISA
 

@@ -6,11 +6,10 @@
 
 namespace tempora {
 
-// Rows of a left operand: a row's pairs are `pair` bytes apart and rows `row`, as they are in a matrix of bf16 (pair
-// 4), or as pair_rows writes them (row 4).
+// Rows of a left operand: as they are in a matrix of bf16, `row` bytes apart, or as pair_blocks writes them (row 0).
 struct PairRows {
   const void* data = nullptr;
-  std::int64_t row = 0, pair = 0;
+  std::int64_t row = 0;
   std::int64_t pairs = 0;
 };
 
@@ -40,10 +39,12 @@ struct PairProduct {
 
 struct PairProductKernels {
   int panel_columns;  // 0: these instructions have no such products
-  // Of a matrix whose rows are k: rows 2i and 2i + 1 of `columns` columns as pairs, to [pairs][stride][2]. Of an odd k
-  // the last pair's second half is zeros, as is what lies between `columns` and `stride`, a multiple of panel_columns.
-  void (*pair_rows)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, std::int64_t stride,
-                    void* to);
+  int block_rows;     // rows of a left operand that are multiplied at once
+  // Of a matrix whose rows are k: rows 2i and 2i + 1 of `columns` columns as pairs, one panel. Of an odd k the last
+  // pair's second half is zeros, as are the columns that the panel has more.
+  void (*pair_rows)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
+  // The same for the rows of a left operand: blocks of so many columns, [block][pairs][block_rows][2].
+  void (*pair_blocks)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
   // Of a matrix whose columns are k, even: `columns` of its rows as one panel.
   void (*pair_columns)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
   void (*multiply)(const PairProduct& product);
