@@ -1,8 +1,10 @@
 // What is the CPU backend's own: its memory, its threads, and backends side by side.
 #include <cstdint>
 #include <fstream>
+#include <optional>
 #include <thread>
 
+#include "backend/cpu/pair_product.h"
 #include "backend/cpu/thread_team.h"
 
 #include "op_cases.h"
@@ -82,6 +84,34 @@ void check_thread_counts() {
   const auto want = results(1);
   for (const int threads : {2, 5}) {
     expect(results(threads) == want, std::to_string(threads) + " threads give other bits than one");
+  }
+}
+
+// The products of pairs of bf16 that a training step has, on so many threads; with `awake` on a team.
+std::vector<std::uint8_t> pair_products(int threads, bool awake) {
+  const auto backend = make_cpu_backend(threads);
+  std::optional<ManyOperations> many;
+  if (awake) many.emplace(*backend, DType::bf16);
+  Device device(*backend);
+  Random random(31);
+  const std::int64_t rows = 411, k = 130, n = 610;
+  const Tensor x = device.random(random, rows, k, DType::bf16), d_out = device.random(random, rows, n, DType::bf16);
+  const auto weight = device.weight(device.random(random, n, k, DType::bf16));
+  const Tensor out = device.output(rows, n, DType::bf16), d_x = device.output(rows, k, DType::f32);
+  const Tensor gradient = device.output(n, k, DType::f32);
+  backend->products(x.matrix, {{*weight, out.matrix}});
+  backend->transposed_products({{d_out.matrix, *weight}}, d_x.matrix);
+  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false}});
+  for (const Tensor* tensor : {&out, &d_x, &gradient}) device.read(*tensor);
+  return device.read_back;
+}
+
+void check_pair_products() {
+  const auto want = pair_products(1, false);
+  for (const int threads : {2, 3, 7}) {
+    for (const bool awake : {false, true}) {
+      expect(pair_products(threads, awake) == want, std::to_string(threads) + " threads give other bits than one");
+    }
   }
 }
 
@@ -223,6 +253,9 @@ int main(int argc, char** argv) {
   if (kCountsResidentBytes) run.run("no more is resident than was in use at once", check_resident_memory);
   run.run("too much memory is refused with a remedy", check_out_of_memory);
   run.run("bits do not depend on the number of threads", check_thread_counts);
+  if (tempora::multiplies_pairs_of(tempora::choose_isa(), tempora::DType::bf16)) {
+    run.run("nor do those of large products of bf16", check_pair_products);
+  }
   run.run("backends work side by side", check_side_by_side);
   run.run("a backend moves from thread to thread", check_changing_threads);
   run.run("the CPU is described", check_info);
