@@ -196,7 +196,8 @@ class RowSampler {
   // Logits between which the least likely token of the top p should lie, where the tokens past it weigh `rest`: three
   // standard deviations of the sample's estimate to each side.
   std::pair<float, float> around_top_p(float lowest, double rest) const {
-    constexpr std::int64_t kBins = 1024, kFew = 64;
+    constexpr std::int32_t kBins = 1024;
+    constexpr std::int64_t kFew = 64;
     const std::pair<float, float> everything = {lowest, kInfinity};
     if (vocab_ < 2 * kSample) return everything;
     float logits[kSample], weights[kSample];
@@ -206,14 +207,15 @@ class RowSampler {
     const float first = std::max(lowest, least);
     const float bins_per_logit = static_cast<float>(kBins) / (most - first);
     if (!std::isfinite(bins_per_logit) || bins_per_logit <= 0) return everything;
-    double masses[kBins + 2] = {}, squares[kBins + 2] = {};  // of logits below `first`, and of the bins from there up
+    double sums[kBins + 2][2] = {};  // of weights and their squares: below `first`, and of the bins from there up
+    std::int32_t bins[kSample];
+    kernels_.bins(logits, kSample, {first, bins_per_logit, -1, 1, kBins + 1}, bins);
     std::int64_t reaching = 0;
     for (std::int64_t i = 0; i < kSample; ++i) {
       const double weight = weights[i];
-      const auto bin = static_cast<std::int64_t>(1 + std::max(-1.0f, (logits[i] - first) * bins_per_logit));
-      masses[bin] += weight;
-      squares[bin] += weight * weight;
-      reaching += logits[i] >= first ? 1 : 0;
+      sums[bins[i]][0] += weight;
+      sums[bins[i]][1] += weight * weight;
+      reaching += bins[i] >= 1 ? 1 : 0;
     }
     if (reaching < kFew) return everything;
     const auto edge = [&](std::int64_t bin) { return first + static_cast<float>(bin - 1) / bins_per_logit; };
@@ -228,8 +230,8 @@ class RowSampler {
     float low = lowest;
     for (std::int64_t bin = 0; bin <= kBins; ++bin) {
       if (bin > 0 && is_far(-1)) return {low, edge(bin)};
-      below += masses[bin];
-      below_squares += squares[bin];
+      below += sums[bin][0];
+      below_squares += sums[bin][1];
       if (is_far(1)) low = edge(bin + 1);
     }
     return {low, kInfinity};
@@ -367,21 +369,21 @@ class RowSampler {
   }
 
   // keep_bin() of all in near_, of which only the bin is copied. False where all of them do not reach `wanted`.
-  bool first_bin(double* wanted, std::vector<Candidate>* order) const {
+  bool first_bin(double* wanted, std::vector<Candidate>* order) {
     constexpr std::int32_t kBins = 512;
     const float top = near_.most, bins_per_logit = static_cast<float>(kBins) / (top - near_.least);
     const bool binned = std::isfinite(bins_per_logit) && bins_per_logit > 0;
-    const auto bin_of = [=](float logit) {
-      return binned ? std::min(kBins - 1, static_cast<std::int32_t>((top - logit) * bins_per_logit)) : 0;
-    };
+    const auto count = static_cast<std::size_t>(near_.count);
+    bins_.assign(count, 0);
+    if (binned) kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
     double masses[kBins] = {}, mass = 0;
-    for (std::int64_t i = 0; i < near_.count; ++i) masses[bin_of(near_.logits[i])] += near_.weights[i];
+    for (std::size_t i = 0; i < count; ++i) masses[bins_[i]] += near_.weights[i];
     for (const double one : masses) mass += one;
     const bool reached = mass >= *wanted;
     std::int32_t bin = 0;
     for (; binned && bin + 1 < kBins && masses[bin] < *wanted; ++bin) *wanted -= masses[bin];
-    for (std::int64_t i = 0; i < near_.count; ++i) {
-      if (bin_of(near_.logits[i]) == bin) order->push_back(near_.at(i));
+    for (std::size_t i = 0; i < count; ++i) {
+      if (bins_[i] == bin) order->push_back(near_.at(static_cast<std::int64_t>(i)));
     }
     return reached;
   }
@@ -410,11 +412,11 @@ class RowSampler {
   const float* logits_;
   std::int64_t vocab_;
   std::size_t blocks_;
-  std::vector<float> maxima_;      // of the blocks
-  std::vector<float> sums_;        // of the blocks, at scale_
-  std::vector<float> plain_sums_;  // of the blocks, at scale 1 where that is another
-  std::vector<double> kept_sums_;  // of the spans: tokens that are kept
-  std::vector<std::int32_t> near_counts_;
+  std::vector<float> maxima_;                     // of the blocks
+  std::vector<float> sums_;                       // of the blocks, at scale_
+  std::vector<float> plain_sums_;                 // of the blocks, at scale 1 where that is another
+  std::vector<double> kept_sums_;                 // of the spans: tokens that are kept
+  std::vector<std::int32_t> near_counts_, bins_;  // of the spans' tokens in near_; of near_
   Near near_;
   float* weights_;       // exp((logit - largest_) · scale_) of the row where some of its tokens are left out
   Candidate last_ = {};  // the least likely that is kept

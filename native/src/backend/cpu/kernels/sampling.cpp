@@ -68,6 +68,23 @@ void exp_weights(const float* logits, std::int64_t n, float shift, float scale, 
   for_vectors(n, [=](auto load, auto store) { store(weights, exp((load(logits) - shift) * scale)); });
 }
 
+void bins(const float* logits, std::int64_t n, const SamplingBins& of, std::int32_t* to) {
+  const VecF least = splat(of.least);
+  const VecI most = of.most - VecI{};
+  const auto bins_of = [&](VecF x) {
+    const VecI whole = __builtin_convertvector(max((x - of.from) * of.scale, least) + of.offset, VecI);
+    return whole < most ? whole : most;
+  };
+  std::int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    const VecI whole = bins_of(load(logits + i));
+    __builtin_memcpy(to + i, &whole, sizeof whole);
+  }
+  if (i == n) return;
+  const VecI whole = bins_of(load_part(logits + i, n - i, of.from));
+  __builtin_memcpy(to + i, &whole, static_cast<std::size_t>(n - i) * sizeof *to);
+}
+
 // Bit i: lane i reaches `least`.
 unsigned lanes_from(VecF x, float least) {
 #if defined(__AVX512F__)
@@ -110,27 +127,25 @@ class Splitter {
   void block(std::int64_t first, std::int64_t count, VecD* total) {
     constexpr int kVectors = kSamplingBlock / kWidth;
     VecF x[kVectors];
-    unsigned between[kVectors], any_above = 0, any_between = 0;
+    unsigned above[kVectors], between[kVectors], any_above = 0, any_between = 0;
     for (int i = 0; i < kVectors; ++i) {
       const std::int64_t begin = i * kWidth, left = count - begin;
       x[i] = left >= kWidth ? load(row_.logits + first + begin)
                             : load_part(row_.logits + first + begin, left > 0 ? left : 0, -__builtin_inff());
-      const unsigned above = lanes_from(x[i], high_);
-      between[i] = lanes_from(x[i], low_) & ~above;
+      above[i] = lanes_from(x[i], high_);
+      between[i] = lanes_from(x[i], low_) & ~above[i];
       if (left < kWidth) between[i] &= left > 0 ? (1u << left) - 1 : 0;
-      any_above |= above;
+      any_above |= above[i];
       any_between |= between[i];
     }
     if (any_above != 0) {
       VecF weights = splat(0);
-      for (int i = 0; i < kVectors; ++i) weights += x[i] >= high_ ? weights_at(first + i * kWidth) : splat(0);
+      for (int i = 0; i < kVectors; ++i) weights += weights_in(above[i], x[i], first + i * kWidth);
       *total += low_double(weights) + high_double(weights);
     }
     if (any_between == 0) return;
     for (int i = 0; i < kVectors; ++i) {
-      const auto inside = (x[i] >= low_) & (x[i] < high_);
-      least_ = min(inside ? x[i] : splat(__builtin_inff()), least_);
-      most_ = max(inside ? x[i] : splat(-__builtin_inff()), most_);
+      narrow(between[i], x[i]);
       const std::int64_t begin = first + i * kWidth;
       if (found_ < near_.room) append_lanes(between[i], x[i], weights_at(begin), begin, near_, found_);
       found_ += __builtin_popcount(between[i]);
@@ -141,6 +156,26 @@ class Splitter {
   SamplingFound result() const { return {found_, -max_lane(-least_), max_lane(most_)}; }
 
  private:
+#if defined(__AVX512F__)
+  // The lanes are masks already.
+  VecF weights_in(unsigned above, VecF, std::int64_t i) const {
+    return reinterpret_cast<VecF>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(above), row_.weights + i));
+  }
+  void narrow(unsigned between, VecF x) {
+    const auto mask = static_cast<__mmask16>(between);
+    const auto value = reinterpret_cast<__m512>(x), least = reinterpret_cast<__m512>(least_),
+               most = reinterpret_cast<__m512>(most_);
+    least_ = reinterpret_cast<VecF>(_mm512_mask_min_ps(least, mask, least, value));
+    most_ = reinterpret_cast<VecF>(_mm512_mask_max_ps(most, mask, most, value));
+  }
+#else
+  VecF weights_in(unsigned, VecF x, std::int64_t i) const { return x >= high_ ? weights_at(i) : splat(0); }
+  void narrow(unsigned, VecF x) {
+    const auto inside = (x >= low_) & (x < high_);
+    least_ = min(inside ? x : splat(__builtin_inff()), least_);
+    most_ = max(inside ? x : splat(-__builtin_inff()), most_);
+  }
+#endif
   // Behind the row's last there is room for whole vectors.
   VecF weights_at(std::int64_t i) const { return load(row_.weights + i); }
 
@@ -186,7 +221,7 @@ void keep_until(const float* logits, const std::int32_t* tokens, std::int64_t n,
 
 }  // namespace
 
-const SamplingKernels sampling_kernels = {block_maxima, block_exp_sums, block_exp_sums_twice,
-                                          exp_weights,  split,          keep_until};
+const SamplingKernels sampling_kernels = {block_maxima, block_exp_sums, block_exp_sums_twice, exp_weights, bins,
+                                          split,        keep_until};
 
 }  // namespace tempora::TEMPORA_ISA

@@ -34,6 +34,11 @@ struct SamplingFound {
   float least, most;
 };
 
+struct SamplingBins {
+  float from, scale, least, offset;
+  std::int32_t most;
+};
+
 struct SamplingKernels {
   // The largest of each block; a NaN may hide.
   void (*block_maxima)(const float* logits, std::int64_t n, float* maxima);
@@ -45,6 +50,9 @@ struct SamplingKernels {
                                float* scaled, float* weights);
   // weights = exp((x - shift) · scale)
   void (*exp_weights)(const float* logits, std::int64_t n, float shift, float scale, float* weights);
+  // bins = max((x - from) · scale, least) + offset without its fraction, at most `most`; least + offset is not
+  // negative.
+  void (*bins)(const float* logits, std::int64_t n, const SamplingBins& of, std::int32_t* bins);
   // Σ weight of the logits of each span that reach `high`; those in [low, high) into `near`, and how many they are in
   // each span. Blocks whose maxima lie below `low` are passed over.
   SamplingFound (*split)(const SamplingRow& row, float low, float high, double* sums, std::int32_t* counts,
