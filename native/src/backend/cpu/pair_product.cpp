@@ -156,15 +156,17 @@ std::vector<PairItem> share_of(const std::vector<PairPass>& passes, std::int64_t
 void add_up(CpuBackend& backend, const std::vector<PairPass>& passes, std::int64_t rows) {
   const int threads = backend.threads();
   std::int64_t panels = 0, scratch_bytes = 0;
-  for (const PairPass& pass : passes) {
-    panels += pass.panels();
-    scratch_bytes = std::max({scratch_bytes, pass.panel_bytes(), kPanelsBytes});
-  }
+  for (const PairPass& pass : passes) panels += pass.panels();
   std::int64_t parts = 1;
   while (uneven(panels * parts, threads) && rows / parts >= 2 * kLeastRows) parts *= 2;
-  const Buffer scratch = backend.workspace(static_cast<std::size_t>(scratch_bytes * threads));
   std::vector<std::vector<PairItem>> shares;
-  for (int i = 0; i < threads; ++i) shares.push_back(share_of(passes, rows, parts, i, threads));
+  for (int i = 0; i < threads; ++i) {
+    shares.push_back(share_of(passes, rows, parts, i, threads));
+    for (const PairItem& item : shares.back()) {
+      scratch_bytes = std::max(scratch_bytes, item.count * item.pass->panel_bytes());
+    }
+  }
+  const Buffer scratch = backend.workspace(static_cast<std::size_t>(scratch_bytes * threads));
   parallel_items(threads, threads, [&](std::int64_t share, std::int64_t) {
     char* own = static_cast<char*>(scratch.data()) + share * scratch_bytes;
     const std::vector<PairItem>& items = shares[static_cast<std::size_t>(share)];

@@ -39,28 +39,30 @@ void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Ma
   matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = accumulate});
 }
 
+// Quantised weights are dequantised one at a time.
 void CpuBackend::products(const Matrix& x, const std::vector<RowProduct>& products) {
-  std::vector<Buffer> owners(products.size());
   std::vector<PairSum> sums;
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    const RowProduct& one = products[i];
-    sums.push_back({{{x, numbers_of(one.weight, x.dtype, owners[i])}}, true, one.out, {}});
+  for (const RowProduct& one : products) {
+    if (!is_plain(one.weight.format)) return Backend::products(x, products);
+    sums.push_back({{{x, one.weight.values()}}, true, one.out, {}});
   }
   if (!add_up_pairs(*this, sums)) Backend::products(x, products);
 }
 
 void CpuBackend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
+  if (!multiplies_pairs_of(isa_, x.dtype)) return Backend::residual_product(x, weight, residual, out);
   Buffer owner;
   const PairSum sum{{{x, numbers_of(weight, x.dtype, owner)}}, true, out, residual};
-  if (!add_up_pairs(*this, {sum})) Backend::residual_product(x, weight, residual, out);
+  if (add_up_pairs(*this, {sum})) return;
+  owner = Buffer();
+  Backend::residual_product(x, weight, residual, out);
 }
 
 void CpuBackend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
-  std::vector<Buffer> owners(products.size());
   PairSum sum;
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    const TransposedProduct& one = products[i];
-    sum.terms.push_back({one.d_out, numbers_of(one.weight, one.d_out.dtype, owners[i])});
+  for (const TransposedProduct& one : products) {
+    if (!is_plain(one.weight.format)) return Backend::transposed_products(products, d_x);
+    sum.terms.push_back({one.d_out, one.weight.values()});
   }
   sum.out = d_x;
   if (!add_up_pairs(*this, {sum})) Backend::transposed_products(products, d_x);

@@ -89,7 +89,7 @@ const cases: [string, Omit<MemoryPlan, "config">][] = [
 
 it.each(cases)("training of %s takes what was counted", async (_, plan) => {
   for (const checkpointing of [false, true]) {
-    const { held, estimate } = await measured({ config: small, ...plan }, checkpointing);
+    const { held, estimate } = await measured({ config: small, threads: 1, ...plan }, checkpointing);
     for (const use of ["weights", "gradients", "optimizer"] as const) {
       expect(Math.abs(estimate[use] / held[use] - 1), use).toBeLessThan(0.01);
     }

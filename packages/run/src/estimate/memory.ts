@@ -34,6 +34,8 @@ export interface MemoryPlan {
   examples?: { rows: number; tokens: number } | undefined;
   /** Other adapters of the same shape that have generated and are held beside it. */
   adaptersBeside?: number | undefined;
+  /** Of the engine; default: the machine's. */
+  threads?: number | undefined;
   /** What this process holds already, where it is the one that will compute. */
   resident?: number | undefined;
   /** The CPU's engine has generated with these weights before it trains: what that was packed for stays until they change. */
@@ -141,8 +143,8 @@ export function trainingMemory(plan: MemoryPlan, step: StepShape): MemoryEstimat
   return withTotal({ weights, gradients, optimizer, workspace, cache: 0, files, program: programBytes(plan) });
 }
 
-function computed({ config, dtype, adapter, quantize }: MemoryPlan) {
-  return { config, dtype, adapter, quantized: quantize !== undefined };
+function computed({ config, dtype, adapter, quantize, threads }: MemoryPlan) {
+  return { config, dtype, adapter, quantized: quantize !== undefined, threads };
 }
 
 function panelBytes({ shape: [rows = 0, columns = 0] }: { shape: readonly number[] }, size: number): number {

@@ -1,4 +1,4 @@
-import { type AdapterConfig, adapterModules, type DType, type ModelConfig } from "@tempora/engine";
+import { type AdapterConfig, adapterModules, type DType, deviceInfo, type ModelConfig } from "@tempora/engine";
 import { Arena, Held } from "./arena.ts";
 
 /** A training step over a forest of `tokens` tokens. */
@@ -17,6 +17,8 @@ export interface ComputedModel {
   adapter?: AdapterConfig | null | undefined;
   /** Whether matrices are dequantised for each product. */
   quantized: boolean;
+  /** Of the engine; default: the machine's. */
+  threads?: number | undefined;
 }
 
 /** On the CPU (Budget in budget.h): logits of a step that the engine keeps at once, unless one tree has more rows, and the most that it then keeps. */
@@ -27,12 +29,65 @@ const prefillRows = 512;
 const decodedLogits = 64 * 2 ** 20;
 /** A tree's gradients of keys and values are summed in parts of so many tokens, and so many parts at most (attention_plan.cpp). */
 const partTokens = 128;
-/** The head's gradient is computed in tiles (head.cpp). */
+/** The head's gradient is computed in tiles (head.cpp), wider ones where bf16 is multiplied in pairs. */
 const tileRows = 1024;
 const tileColumns = 1024;
+const pairTileColumns = 4096;
+/** Of large products of pairs (pair_product.cpp): what a thread lays out, bytes and rows of a transposed operand, pairs of one pass, columns of a panel. */
+const panelsBytes = 512 * 2 ** 10;
+const chunkRows = 96;
+const mostPairs = 1024;
+const panelColumns = 32;
 const mostParts = 4;
 
 export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
+
+/** The threads that multiply bf16 in pairs here; 0 where oneDNN does. */
+function pairThreads({ dtype, threads }: ComputedModel): number {
+  const here = deviceInfo();
+  return dtype === "bf16" && here.cpuKernels === "avx512bf16" ? (threads ?? here.threads) : 0;
+}
+
+/** What a product of pairs lays out of a weight, from `k` inputs to `n` outputs, each thread some panels at a time. */
+function panelBytes(threads: number, k: number, n: number): number {
+  const panel = (k / Math.ceil(k / (2 * mostPairs))) * panelColumns * 2;
+  const panels = Math.ceil(n / panelColumns / threads);
+  return threads * panel * Math.max(1, Math.min(panels, Math.floor(panelsBytes / panel)));
+}
+
+/** What the product for a weight's gradient lays out: all of its `tokens` inputs, and of the outputs' gradients some rows a thread. */
+function gradientBytes(threads: number, tokens: number, inputs: number): number {
+  const pass = tokens / Math.ceil(tokens / (2 * mostPairs));
+  return 2 * pass * (Math.ceil(inputs / panelColumns) * panelColumns + threads * chunkRows);
+}
+
+/** The most that products of a block take beside their operands. */
+function blockProducts(model: ComputedModel, tokens: number): number {
+  const threads = pairThreads(model);
+  const whole = dequantised(model);
+  if (threads === 0) return whole;
+  const { hiddenSize: hidden, intermediateSize: inner, heads, kvHeads, headDim } = model.config;
+  const queries = heads * headDim;
+  const panels = [
+    [hidden, Math.max(inner, queries)],
+    [queries + 2 * kvHeads * headDim, hidden],
+    [2 * inner, hidden],
+  ].map(([k = 0, n = 0]) => panelBytes(threads, k, n));
+  const gradients = model.adapter == null ? gradientBytes(threads, tokens, Math.max(hidden, inner, queries)) : 0;
+  return Math.max(whole + Math.max(...panels), gradients);
+}
+
+/** What the head's backward pass over `rows` takes. */
+function headProducts(model: ComputedModel, rows: number, logits: number): number {
+  const threads = pairThreads(model);
+  const { hiddenSize: hidden } = model.config;
+  const a = sizeOf(model.dtype);
+  const tile = Math.min(rows, tileRows) * (threads > 0 ? pairTileColumns : tileColumns);
+  const tileBytes = tile * (logits <= mostKeptLogits ? a : a + 4);
+  if (threads === 0) return tileBytes;
+  const gradients = model.adapter == null ? gradientBytes(threads, Math.min(rows, tileRows), hidden) : 0;
+  return tileBytes + Math.max(panelBytes(threads, pairTileColumns, hidden), gradients);
+}
 
 type Projection = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
 
@@ -96,24 +151,21 @@ class Block {
       this.#castGradient(scratch);
       this.matrix(scratch, this.inner);
       this.#outputGradient(scratch, "down");
-      this.#inputGradient(scratch, "down", this.inner, this.model.dtype !== "f32");
       this.matrix(scratch, this.inner);
       this.#add(scratch, "down");
       this.#normalised(scratch);
-      for (const name of ["gate", "up"] as const) this.#project(scratch, name);
+      this.#project(scratch, ["gate", "up"]);
     });
     scratch.scope(() => {
       this.#castGradient(scratch);
       this.matrix(scratch, this.queries);
       scratch.scope(() => {
         this.#outputGradient(scratch, "o");
-        this.#inputGradient(scratch, "o", this.queries, this.model.dtype !== "f32");
         this.#add(scratch, "o");
       });
       for (const bytes of [this.queries, this.keys, this.keys]) this.matrix(scratch, bytes);
       this.#normalised(scratch);
-      this.#project(scratch, "q");
-      for (const name of ["k", "v"] as const) this.#project(scratch, name);
+      this.#project(scratch, ["q", "k", "v"]);
     });
   }
 
@@ -126,12 +178,11 @@ class Block {
     for (const bytes of [this.hidden, 4, this.residual]) this.matrix(scratch, bytes);
   }
 
-  /** Backward through a projection of a block's normalised input. */
-  #project(scratch: Arena, name: Projection): void {
+  /** Backward through projections of a block's normalised input. */
+  #project(scratch: Arena, names: readonly Projection[]): void {
     scratch.scope(() => {
-      this.#outputGradient(scratch, name);
-      this.#inputGradient(scratch, name, this.hidden, false);
-      this.#add(scratch, name);
+      for (const name of names) this.#outputGradient(scratch, name);
+      for (const name of names) this.#add(scratch, name);
     });
   }
 
@@ -145,15 +196,6 @@ class Block {
   #outputGradient(scratch: Arena, name: Projection): void {
     const rank = this.#ranks.get(name);
     if (rank !== undefined) this.matrix(scratch, 4 * rank);
-  }
-
-  #inputGradient(scratch: Arena, name: Projection, input: number, narrow: boolean): void {
-    const dropped = (this.model.adapter?.dropout ?? 0) > 0;
-    if (this.#ranks.has(name) && (narrow || dropped)) scratch.scope(() => this.#wide(scratch, input));
-  }
-
-  #wide(scratch: Arena, bytes: number): void {
-    this.matrix(scratch, (bytes / this.a) * 4);
   }
 }
 
@@ -206,8 +248,7 @@ function takeStep(
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
     if (logits <= mostKeptLogits) scratch.take(logits);
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
-    const tile = Math.min(kept, tileRows) * tileColumns;
-    scratch.held.pass(tile * (logits <= mostKeptLogits ? block.a : block.a + 4));
+    scratch.held.pass(headProducts(model, kept, logits));
   });
   arena.take(rows * block.residual);
   block.matrix(arena, block.residual);
@@ -219,7 +260,7 @@ function takeStep(
     block.backward(scratch);
     const parts = Math.min(mostParts, 1 + Math.floor(tree / partTokens));
     const keysAndValues = parts * tokens * 2 * config.kvHeads * config.headDim * 4;
-    scratch.held.pass(Math.max(keysAndValues, dequantised(model)));
+    scratch.held.pass(Math.max(keysAndValues, blockProducts(model, tokens)));
   });
 }
 
