@@ -20,12 +20,15 @@ inline __m512 widened(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, _mm512_maskz_cvtepu16_epi32(kAll, halves), 16));
 }
 
+// A null pointer has no rows to step through, though they are not read.
+inline const void* added_of(const PairProduct& p) { return p.added != nullptr ? p.added : p.out; }
+
 // Inlined, as the next: sums whose address is taken leave the registers.
 template <int kRows>
 [[gnu::always_inline]] inline void write_bf16(const PairProduct& p, std::int64_t row, std::int64_t column,
                                               const __m512 (&sums)[kRows][2]) {
   std::uint16_t* out = static_cast<std::uint16_t*>(p.out) + row * p.row_out + column;
-  const std::uint16_t* added = static_cast<const std::uint16_t*>(p.added) + row * p.row_added + column;
+  const std::uint16_t* added = static_cast<const std::uint16_t*>(added_of(p)) + row * p.row_added + column;
   const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
@@ -42,7 +45,7 @@ template <int kRows>
 [[gnu::always_inline]] inline void write_f32(const PairProduct& p, std::int64_t row, std::int64_t column,
                                              const __m512 (&sums)[kRows][2]) {
   float* out = static_cast<float*>(p.out) + row * p.row_out + column;
-  const float* added = static_cast<const float*>(p.added) + row * p.row_added + column;
+  const float* added = static_cast<const float*>(added_of(p)) + row * p.row_added + column;
   const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
