@@ -155,6 +155,9 @@ void Bench::products(std::int64_t tokens, std::int64_t outputs, std::int64_t inp
   const std::string name =
       "product " + std::to_string(tokens) + " x " + std::to_string(outputs) + " x " + std::to_string(inputs);
   report(name, flops, moved + numbers, [&] { backend_.product(x, *weight, out, false); });
+  const Matrix residual = matrix(tokens, outputs, DType::f32), sum = matrix(tokens, outputs, DType::f32);
+  report(name + ", onto a residual", flops, static_cast<double>(x.bytes() + residual.bytes() + sum.bytes()) + numbers,
+         [&] { backend_.residual_product(x, *weight, residual, sum); });
   report(name + ", gradient of x", flops, moved + numbers,
          [&] { backend_.transposed_product(out, *weight, d_x, false); });
   report(name + ", gradient of the weight", flops, moved + 4 * numbers,
@@ -254,6 +257,9 @@ void Bench::elements(std::int64_t rows, std::int64_t cols) {
   // x and d_y are read, d_x is read and written.
   report("rms norm backward" + shape, 0, 4 * wide,
          [&] { backend_.rms_norm_backward(x, weight.data, DType::bf16, rstd, x, d_x, d_weight); });
+  report("rms norm backward, its result and a rounded gradient" + shape, 0, 4 * wide + 2 * narrow, [&] {
+    backend_.recomputed_norm_backward({x, weight.data, 1e-5f, rstd, x, a, d_x, d_weight, b});
+  });
   report("head norm backward" + shape, 0, 3 * narrow,
          [&] { backend_.head_norm_backward(a, 128, weight.data, d_x.f32(), b, c, d_weight); });
   report("head norm" + shape, 0, 2 * narrow, [&] { backend_.head_norm(a, 128, weight.data, 1e-5f, b, d_x.f32()); });

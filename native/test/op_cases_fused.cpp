@@ -186,6 +186,46 @@ void check_row_product_norm(Device& device, DType dtype, std::int64_t rows, std:
   expect_close("rstd", device.read(rstd), device.read(want_rstd), 0);
 }
 
+void check_recomputed_norm(Device& device, DType dtype, std::int64_t rows, std::int64_t cols) {
+  constexpr float kEps = 1e-5f;
+  Random random(25);
+  const Tensor x = device.random(random, rows, cols, DType::f32, 3), weight = device.random(random, 1, cols, dtype);
+  const Tensor d_y = device.random(random, rows, cols, DType::f32);
+  for (const bool both : {true, false}) {
+    const Tensor rstd = device.output(1, rows, DType::f32), same_rstd = device.output(1, rows, DType::f32);
+    const Tensor y = device.output(rows, cols, dtype), want_y = device.output(rows, cols, dtype);
+    const Tensor rounded = device.output(rows, cols, dtype), want_rounded = device.output(rows, cols, dtype);
+    const Tensor d_x = device.random(random, rows, cols, DType::f32);
+    const Tensor same = device.upload(rows, cols, DType::f32, d_x.values);
+    const Tensor d_weight = device.random(random, 1, cols, DType::f32);
+    const Tensor same_weight = device.upload(1, cols, DType::f32, d_weight.values);
+    device.backend.rms_norm(x.matrix, weight.buffer.data(), kEps, want_y.matrix, same_rstd.matrix.f32());
+    device.backend.copy(rstd.buffer.data(), same_rstd.buffer.data(), rstd.matrix.bytes());
+    device.backend.recomputed_norm_backward({.x = x.matrix,
+                                             .weight = weight.buffer.data(),
+                                             .eps = kEps,
+                                             .rstd = rstd.matrix.f32(),
+                                             .d_y = d_y.matrix,
+                                             .y = y.matrix,
+                                             .d_x = d_x.matrix,
+                                             .d_weight = both ? d_weight.matrix.f32() : nullptr,
+                                             .rounded = both ? rounded.matrix : Matrix{}});
+    device.backend.rms_norm_backward(x.matrix, weight.buffer.data(), dtype, same_rstd.matrix.f32(), d_y.matrix,
+                                     same.matrix, both ? same_weight.matrix.f32() : nullptr);
+    device.backend.cast(same.matrix, want_rounded.matrix);
+    expect_close("y", device.read(y), device.read(want_y), 0);
+    expect_close("d_x", device.read(d_x), device.read(same), 0);
+    expect_close("rstd", device.read(rstd), device.read(same_rstd), 0);
+    if (!both) continue;
+    expect_close("d_weight", device.read(d_weight), device.read(same_weight), 0);
+    expect_close("rounded", device.read(rounded), device.read(want_rounded), 0);
+  }
+}
+
+OpCase recomputed_case(const std::string& name, std::int64_t rows, std::int64_t cols) {
+  return {name, [=](Device& device, DType dtype) { check_recomputed_norm(device, dtype, rows, cols); }};
+}
+
 OpCase swiglu_case(const std::string& name, std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   return {name, [=](Device& device, DType dtype) { check_row_swiglu(device, dtype, rows, outputs, inputs); }};
 }
@@ -229,6 +269,9 @@ std::vector<OpCase> fused_cases() {
       norm_case("row_product_norm of odd outputs", 3, 71, 600),
       norm_case("row_product_norm of long rows", 2, 1032, 552),
       norm_case("row_product_norm of one split", 4, 72, 64),
+      recomputed_case("recomputed_norm_backward", 13, 72),
+      recomputed_case("recomputed_norm_backward of odd rows", 5, 71),
+      recomputed_case("recomputed_norm_backward of long rows", 401, 1032),
   };
 }
 

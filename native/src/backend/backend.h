@@ -104,6 +104,20 @@ struct GradientProduct {
   bool accumulate = false;
 };
 
+// The way back through an RMSNorm of the residual stream whose result was not kept.
+struct RecomputedNorm {
+  Matrix x;            // f32 [T,D]
+  const void* weight;  // A [D]
+  float eps;
+  float* rstd;  // as rms_norm gave it; it may be written again
+  Matrix d_y;   // f32 [T,D]
+  Matrix y;     // A [T,D], overwritten: what rms_norm gave
+  // What rms_norm_backward adds to.
+  Matrix d_x;  // f32 [T,D]
+  float* d_weight;
+  Matrix rounded;  // A [T,D], overwritten: the new d_x, unless its data is null
+};
+
 struct MatmulOptions {
   bool transpose_a = false;
   bool transpose_b = false;
@@ -243,7 +257,7 @@ class Backend {
   virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) = 0;
   // The same of several at once: out = x · weightᵀ of each;
   virtual void products(const Matrix& x, const std::vector<RowProduct>& products);
-  // out f32 [T,N] = residual + x · weightᵀ;
+  // out f32 [T,N] = residual + x · weightᵀ, both without gaps; the two may be one matrix;
   virtual void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out);
   // d_x = the sum of d_out · weight of each, from the first to the last; of several d_x is f32;
   virtual void transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x);
@@ -295,6 +309,8 @@ class Backend {
   // d_x f32 [T,D] += ..., d_weight f32 [D] += ... unless it is null; d_y f32. weight has dtype `weight_dtype`.
   virtual void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd,
                                  const Matrix& d_y, const Matrix& d_x, float* d_weight) = 0;
+  // rms_norm, its backward pass and a cast of d_x at once, to the bit of one after another.
+  virtual void recomputed_norm_backward(const RecomputedNorm& norm);
 
   // ---- RMSNorm of each head, for q and k of Qwen3: y A [T, heads·C] from x A of that shape; rstd f32 [T·heads].
   virtual void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y,

@@ -25,6 +25,12 @@ void Backend::gradient_products(const Matrix& x, const std::vector<GradientProdu
   for (const GradientProduct& one : products) gradient_product(one.d_out, x, one.d_weight, one.accumulate);
 }
 
+void Backend::recomputed_norm_backward(const RecomputedNorm& norm) {
+  rms_norm(norm.x, norm.weight, norm.eps, norm.y, norm.rstd);
+  rms_norm_backward(norm.x, norm.weight, norm.y.dtype, norm.rstd, norm.d_y, norm.d_x, norm.d_weight);
+  if (norm.rounded.data != nullptr) cast(norm.d_x, norm.rounded);
+}
+
 void Backend::attention_inputs(const AttentionInputs& inputs) {
   const int head_dim = inputs.shape.head_dim;
   for (const HeadRows* rows : {&inputs.q, &inputs.k, &inputs.v}) {

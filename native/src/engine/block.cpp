@@ -60,14 +60,6 @@ void project_queries_keys_values(const BlockContext& c, int layer, const BlockPa
   operations.project_inputs(normed, p, inputs);
 }
 
-// x as the activation type: itself in an f32 engine.
-Matrix as_activation(const BlockContext& c, Arena& scratch, const Matrix& x) {
-  if (x.dtype == c.parameters.dtype()) return x;
-  const Matrix cast = scratch.matrix(x.rows, x.cols, c.parameters.dtype());
-  c.backend.cast(x, cast);
-  return cast;
-}
-
 // What came back to a projection's output.
 struct ProjectionGradient {
   int parameter;
@@ -122,28 +114,46 @@ void project_backward(const BlockContext& c, Arena& scratch, std::initializer_li
   backward.to_weights(x);
 }
 
-Matrix normalise_again(const BlockContext& c, Arena& scratch, const Matrix& x, int norm) {
-  const Matrix normed = scratch.matrix(x.rows, x.cols, c.parameters.dtype());
-  c.backend.rms_norm(x, c.parameters.data(norm), c.shape.norm_eps, normed, scratch.floats(x.rows));
-  return normed;
+// A norm of the residual stream.
+struct BlockNorm {
+  int parameter;
+  Matrix x;
+  float* rstd;
+};
+
+// Through projections of a norm, and through the norm, to the residual stream's gradient. The norm's result, which the
+// projections' weights want, is computed again by the way.
+void project_norm_backward(const BlockContext& c, Arena& scratch, std::initializer_list<ProjectionGradient> projections,
+                           const BlockNorm& norm, const ResidualGradient& d_x, bool last) {
+  const Matrix normed = scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
+  const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
+  const ArenaScope scope(scratch);
+  const ProjectionsBackward backward(c, scratch, projections);
+  backward.to_input(d_normed);
+  c.backend.recomputed_norm_backward({.x = norm.x,
+                                      .weight = c.parameters.data(norm.parameter),
+                                      .eps = c.shape.norm_eps,
+                                      .rstd = norm.rstd,
+                                      .d_y = d_normed,
+                                      .y = normed,
+                                      .d_x = d_x.sum,
+                                      .d_weight = c.parameters.gradient_data(norm.parameter),
+                                      .rounded = last || d_x.is_one() ? Matrix{} : d_x.rounded});
+  backward.to_weights(normed);
 }
 
 void mlp_backward(const BlockContext& c, const BlockParameters& p, Arena& scratch, const BlockActivations& saved,
-                  const Matrix& d_x) {
+                  const ResidualGradient& d_x) {
   const ArenaScope scope(scratch);
   const DType a = c.parameters.dtype();
-  const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
-  const ProjectionsBackward down(c, scratch, {{p.down, d_out}});
+  const ProjectionsBackward down(c, scratch, {{p.down, d_x.rounded}});
   down.to_input(d_act);
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
   c.backend.swiglu_backward(saved.gate, saved.up, d_act, saved.gate, saved.up, act);
   down.to_weights(act);
-  const Matrix normed = normalise_again(c, scratch, saved.x_mid, p.post_norm);
-  const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  project_backward(c, scratch, {{p.gate, saved.gate}, {p.up, saved.up}}, normed, d_normed);
-  c.backend.rms_norm_backward(saved.x_mid, c.parameters.data(p.post_norm), a, saved.rstd_post, d_normed, d_x,
-                              c.parameters.gradient_data(p.post_norm));
+  project_norm_backward(c, scratch, {{p.gate, saved.gate}, {p.up, saved.up}},
+                        {p.post_norm, saved.x_mid, saved.rstd_post}, d_x, false);
 }
 
 // Back through rope, the head norm and the biases: d_q, d_k, d_v become gradients of the projections' outputs.
@@ -167,14 +177,13 @@ void queries_keys_backward(const BlockContext& c, const BlockParameters& p, cons
 }
 
 void attention_backward(const BlockContext& c, int layer, const BlockParameters& p, const AttentionPlan& plan,
-                        Arena& scratch, const BlockActivations& saved, const Matrix& d_x) {
+                        Arena& scratch, const BlockActivations& saved, const ResidualGradient& d_x) {
   const ArenaScope scope(scratch);
   const DType a = c.parameters.dtype();
-  const Matrix d_out = as_activation(c, scratch, d_x);
   const Matrix d_attention = scratch.matrix(c.tokens, c.shape.query_size(), a);
-  project_backward(c, scratch, {{p.output, d_out}}, saved.attention, d_attention);
+  project_backward(c, scratch, {{p.output, d_x.rounded}}, saved.attention, d_attention);
   if (p.output_bias >= 0 && !c.parameters.frozen())
-    c.backend.bias_backward(d_out, c.parameters.gradient_data(p.output_bias));
+    c.backend.bias_backward(d_x.rounded, c.parameters.gradient_data(p.output_bias));
 
   const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
   const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
@@ -183,11 +192,8 @@ void attention_backward(const BlockContext& c, int layer, const BlockParameters&
                                     saved.lse, d_attention, d_q, d_k, d_v);
   queries_keys_backward(c, p, saved, d_q, d_k, d_v);
 
-  const Matrix normed = normalise_again(c, scratch, saved.x_in, p.input_norm);
-  const Matrix d_normed = scratch.matrix(c.tokens, c.shape.hidden_size, DType::f32);
-  project_backward(c, scratch, {{p.q, d_q}, {p.k, d_k}, {p.v, d_v}}, normed, d_normed);
-  c.backend.rms_norm_backward(saved.x_in, c.parameters.data(p.input_norm), a, saved.rstd_in, d_normed, d_x,
-                              c.parameters.gradient_data(p.input_norm));
+  project_norm_backward(c, scratch, {{p.q, d_q}, {p.k, d_k}, {p.v, d_v}}, {p.input_norm, saved.x_in, saved.rstd_in},
+                        d_x, layer == 0);
 }
 
 // x_mid = x_in + attention · outputᵀ, and its norm.
@@ -245,7 +251,7 @@ void block_forward(const BlockContext& c, int layer, BlockOperations& operations
 }
 
 void block_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,
-                    const BlockActivations& saved, const Matrix& d_x) {
+                    const BlockActivations& saved, const ResidualGradient& d_x) {
   const BlockParameters& p = c.parameters.block(layer);
   mlp_backward(c, p, scratch, saved, d_x);
   attention_backward(c, layer, p, plan, scratch, saved, d_x);

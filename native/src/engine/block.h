@@ -81,8 +81,16 @@ BlockActivations allocate_activations(Arena& arena, const BlockContext& context)
 void block_forward(const BlockContext& context, int layer, BlockOperations& operations, Arena& scratch,
                    const BlockActivations& saved, const Matrix& x_out);
 
-// d_x f32 [T,D]: the gradient of x_out on entry, of x_in on return. Destroys gate and up.
+// The residual stream's gradient: what blocks add to, and as their products take it.
+struct ResidualGradient {
+  Matrix sum;      // f32 [T,D]
+  Matrix rounded;  // A [T,D]; the same matrix in an f32 engine
+
+  bool is_one() const { return rounded.data == sum.data; }
+};
+
+// d_x: the gradient of x_out on entry, of x_in on return; the first block leaves it unrounded. Destroys gate and up.
 void block_backward(const BlockContext& context, int layer, const AttentionPlan& plan, Arena& scratch,
-                    const BlockActivations& saved, const Matrix& d_x);
+                    const BlockActivations& saved, const ResidualGradient& d_x);
 
 }  // namespace tempora

@@ -127,6 +127,12 @@ void Decoder::backward(const Batch& batch, const Matrix& d_x, const CancelFlag* 
   if (kept_ == Keep::nothing) throw std::logic_error("backward without a forward pass that kept activations");
   const BlockContext c = context(batch);
   TreeOperations operations(c, *batch.plan, scratch_);
+  const ArenaScope whole(scratch_);
+  ResidualGradient gradient{d_x, d_x};
+  if (d_x.dtype != parameters_.dtype()) {
+    gradient.rounded = scratch_.matrix(d_x.rows, d_x.cols, parameters_.dtype());
+    backend_.cast(d_x, gradient.rounded);
+  }
   for (int layer = shape_.layers - 1; layer >= 0; --layer) {
     check(cancel);
     const ArenaScope scope(scratch_);
@@ -137,7 +143,7 @@ void Decoder::backward(const Batch& batch, const Matrix& d_x, const CancelFlag* 
       saved.x_in = x_in;
       block_forward(c, layer, operations, scratch_, saved, Matrix{});
     }
-    block_backward(c, layer, *batch.plan, scratch_, saved, d_x);
+    block_backward(c, layer, *batch.plan, scratch_, saved, gradient);
   }
   if (!parameters_.frozen()) {
     backend_.embed_backward(batch.tokens, d_x, parameters_.gradient(parameters_.embedding()));

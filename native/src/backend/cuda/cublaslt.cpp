@@ -204,8 +204,8 @@ CublasLt::Plan& CublasLt::plan_for(const DeviceProduct& product) {
   return *plans_.emplace(product, std::move(plan)).first->second;
 }
 
-void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, void* c, void* workspace,
-                   cudaStream_t stream) {
+void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, const void* added, void* c,
+                   void* workspace, cudaStream_t stream) {
   Plan& plan = plan_for(product);
   if (plan.first_rows > 0) {
     const std::int64_t rows = plan.first_rows;
@@ -215,13 +215,13 @@ void CublasLt::run(const DeviceProduct& product, const void* a, const void* b, v
     DeviceProduct first = product, rest = product;
     first.m = rows;
     rest.m = product.m - rows;
-    run(first, a, b, c, workspace, stream);
-    return run(rest, later(a, product.a_stride, product.input), b,
+    run(first, a, b, added, c, workspace, stream);
+    return run(rest, later(a, product.a_stride, product.input), b, later(added, product.c_stride, product.output),
                const_cast<char*>(later(c, product.c_stride, product.output)), workspace, stream);
   }
   const float one = 1, beta = product.accumulate ? 1.0f : 0.0f;
   const cublasStatus_t status =
-      library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, c, plan.result, c,
+      library_->matmul(handle_, plan.operation, &one, b, plan.first, a, plan.second, &beta, added, plan.result, c,
                        plan.result, &plan.algorithm, workspace, kWorkspaceBytes, stream);
   if (status != CUBLAS_STATUS_SUCCESS) check(status, name_of(product));
 }

@@ -17,14 +17,15 @@
 
 namespace tempora {
 
-// Row-major c [m,n] (+)= op(a) · op(b), with row strides in elements.
+// Row-major c [m,n] = op(a) · op(b), or where it accumulates that + `added`, which lies as c does or is c. Row strides
+// are in elements.
 struct DeviceProduct {
   std::int64_t m = 0, n = 0, k = 0;
   std::int64_t a_stride = 0, b_stride = 0, c_stride = 0;
   DType input = DType::f32;
   DType output = DType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
-  // Bytes that the pointers are aligned to, a power of two: an algorithm may rely on it.
+  // Bytes that the pointers are aligned to, that of `added` as c's, a power of two: an algorithm may rely on it.
   std::uint32_t a_alignment = 16, b_alignment = 16, c_alignment = 16;
 
   auto key() const {
@@ -46,7 +47,8 @@ class CublasLt {
 
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
-  void run(const DeviceProduct& product, const void* a, const void* b, void* c, void* workspace, cudaStream_t stream);
+  void run(const DeviceProduct& product, const void* a, const void* b, const void* added, void* c, void* workspace,
+           cudaStream_t stream);
 
  private:
   struct Library;  // the entry points

@@ -58,6 +58,7 @@ class CudaBackend : public Backend {
 
   std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) override;
   void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
+  void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) override;
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
@@ -84,6 +85,7 @@ class CudaBackend : public Backend {
   void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) override;
   void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd, const Matrix& d_y,
                          const Matrix& d_x, float* d_weight) override;
+  void recomputed_norm_backward(const RecomputedNorm& norm) override;
   void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y, float* rstd) override;
   void head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd, const Matrix& d_y,
                           const Matrix& d_x, float* d_weight) override;
@@ -141,6 +143,7 @@ class CudaBackend : public Backend {
     return buffer;
   }
 
+  void multiply(const Matrix& a, const Matrix& b, const Matrix& added, const Matrix& c, MatmulOptions options);
   template <typename L>
   void head_gradient(const Matrix& logits, const float* counted_from, const Edges& edges, std::int64_t begin,
                      std::int64_t vocabulary, const float* coefficient, const float* lse, const Matrix& d_logits);

@@ -16,11 +16,20 @@ std::uint32_t alignment_of(const void* data) {
 }  // namespace
 
 void CudaBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, MatmulOptions options) {
+  multiply(a, b, c, c, options);
+}
+
+// c = op(a) · op(b), or where it accumulates that + `added`, which lies as c does or is c.
+void CudaBackend::multiply(const Matrix& a, const Matrix& b, const Matrix& added, const Matrix& c,
+                           MatmulOptions options) {
   const std::int64_t k = options.transpose_a ? a.rows : a.cols;
   if (c.rows == 0 || c.cols == 0) return;
   if (k == 0) {
-    if (options.accumulate) return;
-    for (std::int64_t r = 0; r < c.rows; ++r) zero(c.row_range(r, 1).data, c.row_range(r, 1).bytes());
+    for (std::int64_t r = 0; r < c.rows; ++r) {
+      const Matrix row = c.row_range(r, 1);
+      if (!options.accumulate) zero(row.data, row.bytes());
+      if (options.accumulate && added.data != c.data) copy(row.data, added.row_range(r, 1).data, row.bytes());
+    }
     return;
   }
   const DeviceProduct product{.m = c.rows,
@@ -36,11 +45,11 @@ void CudaBackend::matmul(const Matrix& a, const Matrix& b, const Matrix& c, Matm
                               .accumulate = options.accumulate,
                               .a_alignment = alignment_of(a.data),
                               .b_alignment = alignment_of(b.data),
-                              .c_alignment = alignment_of(c.data)};
+                              .c_alignment = std::min(alignment_of(c.data), alignment_of(added.data))};
   if (!product_workspace_) {
     product_workspace_ = CudaBackend::allocate(CublasLt::kWorkspaceBytes, MemoryUse::workspace);
   }
-  products_->run(product, a.data, b.data, c.data, product_workspace_.data(), stream_);
+  products_->run(product, a.data, b.data, added.data, c.data, product_workspace_.data(), stream_);
 }
 
 }  // namespace tempora

@@ -99,6 +99,13 @@ void CudaBackend::product(const Matrix& x, const Weight& weight, const Matrix& o
   matmul(x, weight_numbers(weight, x.dtype, owner), out, {.transpose_b = true, .accumulate = accumulate});
 }
 
+// The residual is read where the product is written: nothing is copied first.
+void CudaBackend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
+  require_dense("residual_product", {residual, out});
+  Buffer owner;
+  multiply(x, weight_numbers(weight, x.dtype, owner), residual, out, {.transpose_b = true, .accumulate = true});
+}
+
 void CudaBackend::transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) {
   Buffer owner;
   matmul(d_out, weight_numbers(weight, d_out.dtype, owner), d_x, {.accumulate = accumulate});
