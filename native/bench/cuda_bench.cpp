@@ -30,6 +30,7 @@ class Bench : CudaMeasurements {
   void adapter(std::int64_t tokens, std::int64_t cols, std::int64_t rank);
   void quantised(std::int64_t outputs, std::int64_t inputs);
   void row_product(std::int64_t rows, std::int64_t outputs, std::int64_t inputs);
+  void row_products(std::int64_t rows, const std::vector<std::int64_t>& outputs, std::int64_t inputs);
   void cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape);
   void elements(std::int64_t rows, std::int64_t cols);
   void attention_inputs(std::int64_t rows, const AttentionShape& shape, bool norm);
@@ -211,6 +212,30 @@ void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t in
   buffers_.clear();
 }
 
+// Those of one x in one launch, and beside it in one each.
+void Bench::row_products(std::int64_t rows, const std::vector<std::int64_t>& outputs, std::int64_t inputs) {
+  const Matrix x = matrix(rows, inputs, DType::bf16);
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<RowProduct> products;
+  std::string name = "row products " + std::to_string(rows) + " x ";
+  auto bytes = static_cast<double>(x.bytes());
+  double numbers = 0;
+  for (const std::int64_t width : outputs) {
+    weights.push_back(random_weight(width, inputs));
+    products.push_back({*weights.back(), matrix(rows, width, DType::bf16)});
+    bytes += static_cast<double>(weights.back()->storage.bytes() + products.back().out.bytes());
+    numbers += static_cast<double>(weights.back()->size());
+    name += (weights.size() == 1 ? "" : " + ") + std::to_string(width);
+  }
+  name += " x " + std::to_string(inputs);
+  const double flops = 2.0 * static_cast<double>(rows) * numbers;
+  report(name + ", together", flops, bytes, [&] { backend_.row_products(x, products); });
+  report(name + ", apart", flops, bytes, [&] {
+    for (const RowProduct& one : products) backend_.row_product(x, one.weight, one.out, false);
+  });
+  buffers_.clear();
+}
+
 // `groups` prompts with `rows` continuations each.
 void Bench::cached_attention(int groups, int rows, int prompt, int own, const AttentionShape& shape) {
   CachePaths paths;
@@ -376,6 +401,10 @@ int main(int argc, char** argv) {
   for (const std::int64_t rows : {1, 8, 64, 512}) {
     Bench(filter, ceilings).row_product(rows, 2048, 2048);
     Bench(filter, ceilings).row_product(rows, 14336, 4096);
+    Bench(filter, ceilings).row_products(rows, {2048, 512, 512}, 2048);
+    Bench(filter, ceilings).row_products(rows, {8192, 8192}, 2048);
+    Bench(filter, ceilings).row_products(rows, {4096, 1024, 1024}, 4096);
+    Bench(filter, ceilings).row_products(rows, {14336, 14336}, 4096);
   }
   Bench(filter, ceilings).row_product(512, 128256, 2048);
   Bench(filter, ceilings).quantised(14336, 4096);

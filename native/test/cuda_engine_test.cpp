@@ -22,22 +22,26 @@ bool has_cpu_backend() {
   }
 }
 
+tempora::GenerationRequest three_samples(int tokens) {
+  tempora::GenerationRequest request;
+  request.forest = {{1, 2, 3}, {0, 3}, {-1}, {0}, {}};
+  request.leaves = {0};
+  request.samples = {3};
+  request.prompt_keys = {1};
+  request.seeds = {1};
+  request.options.max_new_tokens = tokens;
+  request.options.max_rows = 3;
+  request.options.max_cache_tokens = 4096;
+  return request;
+}
+
 // Twelve passes of three rows.
 tempora::GenerationStep generated() {
   using namespace tempora;
   test::TinyModel model = test::tiny_models().front();
   model.cuda = true;
   const auto engine = test::random_engine(model, DType::bf16, 5);
-  GenerationRequest request;
-  request.forest = {{1, 2, 3}, {0, 3}, {-1}, {0}, {}};
-  request.leaves = {0};
-  request.samples = {3};
-  request.prompt_keys = {1};
-  request.seeds = {1};
-  request.options.max_new_tokens = 12;
-  request.options.max_rows = 3;
-  request.options.max_cache_tokens = 4096;
-  return engine->start_generation(std::move(request))->step(12, nullptr);
+  return engine->start_generation(three_samples(12))->step(12, nullptr);
 }
 
 // The cases of generation would hold without them.
@@ -48,6 +52,32 @@ void check_graphs() {
   const std::int64_t launched = test::graphs_launched() - before;
   // The first run of a recording sets up, the second counts; memory finds its place.
   test::expect(launched >= 8, std::to_string(launched) + " of 12 passes were graphs");
+}
+
+// Of a Llama whose products have splits: kernels of so many passes of three rows.
+std::int64_t kernels_of(int layers, int tokens) {
+  using namespace tempora;
+  test::TinyModel model = test::tiny_models().front();
+  model.cuda = true;
+  ModelShape& shape = model.shape;
+  shape.hidden_size = 512;
+  shape.intermediate_size = 520;
+  shape.layers = layers;
+  shape.head_dim = 64;
+  shape.windows.assign(static_cast<std::size_t>(layers), 0);
+  shape.rotary_frequencies.assign(32, 0.1f);
+  const auto engine = test::random_engine(model, DType::bf16, 5);
+  const std::int64_t before = test::kernels_run();
+  engine->start_generation(three_samples(tokens))->step(tokens, nullptr);
+  return test::kernels_run() - before;
+}
+
+// A step of few rows is bound by them: q, k and v, what lies between them and attention, attention and its parts'
+// merging, the output's product, its sum's norm, gate and up, SwiGLU, down, the sum's norm.
+void check_kernels() {
+  const auto of_passes = [](int layers) { return kernels_of(layers, 12) - kernels_of(layers, 4); };
+  const std::int64_t of_layer = of_passes(2) - of_passes(1);
+  tempora::test::expect(of_layer == 8 * 10, "a layer of eight passes is " + std::to_string(of_layer) + " kernels");
 }
 
 // Each is made, used and ended on a thread of its own, as the addon does. Some record while others allocate.
@@ -91,7 +121,10 @@ int main(int argc, char** argv) {
       .cuda = true, .against_cpu = has_cpu_backend(), .many_passes = !test::device_is_emulated()};
   test::run_engine_cases(run, cases);
   test::run_generation_cases(run, cases);
-  if (test::device_is_emulated()) run.run("generations run as graphs", check_graphs);
+  if (test::device_is_emulated()) {
+    run.run("generations run as graphs", check_graphs);
+    run.run("a layer of a decoding pass is ten kernels", check_kernels);
+  }
   run.run("engines on threads of their own give what each gives alone", check_side_by_side);
   test::run_adapter_cases(run, cases);
   test::run_adapter_batch_cases(run, cases);

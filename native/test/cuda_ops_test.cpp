@@ -72,6 +72,31 @@ struct OlderDevice {
   OlderDevice& operator=(const OlderDevice&) = delete;
 };
 
+// A decoding step waits for each kernel: products of one x share one.
+void check_kernels(GuardedCudaBackend& backend) {
+  Device device(backend);
+  Random random(36);
+  const Tensor x = device.random(random, 3, 1096, DType::bf16);
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<Tensor> outs;
+  for (const std::int64_t n : {136, 136, 72}) {
+    weights.push_back(device.weight(device.random(random, n, 1096, DType::bf16)));
+    outs.push_back(device.output(3, n, DType::bf16));
+  }
+  const auto count = [&](const std::function<void()>& operations) {
+    const std::int64_t before = kernels_run();
+    operations();
+    backend.synchronize();
+    return kernels_run() - before;
+  };
+  const RowProduct gate{*weights[0], outs[0].matrix}, up{*weights[1], outs[1].matrix},
+      other{*weights[2], outs[2].matrix};
+  const std::int64_t products = count([&] { backend.row_products(x.matrix, {gate, up, other}); });
+  expect(products == 4, "three products, whose splits are added, are " + std::to_string(products) + " kernels");
+  const std::int64_t swiglu = count([&] { backend.row_swiglu(x.matrix, gate, up, outs[0].matrix); });
+  expect(swiglu == 2, "two products and SwiGLU are " + std::to_string(swiglu) + " kernels");
+}
+
 bool starts_with_any(const std::string& name, std::initializer_list<const char*> beginnings) {
   return std::ranges::any_of(beginnings, [&](const char* beginning) { return name.starts_with(beginning); });
 }
@@ -118,6 +143,13 @@ int main(int argc, char** argv) {
         check_repeatedly(op_case, older, dtype);
       });
     }
+  }
+  if (device_is_emulated()) {
+    run.run("products of one x share a kernel", [&] { check_kernels(backend); });
+    run.run("products of one x share a kernel before Hopper", [&] {
+      const OlderDevice here;
+      check_kernels(older);
+    });
   }
   run_emulation_cases(run);
   run_recording_cases(run);

@@ -80,6 +80,30 @@ void check_row_products(Device& device, DType dtype, WeightFormat middle) {
   }
 }
 
+// Of one type, which a backend may take for one wide weight: it must divide each weight's work as if it were alone.
+void check_row_products_together(Device& device, DType dtype, const std::vector<std::int64_t>& outputs, std::int64_t k,
+                                 const std::vector<std::int64_t>& row_counts) {
+  Random random(35);
+  std::vector<std::unique_ptr<Weight>> weights;
+  for (const std::int64_t n : outputs) weights.push_back(device.weight(device.random(random, n, k, dtype, 0.1)));
+  for (const std::int64_t m : row_counts) {
+    const Tensor x = device.random(random, m, k, dtype);
+    std::vector<Tensor> outs;
+    std::vector<RowProduct> products;
+    for (const auto& weight : weights) {
+      outs.push_back(device.output(m, weight->rows, dtype));
+      products.push_back({*weight, outs.back().matrix});
+    }
+    device.backend.row_products(x.matrix, products);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const Tensor alone = device.output(m, weights[i]->rows, dtype);
+      device.backend.row_product(x.matrix, *weights[i], alone.matrix, false);
+      expect(device.read(outs[i]) == device.read(alone),
+             "weight " + std::to_string(i) + " gives other bits among others, " + std::to_string(m) + " rows");
+    }
+  }
+}
+
 struct SamplingCase {
   std::int64_t vocab;
   double scale;
@@ -165,6 +189,21 @@ std::vector<OpCase> generation_cases() {
       {"row_products", [](Device& device, DType dtype) { check_row_products(device, dtype, format_of(dtype)); }},
       {"row_products, one of them quantised",
        [](Device& device, DType dtype) { check_row_products(device, dtype, WeightFormat::nf4); }},
+      {"row_products of one type",
+       [](Device& device, DType dtype) {
+         check_row_products_together(device, dtype, {200, 72, 130}, 1096, {0, 3, 20, 130});
+         check_row_products_together(device, dtype, {24, 520}, 600, {3, 70});
+       }},
+      // Together they have so many that no sums lie apart, alone they have not.
+      {"row_products of many tiles",
+       [](Device& device, DType dtype) {
+         check_row_products_together(device, dtype, {650, 260, 300}, 520, {520});
+       }},
+      // As wide as both, a weight would have fewer splits.
+      {"row_products of many tiles, few rows",
+       [](Device& device, DType dtype) {
+         check_row_products_together(device, dtype, {2200, 2130}, 1096, {2});
+       }},
       {"row_product 1x3", [](Device& device, DType dtype) { check_row_product(device, dtype, 1, 3); }},
   };
   for (OpCase& op_case : sampling_cases(256)) cases.push_back(std::move(op_case));

@@ -30,4 +30,7 @@ class SmallDevice {
 // Graphs that the emulated device was asked to run so far; 0 on a real one.
 std::int64_t graphs_launched();
 
+// Kernels that ran on it so far, those of graphs too; 0 on a real one.
+std::int64_t kernels_run();
+
 }  // namespace tempora::test

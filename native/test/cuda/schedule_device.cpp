@@ -9,5 +9,6 @@ bool device_is_emulated() { return false; }
 SmallDevice::SmallDevice() = default;
 SmallDevice::~SmallDevice() = default;
 std::int64_t graphs_launched() { return 0; }
+std::int64_t kernels_run() { return 0; }
 
 }  // namespace tempora::test

@@ -13,6 +13,7 @@ void use_schedule(int run) {
 void use_hopper(bool there) { emulation::set_capability(there ? 9 : 8, 0); }
 
 bool device_is_emulated() { return true; }
+std::int64_t kernels_run() { return static_cast<std::int64_t>(emulation::kernels_run()); }
 std::int64_t graphs_launched() { return static_cast<std::int64_t>(emulation::graph_launches()); }
 
 SmallDevice::SmallDevice() { emulation::set_device_bytes(std::size_t{512} << 20); }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <exception>
 #include <map>
 #include <memory>
@@ -342,6 +343,7 @@ namespace {
 std::size_t largest_shared() { return capability_major() >= 9 ? kLargestShared : kLeastShared; }
 
 std::map<const void*, std::size_t> shared_of_kernels;
+std::atomic<std::uint64_t> kernels = 0;  // that ran
 
 }  // namespace
 
@@ -365,7 +367,10 @@ cudaError_t check_launch(dim3 grid, dim3 block, std::size_t shared_bytes) {
   return fits ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
 
+std::uint64_t kernels_run() { return kernels; }
+
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
+  ++kernels;
   blockDim = block;
   gridDim = grid;
   runner().set_shared(shared_bytes);

@@ -220,6 +220,8 @@ struct Event {
   std::uint64_t until = 0;
 };
 
+// Kernels that ran so far.
+std::uint64_t kernels_run();
 // Graphs that were launched so far.
 std::uint64_t graph_launches();
 

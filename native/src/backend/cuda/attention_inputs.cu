@@ -1,5 +1,6 @@
 // Biases, norms of heads, rotation and the way into the cache, in one launch: a decoding step's few rows cost launches.
 #include <algorithm>
+#include <utility>
 
 #include "cache_layout.cuh"
 #include "check.h"
@@ -194,10 +195,10 @@ void CudaBackend::row_attention_inputs(const Matrix& x, const std::vector<const 
   with_type(inputs.q.out.dtype, [&]<typename T>() {
     const int lanes = lanes_of<T>(inputs);
     if (lanes == 0) return Backend::row_attention_inputs(x, weights, inputs);
-    const InputSums sums{begin_row_product(x, *weights.at(0), inputs.q.product(), false),
-                         begin_row_product(x, *weights.at(1), inputs.k.product(), false),
-                         begin_row_product(x, *weights.at(2), inputs.v.product(), false)};
-    launch_inputs<T>(inputs, sums, lanes, stream_);
+    std::vector<SplitSums> sums = begin_row_products(x, {{*weights.at(0), inputs.q.product()},
+                                                         {*weights.at(1), inputs.k.product()},
+                                                         {*weights.at(2), inputs.v.product()}});
+    launch_inputs<T>(inputs, {std::move(sums[0]), std::move(sums[1]), std::move(sums[2])}, lanes, stream_);
   });
 }
 

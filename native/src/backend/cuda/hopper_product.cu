@@ -3,6 +3,7 @@
 #include <string>
 
 #include "check.h"
+#include "hopper_product.h"
 
 namespace tempora {
 namespace {
@@ -21,22 +22,16 @@ EncodeTiled find_encode() {
   return reinterpret_cast<EncodeTiled>(function);
 }
 
-// Tiles from which on a block takes all splits: partial sums of many rows cost more to write than they spread.
-constexpr unsigned kEnoughTiles = 96;
 constexpr int kMostRows = 256, kLeastRowsOfMany = 64;
-
-unsigned tiles_of(const RowProductNumbers& n, int rows) {
-  return blocks_for(n.rows, rows) * blocks_for(n.outputs, kHopperOutputs);
-}
 
 // Rows of a tile: as many as there are, fewer where that keeps all multiprocessors busy. 256 rows' sums leave no
 // registers for a second set.
-int tile_rows(const RowProductNumbers& n) {
-  const int most = n.splits > 1 ? kMostRows / 2 : kMostRows;
+int tile_rows(const RowProducts& products) {
+  const int most = products.has_splits() ? kMostRows / 2 : kMostRows;
   int rows = 8;
-  while (rows < n.rows && rows < most) rows *= 2;
+  while (rows < products.rows && rows < most) rows *= 2;
   for (int fewer = rows; fewer >= kLeastRowsOfMany; fewer /= 2) {
-    if (tiles_of(n, fewer) >= kEnoughTiles) return fewer;
+    if (products.tiles(fewer, kHopperOutputs) >= kEnoughTiles) return fewer;
   }
   return rows;
 }
@@ -45,17 +40,14 @@ class Sm90Product : public HopperProduct {
  public:
   Sm90Product() : encode_(find_encode()) {}
 
-  bool apart(const RowProductNumbers& n) const override {
-    return n.splits > 1 && tiles_of(n, tile_rows(n)) < kEnoughTiles;
+  bool apart(const RowProducts& products) const override {
+    return products.has_splits() && products.tiles(tile_rows(products), kHopperOutputs) < kEnoughTiles;
   }
 
-  void run(const RowProductNumbers& n, const void* x, const void* weight, float* partial, const Matrix& out,
-           bool accumulate, cudaStream_t stream) const override {
-    with_type(out.dtype, [&]<typename Out>() {
-      const auto with = [&]<int P, bool totals>() {
-        launch_tiles<P, totals, Out>(n, x, weight, partial, static_cast<Out*>(out.data), accumulate, stream);
-      };
-      switch (tile_rows(n)) {
+  void run(RowProducts products, DType out, cudaStream_t stream) const override {
+    with_type(out, [&]<typename Out>() {
+      const auto with = [&]<int P, bool totals>() { launch_tiles<P, totals, Out>(products, stream); };
+      switch (tile_rows(products)) {
         case 8:
           return with.template operator()<1, true>();
         case 16:
@@ -65,8 +57,8 @@ class Sm90Product : public HopperProduct {
         case 64:
           return with.template operator()<8, true>();
         case 128:
-          return n.splits > 1 && partial == nullptr ? with.template operator()<16, true>()
-                                                    : with.template operator()<16, false>();
+          return products.has_splits() && !apart(products) ? with.template operator()<16, true>()
+                                                           : with.template operator()<16, false>();
         default:
           return with.template operator()<32, false>();
       }
@@ -89,14 +81,17 @@ class Sm90Product : public HopperProduct {
   }
 
   template <int P, bool totals, typename Out>
-  void launch_tiles(const RowProductNumbers& n, const void* x, const void* weight, float* partial, Out* out,
-                    bool accumulate, cudaStream_t stream) const {
+  void launch_tiles(RowProducts& products, cudaStream_t stream) const {
     using Tile = HopperTile<P>;
-    const dim3 grid(tiles_of(n, Tile::kRows), partial == nullptr ? 1 : static_cast<unsigned>(n.splits));
+    const unsigned blocks = products.number_blocks(Tile::kRows, kHopperOutputs);
+    WeightMaps weights{};
+    for (int i = 0; i < products.count; ++i) {
+      const RowProductNumbers& n = products.of[i];
+      weights.of[i] = map_of(n.weight, n.outputs, products.inputs, products.inputs, kHopperOutputs);
+    }
     launch("row_product, sm_90a", hopper_product_kernel<P, totals, Out>,
-           LaunchShape{grid, kHopperThreads, Tile::kSharedBytes}, stream,
-           map_of(x, n.rows, n.inputs, n.x_row, Tile::kRows),
-           map_of(weight, n.outputs, n.inputs, n.inputs, kHopperOutputs), n, partial, out, accumulate);
+           LaunchShape{blocks, kHopperThreads, Tile::kSharedBytes}, stream,
+           map_of(products.x, products.rows, products.inputs, products.x_row, Tile::kRows), weights, products);
   }
 
   EncodeTiled encode_;

@@ -7,7 +7,7 @@
 #include <mma.cuh>
 
 #include "device.cuh"
-#include "hopper_product.h"
+#include "row_products.cuh"
 #include "vectors.cuh"
 
 namespace tempora::device {
@@ -49,13 +49,13 @@ struct HopperRing {
 // One thread's work.
 template <int P>
 __device__ inline void bring_tiles(const HopperRing<P>& ring, const CUtensorMap* x, const CUtensorMap* weight,
-                                   int first_row, int first_output, int begin, int steps) {
+                                   const ProductBlock& block, int steps) {
   for (int step = 0; step < steps; ++step) {
     wait_for_phase(ring.empty_of(step), ring.parity(step) ^ 1);
     arrive_expecting(ring.full_of(step), HopperTile<P>::kStageBytes);
-    const int column = begin + step * kHopperInputs;
-    copy_box(ring.weight(step), weight, column, first_output, ring.full_of(step));
-    copy_box(ring.inputs(step), x, column, first_row, ring.full_of(step));
+    const int column = block.begin + step * kHopperInputs;
+    copy_box(ring.weight(step), weight, column, block.first_output, ring.full_of(step));
+    copy_box(ring.inputs(step), x, column, block.first_row, ring.full_of(step));
   }
 }
 
@@ -97,11 +97,11 @@ __device__ inline void write_outputs(T* to, int there, const float* from, bool a
   store_part(to, there, sums);
 }
 
-// Writes a warpgroup's sums [64 outputs, rows], turned by way of shared memory so that a row's outputs are written
-// together: to partial, or to out.
+// Writes a warpgroup's sums [64 outputs, rows] to [rows, n.outputs], turned by way of shared memory so that a row's
+// outputs are written together.
 template <int P, typename Out>
-__device__ inline void write_sums(const WarpgroupSums<P>& sums, float* turned, const RowProductNumbers& n,
-                                  int first_row, int first_output, float* partial, Out* out, bool accumulate) {
+__device__ inline void write_sums(const WarpgroupSums<P>& sums, float* turned, const RowProducts& all,
+                                  const RowProductNumbers& n, const ProductBlock& block) {
   constexpr int kStride = HopperTile<P>::kSumStride, kLanes = 64 / kEachOutput;
   const int thread = threadIdx.x % kWarpgroup, warp = thread / kWarp, lane = thread % kWarp;
 #pragma unroll
@@ -113,35 +113,39 @@ __device__ inline void write_sums(const WarpgroupSums<P>& sums, float* turned, c
     }
   }
   synchronize_threads(2 + threadIdx.x / kWarpgroup, kWarpgroup);
-  const int output = first_output + thread % kLanes * kEachOutput, there = min(kEachOutput, n.outputs - output);
+  const int output =
+      block.first_output + static_cast<int>(threadIdx.x) / kWarpgroup * 64 + thread % kLanes * kEachOutput;
+  const int there = min(kEachOutput, n.outputs - output);
   for (int row = thread / kLanes; row < 8 * P; row += kWarpgroup / kLanes) {
-    if (first_row + row >= n.rows) break;
+    const int to = block.first_row + row;
+    if (to >= all.rows) break;
     const float* from = turned + row * kStride + thread % kLanes * kEachOutput;
-    if (partial != nullptr) {
-      write_outputs(partial + static_cast<std::int64_t>(first_row + row) * n.outputs + output, there, from, false);
+    if (n.partial != nullptr) {
+      const std::int64_t part_row = static_cast<std::int64_t>(block.split) * all.rows + to;
+      write_outputs(n.partial + part_row * n.outputs + output, there, from, false);
     } else {
-      write_outputs(out + (first_row + row) * n.out_row + output, there, from, accumulate);
+      write_outputs(static_cast<Out*>(n.out) + to * n.out_row + output, there, from, all.accumulate);
     }
   }
 }
 
-// Grid: (tiles of rows · tiles of outputs, rows fastest; splits, or 1 where a block takes them all). `totals`: a block
-// may take several splits.
+struct WeightMaps {
+  CUtensorMap of[kMostProducts];
+};
+
+// One block a tile of a product, or a split of it: ProductBlock. `totals`: a block may take several splits.
 template <int P, bool totals, typename Out>
 __global__ void __launch_bounds__(kHopperThreads, HopperTile<P>::kBlocks)
-    hopper_product_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,
-                          RowProductNumbers n, float* partial, Out* out, bool accumulate) {
+    hopper_product_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ WeightMaps weights,
+                          const __grid_constant__ RowProducts all) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Tile = HopperTile<P>;
   char* memory = launched_shared();
   __shared__ __align__(8) std::uint64_t full[Tile::kStages], empty[Tile::kStages];
   const HopperRing<P> ring{memory + (1024 - shared_address(memory) % 1024) % 1024, full, empty};
-  const int row_tiles = (n.rows + Tile::kRows - 1) / Tile::kRows;
-  const int first_row = static_cast<int>(blockIdx.x) % row_tiles * Tile::kRows;
-  const int first_output = static_cast<int>(blockIdx.x) / row_tiles * kHopperOutputs;
-  const int begin = partial == nullptr ? 0 : static_cast<int>(blockIdx.y) * n.split_inputs;
-  const int end = partial == nullptr ? n.inputs : min(n.inputs, begin + n.split_inputs);
-  const int steps = (end - begin + kHopperInputs - 1) / kHopperInputs;
+  const auto block = ProductBlock::of<Tile::kRows, kHopperOutputs>(all);
+  const RowProductNumbers& n = all.of[block.product];
+  const int steps = (block.end - block.begin + kHopperInputs - 1) / kHopperInputs;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       init_barrier(full + stage, 1);
@@ -151,7 +155,7 @@ __global__ void __launch_bounds__(kHopperThreads, HopperTile<P>::kBlocks)
   }
   __syncthreads();
   if (threadIdx.x >= kHopperConsumers) {
-    if (threadIdx.x == kHopperConsumers) bring_tiles(ring, &x, &weight, first_row, first_output, begin, steps);
+    if (threadIdx.x == kHopperConsumers) bring_tiles(ring, &x, weights.of + block.product, block, steps);
     return;
   }
   const int warpgroup = threadIdx.x / kWarpgroup;
@@ -174,8 +178,7 @@ __global__ void __launch_bounds__(kHopperThreads, HopperTile<P>::kBlocks)
   // Then nobody reads the stages any more.
   synchronize_threads(1, kHopperConsumers);
   float* turned = reinterpret_cast<float*>(ring.stages) + warpgroup * Tile::kRows * Tile::kSumStride;
-  float* part = partial == nullptr ? nullptr : partial + static_cast<std::int64_t>(blockIdx.y) * n.rows * n.outputs;
-  write_sums(sums, turned, n, first_row, first_output + warpgroup * 64, part, out, accumulate);
+  write_sums<P, Out>(sums, turned, all, n, block);
 #else
   __trap();  // HopperProduct::make lets no other device come here
 #endif

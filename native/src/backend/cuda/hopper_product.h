@@ -3,22 +3,12 @@
 
 #include <cuda_runtime.h>
 
-#include <cstdint>
 #include <memory>
 
 #include "../backend.h"
+#include "row_products.h"
 
 namespace tempora {
-
-// out [rows, outputs] (+)= x · weightᵀ, x and weight bf16 of 16-byte aligned rows of whole 16 bytes.
-struct RowProductNumbers {
-  std::int64_t x_row, out_row;  // elements from a row to the next
-  int rows, outputs, inputs;
-  // Each element is Σ over splits of (Σ over the split's inputs in order), whatever the number of rows: where rows are
-  // few, a block takes one split and another kernel adds them; where they are many, a block walks all of them and adds
-  // in the same order.
-  int split_inputs, splits;  // a multiple of 64; the last split may have fewer
-};
 
 class HopperProduct {
  public:
@@ -29,10 +19,9 @@ class HopperProduct {
   HopperProduct(const HopperProduct&) = delete;
   HopperProduct& operator=(const HopperProduct&) = delete;
 
-  // Whether a block takes one split: then `partial` is f32 [splits, rows, outputs] and gets their sums in out's place.
-  virtual bool apart(const RowProductNumbers& numbers) const = 0;
-  virtual void run(const RowProductNumbers& numbers, const void* x, const void* weight, float* partial,
-                   const Matrix& out, bool accumulate, cudaStream_t stream) const = 0;
+  // Whether a block takes one split: then products of several want partial sums.
+  virtual bool apart(const RowProducts& products) const = 0;
+  virtual void run(RowProducts products, DType out, cudaStream_t stream) const = 0;
 };
 
 }  // namespace tempora

@@ -1,6 +1,7 @@
 // Products whose rows do not depend on each other: one fixed order of additions over K for every element, whatever the
 // number of rows. cuBLASLt picks another algorithm for another shape, so it cannot promise that.
 #include <algorithm>
+#include <utility>
 
 #include "check.h"
 #include "cuda_backend.h"
@@ -44,9 +45,6 @@ __global__ void row_product_kernel(const T* x, std::int64_t x_row, const T* weig
 // Blocks that a device has room for at once, roughly: enough to read a weight at full speed.
 constexpr int kWantedBlocks = 264;
 
-// Tiles from which on a block takes all splits: partial sums of many rows cost more to write than they spread.
-constexpr unsigned kEnoughTiles = 96;
-
 // By the shape of the weight alone, so that a row's sums do not depend on how many rows there are.
 int split_inputs_of(int outputs, int inputs) {
   constexpr int kLeastInputs = 256;
@@ -62,11 +60,6 @@ bool fits_tiles(const Matrix& x, const Matrix& weight) {
     return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.row_stride() % 8 == 0;
   };
   return x.dtype == DType::bf16 && x.cols % 8 == 0 && aligned(x) && aligned(weight);
-}
-
-// f32 [splits, rows, outputs].
-Buffer partial_sums(CudaBackend& backend, const RowProductNumbers& n) {
-  return backend.allocate(sizeof(float) * n.splits * n.rows * n.outputs, MemoryUse::workspace);
 }
 
 // out (+)= the splits, in order. One thread n elements of a row.
@@ -86,25 +79,70 @@ __global__ void __launch_bounds__(kBlock)
   store_vector(to, numbers);
 }
 
-template <int R, int W, typename Out>
-Buffer launch_tiles(CudaBackend& backend, cudaStream_t stream, const RowProductNumbers& n, const Matrix& x,
-                    const Matrix& weight, Out* out, bool accumulate) {
-  using Tile = ProductTile<R, W>;
-  const unsigned tiles = blocks_for(n.rows, Tile::kRows) * blocks_for(n.outputs, Tile::kOutputs);
-  const bool apart = n.splits > 1 && tiles < kEnoughTiles;
-  Buffer partial = apart ? partial_sums(backend, n) : Buffer();
-  const dim3 grid(tiles, apart ? static_cast<unsigned>(n.splits) : 1);
-  launch("row_product, tiles", row_product_tiles_kernel<R, W, Out>, LaunchShape{grid, kTileThreads, Tile::kSharedBytes},
-         stream, n, static_cast<const bf16*>(x.data), static_cast<const bf16*>(weight.data),
-         static_cast<float*>(partial.data()), out, accumulate);
-  return partial;
+struct TileProduct {
+  Matrix weight, out;
+};
+
+RowProducts products_of(const Matrix& x, const std::vector<TileProduct>& wanted, bool accumulate) {
+  RowProducts all{.x = x.data,
+                  .x_row = x.row_stride(),
+                  .rows = static_cast<int>(x.rows),
+                  .inputs = static_cast<int>(x.cols),
+                  .accumulate = accumulate,
+                  .count = static_cast<int>(wanted.size()),
+                  .of = {}};
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    RowProductNumbers& n = all.of[i];
+    n.weight = wanted[i].weight.data;
+    n.out = wanted[i].out.data;
+    n.out_row = wanted[i].out.row_stride();
+    n.outputs = static_cast<int>(wanted[i].out.cols);
+    n.split_inputs = split_inputs_of(n.outputs, all.inputs);
+    n.splits = (all.inputs + n.split_inputs - 1) / n.split_inputs;
+  }
+  return all;
 }
 
-Buffer launch_hopper(CudaBackend& backend, const HopperProduct& hopper, cudaStream_t stream, const RowProductNumbers& n,
-                     const Matrix& x, const Matrix& weight, const Matrix& out, bool accumulate) {
-  Buffer partial = hopper.apart(n) ? partial_sums(backend, n) : Buffer();
-  hopper.run(n, x.data, weight.data, static_cast<float*>(partial.data()), out, accumulate, stream);
-  return partial;
+// Calls work.operator()<R, W>() for the tile of mma.sync that so many rows want.
+template <typename Work>
+auto with_tile(int rows, Work work) {
+  if (rows <= 16) return work.template operator()<1, 1>();
+  if (rows <= 32) return work.template operator()<2, 1>();
+  return work.template operator()<4, 2>();
+}
+
+void launch_tiles(RowProducts all, DType out, cudaStream_t stream) {
+  with_tile(all.rows, [&]<int R, int W>() {
+    using Tile = ProductTile<R, W>;
+    const unsigned blocks = all.number_blocks(Tile::kRows, Tile::kOutputs);
+    with_type(out, [&]<typename Out>() {
+      launch("row_product, tiles", row_product_tiles_kernel<R, W, Out>,
+             LaunchShape{blocks, kTileThreads, Tile::kSharedBytes}, stream, all);
+    });
+  });
+}
+
+// In one launch. `hopper` may be null. Outs are of one type.
+std::vector<SplitSums> launch_together(CudaBackend& backend, const HopperProduct* hopper, cudaStream_t stream,
+                                       const Matrix& x, const std::vector<TileProduct>& wanted, bool accumulate) {
+  RowProducts all = products_of(x, wanted, accumulate);
+  const bool apart = hopper != nullptr ? hopper->apart(all) : with_tile(all.rows, [&]<int R, int W>() {
+    return all.tiles(ProductTile<R, W>::kRows, ProductTile<R, W>::kOutputs) < kEnoughTiles;
+  });
+  std::vector<SplitSums> sums;
+  for (int i = 0; i < all.count; ++i) {
+    RowProductNumbers& n = all.of[i];
+    SplitSums& own = sums.emplace_back(SplitSums{all.rows, n.outputs, n.splits, Buffer()});
+    if (!apart || n.splits == 1) continue;
+    own.parts = backend.allocate(sizeof(float) * n.splits * all.rows * n.outputs, MemoryUse::workspace);
+    n.partial = static_cast<float*>(own.parts.data());
+  }
+  if (hopper != nullptr) {
+    hopper->run(all, wanted.front().out.dtype, stream);
+  } else {
+    launch_tiles(all, wanted.front().out.dtype, stream);
+  }
+  return sums;
 }
 
 }  // namespace
@@ -114,6 +152,12 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
   add_splits(begin_row_product(x, weight, out, accumulate), out, accumulate);
 }
 
+void CudaBackend::row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+  if (x.rows == 0) return;
+  const std::vector<SplitSums> sums = begin_row_products(x, products);
+  for (std::size_t i = 0; i < products.size(); ++i) add_splits(sums[i], products[i].out, false);
+}
+
 void CudaBackend::add_splits(const SplitSums& sums, const Matrix& out, bool accumulate) {
   if (!sums) return;
   const device::SplitView view(sums);
@@ -121,7 +165,7 @@ void CudaBackend::add_splits(const SplitSums& sums, const Matrix& out, bool accu
     Out* to = static_cast<Out*>(out.data);
     const auto add = [&]<int n>() {
       launch("row_product, splits", add_splits_kernel<Out, n>, blocks_for(view.size / n, kBlock), kBlock, stream_, view,
-             sums.numbers.outputs, sums.numbers.out_row, to, accumulate);
+             sums.outputs, out.row_stride(), to, accumulate);
     };
     constexpr int n = kVector<float>;
     const bool whole = fits_vectors<n>(to, out.cols) && out.row_stride() % n == 0;
@@ -139,31 +183,7 @@ SplitSums CudaBackend::begin_row_product(const Matrix& x, const Weight& weight, 
     return {};
   }
   if (fits_tiles(x, numbers)) {
-    const int outputs = static_cast<int>(out.cols), inputs = static_cast<int>(x.cols);
-    const int split_inputs = split_inputs_of(outputs, inputs);
-    const RowProductNumbers n{x.row_stride(),
-                              out.row_stride(),
-                              static_cast<int>(out.rows),
-                              outputs,
-                              inputs,
-                              split_inputs,
-                              (inputs + split_inputs - 1) / split_inputs};
-    SplitSums sums{n, Buffer()};
-    if (hopper_) {
-      sums.parts = launch_hopper(*this, *hopper_, stream_, n, x, numbers, out, accumulate);
-      return sums;
-    }
-    with_type(out.dtype, [&]<typename Out>() {
-      Out* to = static_cast<Out*>(out.data);
-      if (n.rows <= 16) {
-        sums.parts = launch_tiles<1, 1>(*this, stream_, n, x, numbers, to, accumulate);
-      } else if (n.rows <= 32) {
-        sums.parts = launch_tiles<2, 1>(*this, stream_, n, x, numbers, to, accumulate);
-      } else {
-        sums.parts = launch_tiles<4, 2>(*this, stream_, n, x, numbers, to, accumulate);
-      }
-    });
-    return sums;
+    return std::move(launch_together(*this, hopper_.get(), stream_, x, {{numbers, out}}, accumulate).front());
   }
   const unsigned tiles = blocks_for(out.cols, kTile) * blocks_for(out.rows, kTile);
   with_type(x.dtype, [&]<typename T>() {
@@ -175,6 +195,23 @@ SplitSums CudaBackend::begin_row_product(const Matrix& x, const Weight& weight, 
     });
   });
   return {};
+}
+
+// A decoding step waits for each launch: weights that lie as they are multiplied share one. Others are dequantised one
+// at a time.
+std::vector<SplitSums> CudaBackend::begin_row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+  std::vector<TileProduct> together;
+  for (const RowProduct& one : products) {
+    if (!is_plain(one.weight.format) || !fits_tiles(x, one.weight.values())) break;
+    if (one.out.dtype != products.front().out.dtype || together.size() == kMostProducts) break;
+    together.push_back({one.weight.values(), one.out});
+  }
+  if (!together.empty() && together.size() == products.size()) {
+    return launch_together(*this, hopper_.get(), stream_, x, together, false);
+  }
+  std::vector<SplitSums> sums;
+  for (const RowProduct& one : products) sums.push_back(begin_row_product(x, one.weight, one.out, false));
+  return sums;
 }
 
 }  // namespace tempora

@@ -1,9 +1,9 @@
 // The row-stable product on tensor cores: x · weightᵀ, both bf16, by a pipeline of copies to shared memory.
 //
-// Every element is Σ over splits of (Σ over the split's inputs, 16 at a time in order): RowProductNumbers.
+// Every element is Σ over splits of (Σ over the split's inputs, 16 at a time in order): row_products.h.
 #pragma once
 
-#include "hopper_product.h"
+#include "row_products.cuh"
 #include "tiles.cuh"
 
 namespace tempora::device {
@@ -85,7 +85,7 @@ __device__ inline void multiply_stage(ProductSums<R, W>& sums, const bf16* x, co
 
 // Calls store(row, output, sum) for a lane's sums that lie in the matrix.
 template <int R, int W, typename Store>
-__device__ inline void for_each_sum(const ProductSums<R, W>& sums, const RowProductNumbers& n, int first_row,
+__device__ inline void for_each_sum(const ProductSums<R, W>& sums, int rows, int outputs, int first_row,
                                     int first_output, Store store) {
   const int lane = threadIdx.x % kWarp, warp_output = first_output + static_cast<int>(threadIdx.x) / kWarp * 16 * W;
 #pragma unroll
@@ -96,34 +96,30 @@ __device__ inline void for_each_sum(const ProductSums<R, W>& sums, const RowProd
       for (int i = 0; i < 4; ++i) {
         const int row = first_row + 16 * r + lane / 4 + i / 2 * 8,
                   output = warp_output + 8 * w + 2 * (lane % 4) + i % 2;
-        if (row < n.rows && output < n.outputs) store(row, output, sums.of[r][w][i]);
+        if (row < rows && output < outputs) store(row, output, sums.of[r][w][i]);
       }
     }
   }
 }
 
-// Grid: (tiles of rows · tiles of outputs, rows fastest; splits, or 1 where a block takes them all). Of one split, the
-// sums go to partial f32 [splits, rows, outputs]; of all, to out.
+// One block a tile of a product, or a split of it: ProductBlock.
 template <int R, int W, typename Out>
-__global__ void __launch_bounds__(kTileThreads)
-    row_product_tiles_kernel(RowProductNumbers n, const bf16* x, const bf16* weight, float* partial, Out* out,
-                             bool accumulate) {
+__global__ void __launch_bounds__(kTileThreads) row_product_tiles_kernel(const __grid_constant__ RowProducts all) {
   using Tile = ProductTile<R, W>;
   bf16* stages = reinterpret_cast<bf16*>(launched_shared());
-  const int row_tiles = (n.rows + Tile::kRows - 1) / Tile::kRows;
-  const int first_row = static_cast<int>(blockIdx.x) % row_tiles * Tile::kRows;
-  const int first_output = static_cast<int>(blockIdx.x) / row_tiles * Tile::kOutputs;
-  const int begin = partial == nullptr ? 0 : static_cast<int>(blockIdx.y) * n.split_inputs;
-  const int end = partial == nullptr ? n.inputs : min(n.inputs, begin + n.split_inputs);
-  const int steps = (end - begin + kProductInputs - 1) / kProductInputs, split_steps = n.split_inputs / kProductInputs;
+  const auto block = ProductBlock::of<Tile::kRows, Tile::kOutputs>(all);
+  const RowProductNumbers& n = all.of[block.product];
+  const auto *x = static_cast<const bf16*>(all.x), *weight = static_cast<const bf16*>(n.weight);
+  const int steps = (block.end - block.begin + kProductInputs - 1) / kProductInputs;
+  const int split_steps = n.split_inputs / kProductInputs;
 
   const auto copy_stage = [&](int step) {
     if (step < steps) {
       bf16* to = stages + step % Tile::kStages * Tile::kStageElements;
-      const int column = begin + step * kProductInputs;
-      copy_inputs<Tile::kRows>(to, x, n.x_row, first_row, n.rows, column, end);
-      copy_inputs<Tile::kOutputs>(to + Tile::kRows * kTileStride<kProductInputs>, weight, n.inputs, first_output,
-                                  n.outputs, column, end);
+      const int column = block.begin + step * kProductInputs;
+      copy_inputs<Tile::kRows>(to, x, all.x_row, block.first_row, all.rows, column, block.end);
+      copy_inputs<Tile::kOutputs>(to + Tile::kRows * kTileStride<kProductInputs>, weight, all.inputs,
+                                  block.first_output, n.outputs, column, block.end);
     }
     commit_copies();
   };
@@ -141,12 +137,12 @@ __global__ void __launch_bounds__(kTileThreads)
   }
   wait_for_copies<0>();
   if (steps % split_steps != 0) total.take(sums);
-  for_each_sum(total, n, first_row, first_output, [&](int row, int output, float sum) {
-    if (partial != nullptr) {
-      partial[(static_cast<std::int64_t>(blockIdx.y) * n.rows + row) * n.outputs + output] = sum;
+  for_each_sum(total, all.rows, n.outputs, block.first_row, block.first_output, [&](int row, int output, float sum) {
+    if (n.partial != nullptr) {
+      n.partial[(static_cast<std::int64_t>(block.split) * all.rows + row) * n.outputs + output] = sum;
     } else {
-      Out* to = out + row * n.out_row + output;
-      store(to, accumulate ? load(to) + sum : sum);
+      Out* to = static_cast<Out*>(n.out) + row * n.out_row + output;
+      store(to, all.accumulate ? load(to) + sum : sum);
     }
   });
 }

@@ -13,8 +13,8 @@ struct SplitView {
 
   explicit SplitView(const SplitSums& sums)
       : parts(static_cast<const float*>(sums.parts.data())),
-        splits(sums.numbers.splits),
-        size(static_cast<std::int64_t>(sums.numbers.rows) * sums.numbers.outputs) {}
+        splits(sums.splits),
+        size(static_cast<std::int64_t>(sums.rows) * sums.outputs) {}
 
   // Σ over splits in order, of the n elements from `at` on.
   template <int n>

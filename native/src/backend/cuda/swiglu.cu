@@ -75,8 +75,8 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
 void CudaBackend::row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out) {
   require_dense("row_swiglu", {gate.out, up.out, out});
   if (out.size() == 0) return;
-  const SplitSums gates = begin_row_product(x, gate.weight, gate.out, false),
-                  ups = begin_row_product(x, up.weight, up.out, false);
+  const std::vector<SplitSums> sums = begin_row_products(x, {gate, up});
+  const SplitSums &gates = sums[0], &ups = sums[1];
   with_type(out.dtype, [&]<typename T>() {
     constexpr int n = kVector<T>;
     T* to = static_cast<T*>(out.data);
