@@ -59,7 +59,7 @@ for name in cuda_ops_test cuda_engine_test; do
 done
 
 # Cases small enough for a tool that slows kernels down a hundredfold.
-cases=("rms_norm of long" "head_norm of 64" "embed, few" "attention_inputs of 16" "row_attention_inputs bf16"
+cases=("rms_norm of long" "recomputed_norm" "head_norm of 64" "embed, few" "attention_inputs of 16" "row_attention_inputs bf16"
   "head of a small vocabulary" "T=1 " "row_product" "tree attention T=81" "cached attention T=81 C=64" "top 5 of 3"
   "adamw" "33x16 of 200" "in one pass, 16 of 200" "recorded operations give the same bits, order 0 bf16")
 sanitizer=$(command -v "$(dirname "$nvcc")/compute-sanitizer" || command -v compute-sanitizer)

@@ -11,6 +11,7 @@
 #include "cuda/schedule.h"
 #include "engine_cases.h"
 #include "engine_support.h"
+#include "loss_trajectory.h"
 
 namespace {
 
@@ -126,6 +127,10 @@ int main(int argc, char** argv) {
     run.run("a layer of a decoding pass is ten kernels", check_kernels);
   }
   run.run("engines on threads of their own give what each gives alone", check_side_by_side);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    run.run(std::string("thirty DPO steps are the CPU's, ") + (dtype == DType::f32 ? "f32" : "bf16"),
+            [&] { test::expect_known_trajectory(test::run_trajectory(dtype, true, 1), dtype); });
+  }
   test::run_adapter_cases(run, cases);
   test::run_adapter_batch_cases(run, cases);
   test::run_head_chunk_cases(run);

@@ -41,7 +41,8 @@ std::vector<TinyModel> tiny_models() {
   return models;
 }
 
-std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads) {
+std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads,
+                                      double deviation) {
   const ModelShape& shape = model.shape;
   EngineOptions options;
   options.dtype = dtype;
@@ -53,7 +54,7 @@ std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::
     const bool norm_or_bias = size <= std::max(shape.hidden_size, shape.query_size());
     Random random(seed * 1000 + static_cast<std::uint64_t>(i));
     std::vector<float> values;
-    for (const double value : random.normals(size, norm_or_bias ? 0.1 : 0.25)) {
+    for (const double value : random.normals(size, norm_or_bias ? 0.1 : deviation)) {
       values.push_back(static_cast<float>(norm_or_bias ? 1 + value : value));
     }
     set_parameter_values(*engine, i, values);

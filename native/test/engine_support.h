@@ -20,8 +20,9 @@ struct TinyModel {
 // (window 5).
 std::vector<TinyModel> tiny_models();
 
-// An engine with weights that depend on the seed alone; norms around 1.
-std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads = 2);
+// An engine with weights that depend on the seed alone; norms around 1, matrices' numbers of that deviation.
+std::unique_ptr<Engine> random_engine(const TinyModel& model, DType dtype, std::uint64_t seed, int threads = 2,
+                                      double deviation = 0.25);
 
 std::vector<float> parameter_values(const Engine& engine, int index);
 void set_parameter_values(Engine& engine, int index, const std::vector<float>& values);
