@@ -27,6 +27,23 @@ void check_memory(Device& device, DType dtype) {
   }
 }
 
+// Every number by itself, however small: those below the normal ones, ties, and those at the ends of the range.
+void check_rounding(Device& device, DType dtype) {
+  std::vector<double> values;
+  for (const double scale : {1e-44, 1e-41, 3e-39, 1.1754944e-38, 1e-38, 1e-30, 1.0, 1e30, 1.5e38}) {
+    for (int i = -40; i < 40; ++i) values.push_back(scale * (1 + i / 512.0) * (i % 2 == 0 ? 1 : -1));
+  }
+  values.insert(values.end(), {0.0, -0.0, 3.3895314e38, -3.3895314e38});
+  const auto count = static_cast<std::int64_t>(values.size());
+  const Tensor from = device.upload(1, count, dtype, values), cast = device.output(1, count, DType::bf16);
+  device.backend.cast(from.matrix, cast.matrix);
+  const std::vector<double> got = device.read(cast);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double want = round_to(DType::bf16, from.values[i]);
+    expect(got[i] == want, std::to_string(i) + ": " + std::to_string(got[i] / want) + " of what it is rounded to");
+  }
+}
+
 void check_all_finite(Device& device, DType dtype) {
   Random random(4);
   std::vector<double> values = random.normals(50'001, 1e30);
@@ -216,6 +233,32 @@ void check_swiglu(Device& device, DType dtype) {
   expect_close("out again", device.read(again), want, tolerance_of(dtype));
 }
 
+// Every number by itself, over all of the exponential's range and far past its ends.
+void check_swiglu_range(Device& device, DType dtype) {
+  std::vector<double> gates = {1e30, -1e30, 3e38, -3e38};
+  for (int i = -1200; i <= 1200; ++i) gates.push_back(i / 13.0);
+  const auto count = static_cast<std::int64_t>(gates.size());
+  const std::vector<double> ones(gates.size(), 1);
+  const Tensor gate = device.upload(1, count, dtype, gates), up = device.upload(1, count, dtype, ones);
+  const Tensor out = device.output(1, count, dtype);
+  const Tensor d_gate = device.output(1, count, dtype), d_up = device.output(1, count, dtype);
+  device.backend.swiglu(gate.matrix, up.matrix, out.matrix);
+  device.backend.swiglu_backward(gate.matrix, up.matrix, up.matrix, d_gate.matrix, d_up.matrix, Matrix{});
+  const std::vector<double> got = device.read(out), got_gate = device.read(d_gate), got_up = device.read(d_up);
+  // Where e^-g is past the largest f32, the results may be 0.
+  const double relative = dtype == DType::f32 ? 2e-6 : 0x1.02p-8, smallest = 92 / 3.4e38;
+  for (std::size_t i = 0; i < gates.size(); ++i) {
+    const double g = gate.values[i], s = 1 / (1 + std::exp(-g)), silu = g * s;
+    const auto expect_near = [&](const char* what, double value, double want, double terms) {
+      expect(std::abs(value - want) <= relative * terms + smallest,
+             std::string(what) + " of " + std::to_string(g) + " is off by " + std::to_string((value - want) / terms));
+    };
+    expect_near("out", got[i], silu, std::abs(silu));
+    expect_near("d_up", got_up[i], silu, std::abs(silu));
+    expect_near("d_gate", got_gate[i], s + silu * (1 - s), s + std::abs(silu * (1 - s)));
+  }
+}
+
 void check_rows(Device& device, DType dtype) {
   Random random(11);
   const std::int64_t cols = 37;
@@ -265,6 +308,7 @@ void check_nothing(Device& device, DType dtype) {
 std::vector<OpCase> element_cases() {
   return {
       {"memory", check_memory},
+      {"cast, rounding", check_rounding},
       {"all_finite", check_all_finite},
       {"embed", [](Device& device, DType dtype) { check_embedding(device, dtype, 511, 24, 670); }},
       {"embed, few tokens often", [](Device& device, DType dtype) { check_embedding(device, dtype, 3, 21, 701); }},
@@ -287,6 +331,7 @@ std::vector<OpCase> element_cases() {
       {"rope of 64", [](Device& device, DType dtype) { check_rope(device, dtype, 64); }},
       {"rope of 80", [](Device& device, DType dtype) { check_rope(device, dtype, 80); }},
       {"swiglu", check_swiglu},
+      {"swiglu, all of its range", check_swiglu_range},
       {"rows", check_rows},
       {"no tokens", check_nothing},
   };

@@ -44,8 +44,13 @@ inline void word_row(const T* from, std::int64_t n, float* to) {
   if constexpr (kPerWord<T> == 1) {
     widen_row(from, n, to);
   } else {
-    __builtin_memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
-    __builtin_memset(reinterpret_cast<T*>(to) + n, 0, static_cast<std::size_t>(whole_vectors(n) - n) * sizeof(T));
+    // Inlined: rows are short, and calls of memcpy would take longer than the copies.
+    std::int64_t i = 0;
+    for (; i + kWidth <= n; i += kWidth) __builtin_memcpy(reinterpret_cast<T*>(to) + i, from + i, kWidth * sizeof(T));
+    if (i < n) {
+      __builtin_memset(reinterpret_cast<T*>(to) + i, 0, kWidth * sizeof(T));
+      __builtin_memcpy(to + i / 2, from + i, static_cast<std::size_t>(n - i) * sizeof(T));
+    }
   }
 }
 

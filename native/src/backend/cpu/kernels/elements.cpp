@@ -43,7 +43,7 @@ void swiglu(const void* gate_data, const void* up_data, void* out_data, std::int
   T* out = static_cast<T*>(out_data);
   for_vectors(n, [=](auto load, auto store) {
     const VecF g = load(gate);
-    store(out, g * sigmoid(g) * load(up));
+    store(out, g * sigmoid<T>(g) * load(up));
   });
 }
 
@@ -59,7 +59,7 @@ void swiglu_backward(const void* gate_data, const void* up_data, const void* d_o
   T* out = static_cast<T*>(out_data);
   for_vectors(n, [=](auto load, auto store) {
     const VecF g = load(gate), u = load(up), d = load(d_out);
-    const VecF s = sigmoid(g);
+    const VecF s = sigmoid<T>(g);
     const VecF silu = g * s;
     if (out != nullptr) store(out, silu * u);
     store(d_gate, d * u * (s + silu * (1.0f - s)));

@@ -9,9 +9,8 @@ struct Kept {
 };
 
 inline VecF load(const Kept* from) {
-  VecH h;
-  __builtin_memcpy(&h, from, sizeof h);
-  const VecU code = __builtin_convertvector(h, VecU);
+  // As bf16 they would be in the upper halves.
+  const VecU code = reinterpret_cast<VecU>(load(&from->code)) >> 16;
   const VecF x = -reinterpret_cast<VecF>((code << kKeptShift) + kKeptBias);
   return code == kKeptNan ? splat(__builtin_nanf("")) : x;
 }
@@ -39,15 +38,20 @@ namespace {
 
 void add_to_log_sum(const float* logits, std::int64_t n, float* largest, double* exp_sum) {
   std::int64_t i = 0;
-  VecF top = splat(*largest);
+  VecF top = splat(*largest), next_top = top;
+  for (; i + 2 * kWidth <= n; i += 2 * kWidth) {
+    top = max(load(logits + i), top);
+    next_top = max(load(logits + i + kWidth), next_top);
+  }
+  top = max(next_top, top);
   for (; i + kWidth <= n; i += kWidth) top = max(load(logits + i), top);
   if (i < n) top = max(load_part(logits + i, n - i, *largest), top);
   const float shift = max_lane(top);
   // All -infinity so far: exp(x - shift) would be NaN.
   const float safe_shift = shift == -__builtin_inff() ? 0.0f : shift;
   VecF sums = splat(0);
-  for (i = 0; i + kWidth <= n; i += kWidth) sums += exp(load(logits + i) - safe_shift);
-  if (i < n) sums += exp(load_part(logits + i, n - i, -__builtin_inff()) - safe_shift);
+  for (i = 0; i + kWidth <= n; i += kWidth) sums += quick_exp(load(logits + i) - safe_shift);
+  if (i < n) sums += quick_exp(load_part(logits + i, n - i, -__builtin_inff()) - safe_shift);
   const float rescale = exp(splat(*largest - safe_shift))[0];
   *exp_sum = (*exp_sum == 0 ? 0 : *exp_sum * static_cast<double>(rescale)) + static_cast<double>(sum(sums));
   *largest = shift;
@@ -71,7 +75,10 @@ template <typename X, typename Y>
 void scaled_exp(const void* logits, float log_sum, float scale, void* d_logits, std::int64_t n) {
   const X* x = static_cast<const X*>(logits);
   Y* y = static_cast<Y*>(d_logits);
-  for_vectors(n, [=](auto load, auto store) { store(y, scale * exp(load(x) - log_sum)); });
+  for_vectors(n, [=](auto load, auto store) {
+    const VecF log_prob = load(x) - log_sum;
+    store(y, scale * (sizeof(Y) == sizeof(Bf16) ? quick_exp(log_prob) : exp(log_prob)));
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -62,6 +63,15 @@ inline VecU bf16_bits(VecF v) {
 }
 
 inline void store(Bf16* to, VecF v) {
+#if defined(__AVX512BF16__)
+  // The instruction rounds so too, but takes numbers below the normal ones for zeros.
+  constexpr int kDenormal = 0x20;
+  if (__builtin_expect(_mm512_fpclass_ps_mask(reinterpret_cast<__m512>(v), kDenormal) == 0, 1)) {
+    const __m256bh h = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
+    __builtin_memcpy(to, &h, sizeof h);
+    return;
+  }
+#endif
   const VecH h = __builtin_convertvector(bf16_bits(v), VecH);
   __builtin_memcpy(to, &h, sizeof h);
 }
@@ -132,14 +142,24 @@ inline VecF min(VecF a, VecF b) {
 #endif
 }
 
-// Lanes are added in a fixed order: halves, quarters, ...
-inline float sum(VecF v) {
-  float lanes[kWidth];
-  __builtin_memcpy(lanes, &v, sizeof lanes);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+// The lane kStep behind each.
+template <int kStep, std::size_t... kLane>
+inline VecF lanes_behind(VecF v, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(v, v, ((kLane + kStep) % kWidth)...);
+}
+
+// Joins all lanes in a fixed order: halves, quarters, ...
+template <int kHalf = kWidth / 2, typename Join>
+inline float fold(VecF v, Join join) {
+  if constexpr (kHalf == 0) {
+    return v[0];
+  } else {
+    return fold<kHalf / 2>(join(v, lanes_behind<kHalf>(v, std::make_index_sequence<kWidth>())), join);
   }
-  return lanes[0];
+}
+
+inline float sum(VecF v) {
+  return fold(v, [](VecF a, VecF b) { return a + b; });
 }
 
 inline double sum(VecD v) {
@@ -149,9 +169,7 @@ inline double sum(VecD v) {
 }
 
 inline float max_lane(VecF v) {
-  float m = v[0];
-  for (int i = 1; i < kWidth; ++i) m = v[i] > m ? v[i] : m;
-  return m;
+  return fold(v, [](VecF a, VecF b) { return max(a, b); });
 }
 
 #if defined(__AVX512F__)
@@ -211,6 +229,32 @@ inline VecF exp(VecF x) {
 #endif
 }
 
-inline VecF sigmoid(VecF x) { return 1.0f / (1.0f + exp(-x)); }
+// e^x with a relative error of 2^-22 + |x| · 2^-24, which is enough where the result is rounded to bf16, and in sums of
+// exponentials that have the largest x for their zero. 0 and infinity past the ends of the range, NaN for NaN.
+inline VecF quick_exp(VecF x) {
+#if defined(__AVX512F__)
+  const VecF t = x * 1.44269504088896341f;
+  constexpr int kFloor = 1;  // t - floor(t); 0 of infinities
+  const VecF r = reinterpret_cast<VecF>(_mm512_maskz_reduce_ps(0xFFFF, reinterpret_cast<__m512>(t), kFloor));
+  // The best of this degree for 2^r on [0, 1] that is 1 at 0 (Remez).
+  VecF p = splat(1.8671302e-3f);
+  p = p * r + 9.0170298e-3f;
+  p = p * r + 5.5799913e-2f;
+  p = p * r + 2.4016444e-1f;
+  p = p * r + 6.9315130e-1f;
+  p = p * r + 1.0f;
+  // Takes floor(t) by itself.
+  return reinterpret_cast<VecF>(
+      _mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(t)));
+#else
+  return exp(x);
+#endif
+}
+
+// Of activations of type T.
+template <typename T>
+inline VecF sigmoid(VecF x) {
+  return 1.0f / (1.0f + (sizeof(T) == sizeof(Bf16) ? quick_exp(-x) : exp(-x)));
+}
 
 }  // namespace tempora::TEMPORA_ISA
