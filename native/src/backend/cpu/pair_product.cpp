@@ -102,7 +102,7 @@ class PairPass {
     const Matrix& added = first_ ? sum_.added : sum_.out;
     if (added.data != nullptr) product.added = element(added, row * added.row_stride() + first);
     product.row_added = added.row_stride();
-    product.ahead = ahead;
+    product.ahead[0] = ahead;
     kernels_.multiply(product);
   }
 
@@ -242,8 +242,8 @@ struct PairTiles {
       const std::int64_t row = left.rows * i / blocks, begin = ahead * i / blocks;
       product.rows = left.rows * (i + 1) / blocks - row;
       product.left[0] = {element(left, row * left.row_stride()), 2 * left.row_stride(), left.cols / 2};
-      product.ahead = {element(right, (following + begin) * right.row_stride()), ahead * (i + 1) / blocks - begin,
-                       2 * right.row_stride(), 2 * right.cols};
+      product.ahead[0] = {element(right, (following + begin) * right.row_stride()), ahead * (i + 1) / blocks - begin,
+                          2 * right.row_stride(), 2 * right.cols};
       kernels.multiply(product);
       body({row, product.rows, column, product.columns, tile});
     }
@@ -359,12 +359,13 @@ class GradientPass {
       product.row_out = out.row_stride();
       if (chunk.gradient->accumulate || !first_) product.added = product.out;
       product.row_added = product.row_out;
+      if (i + 1 < end) product.ahead[1] = {panel(i + 1), 1, panel_bytes_, panel_bytes_};
       if (next != nullptr) {
         const Matrix following = d_out_of(*next);
         const std::int64_t row = following.rows * (i - begin) / (end - begin);
         const std::int64_t row_end = following.rows * (i + 1 - begin) / (end - begin);
-        product.ahead = {element(following, row * following.row_stride()), row_end - row, following.row_stride() * 2,
-                         following.cols * 2};
+        product.ahead[0] = {element(following, row * following.row_stride()), row_end - row, following.row_stride() * 2,
+                            following.cols * 2};
       }
       kernels_.multiply(product);
     }

@@ -19,8 +19,10 @@ inline __mmask32 first_halves(std::int64_t count) {
   return count >= 32 ? 0xFFFFFFFFu : (1u << (count < 0 ? 0 : count)) - 1;
 }
 
-// Rows that are asked for ahead: more of them at a time than the processor's own prefetching follows.
+// Rows that are asked for ahead: more of them at a time than the processor's own prefetching follows. Whoever lays out
+// a panel lays out its neighbour next, so that what that is made of is asked for too, into the second cache.
 constexpr std::int64_t kRowsAhead = 48;
+constexpr int kSecondCache = 2;
 
 // Which words of two vectors make 16 pairs, from the `first` column on.
 struct PairOrder {
@@ -60,6 +62,8 @@ static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::i
   const __mmask32 mask = first_halves(columns);
   for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += kPanelColumns) {
     prefetch_two(source + kRowsAhead * row, row);
+    __builtin_prefetch(source + kPanelColumns, 0, kSecondCache);
+    __builtin_prefetch(source + kPanelColumns + row, 0, kSecondCache);
     const bool two = i + 1 < k;
     ColumnPairs(source, source + (two ? row : 0), mask, two ? mask : 0).store(target);
   }
@@ -69,24 +73,52 @@ static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::i
 constexpr std::int64_t kColumnsAtOnce = 96;
 static_assert(kColumnsAtOnce % kBlockRows == 0 && kColumnsAtOnce % kPanelColumns == 0);
 
+// 16 words of two vectors from the kFirst-th word of the first on.
+template <int kFirst>
+inline __m512i words_from(__m512i a, __m512i b) {
+  return kFirst == 0 ? a : _mm512_maskz_alignr_epi32(0xFFFF, b, a, kFirst);
+}
+
+// 48 columns are three vectors of pairs, and four blocks.
+struct BlockPairs {
+  static constexpr int kColumns = 48;
+  __m512i words[3];
+
+  BlockPairs(const std::uint16_t* even, const std::uint16_t* odd, std::int64_t columns, bool two) {
+    const __mmask32 mask = first_halves(columns), last = first_halves(columns - 32);
+    const ColumnPairs a(even, odd, mask, two ? mask : 0), b(even + 32, odd + 32, last, two ? last : 0);
+    words[0] = a.first;
+    words[1] = a.last;
+    words[2] = b.first;
+  }
+  // `block_words` from one block to the next.
+  void store(std::uint32_t* to, std::int64_t block_words, std::int64_t blocks) const {
+    constexpr __mmask16 kBlock = (1 << kBlockRows) - 1;
+    const __m512i all[] = {words_from<0>(words[0], words[1]), words_from<12>(words[0], words[1]),
+                           words_from<8>(words[1], words[2]), words_from<4>(words[2], words[2])};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      if (i < blocks) _mm512_mask_storeu_epi32(to + i * block_words, kBlock, all[i]);
+    }
+  }
+};
+
 static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
-  const std::int64_t pairs = (k + 1) / 2;
-  constexpr __mmask16 kBlock = (1 << kBlockRows) - 1;
-  for (std::int64_t begin = 0; begin < columns; begin += kColumnsAtOnce) {
-    const std::int64_t count = columns - begin < kColumnsAtOnce ? columns - begin : kColumnsAtOnce;
+  const std::int64_t pairs = (k + 1) / 2, block_words = kBlockRows * pairs;
+  for (std::int64_t begin = 0; begin < columns; begin += 2 * BlockPairs::kColumns) {
     const std::uint16_t* source = static_cast<const std::uint16_t*>(from) + begin;
     std::uint32_t* target = static_cast<std::uint32_t*>(to) + begin * pairs;
+    const std::int64_t first = columns - begin, second = first - BlockPairs::kColumns;
     for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += kBlockRows) {
       const bool two = i + 1 < k;
-      alignas(64) std::uint32_t all[kColumnsAtOnce + 16];
-      for (std::int64_t c = 0; c < count; c += kPanelColumns) {
-        const __mmask32 mask = first_halves(count - c);
-        prefetch_two(source + kRowsAhead * row + c, row);
-        ColumnPairs(source + c, source + (two ? row : 0) + c, mask, two ? mask : 0).store(all + c);
-      }
-      for (std::int64_t c = 0; c < count; c += kBlockRows) {
-        _mm512_mask_storeu_epi32(target + c * pairs, kBlock, _mm512_loadu_si512(all + c));
-      }
+      const std::uint16_t* odd = source + (two ? row : 0);
+      prefetch_two(source + kRowsAhead * row, row);
+      prefetch_two(source + kRowsAhead * row + 32, row);
+      BlockPairs(source, odd, first, two).store(target, block_words, (first + kBlockRows - 1) / kBlockRows);
+      if (second <= 0) continue;
+      prefetch_two(source + kRowsAhead * row + 64, row);
+      BlockPairs(source + BlockPairs::kColumns, odd + BlockPairs::kColumns, second, two)
+          .store(target + 4 * block_words, block_words, (second + kBlockRows - 1) / kBlockRows);
     }
   }
 }
@@ -161,6 +193,7 @@ static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std
       for (int i = 0; i < 16; ++i) {
         const std::uint16_t* words = source + (half + i) * row + 2 * pair;
         rows[i] = half + i < columns ? reinterpret_cast<Words>(_mm512_maskz_loadu_epi32(mask, words)) : Words{};
+        __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
       }
       transpose(rows);
       std::uint32_t* target = static_cast<std::uint32_t*>(to) + pair * kPanelColumns + half;

@@ -14,6 +14,9 @@ constexpr std::int64_t kCacheLine = 64;
 // Bytes of a panel that are asked for ahead: it streams from the second cache.
 constexpr std::int64_t kPanelAhead = 2048;
 
+// Pairs that are multiplied between two looks at what else is to be brought: a cache line of a row.
+constexpr std::int64_t kPairsAtOnce = 16;
+
 // A masked shift and widening, since GCC 12 warns of the plain ones' unused operand.
 inline __m512 widened(__m256i halves) {
   constexpr __mmask16 kAll = 0xFFFF;
@@ -69,58 +72,10 @@ inline void prefetch_block(const void* data, std::int64_t row_elements, std::int
   }
 }
 
-// kRows rows by one panel. kBlocks: rows of the left operand are as pair_blocks writes them.
-template <int kRows, bool kBlocks>
-void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
-  const std::int64_t column = panel * kPanelColumns;
-  const std::int64_t size = p.out_bf16 ? 2 : 4;
-  prefetch_block<kRows, true>(p.out, p.row_out, row * p.row_out + column, size);
-  if (p.added != nullptr && p.added != p.out) {
-    prefetch_block<kRows, false>(p.added, p.row_added, row * p.row_added + column, size);
-  }
-  const char* right = static_cast<const char*>(p.panels) + panel * pairs * kPairBytes;
-  __m512 sums[kRows][kPanelVectors];
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-  for (int term = 0; term < p.terms; ++term) {
-    const PairRows& rows = p.left[term];
-    constexpr std::int64_t kPairBytesLeft = kBlocks ? 4 * kBlockRows : 4;
-    const std::int64_t row_bytes = kBlocks ? 4 : rows.row;
-    const char* left = static_cast<const char*>(rows.data) + row * (kBlocks ? 4 * rows.pairs : rows.row);
-    for (std::int64_t pair = 0; pair < rows.pairs; ++pair, left += kPairBytesLeft, right += kPairBytes) {
-      const auto first = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
-      const auto second = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kCacheLine));
-#pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) {
-        int two;
-        __builtin_memcpy(&two, left + r * row_bytes, sizeof two);
-        const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
-        sums[r][0] = _mm512_dpbf16_ps(sums[r][0], value, first);
-        sums[r][1] = _mm512_dpbf16_ps(sums[r][1], value, second);
-      }
-      __builtin_prefetch(right + kPanelAhead);
-      __builtin_prefetch(right + kPanelAhead + kCacheLine);
-    }
-  }
-  if (p.out_bf16) {
-    write_bf16<kRows>(p, row, column, sums);
-  } else {
-    write_f32<kRows>(p, row, column, sums);
-  }
-}
-
-template <bool kBlocks, int kRows = kBlockRows>
-void dispatch(std::int64_t rows, const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs) {
-  if (rows == kRows) {
-    block<kRows, kBlocks>(p, row, panel, pairs);
-  } else if constexpr (kRows > 1) {
-    dispatch<kBlocks, kRows - 1>(rows, p, row, panel, pairs);
-  }
-}
-
-// Brings rows of bytes into the second cache, some lines a call.
+// Brings rows of bytes into the second cache, some lines a call: many at once would wait for each other.
 class Ahead {
  public:
+  Ahead() : Ahead({}, 1) {}
   Ahead(const ByteRows& rows, std::int64_t calls) : rows_(rows), line_(static_cast<const char*>(rows.data)) {
     const std::int64_t lines = rows.rows * ((rows.bytes + kCacheLine - 1) / kCacheLine);
     at_once_ = (lines + calls - 1) / calls;
@@ -143,28 +98,115 @@ class Ahead {
   std::int64_t within_ = 0, at_once_;
 };
 
+// What is brought while a block is multiplied: the next block's rows, and what the caller asks for.
+struct Meanwhile {
+  Ahead next, ahead[2];
+};
+
+// Where twelve rows are, by addresses of few registers: sums of two pointers and of one, two or four times three steps.
+struct RowOffsets {
+  std::int64_t one, three, five, six;
+
+  explicit RowOffsets(std::int64_t row) : one(row), three(3 * row), five(5 * row), six(6 * row) {}
+
+  const char* row(const char* first, int r) const {
+    const char* base = r < 6 ? first : first + six;
+    switch (r % 6) {
+      case 0:
+        return base;
+      case 1:
+        return base + one;
+      case 2:
+        return base + 2 * one;
+      case 3:
+        return base + three;
+      case 4:
+        return base + 4 * one;
+      default:
+        return base + five;
+    }
+  }
+};
+
+// kRows rows by one panel. kBlocks: rows of the left operand are as pair_blocks writes them.
+template <int kRows, bool kBlocks>
+void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs, Meanwhile& meanwhile) {
+  const std::int64_t column = panel * kPanelColumns;
+  const std::int64_t size = p.out_bf16 ? 2 : 4;
+  prefetch_block<kRows, true>(p.out, p.row_out, row * p.row_out + column, size);
+  if (p.added != nullptr && p.added != p.out) {
+    prefetch_block<kRows, false>(p.added, p.row_added, row * p.row_added + column, size);
+  }
+  const char* right = static_cast<const char*>(p.panels) + panel * pairs * kPairBytes;
+  __m512 sums[kRows][kPanelVectors];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+  for (int term = 0; term < p.terms; ++term) {
+    const PairRows& rows = p.left[term];
+    constexpr std::int64_t kPairBytesLeft = kBlocks ? 4 * kBlockRows : 4;
+    const RowOffsets offset(kBlocks ? 4 : rows.row);
+    const char* left = static_cast<const char*>(rows.data) + row * (kBlocks ? 4 * rows.pairs : rows.row);
+    for (std::int64_t pair = 0; pair < rows.pairs;) {
+      meanwhile.next.some();
+      for (Ahead& ahead : meanwhile.ahead) ahead.some();
+      const std::int64_t end = pair + kPairsAtOnce < rows.pairs ? pair + kPairsAtOnce : rows.pairs;
+      for (; pair < end; ++pair, left += kPairBytesLeft, right += kPairBytes) {
+        const auto first = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right));
+        const auto second = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + kCacheLine));
+#pragma GCC unroll 12
+        for (int r = 0; r < kRows; ++r) {
+          int two;
+          __builtin_memcpy(&two, offset.row(left, r), sizeof two);
+          const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+          sums[r][0] = _mm512_dpbf16_ps(sums[r][0], value, first);
+          sums[r][1] = _mm512_dpbf16_ps(sums[r][1], value, second);
+        }
+        __builtin_prefetch(right + kPanelAhead);
+        __builtin_prefetch(right + kPanelAhead + kCacheLine);
+      }
+    }
+  }
+  if (p.out_bf16) {
+    write_bf16<kRows>(p, row, column, sums);
+  } else {
+    write_f32<kRows>(p, row, column, sums);
+  }
+}
+
+template <bool kBlocks, int kRows = kBlockRows>
+void dispatch(std::int64_t rows, const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs,
+              Meanwhile& meanwhile) {
+  if (rows == kRows) {
+    block<kRows, kBlocks>(p, row, panel, pairs, meanwhile);
+  } else if constexpr (kRows > 1) {
+    dispatch<kBlocks, kRows - 1>(rows, p, row, panel, pairs, meanwhile);
+  }
+}
+
 // A block of rows meets all panels while it is in the first cache; the next one comes meanwhile.
 template <bool kBlocks>
 void multiply_blocks(const PairProduct& p) {
   const std::int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
   const std::int64_t panels = (p.columns + kPanelColumns - 1) / kPanelColumns;
-  std::int64_t pairs = 0;
-  for (int term = 0; term < p.terms; ++term) pairs += p.left[term].pairs;
+  std::int64_t pairs = 0, looks = 0;
+  for (int term = 0; term < p.terms; ++term) {
+    pairs += p.left[term].pairs;
+    looks += (p.left[term].pairs + kPairsAtOnce - 1) / kPairsAtOnce;
+  }
   // Those that were laid out begin at multiples of their rows; all others are of nearly the same size.
   const auto begin_of = [&](std::int64_t i) {
     if (i >= blocks) return p.rows;
     return kBlocks ? i * kBlockRows : p.rows * i / blocks;
   };
-  Ahead ahead(p.ahead, blocks * panels);
+  const std::int64_t all_looks = blocks * panels * looks;
+  Meanwhile meanwhile{{}, {{p.ahead[0], all_looks}, {p.ahead[1], all_looks}}};
   for (std::int64_t i = 0; i < blocks; ++i) {
     const std::int64_t row = begin_of(i), end = begin_of(i + 1), following = kBlocks ? end : begin_of(i + 2);
-    Ahead next(
+    meanwhile.next = Ahead(
         {static_cast<const char*>(p.left->data) + end * p.left->row, following - end, p.left->row, p.left->pairs * 4},
-        panels);
+        panels * looks);
     for (std::int64_t panel = 0; panel < panels; ++panel) {
-      next.some();
-      ahead.some();
-      dispatch<kBlocks>(end - row, p, row, panel, pairs);
+      dispatch<kBlocks>(end - row, p, row, panel, pairs, meanwhile);
     }
   }
 }

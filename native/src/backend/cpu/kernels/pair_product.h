@@ -34,7 +34,7 @@ struct PairProduct {
   const void* added = nullptr;  // as out is; may be out, or null
   std::int64_t row_added = 0;
   // What is brought into the second cache meanwhile.
-  ByteRows ahead;
+  ByteRows ahead[2];
 };
 
 struct PairProductKernels {
