@@ -30,7 +30,7 @@ void update_f32(float* weight, const float* gradient, float* first, float* secon
                 std::int64_t begin, std::int64_t end) {
   const AdamWScalars s = scalars;
   weight += begin, gradient += begin;
-  for_vectors(end - begin, [=](auto load, auto store) {
+  for_streamed_vectors(end - begin, [=](auto load, auto store) {
     VecF m = load(first), v = load(second);
     store(weight, updated(load(weight), load(gradient), m, v, s));
     store(first, m);
@@ -43,7 +43,7 @@ void update_bf16(std::uint16_t* weight, const float* gradient, float* first, flo
   const AdamWScalars s = scalars;
   weight += begin, gradient += begin;
   std::int64_t element = begin;
-  for_vectors(end - begin, [=, &element](auto load, auto store) {
+  for_streamed_vectors(end - begin, [=, &element](auto load, auto store) {
     VecF m = load(first), v = load(second);
     const VecF exact = updated(load(weight), load(gradient), m, v, s);
     const VecU noisy = reinterpret_cast<VecU>(exact) + noise_bits(s.rounding_key, element);

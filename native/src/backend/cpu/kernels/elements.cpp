@@ -71,7 +71,7 @@ template <typename T>
 double sum_of_squares(const void* data, std::int64_t n) {
   const T* x = static_cast<const T*>(data);
   VecD low{}, high{};
-  for_vectors(n, [&](auto load, auto) {
+  for_streamed_vectors(n, [&](auto load, auto) {
     const VecF v = load(x);
     low += low_double(v) * low_double(v);
     high += high_double(v) * high_double(v);

@@ -64,7 +64,7 @@ void keep(const float* logits, float reference, std::uint16_t* to, std::int64_t 
 
 void shift_all(std::uint16_t* x, float shift, std::int64_t n) {
   Kept* kept = reinterpret_cast<Kept*>(x);
-  for_vectors(n, [=](auto load, auto store) { store(kept, load(kept) + shift); });
+  for_streamed_vectors(n, [=](auto load, auto store) { store(kept, load(kept) + shift); });
 }
 
 void round_all(const float* x, std::uint16_t* to, std::int64_t n) {
@@ -75,7 +75,7 @@ template <typename X, typename Y>
 void scaled_exp(const void* logits, float log_sum, float scale, void* d_logits, std::int64_t n) {
   const X* x = static_cast<const X*>(logits);
   Y* y = static_cast<Y*>(d_logits);
-  for_vectors(n, [=](auto load, auto store) {
+  for_streamed_vectors(n, [=](auto load, auto store) {
     const VecF log_prob = load(x) - log_sum;
     store(y, scale * (sizeof(Y) == sizeof(Bf16) ? quick_exp(log_prob) : exp(log_prob)));
   });

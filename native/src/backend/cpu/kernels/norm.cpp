@@ -28,7 +28,7 @@ void norm_rows_backward(const X* x, const W* weight, const float* rstd, const G*
   for (std::int64_t r = 0; r < rows; ++r, x += cols, d_y += cols, d_x += cols) {
     const float scale = rstd[r];
     VecF dot = splat(0);
-    for_vectors(cols, [&](auto load, auto store) {
+    for_streamed_vectors(cols, [&](auto load, auto store) {
       const VecF normed_gradient = load(x) * scale * load(d_y);
       store(partial_weight, load(partial_weight) + normed_gradient);
       dot += normed_gradient * load(weight);

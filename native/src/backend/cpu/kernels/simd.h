@@ -108,16 +108,28 @@ inline void store_part(T* to, VecF v, std::int64_t count) {
 
 // body(load, store, i) for each vector of [0, n): `load(pointer)` reads at i, `store(pointer, v)` writes there; the
 // last, partial vector reads zeros past the end.
-template <typename Body>
+// kAhead: bytes from what is read to what is asked for.
+template <std::int64_t kAhead = 0, typename Body>
 inline void for_vectors(std::int64_t n, Body body) {
   std::int64_t i = 0;
+  const auto whole = [&i](const auto* p) {
+    if (kAhead > 0) __builtin_prefetch(reinterpret_cast<const char*>(p + i) + kAhead);
+    return load(p + i);
+  };
   for (; i + kWidth <= n; i += kWidth) {
-    body([i](const auto* p) { return load(p + i); }, [i](auto* p, VecF v) { store(p + i, v); });
+    body(whole, [i](auto* p, VecF v) { store(p + i, v); });
   }
   if (i < n) {
     body([i, n](const auto* p) { return load_part(p + i, n - i); },
          [i, n](auto* p, VecF v) { store_part(p + i, v, n - i); });
   }
+}
+
+// The same over numbers that come from memory: the processor's own prefetching is late, and ends with a page.
+constexpr std::int64_t kStreamAhead = 2048;
+template <typename Body>
+inline void for_streamed_vectors(std::int64_t n, Body body) {
+  for_vectors<kStreamAhead>(n, body);
 }
 
 // a where it is larger, else b: NaN in b stays, NaN in a does not. (gcc 12 makes two instructions of the generic form.)
