@@ -72,6 +72,7 @@ class CpuBackend : public Backend {
   void rms_norm(const Matrix& x, const void* weight, float eps, const Matrix& y, float* rstd) override;
   void rms_norm_backward(const Matrix& x, const void* weight, DType weight_dtype, const float* rstd, const Matrix& d_y,
                          const Matrix& d_x, float* d_weight) override;
+  void recomputed_norm_backward(const RecomputedNorm& norm) override;
   void head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y, float* rstd) override;
   void head_norm_backward(const Matrix& x, int head_dim, const void* weight, const float* rstd, const Matrix& d_y,
                           const Matrix& d_x, float* d_weight) override;

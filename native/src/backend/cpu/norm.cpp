@@ -27,6 +27,20 @@ void CpuBackend::rms_norm_backward(const Matrix& x, const void* weight, DType we
   });
 }
 
+void CpuBackend::recomputed_norm_backward(const RecomputedNorm& norm) {
+  const Matrix &x = norm.x, &d_y = norm.d_y, &d_x = norm.d_x, &y = norm.y, &rounded = norm.rounded;
+  require_dense("recomputed_norm_backward", {x, d_y, y, d_x, rounded});
+  require(x.dtype == DType::f32 && d_y.dtype == DType::f32 && d_x.dtype == DType::f32,
+          "recomputed_norm_backward: x and the gradients are f32");
+  require(rounded.data == nullptr || rounded.dtype == y.dtype, "recomputed_norm_backward: both have the weight's type");
+  const auto kernel = norm_kernels_for(isa_).recomputed_norm_backward[index_of(y.dtype)];
+  sum_over_rows(*this, x.rows, x.cols, norm.d_weight, [&](std::int64_t begin, std::int64_t end, float* partial) {
+    const std::int64_t first = begin * x.cols;
+    kernel(x.f32() + first, norm.weight, norm.rstd + begin, d_y.f32() + first, element(y, first), d_x.f32() + first,
+           rounded.data == nullptr ? nullptr : element(rounded, first), partial, end - begin, x.cols);
+  });
+}
+
 void CpuBackend::head_norm(const Matrix& x, int head_dim, const void* weight, float eps, const Matrix& y, float* rstd) {
   require_dense("head_norm", {x, y});
   require(x.dtype == y.dtype && x.cols % head_dim == 0, "head_norm: x and y have one type and whole heads");
