@@ -1,4 +1,5 @@
 // What is the CPU backend's own: its memory, its threads, and backends side by side.
+#include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <optional>
@@ -101,8 +102,11 @@ std::vector<std::uint8_t> pair_products(int threads, bool awake) {
   const Tensor gradient = device.output(n, k, DType::f32);
   backend->products(x.matrix, {{*weight, out.matrix}});
   backend->transposed_products({{d_out.matrix, *weight}}, d_x.matrix);
-  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false}});
+  std::optional<double> squares;
+  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false, &squares}});
   for (const Tensor* tensor : {&out, &d_x, &gradient}) device.read(*tensor);
+  expect(squares.has_value(), "the sum of the gradient's squares is not known");
+  device.note(std::vector<double>{*squares});
   return device.read_back;
 }
 
@@ -113,6 +117,19 @@ void check_pair_products() {
       expect(pair_products(threads, awake) == want, std::to_string(threads) + " threads give other bits than one");
     }
   }
+}
+
+// Gradients as large as no f32 holds the squares of: their sum is left to whoever adds up in f64.
+void check_large_squares() {
+  const auto backend = make_cpu_backend(2);
+  Device device(*backend);
+  Random random(32);
+  const Tensor x = device.random(random, 64, 48, DType::bf16), d_out = device.random(random, 64, 80, DType::bf16, 1e20);
+  const Tensor gradient = device.output(80, 48, DType::f32);
+  std::optional<double> squares;
+  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false, &squares}});
+  expect(!squares.has_value(), "squares are known that are infinite");
+  expect(std::isfinite(backend->sum_of_squares({gradient.matrix})), "their sum in f64 is infinite");
 }
 
 void check_side_by_side() {
@@ -255,6 +272,7 @@ int main(int argc, char** argv) {
   run.run("bits do not depend on the number of threads", check_thread_counts);
   if (tempora::multiplies_pairs_of(tempora::choose_isa(), tempora::DType::bf16)) {
     run.run("nor do those of large products of bf16", check_pair_products);
+    run.run("squares too large for f32 are not taken for a gradient's norm", check_large_squares);
   }
   run.run("backends work side by side", check_side_by_side);
   run.run("a backend moves from thread to thread", check_changing_threads);

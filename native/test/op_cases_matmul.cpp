@@ -112,6 +112,7 @@ void check_products(Device& device, DType dtype, std::int64_t rows, std::int64_t
   std::vector<RowProduct> products;
   std::vector<TransposedProduct> back;
   std::vector<GradientProduct> to_weights;
+  std::vector<std::optional<double>> squares(ns.size());
   std::vector<double> d_x_want(static_cast<std::size_t>(rows * k));
   for (const std::int64_t n : ns) {
     numbers.push_back(device.random(random, n, k, dtype));
@@ -121,7 +122,8 @@ void check_products(Device& device, DType dtype, std::int64_t rows, std::int64_t
     gradients.push_back(device.random(random, n, k, DType::f32));
     products.push_back({*weights.back(), outs.back().matrix});
     back.push_back({d_outs.back().matrix, *weights.back()});
-    to_weights.push_back({d_outs.back().matrix, gradients.back().matrix, to_weights.size() % 2 == 0});
+    const std::size_t index = to_weights.size();
+    to_weights.push_back({d_outs.back().matrix, gradients.back().matrix, index % 2 == 0, &squares[index]});
     const auto part = reference::matmul(d_outs.back().values, false, numbers.back().values, false, rows, k, n);
     for (std::size_t i = 0; i < part.size(); ++i) d_x_want[i] += part[i];
   }
@@ -137,7 +139,12 @@ void check_products(Device& device, DType dtype, std::int64_t rows, std::int64_t
     outs[i].expect_frame_untouched(device);
     std::vector<double> want = reference::matmul(d_outs[i].values, true, x.values, false, ns[i], k, rows);
     for (std::size_t j = 0; j < want.size() && i % 2 == 0; ++j) want[j] += gradients[i].values[j];
-    expect_close("gradient", device.read(gradients[i]), want, tolerance_of(DType::f32));
+    const std::vector<double> gradient = device.read(gradients[i]);
+    expect_close("gradient", gradient, want, tolerance_of(DType::f32));
+    // Only some backends know them.
+    if (!squares[i]) continue;
+    expect_close("squares", {*squares[i]}, {dot(gradient, gradient)}, 1e-6);
+    device.note(std::vector<double>{*squares[i]});
   }
 }
 

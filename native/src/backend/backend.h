@@ -102,6 +102,8 @@ struct TransposedProduct {
 struct GradientProduct {
   Matrix d_out, d_weight;  // d_weight f32
   bool accumulate = false;
+  // Where a backend that has the sum of d_weight's new squares by the way puts it, unless null.
+  std::optional<double>* squares = nullptr;
 };
 
 // The way back through an RMSNorm of the residual stream whose result was not kept.

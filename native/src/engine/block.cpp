@@ -92,7 +92,7 @@ class ProjectionsBackward {
       std::vector<GradientProduct> products;
       for (const ProjectionGradient& one : projections_) {
         const GradientSum gradient = c_.parameters.gradient_sum(one.parameter);
-        products.push_back({one.d_out, gradient.matrix, gradient.accumulate});
+        products.push_back({one.d_out, gradient.matrix, gradient.accumulate, gradient.squares});
       }
       c_.backend.gradient_products(x, products);
     }

@@ -17,7 +17,21 @@ int ParameterSet::add(WeightFormat format, std::int64_t rows, std::int64_t cols,
 GradientSum ParameterSet::gradient_sum(int index) const {
   const Parameter& p = at(index);
   if (frozen_) return {{nullptr, DType::f32, p.weight->rows, p.weight->cols}};
-  return {{p.gradient.data(), DType::f32, p.weight->rows, p.weight->cols}, !std::exchange(p.gradient_unwritten, false)};
+  p.gradient_squares.reset();
+  return {{p.gradient.data(), DType::f32, p.weight->rows, p.weight->cols},
+          !std::exchange(p.gradient_unwritten, false),
+          &p.gradient_squares};
+}
+
+double ParameterSet::gradient_squares() const {
+  double known = 0;
+  std::vector<Matrix> others;
+  for (int i = 0; i < count(); ++i) {
+    const std::optional<double> squares = at(i).gradient_squares;
+    known += squares.value_or(0);
+    if (!squares) others.push_back(gradient(i));
+  }
+  return known + backend_.sum_of_squares(others);
 }
 
 Matrix ParameterSet::gradient(int index) const {
@@ -43,7 +57,10 @@ void ParameterSet::ensure_gradients() {
 
 void ParameterSet::zero_gradients() {
   calls = 0;
-  for (Parameter& p : list_) p.gradient_unwritten = static_cast<bool>(p.gradient);
+  for (Parameter& p : list_) {
+    p.gradient_unwritten = static_cast<bool>(p.gradient);
+    p.gradient_squares.reset();
+  }
 }
 
 void ParameterSet::ensure_moments() {
@@ -58,6 +75,7 @@ void ParameterSet::drop_training_state() {
   for (Parameter& p : list_) {
     p.gradient = Buffer();
     p.gradient_unwritten = false;
+    p.gradient_squares.reset();
     p.moments = {};
   }
 }

@@ -19,6 +19,8 @@ struct Parameter {
   Buffer gradient;  // f32
   // Its content counts as zero: nobody has written it since gradients were zeroed.
   mutable bool gradient_unwritten = false;
+  // The sum of the gradient's squares, where whoever wrote it last knew.
+  mutable std::optional<double> gradient_squares;
   Moments moments;
 
   std::int64_t size() const { return weight->size(); }
@@ -28,6 +30,7 @@ struct Parameter {
 struct GradientSum {
   Matrix matrix;
   bool accumulate = true;
+  std::optional<double>* squares = nullptr;  // for the sum of its squares, by who knows it
 };
 
 class ParameterSet {
@@ -43,6 +46,8 @@ class ParameterSet {
   Weight& weight(int index) const { return *at(index).weight; }
   const void* data(int index) const { return at(index).weight->storage.data(); }
 
+  // As backend.sum_of_squares over all gradients, of which it reads those whose sum is not known.
+  double gradient_squares() const;
   // Null where the set is frozen: then nobody computes gradients. Zero if nobody has added to it.
   Matrix gradient(int index) const;
   // For who writes it whole: the first one need not add to zeros.

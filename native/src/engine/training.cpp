@@ -137,9 +137,7 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
   parameters.require_loaded();
   if (parameters.frozen()) throw std::invalid_argument("quantised weights cannot be trained: activate an adapter");
   parameters.ensure_gradients();
-  std::vector<Matrix> gradients;
-  for (int i = 0; i < parameters.count(); ++i) gradients.push_back(parameters.gradient(i));
-  const double norm = std::sqrt(backend.sum_of_squares(gradients));
+  const double norm = std::sqrt(parameters.gradient_squares());
   if (!std::isfinite(norm)) {
     parameters.zero_gradients();
     throw std::domain_error("the gradient norm is not finite");
@@ -159,7 +157,7 @@ double Engine::optimizer_step(const OptimizerOptions& options) {
   for (int i = 0; i < parameters.count(); ++i) {
     Parameter& parameter = parameters.at(i);
     const double decay = parameter.decays || options.decay_all ? options.weight_decay : 0;
-    tensors.push_back({parameter.weight->values(), gradients[static_cast<std::size_t>(i)], &parameter.moments, decay,
+    tensors.push_back({parameter.weight->values(), parameters.gradient(i), &parameter.moments, decay,
                        combine_key(key, static_cast<std::uint64_t>(i))});
   }
   backend.adamw(tensors, adamw);

@@ -1,6 +1,8 @@
 #include "pair_product.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "kernels/pair_product.h"
 #include "parallel.h"
@@ -281,19 +283,20 @@ namespace {
 // Rows of one gradient, whose d_out is laid out together.
 struct Chunk {
   const PairGradient* gradient;
+  std::size_t index;  // of the gradient
   std::int64_t row, rows;
 };
 
 // Whole blocks, but for a gradient's last rows.
 std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads, std::int64_t block) {
   std::vector<Chunk> chunks;
-  for (const PairGradient& gradient : gradients) {
-    const std::int64_t rows = gradient.out.rows, blocks = groups(rows, block);
+  for (std::size_t index = 0; index < gradients.size(); ++index) {
+    const std::int64_t rows = gradients[index].out.rows, blocks = groups(rows, block);
     std::int64_t count = groups(rows, kChunkRows);
     if (gradients.size() == 1) count = std::min(blocks, groups(count, threads) * threads);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t begin = blocks * i / count * block;
-      chunks.push_back({&gradient, begin, std::min(rows, blocks * (i + 1) / count * block) - begin});
+      chunks.push_back({&gradients[index], index, begin, std::min(rows, blocks * (i + 1) / count * block) - begin});
     }
   }
   return chunks;
@@ -302,12 +305,13 @@ std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::in
 // Over some of the tokens: x is laid out once, by all threads; then each lays out some rows of d_outᵀ at a time.
 class GradientPass {
  public:
-  GradientPass(CpuBackend& backend, const Matrix& x, std::int64_t token, bool first)
+  GradientPass(CpuBackend& backend, const Matrix& x, std::int64_t token, bool first, bool last)
       : backend_(backend),
         kernels_(pair_product_kernels_for(backend.isa())),
         x_(x),
         token_(token),
         first_(first),
+        last_(last),
         pairs_(groups(x.rows, 2)),
         panels_(groups(x.cols, kernels_.panel_columns)),
         panel_bytes_(pairs_ * kernels_.panel_columns * 4) {}
@@ -323,6 +327,11 @@ class GradientPass {
                            std::min<std::int64_t>(kernels_.panel_columns, x_.cols - first), panel(i));
       }
     });
+    squares_.clear();
+    for (const PairGradient& gradient : gradients) {
+      const bool wanted = last_ && gradient.squares != nullptr;
+      squares_.emplace_back(wanted ? groups(gradient.out.rows, kernels_.block_rows) * panels_ : 0);
+    }
     const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads(), kernels_.block_rows);
     const auto count = static_cast<std::int64_t>(chunks.size());
     std::int64_t parts = 1;
@@ -335,6 +344,11 @@ class GradientPass {
         multiply(chunks[static_cast<std::size_t>(item / parts)], item % parts, parts, next, own);
       }
     });
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      const double sum = std::accumulate(squares_[i].begin(), squares_[i].end(), 0.0);
+      // Each was squared in f32: where that was too large, it is not known.
+      if (!squares_[i].empty() && std::isfinite(sum)) *gradients[i].squares = sum;
+    }
   }
 
  private:
@@ -344,7 +358,7 @@ class GradientPass {
     return chunk.gradient->d_out.row_range(token_, x_.rows).column_range(chunk.row, chunk.rows);
   }
 
-  void multiply(const Chunk& chunk, std::int64_t part, std::int64_t parts, const Chunk* next, char* own) const {
+  void multiply(const Chunk& chunk, std::int64_t part, std::int64_t parts, const Chunk* next, char* own) {
     const Matrix d_out = d_out_of(chunk), &out = chunk.gradient->out;
     kernels_.pair_blocks(d_out.data, d_out.row_stride(), d_out.rows, d_out.cols, own);
     const std::int64_t begin = panels_ * part / parts, end = panels_ * (part + 1) / parts;
@@ -359,6 +373,10 @@ class GradientPass {
       product.row_out = out.row_stride();
       if (chunk.gradient->accumulate || !first_) product.added = product.out;
       product.row_added = product.row_out;
+      if (std::vector<double>& squares = squares_[chunk.index]; !squares.empty()) {
+        product.squares = squares.data() + chunk.row / kernels_.block_rows * panels_ + i;
+        product.row_squares = panels_;
+      }
       if (i + 1 < end) product.ahead[1] = {panel(i + 1), 1, panel_bytes_, panel_bytes_};
       if (next != nullptr) {
         const Matrix following = d_out_of(*next);
@@ -375,9 +393,10 @@ class GradientPass {
   const PairProductKernels& kernels_;
   const Matrix x_;
   std::int64_t token_;
-  bool first_;
+  bool first_, last_;
   std::int64_t pairs_, panels_, panel_bytes_;
   Buffer laid_out_;
+  std::vector<std::vector<double>> squares_;  // of each gradient, where they are wanted: [blocks of rows, panels]
 };
 
 }  // namespace
@@ -390,7 +409,7 @@ bool add_pair_gradients(CpuBackend& backend, const Matrix& x, const std::vector<
   const std::int64_t pairs = groups(x.rows, 2), count = groups(pairs, kMostPairs);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t begin = 2 * (pairs * i / count), end = std::min(x.rows, 2 * (pairs * (i + 1) / count));
-    GradientPass(backend, x.row_range(begin, end - begin), begin, i == 0).add(gradients);
+    GradientPass(backend, x.row_range(begin, end - begin), begin, i == 0, i + 1 == count).add(gradients);
   }
   return true;
 }

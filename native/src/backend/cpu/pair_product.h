@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "cpu_backend.h"
@@ -25,6 +26,7 @@ struct PairSum {
 struct PairGradient {
   Matrix d_out, out;
   bool accumulate = false;
+  std::optional<double>* squares = nullptr;  // where the sum of out's squares goes, if it is wanted
 };
 
 // Whether an instruction set has these kernels for large matrices of a type.

@@ -70,7 +70,9 @@ void CpuBackend::transposed_products(const std::vector<TransposedProduct>& produ
 
 void CpuBackend::gradient_products(const Matrix& x, const std::vector<GradientProduct>& products) {
   std::vector<PairGradient> gradients;
-  for (const GradientProduct& one : products) gradients.push_back({one.d_out, one.d_weight, one.accumulate});
+  for (const GradientProduct& one : products) {
+    gradients.push_back({one.d_out, one.d_weight, one.accumulate, one.squares});
+  }
   if (!add_pair_gradients(*this, x, gradients)) Backend::gradient_products(x, products);
 }
 

@@ -44,12 +44,14 @@ template <int kRows>
   }
 }
 
+// Returns the squares of what was written, added up over the block's rows.
 template <int kRows>
-[[gnu::always_inline]] inline void write_f32(const PairProduct& p, std::int64_t row, std::int64_t column,
-                                             const __m512 (&sums)[kRows][2]) {
+[[gnu::always_inline]] inline __m512 write_f32(const PairProduct& p, std::int64_t row, std::int64_t column,
+                                               const __m512 (&sums)[kRows][2]) {
   float* out = static_cast<float*>(p.out) + row * p.row_out + column;
   const float* added = static_cast<const float*>(added_of(p)) + row * p.row_added + column;
   const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
+  __m512 squares[kPanelVectors] = {};
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
 #pragma GCC unroll 2
@@ -57,8 +59,19 @@ template <int kRows>
       __m512 sum = sums[r][v];
       if (p.added != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask[v], added + 16 * v));
       _mm512_mask_storeu_ps(out + 16 * v, mask[v], sum);
+      squares[v] = _mm512_fmadd_ps(sum, sum, squares[v]);
     }
   }
+  return _mm512_add_ps(squares[0], squares[1]);
+}
+
+// Of many such vectors the sum is wanted in f64.
+inline double sum_of(__m512 x) {
+  float lanes[16];
+  double total = 0;
+  _mm512_storeu_ps(lanes, x);
+  for (const float lane : lanes) total += static_cast<double>(lane);
+  return total;
 }
 
 // Where the block is written and what is added to it, brought before they are wanted.
@@ -169,7 +182,8 @@ void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int6
   if (p.out_bf16) {
     write_bf16<kRows>(p, row, column, sums);
   } else {
-    write_f32<kRows>(p, row, column, sums);
+    const __m512 squares = write_f32<kRows>(p, row, column, sums);
+    if (p.squares != nullptr) p.squares[row / kBlockRows * p.row_squares + panel] = sum_of(squares);
   }
 }
 
