@@ -102,8 +102,7 @@ struct TransposedProduct {
 struct GradientProduct {
   Matrix d_out, d_weight;  // d_weight f32
   bool accumulate = false;
-  // Where a backend that has the sum of d_weight's new squares by the way puts it, unless null.
-  std::optional<double>* squares = nullptr;
+  std::optional<double>* squares = nullptr;  // for the sum of d_weight's new squares, by a backend that has it
 };
 
 // The way back through an RMSNorm of the residual stream whose result was not kept.
@@ -121,8 +120,7 @@ struct RecomputedNorm {
 };
 
 struct MatmulOptions {
-  bool transpose_a = false;
-  bool transpose_b = false;
+  bool transpose_a = false, transpose_b = false;
   bool accumulate = false;  // c += instead of c =
 };
 

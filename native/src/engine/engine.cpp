@@ -94,6 +94,7 @@ std::vector<float> Engine::get_gradient(int index, int adapter) const {
 
 LogProbs Engine::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
   impl_->parameters.require_loaded();
+  const ManyOperations many(*impl_->backend, impl_->parameters.dtype());
   const ScoredEdges scored = impl_->scoring.log_probs(forest, likely, cancel);
   LogProbs result = spread(forest, scored);
   const auto k = static_cast<std::size_t>(likely);
@@ -120,6 +121,7 @@ LogProbs Engine::accumulate(const Forest& forest, const std::vector<float>& coef
 std::vector<float> Engine::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
                                          const CancelFlag* cancel) {
   impl_->parameters.require_loaded();
+  const ManyOperations many(*impl_->backend, impl_->parameters.dtype());
   return impl_->scoring.hidden_states(forest, nodes, cancel);
 }
 
