@@ -1,5 +1,6 @@
 #include "packed.h"
 
+#include "row_offsets.h"
 #include "simd.h"
 #if defined(TEMPORA_TILES)
 #include "packed_tiles.h"
@@ -29,13 +30,13 @@ struct F32Weights {
   static constexpr int kStep = 1;  // of k
 
   template <int kRows, int kVectors>
-  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
     VecF weight[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weight[v] = load(w[v / kPanelVectors] + v % kPanelVectors * kWidth);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const VecF value = splat(x[r * row_x]);
+      const VecF value = splat(*offset.row(x, r));
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
     }
@@ -49,7 +50,6 @@ inline VecU load_pairs(const Bf16* from) {
   __builtin_memcpy(&v, from, sizeof v);
   return v;
 }
-
 #endif
 
 #if defined(TEMPORA_TILES)
@@ -64,7 +64,7 @@ struct Bf16Weights {
   static constexpr int kStep = 2;
 
   template <int kRows, int kVectors>
-  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
     VecU weight[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
@@ -73,7 +73,7 @@ struct Bf16Weights {
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       std::uint32_t pair;
-      __builtin_memcpy(&pair, x + r * row_x, sizeof pair);
+      __builtin_memcpy(&pair, offset.row(x, r), sizeof pair);
       const VecU value = pair - VecU{};
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
@@ -94,7 +94,7 @@ struct Bf16Weights {
 
   // A pair's halves are widened by a shift and by a mask.
   template <int kRows, int kVectors>
-  static inline void step(const X* x, std::int64_t row_x, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       VecF weight[kVectors];
@@ -105,7 +105,7 @@ struct Bf16Weights {
       }
 #pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r) {
-        const VecF value = splat(x[r * row_x + half]);
+        const VecF value = splat(offset.row(x, r)[half]);
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
       }
@@ -143,8 +143,9 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead a
     w[i] = static_cast<const typename Weights::W*>(p.panels) + (panel + i) * p.k * kPanelColumns;
   }
   VecF sums[kRows][kVectors] = {};
+  const RowOffsets offset(p.row_x);
   for (std::int64_t k = 0; k < p.k; k += Weights::kStep) {
-    Weights::template step<kRows, kVectors>(x + k, p.row_x, w, sums);
+    Weights::template step<kRows, kVectors>(x + k, offset, w, sums);
 #pragma GCC unroll 8
     for (int i = 0; i < kLines; ++i) __builtin_prefetch(ahead.next + i * kCacheLine, 0, 2);
     ahead.next += ahead.stride;

@@ -3,6 +3,7 @@
 #if defined(__AVX512BF16__) && !defined(TEMPORA_TILES)
 
 #include "pair_layout.h"
+#include "row_offsets.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {
@@ -114,31 +115,6 @@ class Ahead {
 // What is brought while a block is multiplied: the next block's rows, and what the caller asks for.
 struct Meanwhile {
   Ahead next, ahead[2];
-};
-
-// Where twelve rows are, by addresses of few registers: sums of two pointers and of one, two or four times three steps.
-struct RowOffsets {
-  std::int64_t one, three, five, six;
-
-  explicit RowOffsets(std::int64_t row) : one(row), three(3 * row), five(5 * row), six(6 * row) {}
-
-  const char* row(const char* first, int r) const {
-    const char* base = r < 6 ? first : first + six;
-    switch (r % 6) {
-      case 0:
-        return base;
-      case 1:
-        return base + one;
-      case 2:
-        return base + 2 * one;
-      case 3:
-        return base + three;
-      case 4:
-        return base + 4 * one;
-      default:
-        return base + five;
-    }
-  }
 };
 
 // kRows rows by one panel. kBlocks: rows of the left operand are as pair_blocks writes them.
