@@ -23,7 +23,8 @@ void CpuBackend::rms_norm_backward(const Matrix& x, const void* weight, DType we
   const auto kernel = norm_kernels_for(isa_).rms_norm_backward[index_of(weight_dtype)];
   sum_over_rows(*this, x.rows, x.cols, d_weight, [&](std::int64_t begin, std::int64_t end, float* partial) {
     const std::int64_t first = begin * x.cols;
-    kernel(x.f32() + first, weight, rstd + begin, d_y.f32() + first, d_x.f32() + first, partial, end - begin, x.cols);
+    kernel(x.f32() + first, weight, rstd + begin, d_y.f32() + first, nullptr, d_x.f32() + first, nullptr, partial,
+           end - begin, x.cols);
   });
 }
 
@@ -33,7 +34,7 @@ void CpuBackend::recomputed_norm_backward(const RecomputedNorm& norm) {
   require(x.dtype == DType::f32 && d_y.dtype == DType::f32 && d_x.dtype == DType::f32,
           "recomputed_norm_backward: x and the gradients are f32");
   require(rounded.data == nullptr || rounded.dtype == y.dtype, "recomputed_norm_backward: both have the weight's type");
-  const auto kernel = norm_kernels_for(isa_).recomputed_norm_backward[index_of(y.dtype)];
+  const auto kernel = norm_kernels_for(isa_).rms_norm_backward[index_of(y.dtype)];
   sum_over_rows(*this, x.rows, x.cols, norm.d_weight, [&](std::int64_t begin, std::int64_t end, float* partial) {
     const std::int64_t first = begin * x.cols;
     kernel(x.f32() + first, norm.weight, norm.rstd + begin, d_y.f32() + first, element(y, first), d_x.f32() + first,

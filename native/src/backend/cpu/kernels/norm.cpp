@@ -22,8 +22,8 @@ void norm_rows(const X* x, const Y* weight, float eps, Y* y, float* rstd, std::i
 }
 
 // With n = x · rstd: d_x = rstd · (w d_y - n · mean(n w d_y)), d_weight = Σ n d_y.
-template <bool kAdd, typename X, typename W, typename G>
-void norm_rows_backward(const X* x, const W* weight, const float* rstd, const G* d_y, G* d_x, float* partial_weight,
+template <typename T>
+void norm_rows_backward(const T* x, const T* weight, const float* rstd, const T* d_y, T* d_x, float* partial_weight,
                         std::int64_t rows, std::int64_t cols) {
   for (std::int64_t r = 0; r < rows; ++r, x += cols, d_y += cols, d_x += cols) {
     const float scale = rstd[r];
@@ -35,35 +35,8 @@ void norm_rows_backward(const X* x, const W* weight, const float* rstd, const G*
     });
     const float mean = sum(dot) / static_cast<float>(cols);
     for_vectors(cols, [=](auto load, auto store) {
-      const VecF d = scale * (load(weight) * load(d_y) - load(x) * (scale * mean));
-      store(d_x, kAdd ? load(d_x) + d : d);
+      store(d_x, scale * (load(weight) * load(d_y) - load(x) * (scale * mean)));
     });
-  }
-}
-
-template <typename T>
-void recomputed_norm_backward(const float* x, const void* weight_data, const float* rstd, const float* d_y,
-                              void* y_data, float* d_x, void* rounded_data, float* partial_weight, std::int64_t rows,
-                              std::int64_t cols) {
-  const T* weight = static_cast<const T*>(weight_data);
-  T *y = static_cast<T*>(y_data), *rounded = static_cast<T*>(rounded_data);
-  for (std::int64_t r = 0; r < rows; ++r, x += cols, d_y += cols, y += cols, d_x += cols) {
-    const float scale = rstd[r];
-    VecF dot = splat(0);
-    for_streamed_vectors(cols, [&](auto load, auto store) {
-      const VecF normed = load(x) * scale;
-      store(y, normed * load(weight));
-      const VecF normed_gradient = normed * load(d_y);
-      store(partial_weight, load(partial_weight) + normed_gradient);
-      dot += normed_gradient * load(weight);
-    });
-    const float mean = sum(dot) / static_cast<float>(cols);
-    for_vectors(cols, [=](auto load, auto store) {
-      const VecF d = load(d_x) + scale * (load(weight) * load(d_y) - load(x) * (scale * mean));
-      store(d_x, d);
-      if (rounded != nullptr) store(rounded, d);
-    });
-    if (rounded != nullptr) rounded += cols;
   }
 }
 
@@ -74,9 +47,29 @@ void rms_norm(const float* x, const void* weight, float eps, void* y, float* rst
 }
 
 template <typename T>
-void rms_norm_backward(const float* x, const void* weight, const float* rstd, const float* d_y, float* d_x,
-                       float* partial_weight, std::int64_t rows, std::int64_t cols) {
-  norm_rows_backward<true>(x, static_cast<const T*>(weight), rstd, d_y, d_x, partial_weight, rows, cols);
+void rms_norm_backward(const float* x, const void* weight_data, const float* rstd, const float* d_y, void* y_data,
+                       float* d_x, void* rounded_data, float* partial_weight, std::int64_t rows, std::int64_t cols) {
+  const T* weight = static_cast<const T*>(weight_data);
+  T *y = static_cast<T*>(y_data), *rounded = static_cast<T*>(rounded_data);
+  for (std::int64_t r = 0; r < rows; ++r, x += cols, d_y += cols, d_x += cols) {
+    const float scale = rstd[r];
+    VecF dot = splat(0);
+    for_streamed_vectors(cols, [&](auto load, auto store) {
+      const VecF normed = load(x) * scale;
+      if (y != nullptr) store(y, normed * load(weight));
+      const VecF normed_gradient = normed * load(d_y);
+      store(partial_weight, load(partial_weight) + normed_gradient);
+      dot += normed_gradient * load(weight);
+    });
+    const float mean = sum(dot) / static_cast<float>(cols);
+    for_vectors(cols, [=](auto load, auto store) {
+      const VecF d = load(d_x) + scale * (load(weight) * load(d_y) - load(x) * (scale * mean));
+      store(d_x, d);
+      if (rounded != nullptr) store(rounded, d);
+    });
+    if (y != nullptr) y += cols;
+    if (rounded != nullptr) rounded += cols;
+  }
 }
 
 template <typename T>
@@ -88,8 +81,8 @@ void head_norm(const void* x, const void* weight, float eps, void* y, float* rst
 template <typename T>
 void head_norm_backward(const void* x, const void* weight, const float* rstd, const void* d_y, void* d_x,
                         float* partial_weight, std::int64_t rows, std::int64_t cols) {
-  norm_rows_backward<false>(static_cast<const T*>(x), static_cast<const T*>(weight), rstd, static_cast<const T*>(d_y),
-                            static_cast<T*>(d_x), partial_weight, rows, cols);
+  norm_rows_backward(static_cast<const T*>(x), static_cast<const T*>(weight), rstd, static_cast<const T*>(d_y),
+                     static_cast<T*>(d_x), partial_weight, rows, cols);
 }
 
 template <typename X, typename B>
@@ -134,7 +127,6 @@ void rope(void* data, const std::int32_t* positions, const float* table, float s
 const NormKernels norm_kernels = {
     {rms_norm<float>, rms_norm<Bf16>},
     {rms_norm_backward<float>, rms_norm_backward<Bf16>},
-    {recomputed_norm_backward<float>, recomputed_norm_backward<Bf16>},
     {head_norm<float>, head_norm<Bf16>},
     {head_norm_backward<float>, head_norm_backward<Bf16>},
     {{add_bias<float, float>, add_bias<float, Bf16>}, {add_bias<Bf16, float>, add_bias<Bf16, Bf16>}},

@@ -9,13 +9,10 @@ struct NormKernels {
   // y [rows,cols] (the index's type, as weight) = x f32 · rstd · weight.
   void (*rms_norm[2])(const float* x, const void* weight, float eps, void* y, float* rstd, std::int64_t rows,
                       std::int64_t cols);
-  // d_x += ..., partial_weight f32 [cols] += the rows' share of d_weight. Indexed by the weight's type.
-  void (*rms_norm_backward[2])(const float* x, const void* weight, const float* rstd, const float* d_y, float* d_x,
-                               float* partial_weight, std::int64_t rows, std::int64_t cols);
-  // rms_norm's y again, by its rstd; rms_norm_backward; and the new d_x in y's type, unless `rounded` is null.
-  void (*recomputed_norm_backward[2])(const float* x, const void* weight, const float* rstd, const float* d_y, void* y,
-                                      float* d_x, void* rounded, float* partial_weight, std::int64_t rows,
-                                      std::int64_t cols);
+  // d_x += ..., partial_weight f32 [cols] += the rows' share of d_weight. In the weight's type, which is the index: y
+  // again and the new d_x, each unless it is null.
+  void (*rms_norm_backward[2])(const float* x, const void* weight, const float* rstd, const float* d_y, void* y,
+                               float* d_x, void* rounded, float* partial_weight, std::int64_t rows, std::int64_t cols);
   // As the first two with x, weight, y and the gradients of one type; d_x is overwritten.
   void (*head_norm[2])(const void* x, const void* weight, float eps, void* y, float* rstd, std::int64_t rows,
                        std::int64_t cols);
