@@ -53,8 +53,17 @@ class GradientSums {
     return static_cast<std::int64_t>(plan_.trees[tree].tokens) * shape_.head_dim;
   }
 
-  // The parts of d_k of one token and head lie this far apart, its parts of d_v matrix_size behind them.
-  std::int64_t chunk_stride(std::int32_t tree) const { return 2 * matrix_size(tree); }
+  // Zeros where the chunk is going to add.
+  void clear(std::int32_t tree, int kv_head, std::int32_t chunk) const {
+    const std::uint8_t* sees = plan_.seen_by(tree, chunk);
+    float* keys = of(tree, kv_head, chunk);
+    for (std::int64_t local = 0; local < plan_.trees[tree].tokens; ++local) {
+      if (sees[local] == 0) continue;
+      float* row = keys + local * shape_.head_dim;
+      std::fill_n(row, shape_.head_dim, 0.0f);
+      std::fill_n(row + matrix_size(tree), shape_.head_dim, 0.0f);
+    }
+  }
 
  private:
   const CpuAttentionPlan& plan_;
@@ -113,7 +122,7 @@ void CpuBackend::tree_attention_backward(const AttentionPlan& attention_plan, co
     const auto kv_head = static_cast<int>(item % shape.kv_heads);
     float* keys = sums.of(chunk.tree, kv_head, chunk.index);
     const std::int64_t size = sums.matrix_size(chunk.tree);
-    std::fill(keys, keys + 2 * size, 0.0f);
+    sums.clear(chunk.tree, kv_head, chunk.index);
     for (std::int32_t b = chunk.first_block; b < chunk.first_block + chunk.blocks; ++b) {
       backward(call, plan.blocks[b], kv_head, keys, keys + size, scratch.of(thread));
     }
@@ -123,13 +132,19 @@ void CpuBackend::tree_attention_backward(const AttentionPlan& attention_plan, co
   const auto add_up = kernels.add_up[index_of(k.dtype)];
   parallel_ranges(threads_, k.rows, row_grain(k.cols), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t token = begin; token < end; ++token) {
-      const std::int32_t tree = plan.tree[token], chunks = plan.trees[tree].chunks;
-      const std::int64_t stride = sums.chunk_stride(tree);
+      const std::int32_t tree = plan.tree[token], local = plan.local[token];
       for (int head = 0; head < shape.kv_heads; ++head) {
-        const float* parts = sums.of(tree, head, 0) + static_cast<std::int64_t>(plan.local[token]) * shape.head_dim;
+        const float *keys[kTreeChunks], *values[kTreeChunks];
+        std::int32_t parts = 0;
+        for (std::int32_t chunk = 0; chunk < plan.trees[tree].chunks; ++chunk) {
+          if (plan.seen_by(tree, chunk)[local] == 0) continue;
+          keys[parts] = sums.of(tree, head, chunk) + static_cast<std::int64_t>(local) * shape.head_dim;
+          values[parts] = keys[parts] + sums.matrix_size(tree);
+          ++parts;
+        }
         const std::int64_t at = token * k.cols + static_cast<std::int64_t>(head) * shape.head_dim;
-        add_up(parts, stride, chunks, scale, element(d_k, at), shape.head_dim);
-        add_up(parts + sums.matrix_size(tree), stride, chunks, 1.0f, element(d_v, at), shape.head_dim);
+        add_up(keys, parts, scale, element(d_k, at), shape.head_dim);
+        add_up(values, parts, 1.0f, element(d_v, at), shape.head_dim);
       }
     }
   });

@@ -5,10 +5,8 @@
 namespace tempora {
 namespace {
 
-// Query tokens that a chunk should have at least, chunks that a tree may have at most (each holds gradients of all the
-// tree's keys), and chunks that a forest should have for threads to share.
+// Query tokens that a chunk should have at least, and chunks that a forest should have for threads to share.
 constexpr std::int32_t kChunkTokens = 128;
-constexpr std::int32_t kTreeChunks = 4;
 constexpr std::int32_t kForestChunks = 16;
 
 // Adjacent rows of a block that belong to one node.
@@ -41,6 +39,8 @@ class PlanBuilder {
       tree.tokens_before = plan_->gradient_rows;
       plan_->gradient_rows += static_cast<std::int64_t>(tree.tokens) * tree.chunks;
     }
+    plan_->sees.resize(static_cast<std::size_t>(plan_->gradient_rows));
+    for (const GradientChunk& chunk : plan_->chunks) mark_seen(chunk);
     const auto cost = [&](const GradientChunk& chunk) { return cost_of(chunk.first_block, chunk.blocks); };
     std::stable_sort(plan_->chunks.begin(), plan_->chunks.end(),
                      [&](const GradientChunk& a, const GradientChunk& b) { return cost(a) > cost(b); });
@@ -203,6 +203,22 @@ class PlanBuilder {
       } while (next < end - left && (left == 0 || done * chunks < total * (info.chunks + 1)));
       plan_->chunks.push_back({tree, info.chunks++, block, next - block});
       block = next;
+    }
+  }
+
+  void mark_seen(const GradientChunk& chunk) {
+    const AttentionTree& tree = plan_->trees[chunk.tree];
+    std::uint8_t* sees = plan_->sees.data() + tree.tokens_before + static_cast<std::int64_t>(tree.tokens) * chunk.index;
+    for (std::int32_t b = chunk.first_block; b < chunk.first_block + chunk.blocks; ++b) {
+      const QueryBlock& block = plan_->blocks[b];
+      for (std::int32_t s = block.first_stream; s < block.first_stream + block.streams; ++s) {
+        const KeyStream& stream = plan_->streams[s];
+        std::int32_t left = stream.count;
+        for (std::int32_t i = stream.first_segment; left > 0; left -= plan_->segments[i++].count) {
+          const KeySegment& segment = plan_->segments[i];
+          std::fill_n(sees + segment.local, std::min(left, segment.count), std::uint8_t{1});
+        }
+      }
     }
   }
 

@@ -55,8 +55,8 @@ struct AttentionBackwardKernels {
   // d_k is still to be divided by sqrt(head_dim).
   void (*backward[2])(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, float* d_k, float* d_v,
                       float* scratch);
-  // to [n] = scale · (parts[0..n) + parts[stride..stride+n) + ...), `count` parts added in their order.
-  void (*add_up[2])(const float* parts, std::int64_t stride, std::int32_t count, float scale, void* to, std::int64_t n);
+  // to [n] = scale · (parts[0] + parts[1] + ...), `count` >= 1 parts f32 [n] added in their order.
+  void (*add_up[2])(const float* const* parts, std::int32_t count, float scale, void* to, std::int64_t n);
 };
 
 TEMPORA_DECLARE_KERNELS(AttentionForwardKernels, attention_forward_kernels)

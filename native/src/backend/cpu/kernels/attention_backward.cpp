@@ -222,10 +222,10 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
 }
 
 template <typename T>
-void add_up(const float* parts, std::int64_t stride, std::int32_t count, float scale, void* to, std::int64_t n) {
+void add_up(const float* const* parts, std::int32_t count, float scale, void* to, std::int64_t n) {
   for_vectors(n, [=](auto load, auto store) {
-    VecF total = load(parts);
-    for (std::int32_t i = 1; i < count; ++i) total += load(parts + i * stride);
+    VecF total = load(parts[0]);
+    for (std::int32_t i = 1; i < count; ++i) total += load(parts[i]);
     store(static_cast<T*>(to), total * scale);
   });
 }
