@@ -216,7 +216,7 @@ void Bench::row_product(std::int64_t rows, std::int64_t outputs, std::int64_t in
 void Bench::row_products(std::int64_t rows, const std::vector<std::int64_t>& outputs, std::int64_t inputs) {
   const Matrix x = matrix(rows, inputs, DType::bf16);
   std::vector<std::unique_ptr<Weight>> weights;
-  std::vector<RowProduct> products;
+  std::vector<WeightProduct> products;
   std::string name = "row products " + std::to_string(rows) + " x ";
   auto bytes = static_cast<double>(x.bytes());
   double numbers = 0;
@@ -231,7 +231,7 @@ void Bench::row_products(std::int64_t rows, const std::vector<std::int64_t>& out
   const double flops = 2.0 * static_cast<double>(rows) * numbers;
   report(name + ", together", flops, bytes, [&] { backend_.row_products(x, products); });
   report(name + ", apart", flops, bytes, [&] {
-    for (const RowProduct& one : products) backend_.row_product(x, one.weight, one.out, false);
+    for (const WeightProduct& one : products) backend_.row_product(x, one.weight, one.out, false);
   });
   buffers_.clear();
 }

@@ -89,7 +89,7 @@ void check_kernels(GuardedCudaBackend& backend) {
     backend.synchronize();
     return kernels_run() - before;
   };
-  const RowProduct gate{*weights[0], outs[0].matrix}, up{*weights[1], outs[1].matrix},
+  const WeightProduct gate{*weights[0], outs[0].matrix}, up{*weights[1], outs[1].matrix},
       other{*weights[2], outs[2].matrix};
   const std::int64_t products = count([&] { backend.row_products(x.matrix, {gate, up, other}); });
   expect(products == 4, "three products, whose splits are added, are " + std::to_string(products) + " kernels");

@@ -89,7 +89,7 @@ void check_row_products_together(Device& device, DType dtype, const std::vector<
   for (const std::int64_t m : row_counts) {
     const Tensor x = device.random(random, m, k, dtype);
     std::vector<Tensor> outs;
-    std::vector<RowProduct> products;
+    std::vector<WeightProduct> products;
     for (const auto& weight : weights) {
       outs.push_back(device.output(m, weight->rows, dtype));
       products.push_back({*weight, outs.back().matrix});

@@ -109,7 +109,7 @@ void check_products(Device& device, DType dtype, std::int64_t rows, std::int64_t
   std::vector<std::unique_ptr<Weight>> weights;
   std::vector<Inside> outs, d_outs;
   std::vector<Tensor> gradients;
-  std::vector<RowProduct> products;
+  std::vector<WeightProduct> products;
   std::vector<TransposedProduct> back;
   std::vector<GradientProduct> to_weights;
   std::vector<std::optional<double>> squares(ns.size());

@@ -89,7 +89,7 @@ class Weight {
 };
 
 // A product among several of one x.
-struct RowProduct {
+struct WeightProduct {
   const Weight& weight;
   Matrix out;
 };
@@ -256,7 +256,7 @@ class Backend {
   // d_weight f32 [N,K] (+)= d_outᵀ · x
   virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) = 0;
   // The same of several at once: out = x · weightᵀ of each;
-  virtual void products(const Matrix& x, const std::vector<RowProduct>& products);
+  virtual void products(const Matrix& x, const std::vector<WeightProduct>& products);
   // out f32 [T,N] = residual + x · weightᵀ, both without gaps; the two may be one matrix;
   virtual void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out);
   // d_x = the sum of d_out · weight of each, from the first to the last; of several d_x is f32;
@@ -267,15 +267,15 @@ class Backend {
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;
   // out = x · weightᵀ of each as row_product gives it, to the bit: a backend may take them for one wide weight.
-  virtual void row_products(const Matrix& x, const std::vector<RowProduct>& products) {
-    for (const RowProduct& one : products) row_product(x, one.weight, one.out, false);
+  virtual void row_products(const Matrix& x, const std::vector<WeightProduct>& products) {
+    for (const WeightProduct& one : products) row_product(x, one.weight, one.out, false);
   }
   // What follows row products at once in a decoding step, to the bit of one operation after another. Products that are
   // only on the way (those of q, k and v where their heads are normed, gate and up) may stay unwritten.
   // The weights of q, k and v, then attention_inputs.
   virtual void row_attention_inputs(const Matrix& x, const std::vector<const Weight*>& weights,
                                     const AttentionInputs& inputs);
-  virtual void row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out);
+  virtual void row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out);
   // sum f32 += x · weightᵀ, then its rms_norm.
   virtual void row_product_norm(const Matrix& x, const Weight& weight, const Matrix& sum, const void* norm, float eps,
                                 const Matrix& normed, float* rstd);

@@ -5,8 +5,8 @@
 
 namespace tempora {
 
-void Backend::products(const Matrix& x, const std::vector<RowProduct>& products) {
-  for (const RowProduct& one : products) product(x, one.weight, one.out, false);
+void Backend::products(const Matrix& x, const std::vector<WeightProduct>& products) {
+  for (const WeightProduct& one : products) product(x, one.weight, one.out, false);
 }
 
 void Backend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
@@ -56,7 +56,7 @@ void Backend::row_attention_inputs(const Matrix& x, const std::vector<const Weig
   attention_inputs(inputs);
 }
 
-void Backend::row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out) {
+void Backend::row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out) {
   row_products(x, {gate, up});
   swiglu(gate.out, up.out, out);
 }

@@ -12,7 +12,7 @@ class CacheOperations : public BlockOperations {
       : BlockOperations(context), cache_(cache), plan_(plan), slots_(slots), scratch_(scratch) {}
 
   void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
-    std::vector<RowProduct> products;
+    std::vector<WeightProduct> products;
     for (const Projection& one : projections) products.push_back({weight(one.parameter), one.out});
     context_.backend.row_products(x, products);
     for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);

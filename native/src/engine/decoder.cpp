@@ -14,7 +14,7 @@ class TreeOperations : public BlockOperations {
       : BlockOperations(context), plan_(plan), scratch_(scratch) {}
 
   void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
-    std::vector<RowProduct> products;
+    std::vector<WeightProduct> products;
     for (const Projection& one : projections) {
       products.push_back({context_.parameters.weight(one.parameter), one.out});
     }

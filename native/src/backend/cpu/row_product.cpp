@@ -140,8 +140,8 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
 }
 
 // The panels of all weights in a row are split among the threads, at once.
-void CpuBackend::row_products(const Matrix& x, const std::vector<RowProduct>& products) {
-  const bool packed = std::all_of(products.begin(), products.end(), [](const RowProduct& one) {
+void CpuBackend::row_products(const Matrix& x, const std::vector<WeightProduct>& products) {
+  const bool packed = std::all_of(products.begin(), products.end(), [](const WeightProduct& one) {
     return is_plain(one.weight.format) && one.weight.rows > 0;
   });
   if (!packed || x.rows == 0) return Backend::row_products(x, products);
@@ -153,7 +153,7 @@ void CpuBackend::row_products(const Matrix& x, const std::vector<RowProduct>& pr
   };
   std::vector<Part> parts;
   std::int64_t panels = 0, numbers = 0;
-  for (const RowProduct& one : products) {
+  for (const WeightProduct& one : products) {
     require(x.cols == one.weight.cols && one.out.rows == x.rows && one.out.cols == one.weight.rows,
             "row_products: x, weights and outs fit each other");
     require(x.dtype == one.weight.values().dtype, "row_products: x has the weights' type");

@@ -40,9 +40,9 @@ void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Ma
 }
 
 // Quantised weights are dequantised one at a time.
-void CpuBackend::products(const Matrix& x, const std::vector<RowProduct>& products) {
+void CpuBackend::products(const Matrix& x, const std::vector<WeightProduct>& products) {
   std::vector<PairSum> sums;
-  for (const RowProduct& one : products) {
+  for (const WeightProduct& one : products) {
     if (!is_plain(one.weight.format)) return Backend::products(x, products);
     sums.push_back({{{x, one.weight.values()}}, true, one.out, {}});
   }

@@ -62,10 +62,10 @@ class CudaBackend : public Backend {
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
-  void row_products(const Matrix& x, const std::vector<RowProduct>& products) override;
+  void row_products(const Matrix& x, const std::vector<WeightProduct>& products) override;
   void row_attention_inputs(const Matrix& x, const std::vector<const Weight*>& weights,
                             const AttentionInputs& inputs) override;
-  void row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out) override;
+  void row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out) override;
   void row_product_norm(const Matrix& x, const Weight& weight, const Matrix& sum, const void* norm, float eps,
                         const Matrix& normed, float* rstd) override;
 
@@ -158,7 +158,7 @@ class CudaBackend : public Backend {
   void widen(const Matrix& narrow, const Matrix& weight, bool transposed, const Dropout& dropout, const Matrix& out,
              bool accumulate, int splits = 1, float factor = 1);
   SplitSums begin_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate);
-  std::vector<SplitSums> begin_row_products(const Matrix& x, const std::vector<RowProduct>& products);
+  std::vector<SplitSums> begin_row_products(const Matrix& x, const std::vector<WeightProduct>& products);
   void add_splits(const SplitSums& sums, const Matrix& out, bool accumulate);
   Matrix weight_numbers(const Weight& weight, DType dtype, Buffer& owner);
   [[noreturn]] void throw_out_of_memory(std::size_t bytes) const;

@@ -152,7 +152,7 @@ void CudaBackend::row_product(const Matrix& x, const Weight& weight, const Matri
   add_splits(begin_row_product(x, weight, out, accumulate), out, accumulate);
 }
 
-void CudaBackend::row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+void CudaBackend::row_products(const Matrix& x, const std::vector<WeightProduct>& products) {
   if (x.rows == 0) return;
   const std::vector<SplitSums> sums = begin_row_products(x, products);
   for (std::size_t i = 0; i < products.size(); ++i) add_splits(sums[i], products[i].out, false);
@@ -199,9 +199,9 @@ SplitSums CudaBackend::begin_row_product(const Matrix& x, const Weight& weight, 
 
 // A decoding step waits for each launch: weights that lie as they are multiplied share one. Others are dequantised one
 // at a time.
-std::vector<SplitSums> CudaBackend::begin_row_products(const Matrix& x, const std::vector<RowProduct>& products) {
+std::vector<SplitSums> CudaBackend::begin_row_products(const Matrix& x, const std::vector<WeightProduct>& products) {
   std::vector<TileProduct> together;
-  for (const RowProduct& one : products) {
+  for (const WeightProduct& one : products) {
     if (!is_plain(one.weight.format) || !fits_tiles(x, one.weight.values())) break;
     if (one.out.dtype != products.front().out.dtype || together.size() == kMostProducts) break;
     together.push_back({one.weight.values(), one.out});
@@ -210,7 +210,7 @@ std::vector<SplitSums> CudaBackend::begin_row_products(const Matrix& x, const st
     return launch_together(*this, hopper_.get(), stream_, x, together, false);
   }
   std::vector<SplitSums> sums;
-  for (const RowProduct& one : products) sums.push_back(begin_row_product(x, one.weight, one.out, false));
+  for (const WeightProduct& one : products) sums.push_back(begin_row_product(x, one.weight, one.out, false));
   return sums;
 }
 

@@ -72,7 +72,7 @@ void CudaBackend::swiglu(const Matrix& gate, const Matrix& up, const Matrix& out
   });
 }
 
-void CudaBackend::row_swiglu(const Matrix& x, const RowProduct& gate, const RowProduct& up, const Matrix& out) {
+void CudaBackend::row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out) {
   require_dense("row_swiglu", {gate.out, up.out, out});
   if (out.size() == 0) return;
   const std::vector<SplitSums> sums = begin_row_products(x, {gate, up});
