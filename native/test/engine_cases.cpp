@@ -154,6 +154,31 @@ void check_training(const TinyModel& model, DType dtype) {
   expect(after < before / 4, "the loss went from " + std::to_string(before) + " to " + std::to_string(after));
 }
 
+// Operations that write a gradient may know its squares: the last one's count, whichever that was. Of wide enough
+// matrices, and more and fewer tokens than large products are made for.
+void check_gradient_norm(TinyModel model, const std::vector<bool>& large) {
+  model.shape.hidden_size = 64;
+  model.shape.intermediate_size = 96;
+  model.shape.heads = 8;
+  model.shape.kv_heads = 8;
+  const Forest many = branching_forest(model.shape.vocab_size, 3);
+  const Forest few = paths_of(many).front().forest;
+  expect(many.tokens.size() >= 32 && few.tokens.size() < 32, "the forests are not of such sizes");
+  const auto engine = random_engine(model, DType::bf16, kSeed), twin = random_engine(model, DType::bf16, kSeed);
+  for (const bool all : large) {
+    const Forest& forest = all ? many : few;
+    const std::vector<float> coefficients = random_coefficients(forest);
+    for (Engine* each : {engine.get(), twin.get()}) each->accumulate(forest, coefficients, false, nullptr);
+  }
+  double squares = 0;
+  for (const auto& gradient : gradients_of(*twin)) squares += norm(gradient) * norm(gradient);
+  OptimizerOptions options;
+  options.max_grad_norm = 1;
+  const double got = engine->optimizer_step(options), want = std::sqrt(squares);
+  expect(std::abs(got - want) < 1e-5 * want, "the norm is " + std::to_string(got) + ", not " + std::to_string(want));
+  expect(twin->optimizer_step(options) == got, "reading gradients changed their norm's bits");
+}
+
 void check_cancelling(const TinyModel& model) {
   const auto engine = random_engine(model, DType::f32, kSeed);
   const Forest forest = branching_forest(model.shape.vocab_size, 3);
@@ -345,6 +370,13 @@ void run_engine_cases(TestRun& run, const EngineCases& cases) {
   if (!cases.many_passes) return;
   run.run("rows of a generation give way in a small cache and end the same", [&] { check_small_cache(models[0]); });
   run.run("training lowers the loss", [&] { check_training(models[0], DType::f32); });
+  for (const bool first : {true, false}) {
+    run.run(std::string("the gradients' norm is of all that was added to them, ") + (first ? "more" : "fewer") +
+                " tokens first",
+            [&] {
+              check_gradient_norm(models[1], {first, !first});
+            });
+  }
   run.run("training in bf16 lowers the loss", [&] { check_training(models[0], DType::bf16); });
 }
 

@@ -86,7 +86,7 @@ class GivenLoss : public ForestLoss {
 }  // namespace
 
 std::vector<float> Engine::get_gradient(int index, int adapter) const {
-  const Matrix gradient = impl_->set_of(adapter).gradient(index);
+  const Matrix gradient = impl_->set_of(adapter).read_gradient(index);
   std::vector<float> values(static_cast<std::size_t>(gradient.size()), 0.0f);
   if (gradient.data != nullptr) impl_->backend->copy_out(values.data(), gradient.data, gradient.bytes());
   return values;

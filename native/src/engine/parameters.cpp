@@ -34,6 +34,13 @@ double ParameterSet::gradient_squares() const {
   return known + backend_.sum_of_squares(others);
 }
 
+Matrix ParameterSet::read_gradient(int index) const {
+  const std::optional<double> squares = at(index).gradient_squares;
+  const Matrix matrix = gradient(index);
+  at(index).gradient_squares = squares;
+  return matrix;
+}
+
 Matrix ParameterSet::gradient(int index) const {
   const GradientSum sum = gradient_sum(index);
   if (!sum.accumulate) backend_.zero(sum.matrix.data, sum.matrix.bytes());

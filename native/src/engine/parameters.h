@@ -52,6 +52,8 @@ class ParameterSet {
   Matrix gradient(int index) const;
   // For who writes it whole: the first one need not add to zeros.
   GradientSum gradient_sum(int index) const;
+  // The same for who only reads.
+  Matrix read_gradient(int index) const;
   float* gradient_data(int index) const { return gradient(index).f32(); }
   MomentsFormat moments_format() const { return moments_; }
   bool frozen() const { return frozen_; }

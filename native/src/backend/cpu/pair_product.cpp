@@ -20,6 +20,8 @@ constexpr std::int64_t kMostPairsAtOnce = 4096;
 constexpr std::int64_t kLeastRows = 192;
 // Rows of a transposed operand that are laid out together.
 constexpr std::int64_t kChunkRows = 96;
+// Below this, squares of f32 may have lost what they add up.
+constexpr double kLeastSquares = 1e-24;
 // Below this, what is laid out is multiplied by too little.
 constexpr std::int64_t kLeast = 32;
 
@@ -346,8 +348,8 @@ class GradientPass {
     });
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       const double sum = std::accumulate(squares_[i].begin(), squares_[i].end(), 0.0);
-      // Each was squared in f32: where that was too large, it is not known.
-      if (!squares_[i].empty() && std::isfinite(sum)) *gradients[i].squares = sum;
+      // Each was squared in f32: where that was too large or too small, it is not known.
+      if (!squares_[i].empty() && std::isfinite(sum) && sum > kLeastSquares) *gradients[i].squares = sum;
     }
   }
 

@@ -33,7 +33,8 @@ struct PairProduct {
   bool out_bf16 = false;
   const void* added = nullptr;  // as out is; may be out, or null
   std::int64_t row_added = 0;
-  // Unless it is null, of f32: of each block of rows and each panel the sum of its results' squares, [blocks, row].
+  // Unless it is null, of f32 and a left operand from pair_blocks: of each block of rows and each panel the sum of its
+  // results' squares, [blocks, row].
   double* squares = nullptr;
   std::int64_t row_squares = 0;
   // What is brought into the second cache meanwhile.
