@@ -151,16 +151,6 @@ inline VecF exp2(VecF x) {
 #endif
 }
 
-// These lanes of the concatenation of two vectors, by the word that gcc or clang has for it.
-template <int... kLane>
-inline VecF shuffle(VecF a, VecF b) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, kLane...);
-#else
-  return __builtin_shuffle(a, b, VecI{kLane...});
-#endif
-}
-
 template <int... kLane>
 struct LaneList {
   // The pair's exchange at distance kStep.

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "pair_product.h"
+#include "simd.h"
 
 namespace tempora::TEMPORA_ISA {
 
@@ -128,27 +129,27 @@ using Words = std::uint32_t __attribute__((vector_size(64)));
 using Pairs = std::uint64_t __attribute__((vector_size(64)));
 
 inline Words low_words(Words a, Words b) {
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+  return shuffle_as<Words, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b);
 }
 inline Words high_words(Words a, Words b) {
-  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  return shuffle_as<Words, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
 }
 inline Words low_pairs(Words a, Words b) {
   return reinterpret_cast<Words>(
-      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 0, 8, 2, 10, 4, 12, 6, 14));
+      shuffle_as<Pairs, 0, 8, 2, 10, 4, 12, 6, 14>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 inline Words high_pairs(Words a, Words b) {
   return reinterpret_cast<Words>(
-      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 1, 9, 3, 11, 5, 13, 7, 15));
+      shuffle_as<Pairs, 1, 9, 3, 11, 5, 13, 7, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 // Of each, the first and third, or the second and fourth 16 bytes.
 inline Words even_quarters(Words a, Words b) {
   return reinterpret_cast<Words>(
-      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 0, 1, 4, 5, 8, 9, 12, 13));
+      shuffle_as<Pairs, 0, 1, 4, 5, 8, 9, 12, 13>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 inline Words odd_quarters(Words a, Words b) {
   return reinterpret_cast<Words>(
-      __builtin_shufflevector(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b), 2, 3, 6, 7, 10, 11, 14, 15));
+      shuffle_as<Pairs, 2, 3, 6, 7, 10, 11, 14, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 
 // 16 × 16 words, transposed in registers.

@@ -154,10 +154,26 @@ inline VecF min(VecF a, VecF b) {
 #endif
 }
 
+// These lanes of the concatenation of two vectors, by the word that gcc (11 has but this) or clang has for it. Mask: as
+// many integers of a lane's size.
+template <typename Mask, int... kLane, typename Vector>
+inline Vector shuffle_as(Vector a, Vector b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kLane...);
+#else
+  return __builtin_shuffle(a, b, Mask{kLane...});
+#endif
+}
+
+template <int... kLane>
+inline VecF shuffle(VecF a, VecF b) {
+  return shuffle_as<VecI, kLane...>(a, b);
+}
+
 // The lane kStep behind each.
-template <int kStep, std::size_t... kLane>
-inline VecF lanes_behind(VecF v, std::index_sequence<kLane...>) {
-  return __builtin_shufflevector(v, v, ((kLane + kStep) % kWidth)...);
+template <int kStep, int... kLane>
+inline VecF lanes_behind(VecF v, std::integer_sequence<int, kLane...>) {
+  return shuffle<((kLane + kStep) % kWidth)...>(v, v);
 }
 
 // Joins all lanes in a fixed order: halves, quarters, ...
@@ -166,7 +182,7 @@ inline float fold(VecF v, Join join) {
   if constexpr (kHalf == 0) {
     return v[0];
   } else {
-    return fold<kHalf / 2>(join(v, lanes_behind<kHalf>(v, std::make_index_sequence<kWidth>())), join);
+    return fold<kHalf / 2>(join(v, lanes_behind<kHalf>(v, std::make_integer_sequence<int, kWidth>())), join);
   }
 }
 
@@ -241,8 +257,8 @@ inline VecF exp(VecF x) {
 #endif
 }
 
-// e^x with a relative error of 2^-22 + |x| · 2^-24, which is enough where the result is rounded to bf16, and in sums of
-// exponentials that have the largest x for their zero. 0 and infinity past the ends of the range, NaN for NaN.
+// e^x with a relative error of 2^-22 + 1.25 · |x| · 2^-24, which is enough where the result is rounded to bf16, and in
+// sums of exponentials that have the largest x for their zero. 0 and infinity past the ends of the range, NaN for NaN.
 inline VecF quick_exp(VecF x) {
 #if defined(__AVX512F__)
   const VecF t = x * 1.44269504088896341f;
