@@ -148,7 +148,6 @@ class Block {
 
   backward(scratch: Arena): void {
     scratch.scope(() => {
-      this.#castGradient(scratch);
       this.matrix(scratch, this.inner);
       this.#outputGradient(scratch, "down");
       this.matrix(scratch, this.inner);
@@ -157,7 +156,6 @@ class Block {
       this.#project(scratch, ["gate", "up"]);
     });
     scratch.scope(() => {
-      this.#castGradient(scratch);
       this.matrix(scratch, this.queries);
       scratch.scope(() => {
         this.#outputGradient(scratch, "o");
@@ -169,13 +167,14 @@ class Block {
     });
   }
 
-  #castGradient(scratch: Arena): void {
+  /** The residual stream's gradient in the activations' type, for all blocks. */
+  castGradient(scratch: Arena): void {
     if (this.model.dtype !== "f32") this.matrix(scratch, this.hidden);
   }
 
-  /** The normalised input again, its rows' scales, and its gradient. */
+  /** The normalised input again, and its gradient. */
   #normalised(scratch: Arena): void {
-    for (const bytes of [this.hidden, 4, this.residual]) this.matrix(scratch, bytes);
+    for (const bytes of [this.hidden, this.residual]) this.matrix(scratch, bytes);
   }
 
   /** Backward through projections of a block's normalised input. */
@@ -253,6 +252,7 @@ function takeStep(
   arena.take(rows * block.residual);
   block.matrix(arena, block.residual);
   scratch.scope(() => {
+    block.castGradient(scratch);
     if (checkpointing) {
       block.activations(scratch);
       block.forward(scratch, false);
