@@ -33,7 +33,8 @@ void CpuBackend::recomputed_norm_backward(const RecomputedNorm& norm) {
   require_dense("recomputed_norm_backward", {x, d_y, y, d_x, rounded});
   require(x.dtype == DType::f32 && d_y.dtype == DType::f32 && d_x.dtype == DType::f32,
           "recomputed_norm_backward: x and the gradients are f32");
-  require(rounded.data == nullptr || rounded.dtype == y.dtype, "recomputed_norm_backward: both have the weight's type");
+  require(y.size() == x.size() && (rounded.data == nullptr || (rounded.dtype == y.dtype && rounded.size() == x.size())),
+          "recomputed_norm_backward: y and the rounded gradient have one type and x's size");
   const auto kernel = norm_kernels_for(isa_).rms_norm_backward[index_of(y.dtype)];
   sum_over_rows(*this, x.rows, x.cols, norm.d_weight, [&](std::int64_t begin, std::int64_t end, float* partial) {
     const std::int64_t first = begin * x.cols;

@@ -1,5 +1,6 @@
-// Threads that stay awake through a stretch of many small operations. Waking them by OpenMP at each of some 300
-// operations of a decoding step takes longer than most of those operations.
+// Threads that stay awake through a stretch of many operations: a decoding step's, or those of training and scoring
+// where their large products are our own. Waking them by OpenMP at each of some 300 operations of a decoding step takes
+// longer than most of those operations.
 #pragma once
 
 #include <atomic>
