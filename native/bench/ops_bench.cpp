@@ -38,7 +38,8 @@ double best_seconds(Backend& backend, const std::function<void()>& work) {
 
 class Bench {
  public:
-  Bench(Backend& backend, DType dtype, bool json) : backend_(backend), dtype_(dtype), json_(json) {}
+  Bench(Backend& backend, DType dtype, bool json)
+      : backend_(backend), many_(backend, dtype), dtype_(dtype), json_(json) {}
 
   Matrix matrix(std::int64_t rows, std::int64_t cols, DType dtype) {
     Matrix m{nullptr, dtype, rows, cols};
@@ -202,6 +203,7 @@ class Bench {
 
  private:
   Backend& backend_;
+  ManyOperations many_;  // as the engine's calls: threads stay awake between operations
   DType dtype_;
   bool json_;
   std::vector<Buffer> buffers_;
