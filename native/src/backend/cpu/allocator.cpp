@@ -14,7 +14,7 @@
 namespace tempora {
 namespace {
 
-constexpr std::size_t kLargeBlock = std::size_t{2} << 20;  // from here on: pages of its own, huge ones if there are
+constexpr std::size_t kLargeBlock = std::size_t{2} << 20;  // from here on: touched, and only where there is memory
 
 // Freed memory is kept for the next request, but with what is in use no more than there has been in use before, and
 // what the operations of a step take and give back all the time.
@@ -31,12 +31,19 @@ std::size_t block_size(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void free_block(void* data, std::size_t block) {
-  if (block >= kLargeBlock) {
-    munmap(data, block);
-  } else {
-    std::free(data);  // NOLINT(cppcoreguidelines-no-malloc)
-  }
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kSlabs = false;  // side by side, a write past a block's end would not be seen
+#else
+constexpr bool kSlabs = true;
+#endif
+
+bool on_slab(std::size_t block) { return kSlabs && block >= Slabs::kLeast && block <= Slabs::kMost; }
+
+void* map_block(std::size_t block) {
+  void* data = mmap(nullptr, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  madvise(data, block, MADV_HUGEPAGE);
+  return data;
 }
 
 // Pages belong to the memory of the thread that writes them first.
@@ -99,13 +106,27 @@ void* Allocator::take_cached(std::size_t block) {
 }
 
 void* Allocator::take_new(std::size_t block) {
-  if (block < kLargeBlock) return std::aligned_alloc(64, block);  // NOLINT(cppcoreguidelines-no-malloc)
-  if (block > available_bytes()) return nullptr;
-  void* data = mmap(nullptr, block, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) return nullptr;
-  madvise(data, block, MADV_HUGEPAGE);
-  touch(data, block, threads_);
+  if (block >= kLargeBlock && block > available_bytes()) return nullptr;
+  void* data = nullptr;
+  if (on_slab(block)) {
+    data = slabs_.take(block);
+  } else if (block >= kLargeBlock) {
+    data = map_block(block);
+  } else {
+    data = std::aligned_alloc(64, block);  // NOLINT(cppcoreguidelines-no-malloc)
+  }
+  if (data != nullptr && block >= kLargeBlock) touch(data, block, threads_);
   return data;
+}
+
+void Allocator::free_block(void* data, std::size_t block) noexcept {
+  if (on_slab(block)) {
+    slabs_.give_back(data, block);
+  } else if (block >= kLargeBlock) {
+    munmap(data, block);
+  } else {
+    std::free(data);  // NOLINT(cppcoreguidelines-no-malloc)
+  }
 }
 
 void Allocator::drop_cached(std::size_t keep_bytes) noexcept {

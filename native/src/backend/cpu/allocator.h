@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../backend.h"
+#include "slabs.h"
 
 namespace tempora {
 
@@ -33,6 +34,7 @@ class Allocator {
 
   void* take_cached(std::size_t block);
   void* take_new(std::size_t block);
+  void free_block(void* data, std::size_t block) noexcept;
   void drop_cached(std::size_t keep_bytes) noexcept;
   // How much freed memory is kept while so many bytes are in use.
   std::size_t kept_beside(std::size_t used) const;
@@ -40,6 +42,7 @@ class Allocator {
 
   mutable std::mutex mutex_;  // buffers may be released from another thread than the one that computes
   int threads_;
+  Slabs slabs_;
   std::list<Freed> freed_;                                                 // the longest ago first
   std::map<std::size_t, std::vector<std::list<Freed>::iterator>> cached_;  // by block size, the longest ago first
   std::size_t cached_bytes_ = 0;
