@@ -14,9 +14,10 @@
 namespace tempora::TEMPORA_ISA {
 namespace {
 
-constexpr int kBlockVectors = kCacheBlockKeys / kWidth;
+constexpr int kPageVectors = kCachePageKeys / kWidth;
 // Floats of a cache line. Scores begin at a multiple of it, so that a position's lane does not depend on the chunk.
 constexpr std::int32_t kLine = 16;
+constexpr int kLineBytes = 64;
 
 // Where the scores of a chunk's rows lie: that of position p at p - origin of its row.
 struct ScoreRows {
@@ -59,29 +60,41 @@ std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& c
 }
 
 // scores [rows, stride] = queries · keys, a vector of one page's keys at a time. Lanes behind a segment's end hold
-// anything, until the scores of the path's next block are written over them.
+// anything, until the scores of the path's next block are written over them. Pages lie apart, so that the processor
+// does not foresee them: meanwhile a little of each page of `next` is asked for, the keys of the next block.
 template <typename T>
 struct Scores {
   const float* queries;
   std::int64_t head_dim;
-  const T* const* key_vectors;
+  const BlockPages<T>& keys;
+  const BlockPages<T>& next;
   float* scores;
   std::int64_t stride;
 
   template <int kRows, int kVectors>
   void compute(std::int64_t row, int vector) const {
     const float* query = queries + row * head_dim;
-    const T* const* keys = key_vectors + vector;
+    const T *from[kVectors], *ahead[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const int page = (vector + v) / kPageVectors;
+      from[v] = keys.at[page] + (vector + v) % kPageVectors * kWidth;
+      ahead[v] = (row == 0 ? next : keys).at[page];
+    }
     VecF sum[kRows][kVectors] = {};
     for (std::int64_t c = 0; c < head_dim; ++c) {
       VecF columns[kVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) columns[v] = load(keys[v] + c * kCachePageKeys);
+      for (int v = 0; v < kVectors; ++v) columns[v] = load(from[v] + c * kCachePageKeys);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const float element = query[r * head_dim + c];
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) sum[r][v] += element * columns[v];
+      }
+      if (sizeof(T) * kCachePageKeys % kLineBytes == 0 || c % 2 == 0) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v += kPageVectors) __builtin_prefetch(ahead[v] + c * kCachePageKeys, 0, 2);
       }
     }
 #pragma GCC unroll 8
@@ -93,18 +106,21 @@ struct Scores {
   }
 };
 
-// outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end).
+// outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end). Meanwhile as much of `next` is
+// asked for.
 template <typename T>
 struct WeightedValues {
   const float* weights;
   std::int64_t stride;
-  const T* const* value_pages;
+  const BlockPages<T>& pages;
+  const BlockPages<T>& next;
   std::int32_t begin, end;
   std::int64_t columns;
   float* outputs;
 
   template <int kRows, int kVectors>
   void compute(std::int64_t row, int vector) const {
+    constexpr int kBytes = kVectors * kWidth * static_cast<int>(sizeof(T));
     float* to = outputs + row * columns + vector * kWidth;
     const float* weight = weights + row * stride;
     VecF sum[kRows][kVectors];
@@ -115,8 +131,10 @@ struct WeightedValues {
     }
     for (std::int32_t key = begin; key < end;) {
       const std::int32_t page = key / kCachePageKeys, page_end = (page + 1) * kCachePageKeys;
-      const T* values = value_pages[page] + key % kCachePageKeys * columns + vector * kWidth;
-      for (const std::int32_t stop = page_end < end ? page_end : end; key < stop; ++key, values += columns) {
+      const std::int64_t at = key % kCachePageKeys * columns + vector * kWidth;
+      const T *values = pages.at[page] + at, *ahead = (row == 0 ? next : pages).at[page] + at;
+      const std::int32_t stop = page_end < end ? page_end : end;
+      for (; key < stop; ++key, values += columns, ahead += columns) {
         VecF value[kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kWidth);
@@ -125,6 +143,10 @@ struct WeightedValues {
           const float element = weight[r * stride + key];
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) sum[r][v] += element * value[v];
+        }
+#pragma GCC unroll 4
+        for (int byte = 0; byte < kBytes; byte += kLineBytes) {
+          __builtin_prefetch(reinterpret_cast<const char*>(ahead) + byte, 0, 2);
         }
       }
     }
@@ -196,48 +218,13 @@ BlockRows rows_of(const CachedAttentionCall& call, const CacheChunk& chunk, cons
           begin > 0 ? begin : 0, block.keys, block.position - range.origin};
 }
 
-// The block's rows of the scores.
-template <typename T>
-void score_block(const CachedAttentionCall& call, const CacheBlock& block, int kv_head, const HeadShape& shape,
-                 const Scratch& s, const BlockRows& seen) {
-  const T* key_vectors[kBlockVectors];
-  constexpr int kPageVectors = kCachePageKeys / kWidth;
-  for (std::int32_t page = seen.begin / kCachePageKeys; page * kCachePageKeys < seen.end; ++page) {
-    const std::int64_t head = static_cast<std::int64_t>(call.pages[block.first_page + page]) * call.kv_heads + kv_head;
-    const T* keys = static_cast<const T*>(call.key_cache) + head * shape.head_dim * kCachePageKeys;
-    for (int v = 0; v < kPageVectors; ++v) key_vectors[page * kPageVectors + v] = keys + v * kWidth;
-  }
-  const Scores<T> scores{s.queries + seen.row * shape.head_dim, shape.head_dim, key_vectors,
-                         s.scores + seen.row * s.range.stride + seen.at, s.range.stride};
-  for_tiles(scores, seen.rows, seen.begin / kWidth, (seen.end + kWidth - 1) / kWidth);
-}
-
-// Adds the block's values to its rows' outputs.
-template <typename T>
-void weigh_block(const CachedAttentionCall& call, const CacheBlock& block, int kv_head, const HeadShape& shape,
-                 const Scratch& s, const BlockRows& seen) {
-  const T* value_pages[kCacheBlockKeys / kCachePageKeys];
-  for (std::int32_t page = seen.begin / kCachePageKeys; page * kCachePageKeys < seen.end; ++page) {
-    const std::int64_t head = static_cast<std::int64_t>(call.pages[block.first_page + page]) * call.kv_heads + kv_head;
-    value_pages[page] = static_cast<const T*>(call.value_cache) + head * shape.columns * kCachePageKeys;
-  }
-  const WeightedValues<T> values{s.scores + seen.row * s.range.stride + seen.at,
-                                 s.range.stride,
-                                 value_pages,
-                                 seen.begin,
-                                 seen.end,
-                                 shape.columns,
-                                 s.outputs + seen.row * shape.columns};
-  for_tiles(values, seen.rows, 0, static_cast<int>(shape.columns / kWidth));
-}
-
 template <typename Body>
 void for_blocks(const CachedAttentionCall& call, const CacheChunk& chunk, const HeadShape& shape, const Scratch& s,
                 Body body) {
   for (std::int32_t i = 0; i < chunk.blocks; ++i) {
     const CacheBlock& block = call.blocks[chunk.first_block + i];
     const BlockRows seen = rows_of(call, chunk, block, shape, s.range);
-    if (seen.begin < seen.end) body(block, seen);
+    if (seen.begin < seen.end) body(block, seen, i + 1 < chunk.blocks ? (&block)[1] : block);
   }
 }
 
@@ -252,18 +239,24 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + row % group;
     return ((chunk.row + row / group) * call.heads + head) * call.head_dim;
   };
+  const CacheBlock& first = call.blocks[chunk.first_block];
   const float scale = scaled_for_exp2(call.head_dim);
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* from = static_cast<const T*>(call.q) + offset(row);
     float* to = s.queries + row * call.head_dim;
     for_vectors(call.head_dim, [=](auto load, auto store) { store(to, load(from) * scale); });
   }
-  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen) {
-    if (&block + 1 < call.blocks + chunk.first_block + chunk.blocks) {
-      fetch_block<T>(call, (&block)[1], kv_head, call.key_cache, shape.head_dim * kCachePageKeys);
-    }
-    fetch_block<T>(call, block, kv_head, call.value_cache, shape.columns * kCachePageKeys);
-    score_block<T>(call, block, kv_head, shape, s, seen);
+  const auto keys_of = [&](const CacheBlock& block) {
+    return BlockPages<T>(call, block, kv_head, call.key_cache, shape.head_dim * kCachePageKeys);
+  };
+  const auto values_of = [&](const CacheBlock& block) {
+    return BlockPages<T>(call, block, kv_head, call.value_cache, shape.columns * kCachePageKeys);
+  };
+  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen, const CacheBlock& next) {
+    const BlockPages<T> keys = keys_of(block), ahead = &next == &block ? values_of(first) : keys_of(next);
+    const Scores<T> scores{s.queries + seen.row * shape.head_dim, shape.head_dim, keys, ahead,
+                           s.scores + seen.row * s.range.stride + seen.at, s.range.stride};
+    for_tiles(scores, seen.rows, seen.begin / kWidth, (seen.end + kWidth - 1) / kWidth);
   });
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t in_batch = chunk.row + row / group;
@@ -272,8 +265,17 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
                               call.end[in_batch] - s.range.origin);
   }
   clear(s.outputs, rows * shape.columns);
-  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen) {
-    weigh_block<T>(call, block, kv_head, shape, s, seen);
+  for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen, const CacheBlock& next) {
+    const BlockPages<T> pages = values_of(block), ahead = values_of(next);
+    const WeightedValues<T> values{s.scores + seen.row * s.range.stride + seen.at,
+                                   s.range.stride,
+                                   pages,
+                                   ahead,
+                                   seen.begin,
+                                   seen.end,
+                                   shape.columns,
+                                   s.outputs + seen.row * shape.columns};
+    for_tiles(values, seen.rows, 0, static_cast<int>(shape.columns / kWidth));
   });
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = s.outputs + row * shape.columns;
