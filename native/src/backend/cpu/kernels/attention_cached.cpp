@@ -239,7 +239,6 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + row % group;
     return ((chunk.row + row / group) * call.heads + head) * call.head_dim;
   };
-  const CacheBlock& first = call.blocks[chunk.first_block];
   const float scale = scaled_for_exp2(call.head_dim);
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* from = static_cast<const T*>(call.q) + offset(row);
@@ -253,8 +252,9 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     return BlockPages<T>(call, block, kv_head, call.value_cache, shape.columns * kCachePageKeys);
   };
   for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen, const CacheBlock& next) {
-    const BlockPages<T> keys = keys_of(block), ahead = &next == &block ? values_of(first) : keys_of(next);
-    const Scores<T> scores{s.queries + seen.row * shape.head_dim, shape.head_dim, keys, ahead,
+    const bool last = &next == &block;
+    const BlockPages<T> keys = keys_of(block), ahead = last ? values_of(call.blocks[chunk.first_block]) : keys_of(next);
+    const Scores<T> scores{s.queries + seen.row * shape.head_dim,          shape.head_dim, keys, ahead,
                            s.scores + seen.row * s.range.stride + seen.at, s.range.stride};
     for_tiles(scores, seen.rows, seen.begin / kWidth, (seen.end + kWidth - 1) / kWidth);
   });
