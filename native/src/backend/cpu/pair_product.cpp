@@ -18,8 +18,11 @@ constexpr std::int64_t kMostPairs = 1024;
 constexpr std::int64_t kMostPairsAtOnce = 4096;
 // Rows that are worth laying out a panel for once more.
 constexpr std::int64_t kLeastRows = 192;
-// Rows of a transposed operand that are laid out together.
+// Rows of a transposed operand that are laid out together: so many, or what a part of the second cache holds of them,
+// if each thread then has some such chunks.
 constexpr std::int64_t kChunkRows = 96;
+constexpr std::int64_t kChunkBytes = 300 << 10;
+constexpr std::int64_t kLeastChunks = 4;
 // Below this, squares of f32 may have lost what they add up.
 constexpr double kLeastSquares = 1e-24;
 // Below this, what is laid out is multiplied by too little.
@@ -289,12 +292,21 @@ struct Chunk {
   std::int64_t row, rows;
 };
 
+// A multiple of kChunkRows.
+std::int64_t rows_of_chunk(const std::vector<PairGradient>& gradients, std::int64_t pairs, std::int64_t threads) {
+  std::int64_t rows = 0;
+  for (const PairGradient& gradient : gradients) rows += gradient.out.rows;
+  const std::int64_t most = std::min(kChunkBytes / (4 * pairs), rows / (kLeastChunks * threads));
+  return std::max<std::int64_t>(1, most / kChunkRows) * kChunkRows;
+}
+
 // Whole blocks, but for a gradient's last rows.
-std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads, std::int64_t block) {
+std::vector<Chunk> chunks_of(const std::vector<PairGradient>& gradients, std::int64_t threads, std::int64_t block,
+                             std::int64_t most) {
   std::vector<Chunk> chunks;
   for (std::size_t index = 0; index < gradients.size(); ++index) {
     const std::int64_t rows = gradients[index].out.rows, blocks = groups(rows, block);
-    std::int64_t count = groups(rows, kChunkRows);
+    std::int64_t count = groups(rows, most);
     if (gradients.size() == 1) count = std::min(blocks, groups(count, threads) * threads);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t begin = blocks * i / count * block;
@@ -320,7 +332,8 @@ class GradientPass {
 
   void add(const std::vector<PairGradient>& gradients) {
     laid_out_ = backend_.workspace(static_cast<std::size_t>(panels_ * panel_bytes_));
-    const std::int64_t chunk_bytes = groups(kChunkRows, kernels_.block_rows) * kernels_.block_rows * pairs_ * 4;
+    const std::int64_t most = rows_of_chunk(gradients, pairs_, backend_.threads());
+    const std::int64_t chunk_bytes = groups(most, kernels_.block_rows) * kernels_.block_rows * pairs_ * 4;
     const Buffer scratch = backend_.workspace(static_cast<std::size_t>(chunk_bytes * backend_.threads()));
     on_all_threads(backend_.threads(), [&](std::int64_t thread, std::int64_t threads) {
       for (std::int64_t i = panels_ * thread / threads; i < panels_ * (thread + 1) / threads; ++i) {
@@ -334,7 +347,7 @@ class GradientPass {
       const bool wanted = last_ && gradient.squares != nullptr;
       squares_.emplace_back(wanted ? groups(gradient.out.rows, kernels_.block_rows) * panels_ : 0);
     }
-    const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads(), kernels_.block_rows);
+    const std::vector<Chunk> chunks = chunks_of(gradients, backend_.threads(), kernels_.block_rows, most);
     const auto count = static_cast<std::int64_t>(chunks.size());
     std::int64_t parts = 1;
     while (uneven(count * parts, backend_.threads()) && parts < panels_) ++parts;

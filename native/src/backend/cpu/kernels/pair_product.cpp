@@ -112,9 +112,10 @@ class Ahead {
   std::int64_t within_ = 0, at_once_;
 };
 
-// What is brought while a block is multiplied: the next block's rows, and what the caller asks for.
+// What is brought while a block is multiplied: the next block's rows, what the caller asks for, and of f32 where the
+// next block is written.
 struct Meanwhile {
-  Ahead next, ahead[2];
+  Ahead next, ahead[2], out;
 };
 
 // kRows rows by one panel. kBlocks: rows of the left operand are as pair_blocks writes them.
@@ -122,7 +123,8 @@ template <int kRows, bool kBlocks>
 void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int64_t pairs, Meanwhile& meanwhile) {
   const std::int64_t column = panel * kPanelColumns;
   const std::int64_t size = p.out_bf16 ? 2 : 4;
-  prefetch_block<kRows, true>(p.out, p.row_out, row * p.row_out + column, size);
+  const bool brought = !p.out_bf16 && (row > 0 || panel > 0);
+  if (!brought) prefetch_block<kRows, true>(p.out, p.row_out, row * p.row_out + column, size);
   if (p.added != nullptr && p.added != p.out) {
     prefetch_block<kRows, false>(p.added, p.row_added, row * p.row_added + column, size);
   }
@@ -137,6 +139,7 @@ void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int6
     const char* left = static_cast<const char*>(rows.data) + row * (kBlocks ? 4 * rows.pairs : rows.row);
     for (std::int64_t pair = 0; pair < rows.pairs;) {
       meanwhile.next.some();
+      meanwhile.out.some();
       for (Ahead& ahead : meanwhile.ahead) ahead.some();
       const std::int64_t end = pair + kPairsAtOnce < rows.pairs ? pair + kPairsAtOnce : rows.pairs;
       for (; pair < end; ++pair, left += kPairBytesLeft, right += kPairBytes) {
@@ -189,13 +192,21 @@ void multiply_blocks(const PairProduct& p) {
     return kBlocks ? i * kBlockRows : p.rows * i / blocks;
   };
   const std::int64_t all_looks = blocks * panels * looks;
-  Meanwhile meanwhile{{}, {{p.ahead[0], all_looks}, {p.ahead[1], all_looks}}};
+  Meanwhile meanwhile{{}, {{p.ahead[0], all_looks}, {p.ahead[1], all_looks}}, {}};
+  const auto written_by = [&](std::int64_t row, std::int64_t end, std::int64_t panel) {
+    const float* first = static_cast<const float*>(p.out) + row * p.row_out + panel * kPanelColumns;
+    return ByteRows{first, end - row, 4 * p.row_out, 4 * kPanelColumns};
+  };
   for (std::int64_t i = 0; i < blocks; ++i) {
     const std::int64_t row = begin_of(i), end = begin_of(i + 1), following = kBlocks ? end : begin_of(i + 2);
     meanwhile.next = Ahead(
         {static_cast<const char*>(p.left->data) + end * p.left->row, following - end, p.left->row, p.left->pairs * 4},
         panels * looks);
     for (std::int64_t panel = 0; panel < panels; ++panel) {
+      const bool last = panel + 1 == panels;
+      if (!p.out_bf16) {
+        meanwhile.out = Ahead(last ? written_by(end, begin_of(i + 2), 0) : written_by(row, end, panel + 1), looks);
+      }
       dispatch<kBlocks>(end - row, p, row, panel, pairs, meanwhile);
     }
   }
