@@ -71,6 +71,20 @@ class GradientSums {
   Buffer buffer_;
 };
 
+// What the thread that has an item, a chunk's for one head, takes after its block: of another item, as if the threads
+// took turns.
+NextQueries next_queries(const CpuAttentionPlan& plan, std::int64_t item, int kv_heads, int threads,
+                         std::int32_t block) {
+  const auto chunk_of = [&](std::int64_t i) { return plan.chunks[static_cast<std::size_t>(i / kv_heads)]; };
+  std::int32_t next = block + 1;
+  if (next == chunk_of(item).first_block + chunk_of(item).blocks) {
+    item += threads;
+    if (item >= static_cast<std::int64_t>(plan.chunks.size()) * kv_heads) return {};
+    next = chunk_of(item).first_block;
+  }
+  return {plan.blocks[next].token, plan.blocks[next].count, static_cast<int>(item % kv_heads)};
+}
+
 }  // namespace
 
 std::unique_ptr<AttentionPlan> CpuBackend::plan_attention(const ForestLayout& layout) {
@@ -124,7 +138,8 @@ void CpuBackend::tree_attention_backward(const AttentionPlan& attention_plan, co
     const std::int64_t size = sums.matrix_size(chunk.tree);
     sums.clear(chunk.tree, kv_head, chunk.index);
     for (std::int32_t b = chunk.first_block; b < chunk.first_block + chunk.blocks; ++b) {
-      backward(call, plan.blocks[b], kv_head, keys, keys + size, scratch.of(thread));
+      backward(call, plan.blocks[b], kv_head, next_queries(plan, item, shape.kv_heads, threads_, b), keys, keys + size,
+               scratch.of(thread));
     }
   });
 

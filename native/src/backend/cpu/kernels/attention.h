@@ -49,12 +49,18 @@ struct AttentionForwardKernels {
   void (*forward[2])(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, float* scratch);
 };
 
+// Rows of queries that the thread takes after a block's: they are brought meanwhile.
+struct NextQueries {
+  std::int32_t token = 0, count = 0;
+  int kv_head = 0;
+};
+
 struct AttentionBackwardKernels {
   std::int64_t (*scratch)(int heads_per_kv_head, int head_dim);
   // Writes the block's rows of d_q; adds its share of d_k and d_v into f32 [tokens of the tree, head_dim], unscaled:
   // d_k is still to be divided by sqrt(head_dim).
-  void (*backward[2])(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, float* d_k, float* d_v,
-                      float* scratch);
+  void (*backward[2])(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, const NextQueries& next,
+                      float* d_k, float* d_v, float* scratch);
   // to [n] = scale · (parts[0] + parts[1] + ...), `count` >= 1 parts f32 [n] added in their order.
   void (*add_up[2])(const float* const* parts, std::int32_t count, float scale, void* to, std::int64_t n);
 };

@@ -1,5 +1,6 @@
 // With P = softmax(S), S = q·k / sqrt(C), dP = d_out·v and delta = d_out·out (a number per row):
 //   dS = P (dP - delta),  d_q = dS k / sqrt(C),  d_k = dSᵀ q / sqrt(C),  d_v = Pᵀ d_out.
+#include "ahead.h"
 #include "attention.h"
 #include "attention_tiles.h"
 
@@ -50,6 +51,41 @@ std::int64_t scratch_floats(int group, int head_dim) {
   return Scratch{}.place(TileShape(group, head_dim, kQueryBlock), nullptr);
 }
 
+// The rows of some tokens that belong to one key/value head's queries, in a matrix of type T.
+template <typename T>
+ByteRows rows_of(const TreeAttentionCall& call, const void* matrix, std::int32_t token, std::int32_t count,
+                 int kv_head) {
+  const std::int64_t row = static_cast<std::int64_t>(call.heads) * call.head_dim;
+  const std::int64_t own = row / call.kv_heads;
+  constexpr std::int64_t kSize = sizeof(T);
+  return {static_cast<const T*>(matrix) + token * row + kv_head * own, count, row * kSize, own * kSize};
+}
+
+// Products of a block's tiles and keys, at least.
+std::int64_t products_of(const TreeAttentionCall& call, const QueryBlock& block, const TileShape& shape) {
+  constexpr std::int64_t kProducts = 5;
+  std::int64_t count = 0;
+  for (std::int32_t i = 0; i < block.streams; ++i) {
+    const KeyStream& stream = call.streams[block.first_stream + i];
+    const std::int32_t first_tile = stream.row_begin * shape.group / kTileLanes;
+    const std::int32_t last_tile = (stream.row_end * shape.group - 1) / kTileLanes;
+    count += (stream.count + kKeyBlock - 1) / kKeyBlock * (last_tile - first_tile + 1);
+  }
+  return count > 0 ? count * kProducts : 1;
+}
+
+// What is brought beside a block's products: the rows that it writes, and those that the next one reads.
+struct Meanwhile {
+  Ahead d_queries, queries, outputs, d_outputs;
+
+  void some() {
+    d_queries.some();
+    queries.some();
+    outputs.some();
+    d_outputs.some();
+  }
+};
+
 // P and dS of a strip, in place of S and dP; in pairs, vector v of a row takes the 8 words from 8 · v on, and dS is
 // written in words along keys as well.
 template <typename T>
@@ -94,7 +130,7 @@ void score_gradients(const Scratch& s, const TileLanesView& view, const Strip& s
 // One tile against one key block: adds to d_queries, d_keys and d_values.
 template <typename T>
 void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t window, std::int32_t position,
-               std::int32_t keys) {
+               std::int32_t keys, Meanwhile& meanwhile) {
   constexpr bool kPairs = kPerWord<T> == 2;
   const TileLanesView& view = s.view(tile);
   const std::int64_t panel = tile * shape.tile_size();  // also where the tile's rows begin
@@ -103,23 +139,27 @@ void propagate(const Scratch& s, const TileShape& shape, int tile, std::int32_t 
   const float *key_words = kPairs ? s.key_pairs : s.keys, *d_score_words = kPairs ? s.d_score_pairs : s.d_scores;
   Strip strips[kKeyBlock];
   const int count = find_strips<kPerWord<T>>(view, window, position, keys, strips);
+  const auto multiply = [&meanwhile](const BlockProduct& product) {
+    meanwhile.some();
+    multiply_as<T>(product);
+  };
   for (int i = 0; i < count; ++i) {
     const Strip& strip = strips[i];
     const std::int64_t lane = strip.vector * kWidth, lane_words = words<T>(strip.vectors * kWidth);
     const std::int64_t first_word = words<T>(lane), key_word = strip.key / kPerWord<T>;
     const std::int64_t row = strip.key * kTileLanes, sums = strip.key * shape.padded;
-    multiply_as<T>({s.keys + strip.key * stride, stride, 1, s.queries + panel + lane, kTileLanes,
-                    s.weights + row + lane, kTileLanes, strip.keys, strip.vectors, depth, false});
-    multiply_as<T>({s.values + strip.key * stride, stride, 1, s.d_outputs + panel + lane, kTileLanes,
-                    s.d_scores + row + lane, kTileLanes, strip.keys, strip.vectors, depth, false});
+    multiply({s.keys + strip.key * stride, stride, 1, s.queries + panel + lane, kTileLanes, s.weights + row + lane,
+              kTileLanes, strip.keys, strip.vectors, depth, false});
+    multiply({s.values + strip.key * stride, stride, 1, s.d_outputs + panel + lane, kTileLanes, s.d_scores + row + lane,
+              kTileLanes, strip.keys, strip.vectors, depth, false});
     score_gradients<T>(s, view, strip, tile, window, position, score_scale<T>(shape.head_dim));
-    multiply_as<T>({s.weights + row + first_word, kTileLanes, 1, s.d_output_rows + panel + first_word * shape.padded,
-                    shape.padded, s.d_values + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
-    multiply_as<T>({s.d_scores + row + first_word, kTileLanes, 1, s.query_rows + panel + first_word * shape.padded,
-                    shape.padded, s.d_keys + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
-    multiply_as<T>({key_words + key_word * shape.padded, 1, shape.padded, d_score_words + key_word * kTileLanes + lane,
-                    kTileLanes, s.d_queries + panel + lane, kTileLanes, shape.head_dim, strip.vectors,
-                    words<T>(strip.keys), true});
+    multiply({s.weights + row + first_word, kTileLanes, 1, s.d_output_rows + panel + first_word * shape.padded,
+              shape.padded, s.d_values + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
+    multiply({s.d_scores + row + first_word, kTileLanes, 1, s.query_rows + panel + first_word * shape.padded,
+              shape.padded, s.d_keys + sums, shape.padded, strip.keys, vectors_of_head, lane_words, true});
+    multiply({key_words + key_word * shape.padded, 1, shape.padded, d_score_words + key_word * kTileLanes + lane,
+              kTileLanes, s.d_queries + panel + lane, kTileLanes, shape.head_dim, strip.vectors, words<T>(strip.keys),
+              true});
   }
 }
 
@@ -137,7 +177,7 @@ void scatter_keys(KeyCursor cursor, std::int32_t keys, const float* rows, const 
 
 template <typename T>
 void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, const KeyStream& stream, int kv_head,
-                      const TileShape& shape, const Scratch& s, float* d_k, float* d_v) {
+                      const TileShape& shape, const Scratch& s, Meanwhile& meanwhile, float* d_k, float* d_v) {
   const int first_tile = stream.row_begin * shape.group / kTileLanes;
   const int last_tile = (stream.row_end * shape.group - 1) / kTileLanes;
   for (int tile = first_tile; tile <= last_tile; ++tile) view_stream(call, block, shape, stream, tile, s.view(tile));
@@ -153,7 +193,7 @@ void propagate_stream(const TreeAttentionCall& call, const QueryBlock& block, co
     clear(s.d_keys, keys * shape.padded);
     clear(s.d_values, keys * shape.padded);
     for (int tile = first_tile; tile <= last_tile; ++tile) {
-      propagate<T>(s, shape, tile, call.window, stream.position + key, keys);
+      propagate<T>(s, shape, tile, call.window, stream.position + key, keys, meanwhile);
     }
     scatter_keys(cursor, keys, s.d_keys, shape, d_k);
     scatter_keys(cursor, keys, s.d_values, shape, d_v);
@@ -191,8 +231,8 @@ void load_operands(const TileRows<const T>& rows, const TileShape& shape, int ti
 }
 
 template <typename T>
-void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, float* d_k, float* d_v,
-              float* scratch) {
+void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_head, const NextQueries& next, float* d_k,
+              float* d_v, float* scratch) {
   const TileShape shape(call.heads / call.kv_heads, call.head_dim, block.count);
   Scratch s;
   s.place(shape, scratch);
@@ -210,8 +250,14 @@ void backward(const TreeAttentionCall& call, const QueryBlock& block, int kv_hea
     load_statistics(call, block, kv_head, shape, outputs, d_outputs, tile, s);
   }
   clear(s.d_queries, shape.tiles * panel);
+  const std::int64_t products = products_of(call, block, shape);
+  const auto of_next = [&](const void* matrix) {
+    return Ahead(rows_of<T>(call, matrix, next.token, next.count, next.kv_head), products);
+  };
+  Meanwhile meanwhile{Ahead(rows_of<T>(call, call.d_q, block.token, block.count, kv_head), products), of_next(call.q),
+                      of_next(call.out), of_next(call.d_out)};
   for (int i = 0; i < block.streams; ++i) {
-    propagate_stream<T>(call, block, call.streams[block.first_stream + i], kv_head, shape, s, d_k, d_v);
+    propagate_stream<T>(call, block, call.streams[block.first_stream + i], kv_head, shape, s, meanwhile, d_k, d_v);
   }
   const TileRows<T> d_queries{static_cast<T*>(call.d_q) + first, stride};
   float scales[kTileLanes];

@@ -2,6 +2,7 @@
 
 #if defined(__AVX512BF16__) && !defined(TEMPORA_TILES)
 
+#include "ahead.h"
 #include "pair_layout.h"
 #include "row_offsets.h"
 
@@ -10,7 +11,6 @@ namespace {
 
 constexpr int kPanelVectors = kPanelColumns / 16;
 constexpr std::int64_t kPairBytes = kPanelColumns * 4;  // a panel's
-constexpr std::int64_t kCacheLine = 64;
 
 // Bytes of a panel that are asked for ahead: it streams from the second cache.
 constexpr std::int64_t kPanelAhead = 2048;
@@ -85,32 +85,6 @@ inline void prefetch_block(const void* data, std::int64_t row_elements, std::int
     if (size > 2) __builtin_prefetch(line + kCacheLine, kWritten ? 1 : 0);
   }
 }
-
-// Brings rows of bytes into the second cache, some lines a call: many at once would wait for each other.
-class Ahead {
- public:
-  Ahead() : Ahead({}, 1) {}
-  Ahead(const ByteRows& rows, std::int64_t calls) : rows_(rows), line_(static_cast<const char*>(rows.data)) {
-    const std::int64_t lines = rows.rows * ((rows.bytes + kCacheLine - 1) / kCacheLine);
-    at_once_ = (lines + calls - 1) / calls;
-  }
-
-  void some() {
-    for (std::int64_t i = 0; i < at_once_ && rows_.rows > 0; ++i) {
-      __builtin_prefetch(line_ + within_, 0, 2);
-      within_ += kCacheLine;
-      if (within_ < rows_.bytes) continue;
-      within_ = 0;
-      line_ += rows_.row;
-      --rows_.rows;
-    }
-  }
-
- private:
-  ByteRows rows_;
-  const char* line_;
-  std::int64_t within_ = 0, at_once_;
-};
 
 // What is brought while a block is multiplied: the next block's rows, what the caller asks for, and of f32 where the
 // next block is written.

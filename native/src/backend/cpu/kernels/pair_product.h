@@ -2,6 +2,7 @@
 // Training's weights change with every step, so what has to be laid out is laid out within the product, into caches.
 #pragma once
 
+#include "byte_rows.h"
 #include "kernels.h"
 
 namespace tempora {
@@ -11,12 +12,6 @@ struct PairRows {
   const void* data = nullptr;
   std::int64_t row = 0;
   std::int64_t pairs = 0;
-};
-
-// Rows of bytes, `row` bytes apart.
-struct ByteRows {
-  const void* data = nullptr;
-  std::int64_t rows = 0, row = 0, bytes = 0;
 };
 
 constexpr int kMostPairTerms = 3;
