@@ -17,9 +17,18 @@ function rateOf({ tokens, seconds }: { tokens: number; seconds: number }): numbe
 }
 
 function ownRow(mine: GenerationMeasurement, ceilings: Ceilings): BenchRow {
-  const best = mine.tokens / generationFloor(mine.config, mine, ceilings);
+  const { flops } = ceilings;
+  const best = mine.tokens / generationFloor(mine.config, mine, { flops, bandwidth: mine.bandwidth });
   const rate = rateOf(mine);
-  return { name: `Tempora bf16, ${caseName(mine)}`, value: rate, unit: "tokens/s", floor: best, ratio: rate / best };
+  const note = `memory copied at ${(mine.bandwidth / 1e9).toFixed(1)} GB/s beside it`;
+  return {
+    name: `Tempora bf16, ${caseName(mine)}`,
+    value: rate,
+    unit: "tokens/s",
+    floor: best,
+    ratio: rate / best,
+    note,
+  };
 }
 
 function peerRow(peer: LlamaMeasurement, mine: GenerationMeasurement): BenchRow {

@@ -5,6 +5,7 @@
 import { Engine, type ModelConfig, type ModelSource } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { randomModel } from "../packages/engine/src/random-weights.ts";
+import { copyBandwidth } from "./native-rows.ts";
 import { llama135M } from "./shapes.ts";
 
 /**
@@ -36,13 +37,18 @@ export interface GenerationMeasurement extends GenerationCase {
   config: ModelConfig;
   tokens: number;
   seconds: number;
+  /** Bytes/s of a large copy, the better of right before and right after. */
+  bandwidth: number;
 }
 
 export function promptIds(length: number): number[] {
   return Array.from({ length }, (_, i) => (i * 7) % 20_000);
 }
 
-async function measure(engine: Engine, work: GenerationCase): Promise<Omit<GenerationMeasurement, "config">> {
+async function measure(
+  engine: Engine,
+  work: GenerationCase,
+): Promise<Omit<GenerationMeasurement, "config" | "bandwidth">> {
   const start = performance.now();
   let tokens = 0;
   const completions = engine.generate([{ ids: promptIds(work.prompt) }], {
@@ -81,7 +87,10 @@ async function measureAll(source: ModelSource, cases: readonly GenerationCase[])
   await measure(engine, { logits: "flat", prompt: 128, samples: 2, newTokens: 8 }); // packs the weights
   for (const work of cases) {
     await measure(engine, work); // takes the cache's memory from the system, as the first iteration of a training does
-    console.log(JSON.stringify({ ...(await measure(engine, work)), config: source.config }));
+    const before = await copyBandwidth();
+    const measured = await measure(engine, work);
+    const bandwidth = Math.max(before, await copyBandwidth());
+    console.log(JSON.stringify({ ...measured, bandwidth, config: source.config }));
   }
 }
 

@@ -39,6 +39,13 @@ export async function measureMachine(): Promise<{ ceilings: Ceilings; head: Head
   return { ceilings: ceilings as Ceilings, head: lines.filter((line) => line.name !== undefined) as HeadLine[] };
 }
 
+/** Bytes/s of a large copy now. A virtual machine's cores move, and with them what memory gives: by up to twice within a second. */
+export async function copyBandwidth(): Promise<number> {
+  const [line] = jsonLines<Pick<Ceilings, "bandwidth">>(await nativeBench("ops_bench", "--copy"));
+  if (line === undefined) throw new TemporaError("ops_bench printed no bandwidth", { remedy: "Build again." });
+  return line.bandwidth;
+}
+
 export async function headRows(lines: readonly HeadLine[], peers: boolean): Promise<BenchRow[]> {
   const rows: BenchRow[] = lines.map(({ name, seconds, floor }) => ({
     name,
