@@ -39,7 +39,7 @@ export async function measureMachine(): Promise<{ ceilings: Ceilings; head: Head
   return { ceilings: ceilings as Ceilings, head: lines.filter((line) => line.name !== undefined) as HeadLine[] };
 }
 
-/** Bytes/s of a large copy now. A virtual machine's cores move, and with them what memory gives: by up to twice within a second. */
+/** Bytes/s of a large copy now: where a virtual machine's cores move, what memory gives changes with them, within seconds. */
 export async function copyBandwidth(): Promise<number> {
   const [line] = jsonLines<Pick<Ceilings, "bandwidth">>(await nativeBench("ops_bench", "--copy"));
   if (line === undefined) throw new TemporaError("ops_bench printed no bandwidth", { remedy: "Build again." });

@@ -212,8 +212,9 @@ class Bench {
   bool json_;
   std::vector<Buffer> buffers_;
   double peak_flops_ = 0, peak_bytes_ = 0;
-  std::uint32_t state_ =
-      1;  // of numbers: were all operands alike, logits of 85 would leave probabilities near no number
+  // Of the operands' numbers. Were they alike, a row's own logit would be 85, and all other probabilities numbers below
+  // the normal ones.
+  std::uint32_t state_ = 1;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "slabs.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <iterator>
@@ -10,10 +11,13 @@ namespace tempora {
 namespace {
 
 constexpr std::size_t kSlab = std::size_t{64} << 20;
-constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+// A neighbour's bytes on the same page would go with a block's.
+std::size_t whole_pages(std::size_t bytes) {
+  static const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
 
 // Addresses without memory, which comes when they are written; at a huge page's beginning.
 char* map_slab() {

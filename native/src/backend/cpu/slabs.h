@@ -18,11 +18,11 @@ class Slabs {
   Slabs(const Slabs&) = delete;
   Slabs& operator=(const Slabs&) = delete;
 
-  // Of `bytes` from kLeast to kMost, aligned to a page of 4 KiB, zeros; null where the system gives no more.
+  // Of `bytes` from kLeast to kMost, at a page's beginning, zeros; null where the system gives no more.
   void* take(std::size_t bytes) noexcept;
 
-  // The memory goes back to the system at once, the addresses when nothing else of their slab is in use: a hole costs
-  // addresses, of which there are enough, no memory.
+  // What fills huge pages goes back to the system at once, what is beside others' on one when memory is short, and the
+  // addresses, of which there are enough, when nothing else of their slab is in use.
   void give_back(void* data, std::size_t bytes) noexcept;
 
   std::size_t count() const { return slabs_.size(); }

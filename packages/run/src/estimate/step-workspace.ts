@@ -36,6 +36,8 @@ const pairTileColumns = 4096;
 /** Of large products of pairs (pair_product.cpp): what a thread lays out, bytes and rows of a transposed operand, pairs of one pass, columns of a panel. */
 const panelsBytes = 512 * 2 ** 10;
 const chunkRows = 96;
+const chunkBytes = 300 * 2 ** 10;
+const leastChunks = 4;
 const mostPairs = 1024;
 const panelColumns = 32;
 const mostParts = 4;
@@ -55,10 +57,12 @@ function panelBytes(threads: number, k: number, n: number): number {
   return threads * panel * Math.max(1, Math.min(panels, Math.floor(panelsBytes / panel)));
 }
 
-/** What the product for a weight's gradient lays out: all of its `tokens` inputs, and of the outputs' gradients some rows a thread. */
-function gradientBytes(threads: number, tokens: number, inputs: number): number {
+/** What the product for the gradients of weights of one input lays out: all of its `tokens` inputs, and of all the outputs' gradients some rows a thread. */
+function gradientBytes(threads: number, tokens: number, inputs: number, outputs: number): number {
   const pass = tokens / Math.ceil(tokens / (2 * mostPairs));
-  return 2 * pass * (Math.ceil(inputs / panelColumns) * panelColumns + threads * chunkRows);
+  const most = Math.min(chunkBytes / (2 * pass), outputs / (leastChunks * threads));
+  const rows = Math.max(1, Math.floor(most / chunkRows)) * chunkRows;
+  return 2 * pass * (Math.ceil(inputs / panelColumns) * panelColumns + threads * rows);
 }
 
 /** The most that products of a block take beside their operands. */
@@ -68,13 +72,20 @@ function blockProducts(model: ComputedModel, tokens: number): number {
   if (threads === 0) return whole;
   const { hiddenSize: hidden, intermediateSize: inner, heads, kvHeads, headDim } = model.config;
   const queries = heads * headDim;
+  const projected = queries + 2 * kvHeads * headDim;
   const panels = [
     [hidden, Math.max(inner, queries)],
-    [queries + 2 * kvHeads * headDim, hidden],
+    [projected, hidden],
     [2 * inner, hidden],
   ].map(([k = 0, n = 0]) => panelBytes(threads, k, n));
-  const gradients = model.adapter == null ? gradientBytes(threads, tokens, Math.max(hidden, inner, queries)) : 0;
-  return Math.max(whole + Math.max(...panels), gradients);
+  if (model.adapter != null) return whole + Math.max(...panels);
+  const gradients = [
+    [hidden, projected],
+    [queries, hidden],
+    [hidden, 2 * inner],
+    [inner, hidden],
+  ].map(([inputs = 0, outputs = 0]) => gradientBytes(threads, tokens, inputs, outputs));
+  return Math.max(whole + Math.max(...panels), ...gradients);
 }
 
 /** What the head's backward pass over `rows` takes. */
@@ -85,7 +96,8 @@ function headProducts(model: ComputedModel, rows: number, logits: number): numbe
   const tile = Math.min(rows, tileRows) * (threads > 0 ? pairTileColumns : tileColumns);
   const tileBytes = tile * (logits <= mostKeptLogits ? a : a + 4);
   if (threads === 0) return tileBytes;
-  const gradients = model.adapter == null ? gradientBytes(threads, Math.min(rows, tileRows), hidden) : 0;
+  const gradients =
+    model.adapter == null ? gradientBytes(threads, Math.min(rows, tileRows), hidden, pairTileColumns) : 0;
   return tileBytes + Math.max(panelBytes(threads, pairTileColumns, hidden), gradients);
 }
 

@@ -61,7 +61,7 @@ ByteRows rows_of(const TreeAttentionCall& call, const void* matrix, std::int32_t
   return {static_cast<const T*>(matrix) + token * row + kv_head * own, count, row * kSize, own * kSize};
 }
 
-// Products of a block's tiles and keys, at least.
+// Products of a block's tiles and keys, about.
 std::int64_t products_of(const TreeAttentionCall& call, const QueryBlock& block, const TileShape& shape) {
   constexpr std::int64_t kProducts = 5;
   std::int64_t count = 0;
@@ -69,7 +69,8 @@ std::int64_t products_of(const TreeAttentionCall& call, const QueryBlock& block,
     const KeyStream& stream = call.streams[block.first_stream + i];
     const std::int32_t first_tile = stream.row_begin * shape.group / kTileLanes;
     const std::int32_t last_tile = (stream.row_end * shape.group - 1) / kTileLanes;
-    count += (stream.count + kKeyBlock - 1) / kKeyBlock * (last_tile - first_tile + 1);
+    const std::int32_t keys = larger(0, stream.count - hidden_keys(call, block, stream));
+    count += (keys + kKeyBlock - 1) / kKeyBlock * (last_tile - first_tile + 1);
   }
   return count > 0 ? count * kProducts : 1;
 }

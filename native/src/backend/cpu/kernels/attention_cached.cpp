@@ -7,6 +7,7 @@
 // other rows may add them to its outputs.
 #include "attention_cached.h"
 
+#include "ahead.h"
 #include "attention_fetch.h"
 #include "attention_product.h"
 #include "attention_scratch.h"
@@ -17,7 +18,6 @@ namespace {
 constexpr int kPageVectors = kCachePageKeys / kWidth;
 // Floats of a cache line. Scores begin at a multiple of it, so that a position's lane does not depend on the chunk.
 constexpr std::int32_t kLine = 16;
-constexpr int kLineBytes = 64;
 
 // Where the scores of a chunk's rows lie: that of position p at p - origin of its row.
 struct ScoreRows {
@@ -61,7 +61,8 @@ std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& c
 
 // scores [rows, stride] = queries · keys, a vector of one page's keys at a time. Lanes behind a segment's end hold
 // anything, until the scores of the path's next block are written over them. Pages lie apart, so that the processor
-// does not foresee them: meanwhile a little of each page of `next` is asked for, the keys of the next block.
+// does not foresee them: meanwhile a little of as many pages of `next` is asked for, the keys of the next block. Rows
+// behind the first tile's ask for what is there, which costs less than a branch.
 template <typename T>
 struct Scores {
   const float* queries;
@@ -92,7 +93,8 @@ struct Scores {
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) sum[r][v] += element * columns[v];
       }
-      if (sizeof(T) * kCachePageKeys % kLineBytes == 0 || c % 2 == 0) {
+      // Keys of one dimension are a cache line, or half of one.
+      if (sizeof(T) * kCachePageKeys == kCacheLine || c % 2 == 0) {
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; v += kPageVectors) __builtin_prefetch(ahead[v] + c * kCachePageKeys, 0, 2);
       }
@@ -107,7 +109,7 @@ struct Scores {
 };
 
 // outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end). Meanwhile as much of `next` is
-// asked for.
+// asked for, by the first tile's rows.
 template <typename T>
 struct WeightedValues {
   const float* weights;
@@ -145,7 +147,7 @@ struct WeightedValues {
           for (int v = 0; v < kVectors; ++v) sum[r][v] += element * value[v];
         }
 #pragma GCC unroll 4
-        for (int byte = 0; byte < kBytes; byte += kLineBytes) {
+        for (int byte = 0; byte < kBytes; byte += kCacheLine) {
           __builtin_prefetch(reinterpret_cast<const char*>(ahead) + byte, 0, 2);
         }
       }
