@@ -38,15 +38,26 @@ function chosenParts(only: string | undefined): Part[] {
   });
 }
 
+function options() {
+  try {
+    return parseArgs({
+      options: {
+        peers: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+        only: { type: "string" },
+        model: { type: "string" },
+      },
+    }).values;
+  } catch (cause) {
+    throw new TemporaError(cause instanceof Error ? cause.message : String(cause), {
+      remedy: `The bench takes --peers, --json, --only ${parts.join(",")} (or some of them) and --model FILE.gguf.`,
+      cause,
+    });
+  }
+}
+
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      peers: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      only: { type: "string" },
-      model: { type: "string" },
-    },
-  });
+  const values = options();
   const chosen = chosenParts(values.only);
   if (values.peers) await installPeers(say);
   const { ceilings, head } = await measureMachine();
