@@ -8,9 +8,9 @@
 #include "attention_cached.h"
 
 #include "ahead.h"
-#include "attention_fetch.h"
 #include "attention_product.h"
 #include "attention_scratch.h"
+#include "block_pages.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {

@@ -1,4 +1,4 @@
-// Keys and values on their way from memory.
+// Where the keys or values of a block are in the cache.
 #pragma once
 
 #include "attention_cached.h"
