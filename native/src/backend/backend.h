@@ -348,9 +348,9 @@ class Backend {
                                        const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
                                        const Matrix& d_v) = 0;
 
-  // ---- rows: out [R,D] = x[rows]; x[rows] += d_out (rows are distinct). Both matrices of one dtype.
+  // ---- rows: out [R,D] = x[rows]; x[rows] = out, 0 elsewhere (rows are distinct). Both matrices of one dtype.
   virtual void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) = 0;
-  virtual void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) = 0;
+  virtual void scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) = 0;
 
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
   // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null, of kept_logits_bytes) asks for

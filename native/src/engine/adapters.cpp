@@ -1,5 +1,6 @@
 #include "adapters.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -38,6 +39,16 @@ void AdapterRuns::add(std::int64_t rows, const Adapter* adapter) {
   } else {
     runs_.push_back({first, rows, adapter});
   }
+}
+
+AdapterRuns AdapterRuns::from(std::int64_t first) const {
+  AdapterRuns rest;
+  rest.rows_ = rows_ - first;
+  for (const AdapterRun& run : runs_) {
+    const std::int64_t begin = std::max(run.row, first), end = run.row + run.rows;
+    if (end > begin) rest.runs_.push_back({begin - first, end - begin, run.adapter});
+  }
+  return rest;
 }
 
 namespace {

@@ -46,6 +46,8 @@ class AdapterRuns {
  public:
   void add(std::int64_t rows, const Adapter* adapter);
   const std::vector<AdapterRun>& list() const { return runs_; }
+  // Of the rows from `first` on, numbered from 0.
+  AdapterRuns from(std::int64_t first) const;
 
  private:
   std::vector<AdapterRun> runs_;

@@ -6,12 +6,11 @@ AttentionShape attention_shape(const ModelShape& shape, int layer) {
   return {shape.heads, shape.kv_heads, shape.head_dim, shape.windows[static_cast<std::size_t>(layer)]};
 }
 
-BlockActivations allocate_activations(Arena& arena, const BlockContext& context) {
+AttentionActivations allocate_attention(Arena& arena, const BlockContext& context) {
   const ModelShape& shape = context.shape;
   const DType a = context.parameters.dtype();
   const std::int64_t t = context.tokens;
-  BlockActivations saved;
-  saved.x_mid = arena.matrix(t, shape.hidden_size, DType::f32);
+  AttentionActivations saved;
   saved.q = arena.matrix(t, shape.query_size(), a);
   saved.k = arena.matrix(t, shape.key_size(), a);
   saved.v = arena.matrix(t, shape.key_size(), a);
@@ -22,43 +21,21 @@ BlockActivations allocate_activations(Arena& arena, const BlockContext& context)
     saved.rstd_k = arena.floats(t * shape.kv_heads);
   }
   saved.attention = arena.matrix(t, shape.query_size(), a);
-  saved.gate = arena.matrix(t, shape.intermediate_size, a);
-  saved.up = arena.matrix(t, shape.intermediate_size, a);
   saved.rstd_in = arena.floats(t);
-  saved.rstd_post = arena.floats(t);
   saved.lse = arena.floats(t * shape.heads);
   return saved;
 }
 
-namespace {
-
-// q, k and v of the normalised input: bias, head norm, rope, and where generation puts them.
-void project_queries_keys_values(const BlockContext& c, int layer, const BlockParameters& p,
-                                 BlockOperations& operations, const BlockActivations& saved, const Matrix& normed) {
-  AttentionInputs inputs;
-  inputs.q.out = saved.q;
-  inputs.k.out = saved.k;
-  inputs.v.out = saved.v;
-  if (p.q_bias >= 0) {
-    inputs.q.bias = c.parameters.data(p.q_bias);
-    inputs.k.bias = c.parameters.data(p.k_bias);
-    inputs.v.bias = c.parameters.data(p.v_bias);
-  }
-  if (c.shape.qk_norm) {
-    inputs.q.raw = saved.q_raw;
-    inputs.k.raw = saved.k_raw;
-    inputs.q.norm = c.parameters.data(p.q_norm);
-    inputs.k.norm = c.parameters.data(p.k_norm);
-    inputs.q.rstd = saved.rstd_q;
-    inputs.k.rstd = saved.rstd_k;
-  }
-  inputs.shape = attention_shape(c.shape, layer);
-  inputs.norm_eps = c.shape.norm_eps;
-  inputs.positions = c.positions;
-  inputs.frequencies = c.frequencies;
-  inputs.cache = operations.cache_places(layer);
-  operations.project_inputs(normed, p, inputs);
+RowActivations allocate_rows(Arena& arena, const BlockContext& context) {
+  const DType a = context.parameters.dtype();
+  RowActivations rows;
+  rows.gate = arena.matrix(context.tokens, context.shape.intermediate_size, a);
+  rows.up = arena.matrix(context.tokens, context.shape.intermediate_size, a);
+  rows.rstd_post = arena.floats(context.tokens);
+  return rows;
 }
+
+namespace {
 
 // What came back to a projection's output.
 struct ProjectionGradient {
@@ -142,22 +119,8 @@ void project_norm_backward(const BlockContext& c, Arena& scratch, std::initializ
   backward.to_weights(normed);
 }
 
-void mlp_backward(const BlockContext& c, const BlockParameters& p, Arena& scratch, const BlockActivations& saved,
-                  const ResidualGradient& d_x) {
-  const ArenaScope scope(scratch);
-  const DType a = c.parameters.dtype();
-  const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
-  const ProjectionsBackward down(c, scratch, {{p.down, d_x.rounded}});
-  down.to_input(d_act);
-  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
-  c.backend.swiglu_backward(saved.gate, saved.up, d_act, saved.gate, saved.up, act);
-  down.to_weights(act);
-  project_norm_backward(c, scratch, {{p.gate, saved.gate}, {p.up, saved.up}},
-                        {p.post_norm, saved.x_mid, saved.rstd_post}, d_x, false);
-}
-
 // Back through rope, the head norm and the biases: d_q, d_k, d_v become gradients of the projections' outputs.
-void queries_keys_backward(const BlockContext& c, const BlockParameters& p, const BlockActivations& saved,
+void queries_keys_backward(const BlockContext& c, const BlockParameters& p, const AttentionActivations& saved,
                            const Matrix& d_q, const Matrix& d_k, const Matrix& d_v) {
   Backend& backend = c.backend;
   const int head_dim = c.shape.head_dim;
@@ -176,36 +139,16 @@ void queries_keys_backward(const BlockContext& c, const BlockParameters& p, cons
   }
 }
 
-void attention_backward(const BlockContext& c, int layer, const BlockParameters& p, const AttentionPlan& plan,
-                        Arena& scratch, const BlockActivations& saved, const ResidualGradient& d_x) {
-  const ArenaScope scope(scratch);
-  const DType a = c.parameters.dtype();
-  const Matrix d_attention = scratch.matrix(c.tokens, c.shape.query_size(), a);
-  project_backward(c, scratch, {{p.output, d_x.rounded}}, saved.attention, d_attention);
-  if (p.output_bias >= 0 && !c.parameters.frozen())
-    c.backend.bias_backward(d_x.rounded, c.parameters.gradient_data(p.output_bias));
-
-  const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
-  const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
-  const Matrix d_v = scratch.matrix(c.tokens, c.shape.key_size(), a);
-  c.backend.tree_attention_backward(plan, attention_shape(c.shape, layer), saved.q, saved.k, saved.v, saved.attention,
-                                    saved.lse, d_attention, d_q, d_k, d_v);
-  queries_keys_backward(c, p, saved, d_q, d_k, d_v);
-
-  project_norm_backward(c, scratch, {{p.q, d_q}, {p.k, d_k}, {p.v, d_v}}, {p.input_norm, saved.x_in, saved.rstd_in},
-                        d_x, layer == 0);
-}
-
 // x_mid = x_in + attention · outputᵀ, and its norm.
 void project_output(const BlockContext& c, const BlockParameters& p, BlockOperations& operations,
-                    const BlockActivations& saved, const Matrix& normed) {
+                    const RowActivations& rows, const Matrix& normed) {
   if (p.output_bias < 0) {
-    operations.project_norm(saved.attention, p.output, saved.x_in, saved.x_mid, p.post_norm, normed, saved.rstd_post);
+    operations.project_norm(rows.attention, p.output, rows.x_in, rows.x_mid, p.post_norm, normed, rows.rstd_post);
     return;
   }
-  operations.project_onto(saved.attention, p.output, saved.x_in, saved.x_mid);
-  c.backend.add_bias(saved.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
-  c.backend.rms_norm(saved.x_mid, c.parameters.data(p.post_norm), c.shape.norm_eps, normed, saved.rstd_post);
+  operations.project_onto(rows.attention, p.output, rows.x_in, rows.x_mid);
+  c.backend.add_bias(rows.x_mid, c.parameters.data(p.output_bias), c.parameters.dtype());
+  c.backend.rms_norm(rows.x_mid, c.parameters.data(p.post_norm), c.shape.norm_eps, normed, rows.rstd_post);
 }
 
 }  // namespace
@@ -226,35 +169,86 @@ void BlockOperations::project_norm(const Matrix& x, int parameter, const Matrix&
   context_.backend.rms_norm(sum, context_.parameters.data(norm), context_.shape.norm_eps, normed, rstd);
 }
 
-void block_forward(const BlockContext& c, int layer, BlockOperations& operations, Arena& scratch,
-                   const BlockActivations& saved, const Matrix& x_out) {
-  const ArenaScope scope(scratch);
+// q, k and v of the normalised input: bias, head norm, rope, and where generation puts them.
+void inputs_forward(const BlockContext& c, int layer, BlockOperations& operations, const AttentionActivations& saved,
+                    const Matrix& normed) {
   const BlockParameters& p = c.parameters.block(layer);
-  Backend& backend = c.backend;
-  const bool carried = saved.carried.data != nullptr;
-  const Matrix normed = carried ? saved.carried : scratch.matrix(c.tokens, c.shape.hidden_size, c.parameters.dtype());
-
-  if (!carried || layer == 0) {
-    backend.rms_norm(saved.x_in, c.parameters.data(p.input_norm), c.shape.norm_eps, normed, saved.rstd_in);
+  AttentionInputs inputs;
+  inputs.q.out = saved.q;
+  inputs.k.out = saved.k;
+  inputs.v.out = saved.v;
+  if (p.q_bias >= 0) {
+    inputs.q.bias = c.parameters.data(p.q_bias);
+    inputs.k.bias = c.parameters.data(p.k_bias);
+    inputs.v.bias = c.parameters.data(p.v_bias);
   }
-  project_queries_keys_values(c, layer, p, operations, saved, normed);
-  operations.attend(layer, saved.q, saved.k, saved.v, saved.attention, saved.lse);
-  project_output(c, p, operations, saved, normed);
-
-  const Projection gate{p.gate, saved.gate}, up{p.up, saved.up};
-  if (x_out.data == nullptr) return operations.project_each(normed, {gate, up});
-  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
-  operations.project_swiglu(normed, gate, up, act);
-  if (!carried || layer + 1 == c.shape.layers) return operations.project_onto(act, p.down, saved.x_mid, x_out);
-  operations.project_norm(act, p.down, saved.x_mid, x_out, c.parameters.block(layer + 1).input_norm, normed,
-                          saved.rstd_in);
+  if (c.shape.qk_norm) {
+    inputs.q.raw = saved.q_raw;
+    inputs.k.raw = saved.k_raw;
+    inputs.q.norm = c.parameters.data(p.q_norm);
+    inputs.k.norm = c.parameters.data(p.k_norm);
+    inputs.q.rstd = saved.rstd_q;
+    inputs.k.rstd = saved.rstd_k;
+  }
+  inputs.shape = attention_shape(c.shape, layer);
+  inputs.norm_eps = c.shape.norm_eps;
+  inputs.positions = c.positions;
+  inputs.frequencies = c.frequencies;
+  inputs.cache = operations.cache_places(layer);
+  operations.project_inputs(normed, p, inputs);
 }
 
-void block_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,
-                    const BlockActivations& saved, const ResidualGradient& d_x) {
+void rows_forward(const BlockContext& c, int layer, BlockOperations& operations, Arena& scratch,
+                  const RowActivations& rows, const Matrix& normed, Until until, const Matrix& x_out) {
+  const ArenaScope scope(scratch);
   const BlockParameters& p = c.parameters.block(layer);
-  mlp_backward(c, p, scratch, saved, d_x);
-  attention_backward(c, layer, p, plan, scratch, saved, d_x);
+  project_output(c, p, operations, rows, normed);
+  const Projection gate{p.gate, rows.gate}, up{p.up, rows.up};
+  if (until == Until::down) return operations.project_each(normed, {gate, up});
+  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, c.parameters.dtype());
+  operations.project_swiglu(normed, gate, up, act);
+  if (until == Until::end) return operations.project_onto(act, p.down, rows.x_mid, x_out);
+  operations.project_norm(act, p.down, rows.x_mid, x_out, c.parameters.block(layer + 1).input_norm, normed,
+                          rows.rstd_post);
+}
+
+void mlp_backward(const BlockContext& c, int layer, Arena& scratch, const RowActivations& rows,
+                  const ResidualGradient& d_x) {
+  const BlockParameters& p = c.parameters.block(layer);
+  const ArenaScope scope(scratch);
+  const DType a = c.parameters.dtype();
+  const Matrix d_act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
+  const ProjectionsBackward down(c, scratch, {{p.down, d_x.rounded}});
+  down.to_input(d_act);
+  const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
+  c.backend.swiglu_backward(rows.gate, rows.up, d_act, rows.gate, rows.up, act);
+  down.to_weights(act);
+  project_norm_backward(c, scratch, {{p.gate, rows.gate}, {p.up, rows.up}},
+                        {p.post_norm, rows.x_mid, rows.rstd_post}, d_x, false);
+}
+
+void output_backward(const BlockContext& c, int layer, Arena& scratch, const RowActivations& rows,
+                     const ResidualGradient& d_x, const Matrix& d_attention) {
+  const BlockParameters& p = c.parameters.block(layer);
+  project_backward(c, scratch, {{p.output, d_x.rounded}}, rows.attention, d_attention);
+  if (p.output_bias >= 0 && !c.parameters.frozen())
+    c.backend.bias_backward(d_x.rounded, c.parameters.gradient_data(p.output_bias));
+}
+
+void attention_backward(const BlockContext& c, int layer, const AttentionPlan& plan, Arena& scratch,
+                        const AttentionActivations& saved, const Matrix& d_attention, const ResidualGradient& d_x) {
+  const ArenaScope scope(scratch);
+  const BlockParameters& p = c.parameters.block(layer);
+  const DType a = c.parameters.dtype();
+  const Matrix d_q = scratch.matrix(c.tokens, c.shape.query_size(), a);
+  const Matrix d_k = scratch.matrix(c.tokens, c.shape.key_size(), a);
+  const Matrix d_v = scratch.matrix(c.tokens, c.shape.key_size(), a);
+  c.backend.tree_attention_backward(plan, attention_shape(c.shape, layer), saved.q, saved.k, saved.v, saved.attention,
+                                    saved.lse, d_attention, d_q, d_k, d_v);
+  queries_keys_backward(c, p, saved, d_q, d_k, d_v);
+
+  project_norm_backward(c, scratch, {{p.q, d_q}, {p.k, d_k}, {p.v, d_v}}, {p.input_norm, saved.x_in, saved.rstd_in},
+                        d_x, layer == 0);
 }
 
 }  // namespace tempora

@@ -10,21 +10,31 @@
 
 namespace tempora {
 
-// What a block's backward pass needs. x_in and x_mid are the residual stream (f32 [T,D]) before attention and before
-// the MLP; the normalised inputs are cheaper to compute again than to keep.
-struct BlockActivations {
-  Matrix x_in, x_mid;
+// What the backward pass needs of a block's first part, up to attention, [T] rows. The normalised inputs are cheaper to
+// compute again than to keep.
+struct AttentionActivations {
+  Matrix x_in;          // the residual stream f32 [T,D]
   Matrix q, k, v;       // A, after rope
   Matrix q_raw, k_raw;  // A, before the head norm (Qwen3 only)
   Matrix attention;     // A [T, H·C]
-  Matrix gate, up;      // A [T, F]
-  // A [T,D], where it has data: the norm of x_in, as the block before left it; of x_out when the block is done.
-  Matrix carried;
   float* rstd_in = nullptr;
-  float* rstd_post = nullptr;
   float* rstd_q = nullptr;
   float* rstd_k = nullptr;
   float* lse = nullptr;
+};
+
+// And of the rest, the output projection and the MLP, which take each row by itself: behind the last block's attention
+// only those rows go on whose result is wanted.
+struct RowActivations {
+  Matrix x_in, attention;  // the rows' part of the block's
+  Matrix x_mid;            // the residual stream f32 before the MLP
+  Matrix gate, up;         // A [T, F]
+  float* rstd_post = nullptr;
+};
+
+struct BlockActivations {
+  AttentionActivations whole;
+  RowActivations rows;
 };
 
 struct BlockContext {
@@ -33,7 +43,7 @@ struct BlockContext {
   const Parameters& parameters;
   const std::int32_t* positions;  // [T] device
   const float* frequencies;       // [C/2] device
-  std::int64_t tokens;            // T
+  std::int64_t tokens;            // T, or the rows that go on
   const AdapterPass& adapters;
 };
 
@@ -74,12 +84,22 @@ class BlockOperations {
 };
 
 // All but x_in, which the caller owns.
-BlockActivations allocate_activations(Arena& arena, const BlockContext& context);
+AttentionActivations allocate_attention(Arena& arena, const BlockContext& context);
+// All but the residual stream and attention, which lie where the caller says.
+RowActivations allocate_rows(Arena& arena, const BlockContext& context);
 
-// Fills `saved` from saved.x_in. x_out may be saved.x_in's memory only where saved.x_mid is too (nothing is kept).
-// x_out with null data: stop before the down projection (recomputation for the backward pass).
-void block_forward(const BlockContext& context, int layer, BlockOperations& operations, Arena& scratch,
-                   const BlockActivations& saved, const Matrix& x_out);
+// A block in three parts: what goes into attention, of the norm A [T,D] of x_in; attention, by the operations; and
+void inputs_forward(const BlockContext& context, int layer, BlockOperations& operations,
+                    const AttentionActivations& saved, const Matrix& normed);
+enum class Until {
+  down,  // the down projection, which is left out with x_out: recomputation for the backward pass
+  end,
+  next_norm,  // the next block's norm of x_out, which is left in `normed`, its statistics in rstd_post
+};
+// what follows it. `normed` A [T,D]: memory for norms on the way. x_out may be rows.x_mid, and that rows.x_in, where
+// nothing is kept.
+void rows_forward(const BlockContext& context, int layer, BlockOperations& operations, Arena& scratch,
+                  const RowActivations& rows, const Matrix& normed, Until until, const Matrix& x_out);
 
 // The residual stream's gradient: what blocks add to, and as their products take it.
 struct ResidualGradient {
@@ -89,8 +109,14 @@ struct ResidualGradient {
   bool is_one() const { return rounded.data == sum.data; }
 };
 
-// d_x: the gradient of x_out on entry, of x_in on return; the first block leaves it unrounded. Destroys gate and up.
-void block_backward(const BlockContext& context, int layer, const AttentionPlan& plan, Arena& scratch,
-                    const BlockActivations& saved, const ResidualGradient& d_x);
+// The way back in three parts, each of which adds to d_x, the residual stream's gradient: of the MLP, which destroys gate
+// and up; of the output projection, to d_attention A [T, H·C];
+void mlp_backward(const BlockContext& context, int layer, Arena& scratch, const RowActivations& rows,
+                  const ResidualGradient& d_x);
+void output_backward(const BlockContext& context, int layer, Arena& scratch, const RowActivations& rows,
+                     const ResidualGradient& d_x, const Matrix& d_attention);
+// and of attention and its inputs, where the first block leaves d_x unrounded.
+void attention_backward(const BlockContext& context, int layer, const AttentionPlan& plan, Arena& scratch,
+                        const AttentionActivations& saved, const Matrix& d_attention, const ResidualGradient& d_x);
 
 }  // namespace tempora

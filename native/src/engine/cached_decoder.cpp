@@ -88,7 +88,8 @@ void CacheRows::repeat_last() {
   adapters.runs.add(1, last_adapter);
 }
 
-Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel) {
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, std::int64_t wanted,
+                      const CancelFlag* cancel) {
   Arena& scratch = impl.decoder.scratch();
   const std::size_t count = rows.tokens.size();
   // Small copies cost more than their bytes: one for all.
@@ -98,25 +99,52 @@ Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows,
   const std::int32_t* tokens = scratch.upload(inputs);
   const std::unique_ptr<CachePlan> plan = impl.backend->plan_cache(rows.paths.take());
   return forward_cached(impl, cache, {tokens, tokens + count, tokens + 2 * count, static_cast<std::int64_t>(count)},
-                        *plan, rows.adapters, cancel);
+                        wanted, *plan, rows.adapters, cancel);
 }
 
-Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, const CachePlan& plan,
-                      const AdapterPass& adapters, const CancelFlag* cancel) {
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, std::int64_t wanted,
+                      const CachePlan& plan, const AdapterPass& adapters, const CancelFlag* cancel) {
   Backend& backend = *impl.backend;
   Arena& scratch = impl.decoder.scratch();
-  const BlockContext context{backend,    impl.shape, impl.parameters, rows.positions, impl.decoder.frequencies(),
+  const ModelShape& shape = impl.shape;
+  const BlockContext context{backend,    shape,   impl.parameters, rows.positions, impl.decoder.frequencies(),
                              rows.count, adapters};
   CacheOperations operations(context, cache, plan, rows.slots, scratch);
-  BlockActivations saved = allocate_activations(scratch, context);
-  saved.x_in = saved.x_mid;
-  saved.carried = scratch.matrix(rows.count, impl.shape.hidden_size, impl.parameters.dtype());
-  backend.embed(rows.tokens, impl.parameters.weight(impl.parameters.embedding()), saved.x_in);
-  for (int layer = 0; layer < impl.shape.layers; ++layer) {
+  const Matrix x = scratch.matrix(rows.count, shape.hidden_size, DType::f32);
+  const Matrix normed = scratch.matrix(rows.count, shape.hidden_size, impl.parameters.dtype());
+  const AttentionActivations whole = allocate_attention(scratch, context);
+  RowActivations all = allocate_rows(scratch, context);
+  all.x_in = all.x_mid = x;
+  all.attention = whole.attention;
+  const int last = shape.layers - 1;
+  const auto attend = [&](int layer) {
     if (cancel != nullptr) cancel->check();
-    block_forward(context, layer, operations, scratch, saved, saved.x_in);
+    inputs_forward(context, layer, operations, whole, normed);
+    if (layer < last || wanted > 0) {
+      operations.attend(layer, whole.q, whole.k, whole.v, whole.attention, whole.lse);
+    }
+  };
+  backend.embed(rows.tokens, impl.parameters.weight(impl.parameters.embedding()), x);
+  backend.rms_norm(x, impl.parameters.data(impl.parameters.block(0).input_norm), shape.norm_eps, normed, whole.rstd_in);
+  for (int layer = 0; layer < last; ++layer) {
+    attend(layer);
+    rows_forward(context, layer, operations, scratch, all, normed, Until::next_norm, x);
   }
-  return saved.x_in;
+  attend(last);
+  const std::int64_t first = rows.count - wanted;
+  const AdapterPass of_wanted{adapters.runs.from(first), nullptr, 0};
+  const BlockContext tail{backend, shape, impl.parameters, nullptr, impl.decoder.frequencies(), wanted, of_wanted};
+  CacheOperations tail_operations(tail, cache, plan, rows.slots, scratch);
+  const Matrix result = x.row_range(first, wanted);
+  if (wanted == 0) return result;
+  const RowActivations end{.x_in = result,
+                           .attention = all.attention.row_range(first, wanted),
+                           .x_mid = result,
+                           .gate = all.gate.row_range(0, wanted),
+                           .up = all.up.row_range(0, wanted),
+                           .rstd_post = all.rstd_post};
+  rows_forward(tail, last, tail_operations, scratch, end, normed.row_range(0, wanted), Until::end, result);
+  return result;
 }
 
 }  // namespace tempora

@@ -33,10 +33,12 @@ struct DeviceRows {
   std::int64_t count;
 };
 
-// Writes the rows' keys and values to their slots. Returns the residual stream after the last block, f32 [M,D], in the
-// decoder's scratch arena; takes the rows' paths.
-Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, const CancelFlag* cancel);
-Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, const CachePlan& plan,
-                      const AdapterPass& adapters, const CancelFlag* cancel);
+// Writes the rows' keys and values to their slots. Returns the residual stream after the last block of the last `wanted`
+// rows, f32 [wanted,D], in the decoder's scratch arena: of the others that block computes keys and values alone. Takes
+// the rows' paths.
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, std::int64_t wanted,
+                      const CancelFlag* cancel);
+Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, std::int64_t wanted,
+                      const CachePlan& plan, const AdapterPass& adapters, const CancelFlag* cancel);
 
 }  // namespace tempora

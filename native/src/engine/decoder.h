@@ -10,13 +10,17 @@
 
 namespace tempora {
 
-// One forest on the device. Lives in the decoder's arena until the next `prepare`.
+// One forest on the device, and its rows whose result is wanted: behind the last block's attention only they go on.
+// Lives in the decoder's arena until the next `prepare`.
 struct Batch {
   ForestLayout layout;
   const std::int32_t* tokens = nullptr;     // [T] device
   const std::int32_t* positions = nullptr;  // [T] device
   std::unique_ptr<AttentionPlan> plan;
   AdapterPass adapters;
+  const std::int32_t* rows = nullptr;  // [R] device: their tokens
+  std::int64_t row_count = 0;          // R
+  AdapterPass row_adapters;
 };
 
 enum class Use { scoring, training };
@@ -33,14 +37,14 @@ class Decoder {
  public:
   Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters, Adapters& adapters);
 
-  // Forgets the batch before and everything computed for it. In training the active adapter's input is dropped out, and
-  // its gradients are wanted.
-  Batch prepare(const Forest& forest, Use use);
-  // The residual stream after the last block, f32 [T,D].
+  // Forgets the batch before and everything computed for it. `rows`: the tokens whose result is wanted, distinct ones in
+  // training. In training the active adapter's input is dropped out, and its gradients are wanted.
+  Batch prepare(const Forest& forest, ForestLayout layout, const std::vector<std::int32_t>& rows, Use use);
+  // The residual stream after the last block, f32 [R,D].
   Matrix forward(const Batch& batch, Keep keep, const CancelFlag* cancel);
-  // d_x f32 [T,D]: gradient of what forward returned; destroyed. Adds to the parameters' gradients. The forward pass
+  // d_rows f32 [R,D]: gradient of what forward returned; destroyed. Adds to the parameters' gradients. The forward pass
   // before it must have kept inputs or activations.
-  void backward(const Batch& batch, const Matrix& d_x, const CancelFlag* cancel);
+  void backward(const Batch& batch, const Matrix& d_rows, const CancelFlag* cancel);
 
   // Memory that lives as long as the batch, and memory that a caller takes and gives back within a scope.
   Arena& arena() { return arena_; }
@@ -50,6 +54,13 @@ class Decoder {
 
  private:
   BlockContext context(const Batch& batch) const;
+  BlockContext rows_context(const Batch& batch, int layer) const;
+  bool is_last(int layer) const { return layer + 1 == shape_.layers; }
+  BlockActivations allocate(Arena& arena, const Batch& batch, int layer, const Matrix& x_in, const Matrix& x_mid);
+  void run_block(const Batch& batch, int layer, const BlockActivations& saved, Until until, const Matrix& x_out);
+  ResidualGradient rounded(const Matrix& d_x);
+  void block_backward(const Batch& batch, int layer, const BlockActivations& saved, const ResidualGradient& d_rows,
+                      const ResidualGradient& d_x);
   void start_training_call(AdapterPass& pass);
 
   Backend& backend_;

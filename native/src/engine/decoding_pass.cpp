@@ -75,7 +75,7 @@ void DecodingPass::run(const Kind& kind) {
   const ArenaScope scope(impl_.decoder.scratch());
   backend_.continue_tokens(tokens(), kind.ints(kFrom), kind.rows, kind.ints(kTokens));
   const DeviceRows rows{kind.ints(kTokens), kind.ints(kPositions), kind.ints(kSlots), kind.rows};
-  const Matrix x = forward_cached(impl_, cache_, rows, *kind.plan, kind.adapters, cancel_);
+  const Matrix x = forward_cached(impl_, cache_, rows, rows.count, *kind.plan, kind.adapters, cancel_);
   sample_rows(impl_, x, kind.sampled, {kind.uniforms(), tokens(), log_probs()}, nullptr);
 }
 

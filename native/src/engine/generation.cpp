@@ -62,7 +62,7 @@ void ForestGeneration::prefill(const Admitted& admitted, const CancelFlag* cance
   const auto flush = [&] {
     if (rows.tokens.empty()) return;
     const ArenaScope scope(impl_->decoder.scratch());
-    forward_cached(*impl_, cache_, rows, cancel);
+    forward_cached(*impl_, cache_, rows, 0, cancel);
     rows = {};
   };
   const ForestLayout& layout = schedule_.layout();

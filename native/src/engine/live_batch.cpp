@@ -239,8 +239,8 @@ SampledTokens PagedBatch::run(DecodingRows rows, const CancelFlag* cancel) {
     return pass_.take();
   }
   const ArenaScope scope(impl_->decoder.scratch());
-  const Matrix x = forward_cached(*impl_, cache_, rows.inputs, cancel);
-  return count == 0 ? SampledTokens{} : sample_tokens(*impl_, x.row_range(prompts, count), rows.sampled);
+  const Matrix x = forward_cached(*impl_, cache_, rows.inputs, count, cancel);
+  return count == 0 ? SampledTokens{} : sample_tokens(*impl_, x, rows.sampled);
 }
 
 void PagedBatch::take_tokens(const std::vector<LiveRow*>& rows, const SampledTokens& sampled, LiveStep& result) {

@@ -1,5 +1,7 @@
 #include "scoring.h"
 
+#include <utility>
+
 #include "head_passes.h"
 
 namespace tempora {
@@ -16,34 +18,29 @@ std::vector<std::int32_t> target_tokens(const Forest& forest, const EdgeList& ed
 
 }  // namespace
 
+// The rows that predict something.
 struct Scoring::Rows {
-  const std::int32_t* index = nullptr;     // [R] device
   Matrix residual;                         // f32 [R,D]
   Matrix normed;                           // A [R,D]
   float* rstd = nullptr;                   // [R]
   std::vector<std::int32_t> target_token;  // [E]
 };
 
-Scoring::Rows Scoring::gather(const Matrix& x, const std::vector<std::int32_t>& source) {
+Scoring::Rows Scoring::norm(const Matrix& residual) {
   Arena& arena = decoder_.arena();
-  const auto count = static_cast<std::int64_t>(source.size());
-  Rows rows;
-  rows.index = arena.upload(source);
-  rows.residual = arena.matrix(count, shape_.hidden_size, DType::f32);
-  rows.normed = arena.matrix(count, shape_.hidden_size, parameters_.dtype());
-  rows.rstd = arena.floats(count);
-  backend_.gather_rows(x, rows.index, rows.residual);
-  backend_.rms_norm(rows.residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed, rows.rstd);
+  Rows rows{residual, arena.matrix(residual.rows, shape_.hidden_size, parameters_.dtype()),
+                  arena.floats(residual.rows), {}};
+  backend_.rms_norm(residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed, rows.rstd);
   return rows;
 }
 
 ScoredEdges Scoring::log_probs(const Forest& forest, int likely, const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest, Use::scoring);
-  ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
+  ForestLayout layout = layout_of(forest);
+  ScoredEdges scored{edges_of(forest, layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
+  const Batch batch = decoder_.prepare(forest, std::move(layout), scored.edges.source, Use::scoring);
   if (scored.log_prob.empty()) return scored;
-  const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
-  Rows rows = gather(x, scored.edges.source);
+  Rows rows = norm(decoder_.forward(batch, Keep::nothing, cancel));
   if (likely > 0) {
     rows.target_token = target_tokens(forest, scored.edges);
     likely_step(rows, likely, scored, cancel);
@@ -121,12 +118,12 @@ void Scoring::head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_norm
 }
 
 ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest, Use::training);
-  ScoredEdges scored{edges_of(forest, batch.layout), {}, {}};
+  ForestLayout layout = layout_of(forest);
+  ScoredEdges scored{edges_of(forest, layout), {}, {}};
   scored.log_prob.resize(scored.edges.size());
+  const Batch batch = decoder_.prepare(forest, std::move(layout), scored.edges.source, Use::training);
   if (scored.log_prob.empty()) return scored;
-  const Matrix x = decoder_.forward(batch, keep, cancel);
-  Rows rows = gather(x, scored.edges.source);
+  Rows rows = norm(decoder_.forward(batch, keep, cancel));
   rows.target_token = target_tokens(forest, scored.edges);
 
   Arena& arena = decoder_.arena();
@@ -135,23 +132,20 @@ ScoredEdges Scoring::step(const Forest& forest, Keep keep, ForestLoss& loss, con
 
   const Matrix d_residual = arena.matrix(rows.normed.rows, shape_.hidden_size, DType::f32);
   backend_.zero(d_residual.data, d_residual.bytes());
-  const int norm = parameters_.final_norm();
-  backend_.rms_norm_backward(rows.residual, parameters_.data(norm), parameters_.dtype(), rows.rstd, d_normed,
-                             d_residual, parameters_.gradient_data(norm));
-  const Matrix d_x = arena.matrix(x.rows, x.cols, DType::f32);
-  backend_.zero(d_x.data, d_x.bytes());
-  backend_.scatter_add_rows(d_residual, rows.index, d_x);
-  decoder_.backward(batch, d_x, cancel);
+  const int final_norm = parameters_.final_norm();
+  backend_.rms_norm_backward(rows.residual, parameters_.data(final_norm), parameters_.dtype(), rows.rstd, d_normed,
+                             d_residual, parameters_.gradient_data(final_norm));
+  decoder_.backward(batch, d_residual, cancel);
   return scored;
 }
 
 std::vector<float> Scoring::hidden_states(const Forest& forest, const std::vector<std::int32_t>& nodes,
                                           const CancelFlag* cancel) {
-  const Batch batch = decoder_.prepare(forest, Use::scoring);
-  const Matrix x = decoder_.forward(batch, Keep::nothing, cancel);
-  std::vector<std::int32_t> source;
-  for (const std::int32_t node : nodes) source.push_back(batch.layout.node_start[node + 1] - 1);
-  const Rows rows = gather(x, source);
+  ForestLayout layout = layout_of(forest);
+  std::vector<std::int32_t> last;
+  for (const std::int32_t node : nodes) last.push_back(layout.node_start[node + 1] - 1);
+  const Batch batch = decoder_.prepare(forest, std::move(layout), last, Use::scoring);
+  const Rows rows = norm(decoder_.forward(batch, Keep::nothing, cancel));
   Matrix states = rows.normed;
   if (states.dtype != DType::f32) {
     states = decoder_.arena().matrix(states.rows, states.cols, DType::f32);

@@ -46,7 +46,7 @@ class Scoring {
  private:
   struct Rows;
 
-  Rows gather(const Matrix& x, const std::vector<std::int32_t>& source);
+  Rows norm(const Matrix& residual);
   // Fills scored.log_prob, and d_normed f32 [R,D] with the loss's gradient.
   void likely_step(const Rows& rows, int likely, ScoredEdges& scored, const CancelFlag* cancel);
   void head_step(const Rows& rows, ForestLoss& loss, const Matrix& d_normed, ScoredEdges& scored,

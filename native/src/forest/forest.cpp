@@ -12,6 +12,10 @@ std::vector<std::int32_t> ForestLayout::path(std::int32_t node) const {
   return nodes;
 }
 
+std::int32_t ForestLayout::node_of(std::int32_t token) const {
+  return static_cast<std::int32_t>(std::ranges::upper_bound(node_start, token) - node_start.begin()) - 1;
+}
+
 ForestLayout layout_of(const Forest& forest) {
   ForestLayout layout;
   layout.tokens = static_cast<std::int32_t>(forest.tokens.size());

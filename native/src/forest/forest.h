@@ -29,6 +29,7 @@ struct ForestLayout {
   std::vector<std::int32_t> position;       // [T]
 
   std::int32_t node_length(std::int32_t node) const { return node_start[node + 1] - node_start[node]; }
+  std::int32_t node_of(std::int32_t token) const;
   // Ancestors of a node from its root to itself.
   std::vector<std::int32_t> path(std::int32_t node) const;
 };

@@ -95,7 +95,7 @@ class CpuBackend : public Backend {
                                const Matrix& d_q, const Matrix& d_k, const Matrix& d_v) override;
 
   void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
-  void scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) override;
+  void scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) override;
 
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;

@@ -16,10 +16,10 @@ __global__ void gather_kernel(const T* x, const std::int32_t* rows, T* out, int 
 }
 
 template <typename T>
-__global__ void scatter_add_kernel(const T* d_out, const std::int32_t* rows, T* x, int width) {
+__global__ void scatter_kernel(const T* out, const std::int32_t* rows, T* x, int width) {
   const std::int64_t r = blockIdx.x;
   T* to = x + static_cast<std::int64_t>(rows[r]) * width;
-  for (int i = threadIdx.x; i < width; i += kBlock) store(to + i, load(to + i) + load(d_out + r * width + i));
+  for (int i = threadIdx.x; i < width; i += kBlock) to[i] = out[r * width + i];
 }
 
 __global__ void continue_tokens_kernel(const std::int32_t* sampled, const std::int32_t* from, std::int32_t* tokens,
@@ -39,12 +39,13 @@ void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const M
   });
 }
 
-void CudaBackend::scatter_add_rows(const Matrix& d_out, const std::int32_t* rows, const Matrix& x) {
-  require_dense("scatter_add_rows", {d_out, x});
-  if (d_out.size() == 0) return;
+void CudaBackend::scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) {
+  require_dense("scatter_rows", {out, x});
+  zero(x.data, x.bytes());
+  if (out.size() == 0) return;
   with_type(x.dtype, [&]<typename T>() {
-    launch("scatter_add", scatter_add_kernel<T>, static_cast<unsigned>(d_out.rows), kBlock, stream_,
-           static_cast<const T*>(d_out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
+    launch("scatter", scatter_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_,
+           static_cast<const T*>(out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
   });
 }
 
