@@ -223,8 +223,8 @@ void mlp_backward(const BlockContext& c, int layer, Arena& scratch, const RowAct
   const Matrix act = scratch.matrix(c.tokens, c.shape.intermediate_size, a);
   c.backend.swiglu_backward(rows.gate, rows.up, d_act, rows.gate, rows.up, act);
   down.to_weights(act);
-  project_norm_backward(c, scratch, {{p.gate, rows.gate}, {p.up, rows.up}},
-                        {p.post_norm, rows.x_mid, rows.rstd_post}, d_x, false);
+  project_norm_backward(c, scratch, {{p.gate, rows.gate}, {p.up, rows.up}}, {p.post_norm, rows.x_mid, rows.rstd_post},
+                        d_x, false);
 }
 
 void output_backward(const BlockContext& c, int layer, Arena& scratch, const RowActivations& rows,

@@ -109,8 +109,8 @@ struct ResidualGradient {
   bool is_one() const { return rounded.data == sum.data; }
 };
 
-// The way back in three parts, each of which adds to d_x, the residual stream's gradient: of the MLP, which destroys gate
-// and up; of the output projection, to d_attention A [T, H·C];
+// The way back in three parts, each of which adds to d_x, the residual stream's gradient: of the MLP, which destroys
+// gate and up; of the output projection, to d_attention A [T, H·C];
 void mlp_backward(const BlockContext& context, int layer, Arena& scratch, const RowActivations& rows,
                   const ResidualGradient& d_x);
 void output_backward(const BlockContext& context, int layer, Arena& scratch, const RowActivations& rows,

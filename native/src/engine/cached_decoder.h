@@ -33,9 +33,9 @@ struct DeviceRows {
   std::int64_t count;
 };
 
-// Writes the rows' keys and values to their slots. Returns the residual stream after the last block of the last `wanted`
-// rows, f32 [wanted,D], in the decoder's scratch arena: of the others that block computes keys and values alone. Takes
-// the rows' paths.
+// Writes the rows' keys and values to their slots. Returns the residual stream after the last block of the last
+// `wanted` rows, f32 [wanted,D], in the decoder's scratch arena: of the others that block computes keys and values
+// alone. Takes the rows' paths.
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, std::int64_t wanted,
                       const CancelFlag* cancel);
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, std::int64_t wanted,

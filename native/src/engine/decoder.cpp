@@ -77,7 +77,8 @@ Batch Decoder::prepare(const Forest& forest, ForestLayout layout, const std::vec
   batch.rows = arena_.upload(rows);
   batch.row_count = static_cast<std::int64_t>(rows.size());
   batch.row_adapters = {{}, batch.adapters.trained, batch.adapters.dropout_key};
-  for (const std::int32_t row : rows) batch.row_adapters.runs.add(1, of_tree[batch.layout.node_tree[batch.layout.node_of(row)]]);
+  for (const std::int32_t row : rows)
+    batch.row_adapters.runs.add(1, of_tree[batch.layout.node_tree[batch.layout.node_of(row)]]);
   return batch;
 }
 

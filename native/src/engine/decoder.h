@@ -37,8 +37,8 @@ class Decoder {
  public:
   Decoder(Backend& backend, const ModelShape& shape, Parameters& parameters, Adapters& adapters);
 
-  // Forgets the batch before and everything computed for it. `rows`: the tokens whose result is wanted, distinct ones in
-  // training. In training the active adapter's input is dropped out, and its gradients are wanted.
+  // Forgets the batch before and everything computed for it. `rows`: the tokens whose result is wanted, distinct ones
+  // in training. In training the active adapter's input is dropped out, and its gradients are wanted.
   Batch prepare(const Forest& forest, ForestLayout layout, const std::vector<std::int32_t>& rows, Use use);
   // The residual stream after the last block, f32 [R,D].
   Matrix forward(const Batch& batch, Keep keep, const CancelFlag* cancel);

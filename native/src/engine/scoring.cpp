@@ -28,8 +28,8 @@ struct Scoring::Rows {
 
 Scoring::Rows Scoring::norm(const Matrix& residual) {
   Arena& arena = decoder_.arena();
-  Rows rows{residual, arena.matrix(residual.rows, shape_.hidden_size, parameters_.dtype()),
-                  arena.floats(residual.rows), {}};
+  Rows rows{
+      residual, arena.matrix(residual.rows, shape_.hidden_size, parameters_.dtype()), arena.floats(residual.rows), {}};
   backend_.rms_norm(residual, parameters_.data(parameters_.final_norm()), shape_.norm_eps, rows.normed, rows.rstd);
   return rows;
 }

@@ -172,6 +172,12 @@ function packedBytes(plan: MemoryPlan): number {
   return sum(matrices.map((matrix) => panelBytes(matrix, sizeOf(dtype)))) + adapterPanels(plan);
 }
 
+/** The head's panels, which the first token that is generated makes. */
+function headPanels(plan: MemoryPlan): number {
+  const { vocabSize, hiddenSize } = plan.config;
+  return panelBytes({ shape: [vocabSize, hiddenSize] }, sizeOf(plan.dtype));
+}
+
 /** What generation takes: the KV cache, and on a CPU what its products read, packed. */
 export function generationMemory(
   plan: MemoryPlan,
@@ -180,7 +186,8 @@ export function generationMemory(
   const { layers, kvHeads, headDim } = plan.config;
   const weights = weightBytes(plan) + (device === "cpu" ? packedBytes(plan) : 0);
   const cache = 2 * layers * blockBytes(cacheTokens * kvHeads * headDim * sizeOf(plan.dtype));
-  const workspace = generationWorkspace(computed(plan), { rows, cached: cacheTokens });
+  const { first, later } = generationWorkspace(computed(plan), { rows, cached: cacheTokens });
+  const workspace = Math.max(later, first - (device === "cpu" ? headPanels(plan) : 0));
   const files = fileBytes(plan, { trained: [], engine: weights + cache + workspace });
   return withTotal({ weights, gradients: 0, optimizer: 0, workspace, cache, files, program: programBytes(plan) });
 }

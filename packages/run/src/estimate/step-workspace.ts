@@ -103,7 +103,7 @@ function headProducts(model: ComputedModel, rows: number, logits: number): numbe
 
 type Projection = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
 
-/** Sizes of one token's rows, in bytes, and what the projections of a block take. */
+/** Sizes of one token's rows, in bytes, and what the projections of a block take: `tokens` rows go through it, or a part of it. */
 class Block {
   readonly a: number;
   readonly residual: number;
@@ -116,6 +116,8 @@ class Block {
   constructor(
     readonly model: ComputedModel,
     readonly tokens: number,
+    /** Of generation, whose products with an adapter's A want the input in f32 (adapters.cpp). */
+    readonly byRows = false,
   ) {
     const { config, dtype, adapter } = model;
     const modules = adapter == null ? [] : adapterModules(adapter, config);
@@ -138,27 +140,39 @@ class Block {
     arena.take(this.tokens * rowBytes);
   }
 
-  /** What the backward pass needs of a block, beside its input (allocate_activations). */
-  activations(arena: Arena): void {
+  /** What the backward pass needs of attention and its inputs, beside the residual stream (allocate_attention). */
+  attention(arena: Arena): void {
     const { heads, kvHeads, qkNorm } = this.model.config;
-    const matrices = [this.residual, this.queries, this.keys, this.keys];
+    const matrices = [this.queries, this.keys, this.keys];
     if (qkNorm) matrices.push(this.queries, this.keys, 4 * heads, 4 * kvHeads);
-    for (const bytes of [...matrices, this.queries, this.inner, this.inner, 4, 4, 4 * heads]) this.matrix(arena, bytes);
+    for (const bytes of [...matrices, this.queries, 4, 4 * heads]) this.matrix(arena, bytes);
   }
 
-  forward(scratch: Arena, whole: boolean): void {
+  /** And of what follows (allocate_rows). */
+  rows(arena: Arena): void {
+    for (const bytes of [this.inner, this.inner, 4]) this.matrix(arena, bytes);
+  }
+
+  /** The norm of the block's input, or of the rows that go on. */
+  normed(scratch: Arena): void {
+    this.matrix(scratch, this.hidden);
+  }
+
+  inputsForward(scratch: Arena): void {
+    for (const name of ["q", "k", "v"] as const) this.#add(scratch, name);
+  }
+
+  rowsForward(scratch: Arena, whole: boolean): void {
+    this.#add(scratch, "o");
+    for (const name of ["gate", "up"] as const) this.#add(scratch, name);
+    if (!whole) return;
     scratch.scope(() => {
-      this.matrix(scratch, this.hidden);
-      for (const name of ["q", "k", "v"] as const) this.#add(scratch, name);
-      this.#add(scratch, "o");
-      for (const name of ["gate", "up"] as const) this.#add(scratch, name);
-      if (!whole) return;
       this.matrix(scratch, this.inner);
       this.#add(scratch, "down");
     });
   }
 
-  backward(scratch: Arena): void {
+  mlpBackward(scratch: Arena): void {
     scratch.scope(() => {
       this.matrix(scratch, this.inner);
       this.#outputGradient(scratch, "down");
@@ -167,19 +181,24 @@ class Block {
       this.#normalised(scratch);
       this.#project(scratch, ["gate", "up"]);
     });
+  }
+
+  outputBackward(scratch: Arena): void {
     scratch.scope(() => {
-      this.matrix(scratch, this.queries);
-      scratch.scope(() => {
-        this.#outputGradient(scratch, "o");
-        this.#add(scratch, "o");
-      });
+      this.#outputGradient(scratch, "o");
+      this.#add(scratch, "o");
+    });
+  }
+
+  attentionBackward(scratch: Arena): void {
+    scratch.scope(() => {
       for (const bytes of [this.queries, this.keys, this.keys]) this.matrix(scratch, bytes);
       this.#normalised(scratch);
       this.#project(scratch, ["q", "k", "v"]);
     });
   }
 
-  /** The residual stream's gradient in the activations' type, for all blocks. */
+  /** The residual stream's gradient in the activations' type. */
   castGradient(scratch: Arena): void {
     if (this.model.dtype !== "f32") this.matrix(scratch, this.hidden);
   }
@@ -200,7 +219,15 @@ class Block {
   /** An adapter's product with A: of the forward pass, or again for the gradients. */
   #add(scratch: Arena, name: Projection): void {
     const rank = this.#ranks.get(name);
-    if (rank !== undefined) scratch.scope(() => this.matrix(scratch, 4 * rank));
+    if (rank === undefined) return;
+    scratch.scope(() => {
+      this.matrix(scratch, 4 * rank);
+      if (this.byRows && this.model.dtype !== "f32") this.matrix(scratch, (4 / this.a) * this.#inputs(name));
+    });
+  }
+
+  #inputs(name: Projection): number {
+    return name === "o" ? this.queries : name === "down" ? this.inner : this.hidden;
   }
 
   /** The gradient of an adapter's product with A, which stays until the projection is done. */
@@ -232,6 +259,60 @@ export function stepWorkspace(model: ComputedModel, step: StepShape): { first: n
   return { first: one(), later: one() };
 }
 
+/** The blocks of a model and their rows: behind the last one's attention only those go on that are scored. */
+class Blocks {
+  readonly all: Block;
+  readonly scored: Block;
+
+  constructor(
+    readonly model: ComputedModel,
+    tokens: number,
+    rows: number,
+  ) {
+    this.all = new Block(model, tokens);
+    this.scored = new Block(model, rows);
+  }
+
+  isLast(layer: number): boolean {
+    return layer + 1 === this.model.config.layers;
+  }
+
+  rowsOf(layer: number): Block {
+    return this.isLast(layer) ? this.scored : this.all;
+  }
+
+  activations(layer: number, arena: Arena): void {
+    const rows = this.rowsOf(layer);
+    rows.matrix(arena, rows.residual);
+    this.all.attention(arena);
+    rows.rows(arena);
+    if (this.isLast(layer)) rows.matrix(arena, rows.queries);
+  }
+
+  forward(layer: number, scratch: Arena, whole: boolean): void {
+    const rows = this.rowsOf(layer);
+    scratch.scope(() => {
+      this.all.normed(scratch);
+      this.all.inputsForward(scratch);
+      if (this.isLast(layer)) rows.normed(scratch);
+      rows.rowsForward(scratch, whole);
+    });
+  }
+
+  backward(layer: number, scratch: Arena): void {
+    const rows = this.rowsOf(layer);
+    rows.mlpBackward(scratch);
+    scratch.scope(() => {
+      this.all.matrix(scratch, this.all.queries);
+      scratch.scope(() => {
+        if (this.isLast(layer)) rows.matrix(scratch, rows.queries);
+        rows.outputBackward(scratch);
+      });
+      this.all.attentionBackward(scratch);
+    });
+  }
+}
+
 /** Request by request: decoder.cpp, block.cpp, scoring.cpp, head_passes.cpp. */
 function takeStep(
   model: ComputedModel,
@@ -239,19 +320,21 @@ function takeStep(
   { arena, scratch }: { arena: Arena; scratch: Arena },
 ): void {
   const { config } = model;
-  const block = new Block(model, tokens);
+  const blocks = new Blocks(model, tokens, rows);
+  const block = blocks.all;
   for (let ids = 0; ids < 2; ids++) block.matrix(arena, 4);
+  arena.take(rows * 4);
   block.matrix(arena, block.residual);
   const before = arena.used;
   for (let layer = 0; layer < config.layers; layer++) {
     if (layer === 1) arena.expect((config.layers - 1) * (arena.used - before));
     scratch.scope(() => {
-      block.activations(checkpointing ? scratch : arena);
-      block.matrix(arena, block.residual);
-      block.forward(scratch, true);
+      blocks.activations(layer, checkpointing ? scratch : arena);
+      blocks.rowsOf(layer).matrix(arena, block.residual);
+      blocks.forward(layer, scratch, true);
     });
   }
-  for (const bytes of [4, block.residual, block.hidden, 4, block.residual, 4]) arena.take(rows * bytes);
+  for (const bytes of [block.hidden, 4, block.residual, 4]) arena.take(rows * bytes);
   const tree = Math.max(1, treeTokens ?? Math.min(rows, 1024));
   const kept = keptRows(config, block.a, rows, tree);
   const logits = kept * config.vocabSize * block.a;
@@ -262,40 +345,59 @@ function takeStep(
     scratch.held.pass(headProducts(model, kept, logits));
   });
   arena.take(rows * block.residual);
-  block.matrix(arena, block.residual);
   scratch.scope(() => {
+    blocks.scored.castGradient(scratch);
+    block.matrix(scratch, block.residual);
     block.castGradient(scratch);
-    if (checkpointing) {
-      block.activations(scratch);
-      block.forward(scratch, false);
+    // All but the last are alike.
+    for (let layer = Math.max(0, config.layers - 2); layer < config.layers; layer++) {
+      scratch.scope(() => {
+        if (checkpointing) {
+          blocks.activations(layer, scratch);
+          blocks.forward(layer, scratch, false);
+        }
+        blocks.backward(layer, scratch);
+      });
     }
-    block.backward(scratch);
     const parts = Math.min(mostParts, 1 + Math.floor(tree / partTokens));
     const keysAndValues = parts * tokens * 2 * config.kvHeads * config.headDim * 4;
     scratch.held.pass(Math.max(keysAndValues, blockProducts(model, tokens)));
   });
 }
 
-/** What a generation takes beside weights and cache: for a prompt's rows, then for a decoding step's (generation.cpp, cached_decoder.cpp). */
-export function generationWorkspace(model: ComputedModel, { rows, cached }: { rows: number; cached: number }): number {
+/**
+ * What a generation takes beside weights and cache (generation.cpp, cached_decoder.cpp): the first rows of prompts, before
+ * the head is multiplied by, then others and a decoding step's, in an arena of one chunk.
+ */
+export function generationWorkspace(
+  model: ComputedModel,
+  { rows, cached }: { rows: number; cached: number },
+): { first: number; later: number } {
   const { config } = model;
   const held = new Held();
   const scratch = new Arena(held);
   const forward = (count: number) => {
-    const block = new Block(model, count);
+    const block = new Block(model, count, true);
     for (let ids = 0; ids < 2; ids++) block.matrix(scratch, 4);
-    block.activations(scratch);
-    scratch.scope(() => block.forward(scratch, true));
+    block.matrix(scratch, block.residual);
+    block.normed(scratch);
+    block.attention(scratch);
+    block.rows(scratch);
+    block.inputsForward(scratch);
+    block.rowsForward(scratch, true);
     return block;
   };
-  scratch.scope(() => forward(Math.min(prefillRows, cached)));
+  const prefill = () => scratch.scope(() => void forward(Math.min(prefillRows, cached)));
+  prefill();
+  const first = held.takeMost();
+  prefill();
   scratch.scope(() => {
     const block = forward(rows);
     for (const bytes of [block.hidden, 4]) block.matrix(scratch, bytes);
     const row = config.vocabSize * 4;
     scratch.take(row * Math.max(1, Math.min(rows, Math.floor(decodedLogits / row))));
   });
-  return held.takeMost();
+  return { first, later: held.takeMost() };
 }
 
 /** The largest matrix of a block as numbers. */
