@@ -19,7 +19,7 @@ namespace {
 constexpr std::int64_t kProductGrain = 1 << 17;
 // Rows that are worth a thread of their own where there are few panels: some of the kernel's blocks.
 constexpr std::int64_t kRowGrain = 48;
-// Panels of a quantised weight that are dequantised together, as many as the kernel takes at once.
+// Panels of a quantised weight that are dequantised together.
 constexpr std::int64_t kPanelsAtOnce = 4;
 
 std::int64_t padded_k(const PackedKernels& kernels, DType dtype, std::int64_t k) {

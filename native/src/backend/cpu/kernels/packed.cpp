@@ -14,31 +14,23 @@ constexpr int kPanelColumns = kPanelVectors * kWidth;
 // Accumulators that fit the registers beside the operands.
 constexpr int kAccumulators = kWidth == 16 ? 24 : kWidth == 8 ? 12 : 8;
 constexpr int kMostRows = kAccumulators / kPanelVectors;
-constexpr int kMostPanels = 4;
 constexpr int kCacheLine = 64;
-
-// Panels at once for so many rows: few rows make few chains, and a chain waits for itself.
-constexpr int panels_for(int rows) {
-  int panels = 1;
-  while (panels < kMostPanels && rows * kPanelVectors * panels * 2 <= kAccumulators) panels *= 2;
-  return panels;
-}
 
 struct F32Weights {
   using X = float;
   using W = float;
   static constexpr int kStep = 1;  // of k
 
-  template <int kRows, int kVectors>
-  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
-    VecF weight[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) weight[v] = load(w[v / kPanelVectors] + v % kPanelVectors * kWidth);
+  template <int kRows>
+  static inline void step(const X* x, const RowOffsets& offset, const W* w, VecF (&sums)[kRows][kPanelVectors]) {
+    VecF weight[kPanelVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) weight[v] = load(w + v * kWidth);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const VecF value = splat(*offset.row(x, r));
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
+#pragma GCC unroll 2
+      for (int v = 0; v < kPanelVectors; ++v) sums[r][v] += value * weight[v];
     }
   }
 };
@@ -63,20 +55,20 @@ struct Bf16Weights {
   using W = Bf16;
   static constexpr int kStep = 2;
 
-  template <int kRows, int kVectors>
-  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
-    VecU weight[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      weight[v] = load_pairs(w[v / kPanelVectors] + v % kPanelVectors * kWidth * 2);
+  template <int kRows>
+  static inline void step(const X* x, const RowOffsets& offset, const W* w, VecF (&sums)[kRows][kPanelVectors]) {
+    VecU weight[kPanelVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) {
+      weight[v] = load_pairs(w + v * kWidth * 2);
     }
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       std::uint32_t pair;
       __builtin_memcpy(&pair, offset.row(x, r), sizeof pair);
       const VecU value = pair - VecU{};
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kPanelVectors; ++v) {
         sums[r][v] = reinterpret_cast<VecF>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums[r][v]),
                                                              reinterpret_cast<__m512bh>(value),
                                                              reinterpret_cast<__m512bh>(weight[v])));
@@ -93,21 +85,21 @@ struct Bf16Weights {
   static constexpr int kStep = 2;
 
   // A pair's halves are widened by a shift and by a mask.
-  template <int kRows, int kVectors>
-  static inline void step(const X* x, const RowOffsets& offset, const W* const* w, VecF (&sums)[kRows][kVectors]) {
+  template <int kRows>
+  static inline void step(const X* x, const RowOffsets& offset, const W* w, VecF (&sums)[kRows][kPanelVectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      VecF weight[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        const VecU pairs = load_pairs(w[v / kPanelVectors] + v % kPanelVectors * kWidth * 2);
+      VecF weight[kPanelVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const VecU pairs = load_pairs(w + v * kWidth * 2);
         weight[v] = reinterpret_cast<VecF>(half == 0 ? pairs << 16 : pairs & 0xFFFF0000u);
       }
 #pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r) {
         const VecF value = splat(offset.row(x, r)[half]);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sums[r][v] += value * weight[v];
+#pragma GCC unroll 2
+        for (int v = 0; v < kPanelVectors; ++v) sums[r][v] += value * weight[v];
       }
     }
   }
@@ -126,74 +118,68 @@ void write_rows(const PackedProduct& p, const float* sums, std::int64_t stride, 
   }
 }
 
-// What comes from memory into the second cache while a block is computed: a few cache lines at each step of k, each
-// `stride` bytes after those of the step before.
+template <typename Weights>
+constexpr std::int64_t kStepBytes =
+    Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
+
+// What comes from memory while a block is computed: `lines` at each step of k, each `stride` bytes after those of the
+// step before.
 struct Ahead {
   const char* next = nullptr;
   std::int64_t stride = 0;
 };
 
-// kRows rows by kPanels panels.
-template <typename Weights, int kRows, int kPanels, int kLines>
-void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead) {
-  constexpr int kVectors = kPanels * kPanelVectors;
+// kRows rows by a panel; `ahead` until step `turn` of k, and `then`.
+template <typename Weights, int kRows, int kLines, int kLocality>
+void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead, std::int64_t turn, Ahead then) {
   const auto* x = static_cast<const typename Weights::X*>(p.x) + row * p.row_x;
-  const typename Weights::W* w[kPanels];
-  for (int i = 0; i < kPanels; ++i) {
-    w[i] = static_cast<const typename Weights::W*>(p.panels) + (panel + i) * p.k * kPanelColumns;
-  }
-  VecF sums[kRows][kVectors] = {};
+  const auto* w = static_cast<const typename Weights::W*>(p.panels) + panel * p.k * kPanelColumns;
+  VecF sums[kRows][kPanelVectors] = {};
   const RowOffsets offset(p.row_x);
-  for (std::int64_t k = 0; k < p.k; k += Weights::kStep) {
-    Weights::template step<kRows, kVectors>(x + k, offset, w, sums);
-#pragma GCC unroll 8
-    for (int i = 0; i < kLines; ++i) __builtin_prefetch(ahead.next + i * kCacheLine, 0, 2);
-    ahead.next += ahead.stride;
-#pragma GCC unroll 4
-    for (int i = 0; i < kPanels; ++i) w[i] += Weights::kStep * kPanelColumns;
+  for (std::int64_t k = 0, end = turn; k < p.k; end = p.k, ahead = then) {
+    for (; k < end; k += Weights::kStep, w += Weights::kStep * kPanelColumns) {
+      Weights::template step<kRows>(x + k, offset, w, sums);
+#pragma GCC unroll 2
+      for (int i = 0; i < kLines; ++i) __builtin_prefetch(ahead.next + i * kCacheLine, 0, kLocality);
+      ahead.next += ahead.stride;
+    }
   }
   // Through memory: written out for each register, this would be most of the code.
-  alignas(64) float results[kRows * kVectors * kWidth];
+  alignas(64) float results[kRows * kPanelColumns];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) store(results + (r * kVectors + v) * kWidth, sums[r][v]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) store(results + (r * kPanelVectors + v) * kWidth, sums[r][v]);
   }
-  constexpr int kColumns = kVectors * kWidth;
-  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kColumns, kRows, kColumns, row,
+  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kPanelColumns, kRows, kPanelColumns, row,
                                                       panel * kPanelColumns);
 }
 
-template <typename Weights>
-constexpr std::int64_t kStepBytes =
-    Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
-
-// From `panel` on, or what follows the last one; where nothing does, again and again what is there already.
-template <typename Weights>
-Ahead ahead_of(const PackedProduct& p, std::int64_t panel, std::int64_t end, std::int64_t stride) {
-  if (panel >= end)
-    return p.following != nullptr ? Ahead{static_cast<const char*>(p.following), stride}
-                                  : Ahead{static_cast<const char*>(p.x), 0};
-  return {static_cast<const char*>(p.panels) + panel * (p.k / Weights::kStep) * kStepBytes<Weights>, stride};
+// What follows a thread's last panel; where nothing does, again and again what is there already.
+Ahead following(const PackedProduct& p, std::int64_t stride) {
+  return p.following != nullptr ? Ahead{static_cast<const char*>(p.following), stride}
+                                : Ahead{static_cast<const char*>(p.x), 0};
 }
 
-// Few rows: all of them by as many panels at once as make chains enough. With the fewest there is so little to compute
-// that the processor's own prefetching gets all that memory gives.
-template <typename Weights, int kRows, int kPanels>
-std::int64_t few_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t kStride = kPanels * kStepBytes<Weights>;
-  constexpr int kLines = panels_for(kRows) > 2 ? 0 : kStride <= kCacheLine ? 1 : static_cast<int>(kStride / kCacheLine);
-  for (; begin + kPanels <= end; begin += kPanels) {
-    block<Weights, kRows, kPanels, kLines>(p, 0, begin, ahead_of<Weights>(p, begin + kPanels, end, kStride));
+// Few rows: the weights stream from memory, faster from one place than from several, and are asked for a little ahead.
+// Where that ends, with the thread's last panel, what follows is.
+template <typename Weights, int kRows>
+void few_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kStride = kStepBytes<Weights>, kAhead = 8192;
+  constexpr int kLines = kStride <= kCacheLine ? 1 : static_cast<int>(kStride / kCacheLine);
+  constexpr std::int64_t kStepsAhead = kAhead / kStride * Weights::kStep;
+  const std::int64_t turn = p.k > kStepsAhead ? p.k - kStepsAhead : 0;
+  for (std::int64_t panel = begin; panel < end; ++panel) {
+    const char* own = static_cast<const char*>(p.panels) + panel * (p.k / Weights::kStep) * kStride;
+    block<Weights, kRows, kLines, 3>(p, 0, panel, {own + kAhead, kStride}, panel + 1 < end ? p.k : turn,
+                                     following(p, kStride));
   }
-  if constexpr (kPanels > 1) return few_rows<Weights, kRows, kPanels / 2>(p, begin, end);
-  return begin;
 }
 
 template <typename Weights, int kRows = kMostRows>
 void dispatch_few(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
   if (p.rows == kRows) {
-    few_rows<Weights, kRows, panels_for(kRows)>(p, begin, end);
+    few_rows<Weights, kRows>(p, begin, end);
   } else if constexpr (kRows > 1) {
     dispatch_few<Weights, kRows - 1>(p, begin, end);
   }
@@ -202,7 +188,7 @@ void dispatch_few(const PackedProduct& p, std::int64_t begin, std::int64_t end) 
 template <typename Weights, int kRows = kMostRows>
 void dispatch_block(std::int64_t rows, const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead) {
   if (rows == kRows) {
-    block<Weights, kRows, 1, 1>(p, row, panel, ahead);
+    block<Weights, kRows, 1, 2>(p, row, panel, ahead, p.k, ahead);
   } else if constexpr (kRows > kMostRows / 2) {
     dispatch_block<Weights, kRows - 1>(rows, p, row, panel, ahead);
   }
@@ -214,7 +200,8 @@ void many_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
   const std::int64_t blocks = (p.rows + kMostRows - 1) / kMostRows;
   const std::int64_t stride = (kStepBytes<Weights> + blocks - 1) / blocks;
   for (std::int64_t panel = begin; panel < end; ++panel) {
-    Ahead ahead = ahead_of<Weights>(p, panel + 1, end, stride);
+    const char* next = static_cast<const char*>(p.panels) + (panel + 1) * (p.k / Weights::kStep) * kStepBytes<Weights>;
+    Ahead ahead = panel + 1 < end ? Ahead{next, stride} : following(p, stride);
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t row = p.rows * i / blocks, row_end = p.rows * (i + 1) / blocks;
       dispatch_block<Weights>(row_end - row, p, row, panel, ahead);
