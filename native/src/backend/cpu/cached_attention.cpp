@@ -86,10 +86,11 @@ void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionSh
   for (const CacheChunk& chunk : plan.chunks) floats = std::max(floats, kernels.scratch(call, chunk));
   const ThreadScratch scratch(*this, floats);
   const auto attend = kernels.attend[index_of(q.dtype)];
-  const auto items = static_cast<std::int64_t>(plan.chunks.size()) * shape.kv_heads;
-  parallel_items(threads_, items, [&](std::int64_t item, int thread) {
-    const CacheChunk& chunk = plan.chunks[static_cast<std::size_t>(item / shape.kv_heads)];
-    attend(call, chunk, static_cast<int>(item % shape.kv_heads), scratch.of(thread));
+  // The next step's rows are the same, and find their keys and values where they left them.
+  const auto chunks = static_cast<std::int64_t>(plan.chunks.size());
+  parallel_kept_items(threads_, chunks * shape.kv_heads, [&](std::int64_t item, int thread) {
+    attend(call, plan.chunks[static_cast<std::size_t>(item % chunks)], static_cast<int>(item / chunks),
+           scratch.of(thread));
   });
 }
 

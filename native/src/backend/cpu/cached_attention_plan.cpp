@@ -85,7 +85,8 @@ std::unique_ptr<CpuCachePlan> make_cache_plan(CachePaths paths, int threads) {
   plan->paths = std::move(paths);
   const std::vector<std::int32_t>& group = plan->paths.group;
   const auto rows = static_cast<std::int32_t>(group.size());
-  const int most = std::min(kCacheChunkRows, (rows + threads - 1) / threads);
+  const int parts = std::max(threads, (rows + kCacheChunkRows - 1) / kCacheChunkRows);
+  const int most = (rows + parts - 1) / parts;
   for (std::int32_t begin = 0, end; begin < rows; begin = end) {
     for (end = begin + 1; end < rows && end - begin < most && group[end] == group[begin];) ++end;
     add_chunk(*plan, begin, end - begin);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "thread_team.h"
 
@@ -84,6 +85,28 @@ constexpr std::int64_t kParallelGrain = 16384;
 // The rows that make up kParallelGrain.
 constexpr std::int64_t row_grain(std::int64_t cols) {
   return std::max<std::int64_t>(2, kParallelGrain / std::max<std::int64_t>(1, cols));
+}
+
+// As parallel_items, but each thread begins with a contiguous range that is the same in every call of so many items,
+// then helps the others: what it read for an item before may still be in its caches, or in its memory.
+template <typename Body>
+void parallel_kept_items(int threads, std::int64_t count, const Body& body) {
+  if (threads <= 1 || count <= 1) return parallel_items(threads, count, body);
+  struct alignas(64) Range {
+    std::atomic<std::int64_t> next;
+  };
+  std::vector<Range> ranges(static_cast<std::size_t>(threads));
+  const auto first = [&](std::int64_t thread) { return count * thread / threads; };
+  for (int thread = 0; thread < threads; ++thread) ranges[static_cast<std::size_t>(thread)].next = first(thread);
+  on_all_threads(threads, [&](std::int64_t thread, std::int64_t) {
+    for (int i = 0; i < threads; ++i) {
+      const std::int64_t owner = (thread + i) % threads, end = first(owner + 1);
+      std::atomic<std::int64_t>& next = ranges[static_cast<std::size_t>(owner)].next;
+      for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < end;) {
+        body(item, static_cast<int>(thread));
+      }
+    }
+  });
 }
 
 }  // namespace tempora
