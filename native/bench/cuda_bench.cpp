@@ -158,7 +158,9 @@ void Bench::products(std::int64_t tokens, std::int64_t outputs, std::int64_t inp
   report(name, flops, moved + numbers, [&] { backend_.product(x, *weight, out, false); });
   const Matrix residual = matrix(tokens, outputs, DType::f32), sum = matrix(tokens, outputs, DType::f32);
   report(name + ", onto a residual", flops, static_cast<double>(x.bytes() + residual.bytes() + sum.bytes()) + numbers,
-         [&] { backend_.residual_product(x, *weight, residual, sum); });
+         [&] {
+           backend_.residual_product(x, {*weight, sum}, residual);
+         });
   report(name + ", gradient of x", flops, moved + numbers,
          [&] { backend_.transposed_product(out, *weight, d_x, false); });
   report(name + ", gradient of the weight", flops, moved + 4 * numbers,

@@ -156,11 +156,65 @@ void check_residual_product(Device& device, DType dtype, std::int64_t rows, std:
   const auto weight = device.weight(numbers);
   std::vector<double> want = reference::matmul(x.values, false, numbers.values, true, rows, n, k);
   for (std::size_t i = 0; i < want.size(); ++i) want[i] += residual.values[i];
-  device.backend.residual_product(x.matrix, *weight, residual.matrix, out.matrix);
+  device.backend.residual_product(x.matrix, {*weight, out.matrix}, residual.matrix);
   expect_close("out", device.read(out), want, tolerance_of(DType::f32));
   expect_close("residual", device.read(residual), residual.values, 0);
-  device.backend.residual_product(x.matrix, *weight, residual.matrix, residual.matrix);
+  device.backend.residual_product(x.matrix, {*weight, residual.matrix}, residual.matrix);
   expect_close("in place", device.read(residual), want, tolerance_of(DType::f32));
+}
+
+// An f32 term of a low rank beside each product, and beside the way back.
+void check_narrow_terms(Device& device, DType dtype, std::int64_t rows, std::int64_t k,
+                        const std::vector<std::int64_t>& ns) {
+  Random random(26);
+  const Inside x(device, random, rows, k, dtype);
+  const Tensor residual = device.random(random, rows, ns[0], DType::f32), sum = device.output(rows, ns[0], DType::f32);
+  std::vector<Tensor> kept;
+  std::vector<std::unique_ptr<Weight>> weights;
+  std::vector<Inside> outs;
+  std::vector<WeightProduct> products;
+  std::vector<TransposedProduct> back;
+  std::vector<std::vector<double>> wants;
+  std::vector<double> d_x_want(static_cast<std::size_t>(rows * k));
+  const auto random_weight = [&](std::int64_t n, std::int64_t m, DType type) -> const Tensor& {
+    kept.push_back(device.random(random, n, m, type));
+    weights.push_back(device.weight(kept.back()));
+    return kept.back();
+  };
+  const auto add = [](std::vector<double>& to, const std::vector<double>& part) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] += part[i];
+  };
+  kept.reserve(5 * ns.size());
+  for (const std::int64_t n : ns) {
+    const std::int64_t rank = n % 3 == 0 ? 16 : 5;
+    const Tensor &w = random_weight(n, k, dtype), &b = random_weight(n, rank, DType::f32);
+    const Tensor& a = random_weight(rank, k, DType::f32);
+    const Weight &w_weight = *weights.end()[-3], &b_weight = *weights.end()[-2], &a_weight = *weights.end()[-1];
+    kept.push_back(device.random(random, rows, rank, DType::f32));
+    const Tensor& u = kept.back();
+    kept.push_back(device.random(random, rows, n, dtype));
+    const Tensor& d_out = kept.back();
+    outs.emplace_back(device, random, rows, n, dtype);
+    products.push_back({w_weight, outs.back().matrix, {u.matrix, &b_weight}});
+    back.push_back({d_out.matrix, w_weight, {u.matrix, &a_weight}});
+    wants.push_back(reference::matmul(x.values, false, w.values, true, rows, n, k));
+    add(wants.back(), reference::matmul(u.values, false, b.values, true, rows, n, rank));
+    add(d_x_want, reference::matmul(d_out.values, false, w.values, false, rows, k, n));
+    add(d_x_want, reference::matmul(u.values, false, a.values, false, rows, k, rank));
+  }
+  device.backend.products(x.matrix, products);
+  for (std::size_t i = 0; i < ns.size(); ++i) {
+    expect_close("product", device.read(outs[i].matrix), wants[i], 2 * tolerance_of(dtype));
+    outs[i].expect_frame_untouched(device);
+  }
+  add(wants[0], residual.values);
+  device.backend.residual_product(x.matrix, {products[0].weight, sum.matrix, products[0].narrow}, residual.matrix);
+  expect_close("onto a residual", device.read(sum), wants[0], tolerance_of(DType::f32));
+  if (!device.backend.takes_narrow_terms(dtype)) return;
+  const Inside d_x(device, random, rows, k, DType::f32);
+  device.backend.transposed_products(back, d_x.matrix);
+  expect_close("d_x", device.read(d_x.matrix), d_x_want, tolerance_of(DType::f32));
+  d_x.expect_frame_untouched(device);
 }
 
 // What a backend made from a weight must not outlive its numbers.
@@ -259,6 +313,12 @@ void add_product_cases(std::vector<OpCase>& cases) {
                    }});
   cases.push_back({"products of one x, back from many", [](Device& device, DType dtype) {
                      check_products(device, dtype, 34, 38, {1100, 1410});
+                   }});
+  cases.push_back({"products with narrow terms", [](Device& device, DType dtype) {
+                     check_narrow_terms(device, dtype, 45, 66, {70, 33, 36});
+                     check_narrow_terms(device, dtype, 410, 33, {36});
+                     check_narrow_terms(device, dtype, 37, 38, {1100, 1410});
+                     check_narrow_terms(device, dtype, 24, 24, {51, 3});
                    }});
   for (const Shape s : {Shape{45, 130, 66}, Shape{3, 51, 24}, Shape{40, 33, 2200}}) {
     cases.push_back({"residual product " + std::to_string(s.n) + "x" + std::to_string(s.k),

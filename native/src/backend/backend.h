@@ -23,6 +23,7 @@
 #include "devices.h"
 #include "matrix.h"
 #include "out_of_memory.h"
+#include "products.h"
 #include "recording.h"
 #include "weight_format.h"
 
@@ -86,23 +87,6 @@ class Weight {
   const WeightFormat format;
   const std::int64_t rows, cols;
   const Buffer storage;
-};
-
-// A product among several of one x.
-struct WeightProduct {
-  const Weight& weight;
-  Matrix out;
-};
-
-// The backward pass of such products: what comes back through one weight, and the gradient of one.
-struct TransposedProduct {
-  Matrix d_out;
-  const Weight& weight;
-};
-struct GradientProduct {
-  Matrix d_out, d_weight;  // d_weight f32
-  bool accumulate = false;
-  std::optional<double>* squares = nullptr;  // for the sum of d_weight's new squares, by a backend that has it
 };
 
 // The way back through an RMSNorm of the residual stream whose result was not kept.
@@ -255,14 +239,16 @@ class Backend {
   virtual void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) = 0;
   // d_weight f32 [N,K] (+)= d_outᵀ · x
   virtual void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) = 0;
-  // The same of several at once: out = x · weightᵀ of each;
+  // The same of several at once, narrow terms added: out = x · weightᵀ of each;
   virtual void products(const Matrix& x, const std::vector<WeightProduct>& products);
   // out f32 [T,N] = residual + x · weightᵀ, both without gaps; the two may be one matrix;
-  virtual void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out);
+  virtual void residual_product(const Matrix& x, const WeightProduct& product, const Matrix& residual);
   // d_x = the sum of d_out · weight of each, from the first to the last; of several d_x is f32;
   virtual void transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x);
   // each d_weight (+)= d_outᵀ · x.
   virtual void gradient_products(const Matrix& x, const std::vector<GradientProduct>& products);
+  // Whether these add narrow terms to what they compute anyway, and not afterwards.
+  virtual bool takes_narrow_terms(DType /*activations*/) const { return false; }
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
   virtual void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) = 0;

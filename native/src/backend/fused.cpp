@@ -6,18 +6,26 @@
 namespace tempora {
 
 void Backend::products(const Matrix& x, const std::vector<WeightProduct>& products) {
-  for (const WeightProduct& one : products) product(x, one.weight, one.out, false);
+  for (const WeightProduct& one : products) {
+    product(x, one.weight, one.out, false);
+    if (one.narrow.weight != nullptr) row_product(one.narrow.narrow, *one.narrow.weight, one.out, true);
+  }
 }
 
-void Backend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
-  if (residual.data != out.data) copy(out.data, residual.data, residual.bytes());
-  product(x, weight, out, true);
+void Backend::residual_product(const Matrix& x, const WeightProduct& one, const Matrix& residual) {
+  if (residual.data != one.out.data) copy(one.out.data, residual.data, residual.bytes());
+  product(x, one.weight, one.out, true);
+  if (one.narrow.weight != nullptr) row_product(one.narrow.narrow, *one.narrow.weight, one.out, true);
 }
 
 void Backend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
   bool accumulate = false;
   for (const TransposedProduct& one : products) {
     transposed_product(one.d_out, one.weight, d_x, std::exchange(accumulate, true));
+    if (one.narrow.weight == nullptr) continue;
+    if (!narrow_input_gradient(one.narrow.narrow, *one.narrow.weight, {}, d_x)) {
+      throw std::logic_error("a narrow term of a backend that does not add it");
+    }
   }
 }
 

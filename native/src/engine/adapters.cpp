@@ -90,9 +90,32 @@ void add_adapters(Backend& backend, Arena& scratch, const AdapterPass& pass, con
   }
 }
 
+namespace {
+
+bool is_term(const Backend& backend, const AdapterPass& pass, const Matrix& x) {
+  const std::vector<AdapterRun>& runs = pass.runs.list();
+  return backend.takes_narrow_terms(x.dtype) && runs.size() == 1 && runs[0].rows == x.rows;
+}
+
+}  // namespace
+
+NarrowTerm narrow_term(Backend& backend, Arena& scratch, const AdapterPass& pass, const Matrix& x, int parameter) {
+  if (!is_term(backend, pass, x)) return {};
+  const AdapterRun& run = pass.runs.list().front();
+  const int module = run.adapter->module_of(parameter);
+  if (module < 0) return {};
+  const AdapterModule& spec = run.adapter->spec().modules[static_cast<std::size_t>(module)];
+  const bool kept = pass.kept != nullptr && pass.kept->arena != nullptr && run.adapter == pass.trained;
+  const Matrix u = (kept ? *pass.kept->arena : scratch).matrix(x.rows, spec.rank, DType::f32);
+  backend.narrow_product(x, dropout_of(pass, run, parameter), run.adapter->tensors.weight(Adapter::a(module)), false,
+                         spec.scale, u);
+  if (kept) pass.kept->of_parameter[parameter] = u;
+  return {u, &run.adapter->tensors.weight(Adapter::b(module))};
+}
+
 AdapterBackward::AdapterBackward(Backend& backend, Arena& scratch, const AdapterPass& pass, const Matrix& d_out,
                                  int parameter)
-    : backend_(backend), scratch_(scratch), pass_(pass), parameter_(parameter) {
+    : backend_(backend), scratch_(scratch), pass_(pass), parameter_(parameter), d_out_(d_out) {
   for (const AdapterRun& run : pass.runs.list()) {
     const int module = run.adapter->module_of(parameter);
     if (module < 0) continue;
@@ -101,6 +124,14 @@ AdapterBackward::AdapterBackward(Backend& backend, Arena& scratch, const Adapter
     backend.narrow_product(part.d_out, {}, run.adapter->tensors.weight(Adapter::b(module)), true, spec.scale, part.d_u);
     parts_.push_back(part);
   }
+}
+
+// Dropout takes its part of what comes back.
+NarrowTerm AdapterBackward::input_term() const {
+  if (parts_.empty() || !is_term(backend_, pass_, d_out_)) return {};
+  const Part& part = parts_.front();
+  if (dropout_of(pass_, part.run, parameter_).rate > 0) return {};
+  return {part.d_u, &part.run.adapter->tensors.weight(Adapter::a(part.module))};
 }
 
 void AdapterBackward::add_input_gradient(const Matrix& d_x) const {
@@ -129,9 +160,13 @@ void AdapterBackward::add_weight_gradients(const Matrix& x) const {
     const AdapterModule& spec = part.run.adapter->spec().modules[static_cast<std::size_t>(part.module)];
     const Matrix rows = x.row_range(part.run.row, part.run.rows);
     const Dropout dropout = dropout_of(pass_, part.run, parameter_);
-    // Cheaper to compute again than to keep.
-    const Matrix u = scratch_.matrix(part.run.rows, spec.rank, DType::f32);
-    backend_.narrow_product(rows, dropout, tensors.weight(a), false, spec.scale, u);
+    Matrix u;
+    if (pass_.kept != nullptr && pass_.kept->of_parameter.contains(parameter_)) {
+      u = pass_.kept->of_parameter.at(parameter_);
+    } else {
+      u = scratch_.matrix(part.run.rows, spec.rank, DType::f32);
+      backend_.narrow_product(rows, dropout, tensors.weight(a), false, spec.scale, u);
+    }
     backend_.narrow_gradient(part.d_out, {}, u, true, tensors.gradient(b));
     backend_.narrow_gradient(rows, dropout, part.d_u, false, tensors.gradient(a));
   }

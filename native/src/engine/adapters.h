@@ -54,9 +54,17 @@ class AdapterRuns {
   std::int64_t rows_ = 0;
 };
 
+// The narrow products of the trained adapter's inputs, by the base's parameters: from the forward pass to the way back,
+// where there is an arena for them.
+struct KeptNarrow {
+  Arena* arena = nullptr;
+  std::map<int, Matrix> of_parameter;
+};
+
 // What one pass over a batch does with its adapters.
 struct AdapterPass {
   AdapterRuns runs;
+  KeptNarrow* kept = nullptr;
   const Adapter* trained = nullptr;  // whose A and B get gradients, and whose input is dropped out
   std::uint64_t dropout_key = 0;     // of this training call
 };
@@ -67,13 +75,19 @@ enum class Products { batch, by_rows };  // by_rows: row-stable
 void add_adapters(Backend& backend, Arena& scratch, const AdapterPass& pass, const Matrix& x, int parameter,
                   const Matrix& out, Products products);
 
+// What they add as a term that the product takes in, where all rows go through one and the backend does so; it lies in
+// `scratch`, or is kept. Else nothing, and add_adapters is to follow the product.
+NarrowTerm narrow_term(Backend& backend, Arena& scratch, const AdapterPass& pass, const Matrix& x, int parameter);
+
 // The backward pass of add_adapters, in two parts: the gradient of x is wanted before x itself may be there again. The
 // scratch memory it takes is the caller's to give back.
 class AdapterBackward {
  public:
   AdapterBackward(Backend& backend, Arena& scratch, const AdapterPass& pass, const Matrix& d_out, int parameter);
 
-  void add_input_gradient(const Matrix& d_x) const;  // d_x [T,K] += ...
+  // What comes back to x: as a term of the product's own way back, as narrow_term says; or d_x [T,K] += ...
+  NarrowTerm input_term() const;
+  void add_input_gradient(const Matrix& d_x) const;
   void add_weight_gradients(const Matrix& x) const;  // of the trained adapter's A and B
 
  private:
@@ -89,6 +103,7 @@ class AdapterBackward {
   Arena& scratch_;
   const AdapterPass& pass_;
   int parameter_;
+  Matrix d_out_;
   std::vector<Part> parts_;
 };
 

@@ -56,11 +56,14 @@ class ProjectionsBackward {
   // d_in = the sum of d_out · weight; of one projection d_in may be of the activations' type.
   void to_input(const Matrix& d_in) const {
     std::vector<TransposedProduct> products;
-    for (const ProjectionGradient& one : projections_) {
-      products.push_back({one.d_out, c_.parameters.weight(one.parameter)});
+    for (std::size_t i = 0; i < projections_.size(); ++i) {
+      const ProjectionGradient& one = projections_[i];
+      products.push_back({one.d_out, c_.parameters.weight(one.parameter), adapters_[i].input_term()});
     }
     c_.backend.transposed_products(products, d_in);
-    for (const AdapterBackward& adapter : adapters_) adapter.add_input_gradient(d_in);
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      if (products[i].narrow.weight == nullptr) adapters_[i].add_input_gradient(d_in);
+    }
   }
 
   // d_weight += d_outᵀ · x

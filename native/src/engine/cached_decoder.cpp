@@ -132,7 +132,7 @@ Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows
   }
   attend(last);
   const std::int64_t first = rows.count - wanted;
-  const AdapterPass of_wanted{adapters.runs.from(first), nullptr, 0};
+  const AdapterPass of_wanted{.runs = adapters.runs.from(first)};
   const BlockContext tail{backend, shape, impl.parameters, nullptr, impl.decoder.frequencies(), wanted, of_wanted};
   CacheOperations tail_operations(tail, cache, plan, rows.slots, scratch);
   const Matrix result = x.row_range(first, wanted);

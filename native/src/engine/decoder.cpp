@@ -15,17 +15,19 @@ class TreeOperations : public BlockOperations {
       : BlockOperations(context), plan_(plan), scratch_(scratch) {}
 
   void project_each(const Matrix& x, std::initializer_list<Projection> projections) override {
+    const ArenaScope scope(scratch_);
     std::vector<WeightProduct> products;
-    for (const Projection& one : projections) {
-      products.push_back({context_.parameters.weight(one.parameter), one.out});
-    }
+    for (const Projection& one : projections) products.push_back(product_of(x, one));
     context_.backend.products(x, products);
-    for (const Projection& one : projections) add_own_adapters(x, one.parameter, one.out);
+    std::size_t i = 0;
+    for (const Projection& one : projections) add_own_adapters(x, one, products[i++]);
   }
 
   void project_onto(const Matrix& x, int parameter, const Matrix& residual, const Matrix& out) override {
-    context_.backend.residual_product(x, context_.parameters.weight(parameter), residual, out);
-    add_own_adapters(x, parameter, out);
+    const ArenaScope scope(scratch_);
+    const WeightProduct product = product_of(x, {parameter, out});
+    context_.backend.residual_product(x, product, residual);
+    add_own_adapters(x, {parameter, out}, product);
   }
 
   void attend(int layer, const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, float* lse) override {
@@ -33,8 +35,15 @@ class TreeOperations : public BlockOperations {
   }
 
  private:
-  void add_own_adapters(const Matrix& x, int parameter, const Matrix& out) {
-    add_adapters(context_.backend, scratch_, context_.adapters, x, parameter, out, Products::batch);
+  WeightProduct product_of(const Matrix& x, const Projection& one) {
+    return {context_.parameters.weight(one.parameter), one.out,
+            narrow_term(context_.backend, scratch_, context_.adapters, x, one.parameter)};
+  }
+
+  // Those that were not in the product.
+  void add_own_adapters(const Matrix& x, const Projection& one, const WeightProduct& product) {
+    if (product.narrow.weight != nullptr) return;
+    add_adapters(context_.backend, scratch_, context_.adapters, x, one.parameter, one.out, Products::batch);
   }
 
   const AttentionPlan& plan_;
@@ -64,6 +73,7 @@ Batch Decoder::prepare(const Forest& forest, ForestLayout layout, const std::vec
   scratch_.reset();
   blocks_.clear();
   kept_ = Keep::nothing;
+  kept_narrow_ = {};
   Batch batch;
   batch.layout = std::move(layout);
   batch.tokens = arena_.upload(forest.tokens);
@@ -76,7 +86,8 @@ Batch Decoder::prepare(const Forest& forest, ForestLayout layout, const std::vec
   if (use == Use::training) start_training_call(batch.adapters);
   batch.rows = arena_.upload(rows);
   batch.row_count = static_cast<std::int64_t>(rows.size());
-  batch.row_adapters = {{}, batch.adapters.trained, batch.adapters.dropout_key};
+  batch.row_adapters = batch.adapters;
+  batch.row_adapters.runs = {};
   for (const std::int32_t row : rows)
     batch.row_adapters.runs.add(1, of_tree[batch.layout.node_tree[batch.layout.node_of(row)]]);
   return batch;
@@ -90,6 +101,7 @@ void Decoder::start_training_call(AdapterPass& pass) {
   // Counted from the last step, so that a training that was resumed there drops out the same elements.
   pass.dropout_key = combine_key(mix64(pass.trained->spec().seed), static_cast<std::uint64_t>(trained.optimizer_steps));
   pass.dropout_key = combine_key(pass.dropout_key, static_cast<std::uint64_t>(trained.calls++));
+  pass.kept = &kept_narrow_;
 }
 
 BlockContext Decoder::context(const Batch& batch) const {
@@ -138,6 +150,7 @@ void Decoder::run_block(const Batch& batch, int layer, const BlockActivations& s
 
 Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel) {
   kept_ = keep;
+  kept_narrow_.arena = keep == Keep::activations ? &arena_ : nullptr;
   Matrix x = arena_.matrix(batch.layout.tokens, shape_.hidden_size, DType::f32);
   backend_.embed(batch.tokens, parameters_.weight(parameters_.embedding()), x);
   const std::size_t before = arena_.used();
@@ -210,6 +223,7 @@ void Decoder::backward(const Batch& batch, const Matrix& d_rows, const CancelFla
 
 void Decoder::release_memory() {
   blocks_.clear();
+  kept_narrow_ = {};
   kept_ = Keep::nothing;
   arena_.clear();
   scratch_.clear();

@@ -72,6 +72,7 @@ class Decoder {
   Buffer frequencies_;
   Keep kept_ = Keep::nothing;
   std::vector<BlockActivations> blocks_;
+  KeptNarrow kept_narrow_;
 };
 
 }  // namespace tempora

@@ -50,9 +50,10 @@ class CpuBackend : public Backend {
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void products(const Matrix& x, const std::vector<WeightProduct>& products) override;
-  void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) override;
+  void residual_product(const Matrix& x, const WeightProduct& product, const Matrix& residual) override;
   void transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) override;
   void gradient_products(const Matrix& x, const std::vector<GradientProduct>& products) override;
+  bool takes_narrow_terms(DType activations) const override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
   void row_products(const Matrix& x, const std::vector<WeightProduct>& products) override;
 

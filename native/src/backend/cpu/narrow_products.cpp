@@ -50,10 +50,10 @@ void pad_rows(const float* from, std::int64_t row, std::int64_t rows, std::int64
   }
 }
 
-// [r, K] as [K, r padded].
-void turn_over(const float* from, std::int64_t r, std::int64_t k, float* to) {
+// [r, K] as [K, r padded], rows [begin, end) of it.
+void turn_over(const float* from, std::int64_t r, std::int64_t k, std::int64_t begin, std::int64_t end, float* to) {
   const std::int64_t apart = padded(r);
-  for (std::int64_t i = 0; i < k; ++i) {
+  for (std::int64_t i = begin; i < end; ++i) {
     for (std::int64_t j = 0; j < r; ++j) to[i * apart + j] = from[j * k + i];
     for (std::int64_t j = r; j < apart; ++j) to[i * apart + j] = 0;
   }
@@ -70,7 +70,10 @@ void CpuBackend::narrow_product(const Matrix& x, const Dropout& dropout, const W
           "narrow_product: x, weight and narrow fit each other, and the narrow side is f32");
   const Buffer packed = workspace(static_cast<std::size_t>(k * columns) * sizeof(float));
   float* b = static_cast<float*>(packed.data());
-  transposed ? pad_rows(w.f32(), w.cols, k, r, b) : turn_over(w.f32(), r, k, b);
+  parallel_ranges(threads_, k, row_grain(8 * columns), 16, [&](std::int64_t begin, std::int64_t end) {
+    if (transposed) return pad_rows(w.f32() + begin * w.cols, w.cols, end - begin, r, b + begin * columns);
+    turn_over(w.f32(), r, k, begin, end, b);
+  });
   const ThreadScratch scratch(*this, kRowsAtOnce * (padded(k) + columns));
   const auto multiply = narrow_kernels_for(isa_).multiply;
   const std::int64_t blocks = (x.rows + kRowsAtOnce - 1) / kRowsAtOnce;

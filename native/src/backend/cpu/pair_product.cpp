@@ -100,6 +100,7 @@ class PairPass {
       const Matrix& x = terms_[i].left;
       product.left[i] = {element(x, row * x.row_stride()), 2 * x.row_stride(), x.cols / 2};
     }
+    if (first_) add_narrow(product, row, panel);
     product.rows = rows;
     product.panels = laid_out;
     product.columns = columns;
@@ -120,6 +121,14 @@ class PairPass {
   Columns columns_of(std::int64_t panel, std::int64_t count) const {
     const std::int64_t first = panel * kernels_.panel_columns;
     return {first, std::min(sum_.out.cols - first, count * kernels_.panel_columns)};
+  }
+
+  void add_narrow(PairProduct& product, std::int64_t row, std::int64_t panel) const {
+    for (const PairNarrow& one : sum_.narrow) {
+      const Matrix& rows = one.narrow;
+      product.narrow[product.narrow_terms++] = {rows.f32() + row * rows.row_stride(), rows.row_stride(), rows.cols,
+                                                one.right + panel * one.panel,        one.panel,         one.row};
+    }
   }
 
   const PairProductKernels& kernels_;
@@ -205,7 +214,9 @@ bool add_up_pairs(CpuBackend& backend, const std::vector<PairSum>& sums) {
     f32 = f32 && sum.out.dtype == DType::f32;
   }
   if (!f32 && pairs > kMostPairsAtOnce) return false;
-  require(sums.front().terms.size() <= static_cast<std::size_t>(kMostPairTerms), "add_up_pairs: a sum of few products");
+  const std::size_t most = static_cast<std::size_t>(kMostPairTerms);
+  require(sums.front().terms.size() <= most && sums.front().narrow.size() <= most,
+          "add_up_pairs: a sum of few products");
   const std::int64_t count = f32 ? groups(pairs, kMostPairs) : 1;
   for (std::int64_t i = 0; i < count; ++i) {
     std::vector<PairPass> passes;

@@ -14,12 +14,21 @@ struct PairTerm {
   Matrix left, right;
 };
 
-// out [m,n] = added + the sum of its terms' products.
+// narrow [m,r] · right [r,n], all f32: a row of right has the numbers of each panel of the kernels together, panels and
+// rows so many numbers apart.
+struct PairNarrow {
+  Matrix narrow;
+  const float* right;
+  std::int64_t panel, row;
+};
+
+// out [m,n] = added + the sum of its terms' products, those of narrow ones among them.
 struct PairSum {
   std::vector<PairTerm> terms;
   bool right_transposed = false;
   Matrix out;
-  Matrix added;  // of out's type; may be out itself, or nothing
+  Matrix added = {};  // of out's type; may be out itself, or nothing
+  std::vector<PairNarrow> narrow = {};
 };
 
 // out [n,k] f32 (+)= d_outᵀ [n,t] · x [t,k]

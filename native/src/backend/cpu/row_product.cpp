@@ -58,7 +58,8 @@ Input input_of(CpuBackend& backend, const Matrix& x, bool widen, std::int64_t pa
   return input;
 }
 
-// The panels of a weight, made where they are not there. Used by one thread at a time.
+}  // namespace
+
 const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
   if (weight.panels.data) return weight.panels;
   const PackedKernels& kernels = packed_kernels_for(backend.isa());
@@ -80,6 +81,8 @@ const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
   weight.panels = std::move(panels);
   return weight.panels;
 }
+
+namespace {
 
 // A plain weight's product with `x`, which is as the kernel reads it.
 PackedProduct product_of(CpuBackend& backend, const Input& input, std::int64_t rows, const Weight& weight,

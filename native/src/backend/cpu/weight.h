@@ -6,6 +6,8 @@
 
 namespace tempora {
 
+class CpuBackend;
+
 struct WeightPanels {
   Buffer data;
   std::int64_t padded_k = 0;  // K as the kernels walk it
@@ -18,5 +20,8 @@ class CpuWeight : public Weight {
 
   mutable WeightPanels panels;  // made by the first row product after a change
 };
+
+// The panels of a weight, made where they are not there. Used by one thread at a time.
+const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight);
 
 }  // namespace tempora

@@ -1,5 +1,9 @@
 // Weights, and the products for batches of many rows: those of pairs of bf16, where the CPU has them, or oneDNN's.
+#include <algorithm>
+
 #include "cpu_backend.h"
+#include "kernels/packed.h"
+#include "kernels/pair_product.h"
 #include "pair_product.h"
 #include "parallel.h"
 #include "quantised.h"
@@ -39,30 +43,62 @@ void CpuBackend::gradient_product(const Matrix& d_out, const Matrix& x, const Ma
   matmul(d_out, x, d_weight, {.transpose_a = true, .accumulate = accumulate});
 }
 
-// Quantised weights are dequantised one at a time.
-void CpuBackend::products(const Matrix& x, const std::vector<WeightProduct>& products) {
-  std::vector<PairSum> sums;
-  for (const WeightProduct& one : products) {
-    if (!is_plain(one.weight.format)) return Backend::products(x, products);
-    sums.push_back({{{x, one.weight.values()}}, true, one.out, {}});
-  }
-  if (!add_up_pairs(*this, sums)) Backend::products(x, products);
+bool CpuBackend::takes_narrow_terms(DType activations) const { return multiplies_pairs_of(isa_, activations); }
+
+namespace {
+
+bool all_plain(const auto& products) {
+  return std::ranges::all_of(products, [](const auto& one) { return is_plain(one.weight.format); });
 }
 
-void CpuBackend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
-  if (!multiplies_pairs_of(isa_, x.dtype)) return Backend::residual_product(x, weight, residual, out);
+// A weight [N,r] lies in panels of columns, as row products have it; [r,K] is read as it is.
+std::vector<PairNarrow> narrow_of(CpuBackend& backend, const NarrowTerm& term, bool transposed) {
+  if (term.weight == nullptr) return {};
+  const std::int64_t columns = pair_product_kernels_for(backend.isa()).panel_columns;
+  if (transposed) return {{term.narrow, term.weight->values().f32(), columns, term.weight->cols}};
+  require(packed_kernels_for(backend.isa()).panel_columns == columns, "narrow terms: one width of panels");
+  const WeightPanels& panels = panels_of(backend, static_cast<const CpuWeight&>(*term.weight));
+  return {{term.narrow, static_cast<const float*>(panels.data.data()), columns * panels.padded_k, columns}};
+}
+
+}  // namespace
+
+// Quantised weights are dequantised one at a time.
+void CpuBackend::products(const Matrix& x, const std::vector<WeightProduct>& products) {
+  if (!multiplies_pairs_of(isa_, x.dtype)) return Backend::products(x, products);
+  const bool together = all_plain(products);
+  std::vector<PairSum> sums;
+  for (const WeightProduct& one : products) {
+    Buffer owner;
+    sums.push_back(
+        {{{x, numbers_of(one.weight, x.dtype, owner)}}, true, one.out, {}, narrow_of(*this, one.narrow, false)});
+    if (together) continue;
+    const bool done = add_up_pairs(*this, sums);
+    sums.clear();
+    owner = Buffer();
+    if (!done) Backend::products(x, {one});
+  }
+  if (together && !add_up_pairs(*this, sums)) Backend::products(x, products);
+}
+
+void CpuBackend::residual_product(const Matrix& x, const WeightProduct& one, const Matrix& residual) {
+  if (!multiplies_pairs_of(isa_, x.dtype)) return Backend::residual_product(x, one, residual);
   Buffer owner;
-  const PairSum sum{{{x, numbers_of(weight, x.dtype, owner)}}, true, out, residual};
+  const PairSum sum{
+      {{x, numbers_of(one.weight, x.dtype, owner)}}, true, one.out, residual, narrow_of(*this, one.narrow, false)};
   if (add_up_pairs(*this, {sum})) return;
   owner = Buffer();
-  Backend::residual_product(x, weight, residual, out);
+  Backend::residual_product(x, one, residual);
 }
 
 void CpuBackend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
+  if (!multiplies_pairs_of(isa_, products.front().d_out.dtype) || !all_plain(products)) {
+    return Backend::transposed_products(products, d_x);
+  }
   PairSum sum;
   for (const TransposedProduct& one : products) {
-    if (!is_plain(one.weight.format)) return Backend::transposed_products(products, d_x);
     sum.terms.push_back({one.d_out, one.weight.values()});
+    for (const PairNarrow& narrow : narrow_of(*this, one.narrow, true)) sum.narrow.push_back(narrow);
   }
   sum.out = d_x;
   if (!add_up_pairs(*this, {sum})) Backend::transposed_products(products, d_x);

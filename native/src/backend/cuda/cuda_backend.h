@@ -58,7 +58,7 @@ class CudaBackend : public Backend {
 
   std::unique_ptr<Weight> make_weight(WeightFormat format, std::int64_t rows, std::int64_t cols) override;
   void product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
-  void residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) override;
+  void residual_product(const Matrix& x, const WeightProduct& product, const Matrix& residual) override;
   void transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) override;
   void gradient_product(const Matrix& d_out, const Matrix& x, const Matrix& d_weight, bool accumulate) override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;

@@ -100,10 +100,11 @@ void CudaBackend::product(const Matrix& x, const Weight& weight, const Matrix& o
 }
 
 // The residual is read where the product is written: nothing is copied first.
-void CudaBackend::residual_product(const Matrix& x, const Weight& weight, const Matrix& residual, const Matrix& out) {
-  require_dense("residual_product", {residual, out});
+void CudaBackend::residual_product(const Matrix& x, const WeightProduct& one, const Matrix& residual) {
+  require_dense("residual_product", {residual, one.out});
   Buffer owner;
-  multiply(x, weight_numbers(weight, x.dtype, owner), residual, out, {.transpose_b = true, .accumulate = true});
+  multiply(x, weight_numbers(one.weight, x.dtype, owner), residual, one.out, {.transpose_b = true, .accumulate = true});
+  if (one.narrow.weight != nullptr) row_product(one.narrow.narrow, *one.narrow.weight, one.out, true);
 }
 
 void CudaBackend::transposed_product(const Matrix& d_out, const Weight& weight, const Matrix& d_x, bool accumulate) {

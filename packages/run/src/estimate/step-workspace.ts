@@ -158,24 +158,25 @@ class Block {
     this.matrix(scratch, this.hidden);
   }
 
-  inputsForward(scratch: Arena): void {
-    for (const name of ["q", "k", "v"] as const) this.#add(scratch, name);
+  /** Where adapters' products with A are kept for the way back, `kept` is the arena for them. */
+  inputsForward(scratch: Arena, kept?: Arena): void {
+    this.#addAll(scratch, ["q", "k", "v"], kept);
   }
 
-  rowsForward(scratch: Arena, whole: boolean): void {
-    this.#add(scratch, "o");
-    for (const name of ["gate", "up"] as const) this.#add(scratch, name);
+  rowsForward(scratch: Arena, whole: boolean, kept?: Arena): void {
+    this.#addAll(scratch, ["o"], kept);
+    this.#addAll(scratch, ["gate", "up"], kept);
     if (!whole) return;
     scratch.scope(() => {
       this.matrix(scratch, this.inner);
-      this.#add(scratch, "down");
+      this.#addAll(scratch, ["down"], kept);
     });
   }
 
   mlpBackward(scratch: Arena): void {
     scratch.scope(() => {
       this.matrix(scratch, this.inner);
-      this.#outputGradient(scratch, "down");
+      this.#narrow(scratch, "down");
       this.matrix(scratch, this.inner);
       this.#add(scratch, "down");
       this.#normalised(scratch);
@@ -185,7 +186,7 @@ class Block {
 
   outputBackward(scratch: Arena): void {
     scratch.scope(() => {
-      this.#outputGradient(scratch, "o");
+      this.#narrow(scratch, "o");
       this.#add(scratch, "o");
     });
   }
@@ -211,8 +212,23 @@ class Block {
   /** Backward through projections of a block's normalised input. */
   #project(scratch: Arena, names: readonly Projection[]): void {
     scratch.scope(() => {
-      for (const name of names) this.#outputGradient(scratch, name);
+      for (const name of names) this.#narrow(scratch, name);
       for (const name of names) this.#add(scratch, name);
+    });
+  }
+
+  /** Adapters' products with A: all at once where the products by the weights take them in (narrow_term), else one by one. */
+  #addAll(scratch: Arena, names: readonly Projection[], kept?: Arena): void {
+    if (this.byRows || pairThreads(this.model) === 0) {
+      for (const name of names) this.#add(scratch, name);
+      return;
+    }
+    if (kept !== undefined) {
+      for (const name of names) this.#narrow(kept, name);
+      return;
+    }
+    scratch.scope(() => {
+      for (const name of names) this.#narrow(scratch, name);
     });
   }
 
@@ -230,8 +246,8 @@ class Block {
     return name === "o" ? this.queries : name === "down" ? this.inner : this.hidden;
   }
 
-  /** The gradient of an adapter's product with A, which stays until the projection is done. */
-  #outputGradient(scratch: Arena, name: Projection): void {
+  /** An adapter's product with A that stays, or its gradient until the projection is done. */
+  #narrow(scratch: Arena, name: Projection): void {
     const rank = this.#ranks.get(name);
     if (rank !== undefined) this.matrix(scratch, 4 * rank);
   }
@@ -289,13 +305,13 @@ class Blocks {
     if (this.isLast(layer)) rows.matrix(arena, rows.queries);
   }
 
-  forward(layer: number, scratch: Arena, whole: boolean): void {
+  forward(layer: number, scratch: Arena, whole: boolean, kept?: Arena): void {
     const rows = this.rowsOf(layer);
     scratch.scope(() => {
       this.all.normed(scratch);
-      this.all.inputsForward(scratch);
+      this.all.inputsForward(scratch, kept);
       if (this.isLast(layer)) rows.normed(scratch);
-      rows.rowsForward(scratch, whole);
+      rows.rowsForward(scratch, whole, kept);
     });
   }
 
@@ -331,7 +347,7 @@ function takeStep(
     scratch.scope(() => {
       blocks.activations(layer, checkpointing ? scratch : arena);
       blocks.rowsOf(layer).matrix(arena, block.residual);
-      blocks.forward(layer, scratch, true);
+      blocks.forward(layer, scratch, true, checkpointing ? undefined : arena);
     });
   }
   for (const bytes of [block.hidden, 4, block.residual, 4]) arena.take(rows * bytes);

@@ -45,6 +45,31 @@ template <int kRows>
   }
 }
 
+// sums += the narrow terms.
+template <int kRows>
+[[gnu::always_inline]] inline void add_narrow(const PairProduct& p, std::int64_t row, std::int64_t panel,
+                                              __m512 (&sums)[kRows][2]) {
+  const std::int64_t column = panel * kPanelColumns;
+  const __mmask16 mask[] = {first_words(p.columns - column), first_words(p.columns - column - 16)};
+  for (int term = 0; term < p.narrow_terms; ++term) {
+    const NarrowRows& narrow = p.narrow[term];
+    const RowOffsets offset(4 * narrow.row);
+    const char* left = reinterpret_cast<const char*>(narrow.rows + row * narrow.row);
+    const float* right = narrow.right + panel * narrow.panel;
+    for (std::int64_t k = 0; k < narrow.rank; ++k, left += 4, right += narrow.step) {
+      const __m512 first = _mm512_maskz_loadu_ps(mask[0], right), second = _mm512_maskz_loadu_ps(mask[1], right + 16);
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) {
+        float one;
+        __builtin_memcpy(&one, offset.row(left, r), sizeof one);
+        const __m512 value = _mm512_set1_ps(one);
+        sums[r][0] = _mm512_fmadd_ps(value, first, sums[r][0]);
+        sums[r][1] = _mm512_fmadd_ps(value, second, sums[r][1]);
+      }
+    }
+  }
+}
+
 // Returns the squares of what was written, added up over the block's rows.
 template <int kRows>
 [[gnu::always_inline]] inline __m512 write_f32(const PairProduct& p, std::int64_t row, std::int64_t column,
@@ -132,6 +157,7 @@ void block(const PairProduct& p, std::int64_t row, std::int64_t panel, std::int6
       }
     }
   }
+  add_narrow<kRows>(p, row, panel, sums);
   if (p.out_bf16) {
     write_bf16<kRows>(p, row, column, sums);
   } else {

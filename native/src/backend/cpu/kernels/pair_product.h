@@ -16,10 +16,22 @@ struct PairRows {
 
 constexpr int kMostPairTerms = 3;
 
+// f32 rows [rows, rank], `row` numbers apart, times right [rank, columns]: of each panel so many columns lie together,
+// `panel` and `step` numbers from one panel and from one row to the next.
+struct NarrowRows {
+  const float* rows = nullptr;
+  std::int64_t row = 0;
+  std::int64_t rank = 0;
+  const float* right = nullptr;
+  std::int64_t panel = 0, step = 0;
+};
+
 // out [rows, columns] = added + the sum over `terms` of left · right.
 struct PairProduct {
   PairRows left[kMostPairTerms];
   int terms = 1;
+  NarrowRows narrow[kMostPairTerms];  // added as well
+  int narrow_terms = 0;
   std::int64_t rows = 0;
   const void* panels = nullptr;  // of the right operands: [panel][all terms' pairs][panel_columns][2]
   std::int64_t columns = 0;
