@@ -3,7 +3,7 @@ import { type GenerationCase, type GenerationMeasurement, generationCases, type 
 import { type LlamaMeasurement, llamaModel, llamaTypes, measureLlama } from "./peers/peers.ts";
 import { own, say } from "./process.ts";
 import type { BenchRow } from "./row.ts";
-import { type Ceilings, generationFloor } from "./shapes.ts";
+import { generationFloor } from "./shapes.ts";
 
 const logitsNames: Record<Logits, string> = { peaked: "", flat: ", flat logits", file: "" };
 
@@ -16,11 +16,10 @@ function rateOf({ tokens, seconds }: { tokens: number; seconds: number }): numbe
   return tokens / seconds;
 }
 
-function ownRow(mine: GenerationMeasurement, ceilings: Ceilings): BenchRow {
-  const { flops } = ceilings;
-  const best = mine.tokens / generationFloor(mine.config, mine, { flops, bandwidth: mine.bandwidth });
+function ownRow(mine: GenerationMeasurement): BenchRow {
+  const best = mine.tokens / generationFloor(mine.config, mine, mine.ceilings);
   const rate = rateOf(mine);
-  const note = `memory copied at ${(mine.bandwidth / 1e9).toFixed(1)} GB/s beside it`;
+  const note = `memory copied at ${(mine.ceilings.bandwidth / 1e9).toFixed(1)} GB/s beside it`;
   return {
     name: `Tempora bf16, ${caseName(mine)}`,
     value: rate,
@@ -55,16 +54,12 @@ async function measurePeers(file: string | undefined): Promise<LlamaMeasurement[
 }
 
 /** Generation in a process of its own, of random weights or of a model; llama.cpp's in three formats, or of that model. */
-export async function generationRows(
-  ceilings: Ceilings,
-  peers: boolean,
-  file: string | undefined,
-): Promise<BenchRow[]> {
+export async function generationRows(peers: boolean, file: string | undefined): Promise<BenchRow[]> {
   say("measuring generation");
   const mine = await own<GenerationMeasurement>("generation.ts", file === undefined ? [] : [file]);
   const theirs = peers ? await measurePeers(file) : [];
   return mine.flatMap((measured) => [
-    ownRow(measured, ceilings),
+    ownRow(measured),
     ...theirs
       .filter(({ prompt, samples }) => prompt === measured.prompt && samples === measured.samples)
       .filter(() => measured.logits !== "flat")

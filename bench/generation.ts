@@ -5,8 +5,8 @@
 import { Engine, type ModelConfig, type ModelSource } from "@tempora/engine";
 import { openCheckpoint } from "@tempora/models";
 import { randomModel } from "../packages/engine/src/random-weights.ts";
-import { copyBandwidth } from "./native-rows.ts";
-import { llama135M } from "./shapes.ts";
+import { besideCeilings } from "./native-rows.ts";
+import { type Ceilings, llama135M } from "./shapes.ts";
 
 /**
  * Random weights give nearly level logits, so that a top p keeps tens of thousands of candidates; a trained model's are
@@ -37,8 +37,8 @@ export interface GenerationMeasurement extends GenerationCase {
   config: ModelConfig;
   tokens: number;
   seconds: number;
-  /** Bytes/s of a large copy, the better of right before and right after. */
-  bandwidth: number;
+  /** Beside it. */
+  ceilings: Ceilings;
 }
 
 export function promptIds(length: number): number[] {
@@ -48,7 +48,7 @@ export function promptIds(length: number): number[] {
 async function measure(
   engine: Engine,
   work: GenerationCase,
-): Promise<Omit<GenerationMeasurement, "config" | "bandwidth">> {
+): Promise<Omit<GenerationMeasurement, "config" | "ceilings">> {
   const start = performance.now();
   let tokens = 0;
   const completions = engine.generate([{ ids: promptIds(work.prompt) }], {
@@ -87,10 +87,8 @@ async function measureAll(source: ModelSource, cases: readonly GenerationCase[])
   await measure(engine, { logits: "flat", prompt: 128, samples: 2, newTokens: 8 }); // packs the weights
   for (const work of cases) {
     await measure(engine, work); // takes the cache's memory from the system, as the first iteration of a training does
-    const before = await copyBandwidth();
-    const measured = await measure(engine, work);
-    const bandwidth = Math.max(before, await copyBandwidth());
-    console.log(JSON.stringify({ ...measured, bandwidth, config: source.config }));
+    const { measured, ceilings } = await besideCeilings(() => measure(engine, work));
+    console.log(JSON.stringify({ ...measured, ceilings, config: source.config }));
   }
 }
 

@@ -64,8 +64,8 @@ async function main(): Promise<void> {
   const measure: Record<Part, () => Promise<BenchRow[]>> = {
     head: () => headRows(head, values.peers),
     sampler: () => samplerRows(ceilings),
-    step: () => stepRows(ceilings, values.peers),
-    generation: () => generationRows(ceilings, values.peers, values.model),
+    step: () => stepRows(values.peers),
+    generation: () => generationRows(values.peers, values.model),
     calls: callCost,
   };
   const info = deviceInfo();

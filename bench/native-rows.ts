@@ -39,11 +39,25 @@ export async function measureMachine(): Promise<{ ceilings: Ceilings; head: Head
   return { ceilings: ceilings as Ceilings, head: lines.filter((line) => line.name !== undefined) as HeadLine[] };
 }
 
-/** Bytes/s of a large copy now: where a virtual machine's cores move, what memory gives changes with them, within seconds. */
-export async function copyBandwidth(): Promise<number> {
-  const [line] = jsonLines<Pick<Ceilings, "bandwidth">>(await nativeBench("ops_bench", "--copy"));
-  if (line === undefined) throw new TemporaError("ops_bench printed no bandwidth", { remedy: "Build again." });
-  return line.bandwidth;
+async function ceilingsNow(): Promise<Ceilings> {
+  const [line] = jsonLines<Ceilings>(await nativeBench("ops_bench", "--machine"));
+  if (line === undefined) throw new TemporaError("ops_bench printed no ceilings", { remedy: "Build again." });
+  return line;
+}
+
+/**
+ * A measurement, and what the machine reaches at its best right before and right after: where a virtual machine's cores
+ * move, both change within seconds.
+ */
+export async function besideCeilings<T>(measure: () => Promise<T>): Promise<{ measured: T; ceilings: Ceilings }> {
+  const before = await ceilingsNow();
+  const measured = await measure();
+  const after = await ceilingsNow();
+  const ceilings = {
+    flops: Math.max(before.flops, after.flops),
+    bandwidth: Math.max(before.bandwidth, after.bandwidth),
+  };
+  return { measured, ceilings };
 }
 
 export async function headRows(lines: readonly HeadLine[], peers: boolean): Promise<BenchRow[]> {

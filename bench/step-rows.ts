@@ -1,3 +1,4 @@
+import { besideCeilings } from "./native-rows.ts";
 import { measureTrl } from "./peers/peers.ts";
 import { own, say } from "./process.ts";
 import type { BenchRow } from "./row.ts";
@@ -29,7 +30,7 @@ function stepRow(variant: StepVariant, mine: StepMeasurement, ceilings: Ceilings
     floor,
     ratio: floor / mine.stepSeconds,
     secondFloor: { counts: "AdamW, norm and zeroing", floor: second, ratio: second / mine.stepSeconds },
-    note: remark(mine),
+    note: `${remark(mine)}; products at ${(ceilings.flops / 1e12).toFixed(3)} TFLOP/s beside it`,
   };
 }
 
@@ -38,11 +39,12 @@ function remark(measured: StepMeasurement): string {
 }
 
 /** The DPO step of the whole model and of adapters, each in a process of its own, and TRL's. */
-export async function stepRows(ceilings: Ceilings, peers: boolean): Promise<BenchRow[]> {
+export async function stepRows(peers: boolean): Promise<BenchRow[]> {
   const rows: BenchRow[] = [];
   for (const variant of stepVariants) {
     say(`measuring the DPO step: ${names[variant]}`);
-    for (const mine of await own<StepMeasurement>("step.ts", [variant])) rows.push(stepRow(variant, mine, ceilings));
+    const { measured, ceilings } = await besideCeilings(() => own<StepMeasurement>("step.ts", [variant]));
+    for (const mine of measured) rows.push(stepRow(variant, mine, ceilings));
   }
   return peers ? [...rows, ...(await trlRows(rows))] : rows;
 }

@@ -1,7 +1,7 @@
 // Measures the machine (matrix product and copy at their best), then each operation against the time that these allow.
 // ops_bench [threads]; runs about half a minute. ops_bench --head: only the machine and the head in bf16, a few
-// seconds; every measurement is then followed by itself as a line of JSON, for `bun run bench`. --copy: only how fast
-// memory is copied.
+// seconds; every measurement is then followed by itself as a line of JSON, for `bun run bench`. --machine: the machine
+// alone.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -73,18 +73,13 @@ class Bench {
     const Matrix a = activation(2048, 2048), b = activation(2048, 2048), c = activation(2048, 2048);
     const double seconds = best_seconds(backend_, [&] { backend_.matmul(a, b, c, {.transpose_b = true}); });
     peak_flops_ = 2.0 * 2048 * 2048 * 2048 / seconds;
-    measure_copy();
-    std::printf("product of 2048: %.3f TFLOP/s, copy: %.1f GB/s read and written\n", peak_flops_ * 1e-12,
-                peak_bytes_ * 1e-9);
-    if (json_) std::printf("{\"flops\": %.6g, \"bandwidth\": %.6g}\n", peak_flops_, peak_bytes_);
-  }
-
-  double measure_copy() {
     const Matrix from = matrix(1 << 14, 1 << 12, DType::f32), to = matrix(1 << 14, 1 << 12, DType::f32);
     const double copy = best_seconds(backend_, [&] { backend_.copy(to.data, from.data, from.bytes()); });
     peak_bytes_ = 2.0 * static_cast<double>(from.bytes()) / copy;
     buffers_.clear();
-    return peak_bytes_;
+    std::printf("product of 2048: %.3f TFLOP/s, copy: %.1f GB/s read and written\n", peak_flops_ * 1e-12,
+                peak_bytes_ * 1e-9);
+    if (json_) std::printf("{\"flops\": %.6g, \"bandwidth\": %.6g}\n", peak_flops_, peak_bytes_);
   }
 
   // flops and bytes are what the operation cannot do without.
@@ -221,18 +216,14 @@ class Bench {
 
 int main(int argc, char** argv) {
   const std::string option = argc > 1 ? argv[1] : "";
-  const bool only_head = option == "--head", only_copy = option == "--copy";
-  const auto backend = make_cpu_backend(argc > 1 && !only_head && !only_copy ? std::atoi(argv[1]) : 0);
-  if (only_copy) {
-    std::printf("{\"bandwidth\": %.6g}\n", Bench(*backend, DType::bf16, true).measure_copy());
-    return 0;
-  }
+  const bool only_head = option == "--head", only_machine = option == "--machine";
+  const auto backend = make_cpu_backend(argc > 1 && !only_head && !only_machine ? std::atoi(argv[1]) : 0);
   const CpuInfo info = cpu_info();
   std::printf("%s, %s kernels, oneDNN %s\n", info.name.c_str(), info.kernels.c_str(), info.onednn.c_str());
-  if (only_head) {
+  if (only_head || only_machine) {
     Bench bench(*backend, DType::bf16, true);
     bench.measure_machine();
-    bench.head(512, 1024, 32000);
+    if (only_head) bench.head(512, 1024, 32000);
     return 0;
   }
   for (const DType dtype : {DType::bf16, DType::f32}) {
