@@ -193,6 +193,58 @@ void check_mixed_training(const TinyModel& model) {
   for (std::size_t t = 0; t < want.size(); ++t) expect_close("gradient", got[t], want[t], 1e-4);
 }
 
+// Sizes that large products take, with an adapter's part in them.
+TinyModel wide_model(TinyModel model) {
+  model.shape.hidden_size = 64;
+  model.shape.intermediate_size = 96;
+  model.shape.heads = 8;
+  model.shape.kv_heads = 8;
+  return model;
+}
+
+std::vector<std::vector<double>> trained_gradients(Engine& engine, const Forest& forest, int adapter,
+                                                   bool checkpointing) {
+  engine.zero_gradients();
+  engine.set_optimizer_steps(0);
+  engine.activate_adapter(adapter);
+  engine.accumulate(forest, coefficients_of(forest), checkpointing, nullptr);
+  return gradients_of(engine, adapter);
+}
+
+// Rounded to bf16 on the way, they are near each other as a whole.
+void expect_near(const std::string& name, const std::vector<std::vector<double>>& got,
+                 const std::vector<std::vector<double>>& want) {
+  double off = 0, all = 0;
+  for (std::size_t t = 0; t < want.size(); ++t) {
+    for (std::size_t i = 0; i < want[t].size(); ++i) off += (got[t][i] - want[t][i]) * (got[t][i] - want[t][i]);
+    all += norm(want[t]) * norm(want[t]);
+  }
+  const double share = std::sqrt(off / all);
+  expect(share < 0.1, name + " is off by " + std::to_string(share) + " of its norm");
+}
+
+void check_wide(const TinyModel& model) {
+  const auto engine = random_engine(model, DType::bf16, kSeed, 1, 0.1),
+             exact = random_engine(model, DType::f32, kSeed, 1, 0.1);
+  for (const float dropout : {0.0f, 0.3f}) {
+    const int adapter = add_random(*engine, model.shape, 2, dropout),
+              same = add_random(*exact, model.shape, 2, dropout);
+    Forest forest = branching_forest(model.shape.vocab_size, 3);
+    const auto got = trained_gradients(*engine, forest, adapter, false);
+    expect(trained_gradients(*engine, forest, adapter, true) == got, "checkpointing changed gradients");
+    const auto want = trained_gradients(*exact, forest, same, false);
+    expect_near("gradient", got, want);
+    // Behind the last block's attention all rows are those of one adapter, before it they are not.
+    forest.root_adapter = {adapter, Engine::kBase};
+    for (std::size_t node = 9; node < forest.node_scored.size(); ++node) forest.node_scored[node] = 0;
+    const auto mixed = trained_gradients(*engine, forest, adapter, false);
+    forest.root_adapter = {same, Engine::kBase};
+    const auto mixed_want = trained_gradients(*exact, forest, same, false);
+    expect_near("gradient of one tree", mixed, mixed_want);
+    for (Engine* each : {engine.get(), exact.get()}) each->activate_adapter(Engine::kBase);
+  }
+}
+
 void check_dropout(const TinyModel& model, DType dtype) {
   const auto engine = random_engine(model, dtype, kSeed);
   const int adapter = add_random(*engine, model.shape, 2, 0.3f);
@@ -367,6 +419,7 @@ void run_adapter_cases(TestRun& run, const EngineCases& cases) {
     run.run(model->name + ", adapters: merged in bf16", [&] { check_merging(*model, DType::bf16); });
     run.run(model->name + ", adapters: one is trained among others", [&] { check_mixed_training(*model); });
   }
+  run.run("adapters: wide products in bf16 are near f32", [&] { check_wide(wide_model(models[0])); });
   run.run("adapters: dropout is counted by steps and calls", [&] { check_dropout(models[0], DType::f32); });
   run.run("adapters: dropout in bf16", [&] { check_dropout(models[0], DType::bf16); });
   run.run("adapters over quantised weights", [&] { check_quantised(models[0], DType::f32); });

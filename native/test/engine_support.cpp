@@ -25,7 +25,7 @@ ModelShape llama_shape() {
 }  // namespace
 
 std::vector<TinyModel> tiny_models() {
-  std::vector<TinyModel> models(5, {"llama", llama_shape(), false});
+  std::vector<TinyModel> models(6, {"llama", llama_shape(), false});
   models[1].name = "llama, one key head, tied";
   models[1].shape.kv_heads = 1;
   models[1].shape.tied_head = true;
@@ -38,6 +38,9 @@ std::vector<TinyModel> tiny_models() {
   models[3].shape.rotary_frequencies = {1.0f, 0.4f, 0.16f, 0.06f, 0.02f};
   models[4].name = "mistral";
   models[4].shape.windows = {5, 5, 0};
+  models[5].name = "llama of one layer";
+  models[5].shape.layers = 1;
+  models[5].shape.windows = {0};
   return models;
 }
 

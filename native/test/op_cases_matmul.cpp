@@ -175,7 +175,7 @@ void check_narrow_terms(Device& device, DType dtype, std::int64_t rows, std::int
   std::vector<WeightProduct> products;
   std::vector<TransposedProduct> back;
   std::vector<std::vector<double>> wants;
-  std::vector<double> d_x_want(static_cast<std::size_t>(rows * k));
+  std::vector<double> first_want, d_x_want(static_cast<std::size_t>(rows * k));
   const auto random_weight = [&](std::int64_t n, std::int64_t m, DType type) -> const Tensor& {
     kept.push_back(device.random(random, n, m, type));
     weights.push_back(device.weight(kept.back()));
@@ -201,6 +201,7 @@ void check_narrow_terms(Device& device, DType dtype, std::int64_t rows, std::int
     add(wants.back(), reference::matmul(u.values, false, b.values, true, rows, n, rank));
     add(d_x_want, reference::matmul(d_out.values, false, w.values, false, rows, k, n));
     add(d_x_want, reference::matmul(u.values, false, a.values, false, rows, k, rank));
+    if (outs.size() == 1) first_want = d_x_want;
   }
   device.backend.products(x.matrix, products);
   for (std::size_t i = 0; i < ns.size(); ++i) {
@@ -215,6 +216,10 @@ void check_narrow_terms(Device& device, DType dtype, std::int64_t rows, std::int
   device.backend.transposed_products(back, d_x.matrix);
   expect_close("d_x", device.read(d_x.matrix), d_x_want, tolerance_of(DType::f32));
   d_x.expect_frame_untouched(device);
+  const Inside first(device, random, rows, k, dtype);
+  device.backend.transposed_products({back[0]}, first.matrix);
+  expect_close("d_x of one", device.read(first.matrix), first_want, 2 * tolerance_of(dtype));
+  first.expect_frame_untouched(device);
 }
 
 // What a backend made from a weight must not outlive its numbers.
@@ -254,6 +259,20 @@ void check_multiplies(Device& device, DType dtype, std::int64_t rows, const Weig
                  reference::matmul(d_out.values, false, values, false, rows, k, n), tolerance_of(result));
     for (const Inside* written : {&out, &by_rows, &d_x}) written->expect_frame_untouched(device);
   }
+  // An adapter's part beside it, where it is one of several and where it is added.
+  const Tensor b = device.random(random, n, 5, DType::f32), u = device.random(random, rows, 5, DType::f32);
+  const auto b_weight = device.weight(b);
+  const NarrowTerm narrow{u.matrix, b_weight.get()};
+  std::vector<double> want = forward, part = reference::matmul(u.values, false, b.values, true, rows, n, 5);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += part[i];
+  const Inside plain(device, random, rows, n, dtype), added(device, random, rows, n, dtype);
+  device.backend.products(x.matrix, {{weight, plain.matrix}, {weight, added.matrix, narrow}});
+  expect_close("of several", device.read(plain.matrix), forward, tolerance_of(dtype));
+  expect_close("with a narrow term", device.read(added.matrix), want, 2 * tolerance_of(dtype));
+  const Tensor residual = device.random(random, rows, n, DType::f32);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += residual.values[i];
+  device.backend.residual_product(x.matrix, {weight, residual.matrix, narrow}, residual.matrix);
+  expect_close("onto a residual", device.read(residual), want, tolerance_of(DType::f32));
   const Tensor together = device.output(rows, n, DType::f32), alone = device.output(1, n, DType::f32);
   device.backend.row_product(x.matrix, weight, together.matrix, false);
   device.backend.row_product(x.matrix.row_range(rows - 1, 1), weight, alone.matrix, false);

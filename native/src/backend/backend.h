@@ -247,7 +247,7 @@ class Backend {
   virtual void transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x);
   // each d_weight (+)= d_outᵀ · x.
   virtual void gradient_products(const Matrix& x, const std::vector<GradientProduct>& products);
-  // Whether these add narrow terms to what they compute anyway, and not afterwards.
+  // Whether these add narrow terms where they write, as far as shapes and formats allow it.
   virtual bool takes_narrow_terms(DType /*activations*/) const { return false; }
   // As product, row-stable: a row's result depends neither on how many rows there are nor on its place among them. The
   // result of an f32 weight may be bf16.
@@ -334,9 +334,9 @@ class Backend {
                                        const Matrix& d_out, const Matrix& d_q, const Matrix& d_k,
                                        const Matrix& d_v) = 0;
 
-  // ---- rows: out [R,D] = x[rows]; x[rows] = out, 0 elsewhere (rows are distinct). Both matrices of one dtype.
+  // ---- rows: out [R,D] = x[rows]; whole[rows] = part, 0 elsewhere (rows are distinct). Both matrices of one dtype.
   virtual void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) = 0;
-  virtual void scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) = 0;
+  virtual void scatter_rows(const Matrix& part, const std::int32_t* rows, const Matrix& whole) = 0;
 
   // ---- the log-prob head. hidden A [R,D], weight A [V,D]. log_prob f32 [E], lse f32 [R]. Vocabulary chunk by
   // vocabulary chunk: no [R,V] logits, unless `keep` (A or f32 [R,V], data not null, of kept_logits_bytes) asks for

@@ -13,7 +13,7 @@ class Weight;
 // [T,r] · weight, weight [r,K], to d_out · weight.
 struct NarrowTerm {
   Matrix narrow;
-  const Weight* weight = nullptr;  // null: nothing
+  const Weight* weight = nullptr;  // null: nothing; on the way back only where the backend takes such terms
 };
 
 // A product among several of one x.

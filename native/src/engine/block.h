@@ -26,9 +26,10 @@ struct AttentionActivations {
 // And of the rest, the output projection and the MLP, which take each row by itself: behind the last block's attention
 // only those rows go on whose result is wanted.
 struct RowActivations {
-  Matrix x_in, attention;  // the rows' part of the block's
-  Matrix x_mid;            // the residual stream f32 before the MLP
-  Matrix gate, up;         // A [T, F]
+  Matrix attention;  // the rows' part of the block's
+  Matrix x_in;       // and of its residual stream: for the forward pass alone, it may lie where x_mid does
+  Matrix x_mid;      // the residual stream f32 before the MLP
+  Matrix gate, up;   // A [T, F]
   float* rstd_post = nullptr;
 };
 
@@ -96,8 +97,8 @@ enum class Until {
   end,
   next_norm,  // the next block's norm of x_out, which is left in `normed`, its statistics in rstd_post
 };
-// what follows it. `normed` A [T,D]: memory for norms on the way. x_out may be rows.x_mid, and that rows.x_in, where
-// nothing is kept.
+// what follows it. `normed` A [T,D]: memory for norms on the way. x_out may be rows.x_mid where nothing is
+// kept.
 void rows_forward(const BlockContext& context, int layer, BlockOperations& operations, Arena& scratch,
                   const RowActivations& rows, const Matrix& normed, Until until, const Matrix& x_out);
 

@@ -132,13 +132,13 @@ Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows
   }
   attend(last);
   const std::int64_t first = rows.count - wanted;
+  const Matrix result = x.row_range(first, wanted);
+  if (wanted == 0) return result;
   const AdapterPass of_wanted{.runs = adapters.runs.from(first)};
   const BlockContext tail{backend, shape, impl.parameters, nullptr, impl.decoder.frequencies(), wanted, of_wanted};
   CacheOperations tail_operations(tail, cache, plan, rows.slots, scratch);
-  const Matrix result = x.row_range(first, wanted);
-  if (wanted == 0) return result;
-  const RowActivations end{.x_in = result,
-                           .attention = all.attention.row_range(first, wanted),
+  const RowActivations end{.attention = all.attention.row_range(first, wanted),
+                           .x_in = result,
                            .x_mid = result,
                            .gate = all.gate.row_range(0, wanted),
                            .up = all.up.row_range(0, wanted),

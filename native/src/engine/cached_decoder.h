@@ -34,8 +34,8 @@ struct DeviceRows {
 };
 
 // Writes the rows' keys and values to their slots. Returns the residual stream after the last block of the last
-// `wanted` rows, f32 [wanted,D], in the decoder's scratch arena: of the others that block computes keys and values
-// alone. Takes the rows' paths.
+// `wanted` rows, f32 [wanted,D], in the decoder's scratch arena: of the others that block computes no more
+// than attention, and where none is wanted its inputs alone. Takes the rows' paths.
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, CacheRows& rows, std::int64_t wanted,
                       const CancelFlag* cancel);
 Matrix forward_cached(Engine::Impl& impl, const KvCache& cache, const DeviceRows& rows, std::int64_t wanted,

@@ -156,7 +156,7 @@ Matrix Decoder::forward(const Batch& batch, Keep keep, const CancelFlag* cancel)
   const std::size_t before = arena_.used();
   for (int layer = 0; layer < shape_.layers; ++layer) {
     check(cancel);
-    // No layer keeps more than the first.
+    // All but the last keep as much as the first, and that about as much.
     if (layer == 1) arena_.expect(static_cast<std::size_t>(shape_.layers - 1) * (arena_.used() - before));
     const std::int64_t rows = rows_context(batch, layer).tokens;
     const bool in_place = keep == Keep::nothing && !is_last(layer);

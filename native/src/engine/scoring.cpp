@@ -18,7 +18,7 @@ std::vector<std::int32_t> target_tokens(const Forest& forest, const EdgeList& ed
 
 }  // namespace
 
-// The rows that predict something.
+// The rows whose result is wanted, and their final norm.
 struct Scoring::Rows {
   Matrix residual;                         // f32 [R,D]
   Matrix normed;                           // A [R,D]

@@ -96,7 +96,7 @@ class CpuBackend : public Backend {
                                const Matrix& d_q, const Matrix& d_k, const Matrix& d_v) override;
 
   void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
-  void scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) override;
+  void scatter_rows(const Matrix& part, const std::int32_t* rows, const Matrix& whole) override;
 
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;

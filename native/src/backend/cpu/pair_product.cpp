@@ -209,14 +209,12 @@ bool add_up_pairs(CpuBackend& backend, const std::vector<PairSum>& sums) {
       if (!multiplies_pairs(backend, term.left, term.right)) return false;
     }
     require(pairs_of(sum) == pairs && sum.out.rows == rows, "add_up_pairs: all sums are over as many pairs and rows");
+    require(std::max(sum.terms.size(), sum.narrow.size()) <= kMostPairTerms, "add_up_pairs: a sum of few products");
     require(sum.added.data == nullptr || sum.added.dtype == sum.out.dtype,
             "add_up_pairs: sums are added to their type");
     f32 = f32 && sum.out.dtype == DType::f32;
   }
   if (!f32 && pairs > kMostPairsAtOnce) return false;
-  const std::size_t most = static_cast<std::size_t>(kMostPairTerms);
-  require(sums.front().terms.size() <= most && sums.front().narrow.size() <= most,
-          "add_up_pairs: a sum of few products");
   const std::int64_t count = f32 ? groups(pairs, kMostPairs) : 1;
   for (std::int64_t i = 0; i < count; ++i) {
     std::vector<PairPass> passes;

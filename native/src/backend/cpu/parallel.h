@@ -102,6 +102,7 @@ void parallel_kept_items(int threads, std::int64_t count, const Body& body) {
     for (int i = 0; i < threads; ++i) {
       const std::int64_t owner = (thread + i) % threads, end = first(owner + 1);
       std::atomic<std::int64_t>& next = ranges[static_cast<std::size_t>(owner)].next;
+      if (next.load(std::memory_order_relaxed) >= end) continue;
       for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < end;) {
         body(item, static_cast<int>(thread));
       }

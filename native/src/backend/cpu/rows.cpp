@@ -23,14 +23,14 @@ void CpuBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const Ma
   });
 }
 
-void CpuBackend::scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) {
-  require_dense("scatter_rows", {out, x});
-  require(x.dtype == out.dtype && x.cols == out.cols, "scatter_rows: one type and one width");
-  zero(x.data, x.bytes());
-  const std::size_t bytes = row_bytes(x);
-  parallel_ranges(threads_, out.rows, row_grain(x.cols), 1, [&](std::int64_t begin, std::int64_t end) {
+void CpuBackend::scatter_rows(const Matrix& part, const std::int32_t* rows, const Matrix& whole) {
+  require_dense("scatter_rows", {part, whole});
+  require(whole.dtype == part.dtype && whole.cols == part.cols, "scatter_rows: one type and one width");
+  zero(whole.data, whole.bytes());
+  const std::size_t bytes = row_bytes(whole);
+  parallel_ranges(threads_, part.rows, row_grain(whole.cols), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      std::memcpy(element(x, rows[r] * x.cols), element(out, r * out.cols), bytes);
+      std::memcpy(element(whole, rows[r] * whole.cols), element(part, r * part.cols), bytes);
     }
   });
 }

@@ -47,6 +47,11 @@ bool CpuBackend::takes_narrow_terms(DType activations) const { return multiplies
 
 namespace {
 
+// Whether it is a product of pairs, before a weight is dequantised for it.
+bool may_be_of_pairs(CpuBackend& backend, const Matrix& x, const Weight& weight) {
+  return multiplies_pairs(backend, x, Matrix{nullptr, x.dtype, weight.rows, weight.cols});
+}
+
 bool all_plain(const auto& products) {
   return std::ranges::all_of(products, [](const auto& one) { return is_plain(one.weight.format); });
 }
@@ -69,6 +74,10 @@ void CpuBackend::products(const Matrix& x, const std::vector<WeightProduct>& pro
   const bool together = all_plain(products);
   std::vector<PairSum> sums;
   for (const WeightProduct& one : products) {
+    if (!together && !may_be_of_pairs(*this, x, one.weight)) {
+      Backend::products(x, {one});
+      continue;
+    }
     Buffer owner;
     sums.push_back(
         {{{x, numbers_of(one.weight, x.dtype, owner)}}, true, one.out, {}, narrow_of(*this, one.narrow, false)});
@@ -82,7 +91,7 @@ void CpuBackend::products(const Matrix& x, const std::vector<WeightProduct>& pro
 }
 
 void CpuBackend::residual_product(const Matrix& x, const WeightProduct& one, const Matrix& residual) {
-  if (!multiplies_pairs_of(isa_, x.dtype)) return Backend::residual_product(x, one, residual);
+  if (!may_be_of_pairs(*this, x, one.weight)) return Backend::residual_product(x, one, residual);
   Buffer owner;
   const PairSum sum{
       {{x, numbers_of(one.weight, x.dtype, owner)}}, true, one.out, residual, narrow_of(*this, one.narrow, false)};

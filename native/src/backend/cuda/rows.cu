@@ -16,10 +16,10 @@ __global__ void gather_kernel(const T* x, const std::int32_t* rows, T* out, int 
 }
 
 template <typename T>
-__global__ void scatter_kernel(const T* out, const std::int32_t* rows, T* x, int width) {
+__global__ void scatter_kernel(const T* part, const std::int32_t* rows, T* whole, int width) {
   const std::int64_t r = blockIdx.x;
-  T* to = x + static_cast<std::int64_t>(rows[r]) * width;
-  for (int i = threadIdx.x; i < width; i += kBlock) to[i] = out[r * width + i];
+  T* to = whole + static_cast<std::int64_t>(rows[r]) * width;
+  for (int i = threadIdx.x; i < width; i += kBlock) to[i] = part[r * width + i];
 }
 
 __global__ void continue_tokens_kernel(const std::int32_t* sampled, const std::int32_t* from, std::int32_t* tokens,
@@ -39,13 +39,13 @@ void CudaBackend::gather_rows(const Matrix& x, const std::int32_t* rows, const M
   });
 }
 
-void CudaBackend::scatter_rows(const Matrix& out, const std::int32_t* rows, const Matrix& x) {
-  require_dense("scatter_rows", {out, x});
-  zero(x.data, x.bytes());
-  if (out.size() == 0) return;
-  with_type(x.dtype, [&]<typename T>() {
-    launch("scatter", scatter_kernel<T>, static_cast<unsigned>(out.rows), kBlock, stream_,
-           static_cast<const T*>(out.data), rows, static_cast<T*>(x.data), static_cast<int>(x.cols));
+void CudaBackend::scatter_rows(const Matrix& part, const std::int32_t* rows, const Matrix& whole) {
+  require_dense("scatter_rows", {part, whole});
+  zero(whole.data, whole.bytes());
+  if (part.size() == 0) return;
+  with_type(whole.dtype, [&]<typename T>() {
+    launch("scatter", scatter_kernel<T>, static_cast<unsigned>(part.rows), kBlock, stream_,
+           static_cast<const T*>(part.data), rows, static_cast<T*>(whole.data), static_cast<int>(whole.cols));
   });
 }
 

@@ -151,7 +151,7 @@ function panelBytes({ shape: [rows = 0, columns = 0] }: { shape: readonly number
   return blockBytes(Math.ceil(rows / panelRows) * panelRows * columns * size);
 }
 
-/** An adapter's B once more: its products are row products in training too (adapters.cpp). */
+/** An adapter's B once more: its products read panels in training too (adapters.cpp, weights.cpp). */
 function trainedPanels(plan: MemoryPlan): number {
   return adapterPanels(plan, (name) => name.includes("lora_B"));
 }

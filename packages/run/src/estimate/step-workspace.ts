@@ -165,10 +165,13 @@ class Block {
 
   rowsForward(scratch: Arena, whole: boolean, kept?: Arena): void {
     this.#addAll(scratch, ["o"], kept);
-    this.#addAll(scratch, ["gate", "up"], kept);
-    if (!whole) return;
+    if (!whole) {
+      this.#addAll(scratch, ["gate", "up"], kept);
+      return;
+    }
     scratch.scope(() => {
       this.matrix(scratch, this.inner);
+      this.#addAll(scratch, ["gate", "up"], kept);
       this.#addAll(scratch, ["down"], kept);
     });
   }

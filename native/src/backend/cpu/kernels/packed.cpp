@@ -122,7 +122,7 @@ template <typename Weights>
 constexpr std::int64_t kStepBytes =
     Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
 
-// What comes from memory while a block is computed: `lines` at each step of k, each `stride` bytes after those of the
+// What comes from memory while a block is computed: some lines at each step of k, `stride` bytes after those of the
 // step before.
 struct Ahead {
   const char* next = nullptr;

@@ -14,7 +14,7 @@ struct PairRows {
   std::int64_t pairs = 0;
 };
 
-constexpr int kMostPairTerms = 3;
+constexpr std::size_t kMostPairTerms = 3;
 
 // f32 rows [rows, rank], `row` numbers apart, times right [rank, columns]: of each panel so many columns lie together,
 // `panel` and `step` numbers from one panel and from one row to the next.
