@@ -273,6 +273,19 @@ void check_multiplies(Device& device, DType dtype, std::int64_t rows, const Weig
   for (std::size_t i = 0; i < want.size(); ++i) want[i] += residual.values[i];
   device.backend.residual_product(x.matrix, {weight, residual.matrix, narrow}, residual.matrix);
   expect_close("onto a residual", device.read(residual), want, tolerance_of(DType::f32));
+  if (device.backend.takes_narrow_terms(dtype)) {
+    const Tensor a = device.random(random, 5, k, DType::f32);
+    const auto a_weight = device.weight(a);
+    std::vector<double> back = reference::matmul(d_out.values, false, values, false, rows, k, n);
+    for (double& value : back) value *= 2;
+    part = reference::matmul(u.values, false, a.values, false, rows, k, 5);
+    for (std::size_t i = 0; i < back.size(); ++i) back[i] += part[i];
+    const Inside d_x(device, random, rows, k, DType::f32);
+    device.backend.transposed_products(
+        {{d_out.matrix, weight, {u.matrix, a_weight.get()}}, {d_out.matrix, weight}}, d_x.matrix);
+    expect_close("back through two", device.read(d_x.matrix), back, tolerance_of(DType::f32));
+    d_x.expect_frame_untouched(device);
+  }
   const Tensor together = device.output(rows, n, DType::f32), alone = device.output(1, n, DType::f32);
   device.backend.row_product(x.matrix, weight, together.matrix, false);
   device.backend.row_product(x.matrix.row_range(rows - 1, 1), weight, alone.matrix, false);

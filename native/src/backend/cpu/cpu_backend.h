@@ -123,6 +123,7 @@ class CpuBackend : public Backend {
 
  private:
   Matrix numbers_of(const Weight& weight, DType dtype, Buffer& owner);
+  void add_transposed(const TransposedProduct& one, const Matrix& d_x, bool accumulate);
   void quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate);
 
   void head_rows(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,

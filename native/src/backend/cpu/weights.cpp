@@ -48,8 +48,8 @@ bool CpuBackend::takes_narrow_terms(DType activations) const { return multiplies
 namespace {
 
 // Whether it is a product of pairs, before a weight is dequantised for it.
-bool may_be_of_pairs(CpuBackend& backend, const Matrix& x, const Weight& weight) {
-  return multiplies_pairs(backend, x, Matrix{nullptr, x.dtype, weight.rows, weight.cols});
+bool may_be_of_pairs(CpuBackend& backend, const Matrix& left, const Weight& weight) {
+  return multiplies_pairs(backend, left, Matrix{nullptr, left.dtype, weight.rows, weight.cols});
 }
 
 bool all_plain(const auto& products) {
@@ -101,8 +101,10 @@ void CpuBackend::residual_product(const Matrix& x, const WeightProduct& one, con
 }
 
 void CpuBackend::transposed_products(const std::vector<TransposedProduct>& products, const Matrix& d_x) {
-  if (!multiplies_pairs_of(isa_, products.front().d_out.dtype) || !all_plain(products)) {
-    return Backend::transposed_products(products, d_x);
+  if (!multiplies_pairs_of(isa_, products.front().d_out.dtype)) return Backend::transposed_products(products, d_x);
+  if (!all_plain(products)) {
+    for (std::size_t i = 0; i < products.size(); ++i) add_transposed(products[i], d_x, i > 0);
+    return;
   }
   PairSum sum;
   for (const TransposedProduct& one : products) {
@@ -111,6 +113,18 @@ void CpuBackend::transposed_products(const std::vector<TransposedProduct>& produ
   }
   sum.out = d_x;
   if (!add_up_pairs(*this, {sum})) Backend::transposed_products(products, d_x);
+}
+
+// One of several whose weights are not all plain, or the first.
+void CpuBackend::add_transposed(const TransposedProduct& one, const Matrix& d_x, bool accumulate) {
+  if (may_be_of_pairs(*this, one.d_out, one.weight)) {
+    Buffer owner;
+    const PairSum sum{{{one.d_out, numbers_of(one.weight, one.d_out.dtype, owner)}}, false, d_x,
+                      accumulate ? d_x : Matrix{}, narrow_of(*this, one.narrow, true)};
+    if (add_up_pairs(*this, {sum})) return;
+  }
+  transposed_product(one.d_out, one.weight, d_x, accumulate);
+  if (one.narrow.weight != nullptr) narrow_input_gradient(one.narrow.narrow, *one.narrow.weight, {}, d_x);
 }
 
 void CpuBackend::gradient_products(const Matrix& x, const std::vector<GradientProduct>& products) {
