@@ -281,8 +281,8 @@ void check_multiplies(Device& device, DType dtype, std::int64_t rows, const Weig
     part = reference::matmul(u.values, false, a.values, false, rows, k, 5);
     for (std::size_t i = 0; i < back.size(); ++i) back[i] += part[i];
     const Inside d_x(device, random, rows, k, DType::f32);
-    device.backend.transposed_products(
-        {{d_out.matrix, weight, {u.matrix, a_weight.get()}}, {d_out.matrix, weight}}, d_x.matrix);
+    device.backend.transposed_products({{d_out.matrix, weight, {u.matrix, a_weight.get()}}, {d_out.matrix, weight}},
+                                       d_x.matrix);
     expect_close("back through two", device.read(d_x.matrix), back, tolerance_of(DType::f32));
     d_x.expect_frame_untouched(device);
   }

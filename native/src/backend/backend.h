@@ -316,6 +316,7 @@ class Backend {
 
   // ---- what add_bias, head_norm, rope and write_cache would do one after another, to the bit.
   virtual void attention_inputs(const AttentionInputs& inputs);
+  void add_biases_and_norms(const AttentionInputs& inputs);  // the first of it
 
   // ---- SwiGLU: out A = silu(gate) · up. Backward overwrites d_gate and d_up (A), which may be the same memory as
   // gate and up; `out` is recomputed into it when its data is not null (the down projection's gradient needs it).

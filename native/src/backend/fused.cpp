@@ -39,16 +39,20 @@ void Backend::recomputed_norm_backward(const RecomputedNorm& norm) {
   if (norm.rounded.data != nullptr) cast(norm.d_x, norm.rounded);
 }
 
-void Backend::attention_inputs(const AttentionInputs& inputs) {
-  const int head_dim = inputs.shape.head_dim;
+void Backend::add_biases_and_norms(const AttentionInputs& inputs) {
   for (const HeadRows* rows : {&inputs.q, &inputs.k, &inputs.v}) {
     const Matrix& product = rows->product();
     if (rows->bias != nullptr) add_bias(product, rows->bias, product.dtype);
   }
   for (const HeadRows* rows : {&inputs.q, &inputs.k}) {
     if (rows->norm == nullptr) continue;
-    head_norm(rows->raw, head_dim, rows->norm, inputs.norm_eps, rows->out, rows->rstd);
+    head_norm(rows->raw, inputs.shape.head_dim, rows->norm, inputs.norm_eps, rows->out, rows->rstd);
   }
+}
+
+void Backend::attention_inputs(const AttentionInputs& inputs) {
+  const int head_dim = inputs.shape.head_dim;
+  add_biases_and_norms(inputs);
   rope(inputs.q.out, head_dim, inputs.positions, inputs.frequencies, false);
   rope(inputs.k.out, head_dim, inputs.positions, inputs.frequencies, false);
   const CachePlaces& cache = inputs.cache;

@@ -4,6 +4,7 @@
 
 #include "attention_scratch.h"
 #include "cpu_backend.h"
+#include "kernels/norm.h"
 #include "parallel.h"
 #include "views.h"
 
@@ -28,16 +29,16 @@ void write_token(const T* k, const T* v, std::int32_t slot, const AttentionShape
 }
 
 template <typename T>
-void write_tokens(int threads, const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
-                  void* keys, void* values) {
-  // Keys go one element to a cache line, which takes some ten times as long as a copy.
-  parallel_ranges(threads, k.rows, row_grain(16 * k.cols), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      write_token(static_cast<const T*>(k.data) + row * k.cols, static_cast<const T*>(v.data) + row * k.cols,
-                  slots[row], shape, static_cast<T*>(keys), static_cast<T*>(values));
-    }
-  });
+void write_range(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape, void* keys,
+                 void* values, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    write_token(static_cast<const T*>(k.data) + row * k.cols, static_cast<const T*>(v.data) + row * k.cols, slots[row],
+                shape, static_cast<T*>(keys), static_cast<T*>(values));
+  }
 }
+
+// Keys go one element to a cache line, which takes some ten times as long as a copy.
+std::int64_t written_grain(const Matrix& k) { return row_grain(16 * k.cols); }
 
 }  // namespace
 
@@ -52,8 +53,33 @@ void CpuBackend::write_cache(const Matrix& k, const Matrix& v, const std::int32_
   require(k.dtype == v.dtype && k.rows == v.rows && k.cols == v.cols &&
               k.cols == static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim,
           "write_cache: k and v are [M, kv_heads · head_dim]");
-  const auto write = k.dtype == DType::f32 ? write_tokens<float> : write_tokens<std::uint16_t>;
-  write(threads_, k, v, slots, shape, key_cache, value_cache);
+  const auto write = k.dtype == DType::f32 ? write_range<float> : write_range<std::uint16_t>;
+  parallel_ranges(threads_, k.rows, written_grain(k), 1, [&](std::int64_t begin, std::int64_t end) {
+    write(k, v, slots, shape, key_cache, value_cache, begin, end);
+  });
+}
+
+// A row is rotated and written by one thread, at once: each region costs what its threads wait for each other.
+void CpuBackend::attention_inputs(const AttentionInputs& inputs) {
+  const Matrix &q = inputs.q.out, &k = inputs.k.out, &v = inputs.v.out;
+  const CachePlaces& cache = inputs.cache;
+  if (cache.slots == nullptr || q.rows == 0) return Backend::attention_inputs(inputs);
+  require_dense("attention_inputs", {q, k, v});
+  require(q.rows == k.rows && k.rows == v.rows && k.cols == v.cols && q.dtype == k.dtype && k.dtype == v.dtype,
+          "attention_inputs: queries, keys and values of as many rows");
+  add_biases_and_norms(inputs);
+  const AttentionShape& shape = inputs.shape;
+  const int half = shape.head_dim / 2;
+  const std::int32_t largest = *std::max_element(inputs.positions, inputs.positions + q.rows);
+  const float* table = rotary_table(inputs.frequencies, half, largest);
+  const auto rotate = norm_kernels_for(isa_).rope[index_of(q.dtype)];
+  const auto write = q.dtype == DType::f32 ? write_range<float> : write_range<std::uint16_t>;
+  parallel_ranges(threads_, q.rows, written_grain(k), 1, [&](std::int64_t begin, std::int64_t end) {
+    const std::int32_t* positions = inputs.positions + begin;
+    rotate(element(q, begin * q.cols), positions, table, 1.0f, end - begin, shape.heads, shape.head_dim);
+    rotate(element(k, begin * k.cols), positions, table, 1.0f, end - begin, shape.kv_heads, shape.head_dim);
+    write(k, v, cache.slots, shape, cache.keys, cache.values, begin, end);
+  });
 }
 
 std::unique_ptr<CachePlan> CpuBackend::plan_cache(CachePaths paths) {

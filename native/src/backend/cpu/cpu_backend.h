@@ -56,6 +56,7 @@ class CpuBackend : public Backend {
   bool takes_narrow_terms(DType activations) const override;
   void row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) override;
   void row_products(const Matrix& x, const std::vector<WeightProduct>& products) override;
+  void row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out) override;
 
   void dropout(const Matrix& x, const Dropout& dropout, const Matrix& out) override;
   void dropout_backward(const Matrix& d_out, const Dropout& dropout, const Matrix& d_x) override;
@@ -108,6 +109,7 @@ class CpuBackend : public Backend {
   void adamw(const std::vector<AdamWTensor>& tensors, const AdamWOptions& options) override;
 
   std::size_t cache_bytes(int pages, const AttentionShape& shape, DType dtype) const override;
+  void attention_inputs(const AttentionInputs& inputs) override;
   void write_cache(const Matrix& k, const Matrix& v, const std::int32_t* slots, const AttentionShape& shape,
                    void* key_cache, void* value_cache) override;
   std::unique_ptr<CachePlan> plan_cache(CachePaths paths) override;

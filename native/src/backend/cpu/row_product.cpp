@@ -179,6 +179,37 @@ void CpuBackend::row_products(const Matrix& x, const std::vector<WeightProduct>&
                   });
 }
 
+// A thread multiplies by the same panels of both, and has what it joins in its caches.
+void CpuBackend::row_swiglu(const Matrix& x, const WeightProduct& gate, const WeightProduct& up, const Matrix& out) {
+  const bool packed = is_plain(gate.weight.format) && is_plain(up.weight.format) && gate.weight.rows == up.weight.rows;
+  if (!packed || x.rows == 0 || x.rows >= 2 * kRowGrain) return Backend::row_swiglu(x, gate, up, out);
+  for (const WeightProduct* one : {&gate, &up}) {
+    require(x.cols == one->weight.cols && one->out.rows == x.rows && one->out.cols == one->weight.rows &&
+                x.dtype == one->weight.values().dtype && one->out.dtype == out.dtype && out.rows == x.rows,
+            "row_swiglu: x, weights and outs fit each other");
+  }
+  const PackedKernels& kernels = packed_kernels_for(isa_);
+  const Input input = input_of(*this, x, widens(kernels, x.dtype), padded_k(kernels, x.dtype, x.cols));
+  const PackedProduct gates = product_of(*this, input, x.rows, gate.weight, gate.out, false);
+  const PackedProduct ups = product_of(*this, input, x.rows, up.weight, up.out, false);
+  const auto multiply = kernels.multiply[index_of(x.dtype)];
+  const auto join = element_kernels_for(isa_).swiglu[index_of(out.dtype)];
+  const std::int64_t columns = kernels.panel_columns, panels = (gate.weight.rows + columns - 1) / columns;
+  const std::size_t panel_bytes = static_cast<std::size_t>(columns * gates.k) * size_of(x.dtype);
+  const bool small = is_small(x.rows * (gate.weight.size() + up.weight.size()));
+  parallel_ranges(threads_, panels, small ? kNever : 2, 1, [&](std::int64_t begin, std::int64_t end) {
+    PackedProduct first = gates;
+    first.following = static_cast<const char*>(ups.panels) + static_cast<std::size_t>(begin) * panel_bytes;
+    multiply(first, begin, end);
+    multiply(ups, begin, end);
+    const std::int64_t column = begin * columns, count = std::min(out.cols, end * columns) - column;
+    for (std::int64_t row = 0; row < x.rows; ++row) {
+      const auto at = [&](const Matrix& m) { return element(m, row * m.row_stride() + column); };
+      join(at(gate.out), at(up.out), at(out), count);
+    }
+  });
+}
+
 // Some panels of the weight at a time are dequantised, packed and multiplied by: they stay in the caches.
 void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate) {
   const PackedKernels& kernels = packed_kernels_for(isa_);

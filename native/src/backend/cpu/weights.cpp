@@ -119,8 +119,11 @@ void CpuBackend::transposed_products(const std::vector<TransposedProduct>& produ
 void CpuBackend::add_transposed(const TransposedProduct& one, const Matrix& d_x, bool accumulate) {
   if (may_be_of_pairs(*this, one.d_out, one.weight)) {
     Buffer owner;
-    const PairSum sum{{{one.d_out, numbers_of(one.weight, one.d_out.dtype, owner)}}, false, d_x,
-                      accumulate ? d_x : Matrix{}, narrow_of(*this, one.narrow, true)};
+    const PairSum sum{{{one.d_out, numbers_of(one.weight, one.d_out.dtype, owner)}},
+                      false,
+                      d_x,
+                      accumulate ? d_x : Matrix{},
+                      narrow_of(*this, one.narrow, true)};
     if (add_up_pairs(*this, {sum})) return;
   }
   transposed_product(one.d_out, one.weight, d_x, accumulate);
