@@ -1,4 +1,6 @@
 // What is the CPU backend's own: its memory, its threads, and backends side by side.
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
@@ -6,6 +8,7 @@
 #include <thread>
 
 #include "backend/cpu/pair_product.h"
+#include "backend/cpu/parallel.h"
 #include "backend/cpu/thread_team.h"
 
 #include "op_cases.h"
@@ -224,6 +227,29 @@ void check_team() {
   }
 }
 
+// Also where there are fewer items than threads, or one of them has more to do than all others.
+void check_kept_items() {
+  for (const int threads : {1, 2, 5}) {
+    for (const std::int64_t count : {0, 1, 3, 64}) {
+      std::vector<std::atomic<int>> ran(static_cast<std::size_t>(count));
+      std::atomic<int> strangers{0};
+      parallel_kept_items(threads, count, [&](std::int64_t item, int thread) {
+        if (thread < 0 || thread >= threads) ++strangers;
+        if (item == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        ++ran[static_cast<std::size_t>(item)];
+      });
+      expect(strangers == 0, "an item ran on a thread that is none");
+      for (const auto& times : ran) expect(times == 1, "an item did not run once");
+    }
+  }
+}
+
+void check_narrow_terms() {
+  const auto backend = make_cpu_backend(2);
+  expect(backend->takes_narrow_terms(DType::bf16), "an adapter's part is not added where a product is written");
+  expect(!backend->takes_narrow_terms(DType::f32), "products of f32 are not of pairs");
+}
+
 // What a backend's operations give while its threads stay awake, and before and after.
 void check_many_operations() {
   const auto backend = make_cpu_backend(3);
@@ -272,12 +298,14 @@ int main(int argc, char** argv) {
   run.run("bits do not depend on the number of threads", check_thread_counts);
   if (tempora::multiplies_pairs_of(tempora::choose_isa(), tempora::DType::bf16)) {
     run.run("nor do those of large products of bf16", check_pair_products);
+    run.run("they take an adapter's part in", check_narrow_terms);
     run.run("squares too large for f32 are not taken for a gradient's norm", check_large_squares);
   }
   run.run("backends work side by side", check_side_by_side);
   run.run("a backend moves from thread to thread", check_changing_threads);
   run.run("the CPU is described", check_info);
   run.run("each thread of a team runs each round once, also where there are more of them than cores", check_team);
+  run.run("each of the items that threads keep runs once", check_kept_items);
   run.run("operations give the same bits while the threads stay awake", check_many_operations);
   return run.finish();
 }
