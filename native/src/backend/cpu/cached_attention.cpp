@@ -1,6 +1,7 @@
 #include "cached_attention_plan.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "attention_scratch.h"
 #include "cpu_backend.h"
@@ -16,12 +17,20 @@ static_assert(kCachePageKeys == kCachePage);
 // One token of k and v [kv_heads · head_dim] to its slot.
 template <typename T>
 void write_token(const T* k, const T* v, std::int32_t slot, const AttentionShape& shape, T* keys, T* values) {
-  const std::int64_t columns = cache_columns(shape.head_dim);
+  constexpr int kNumbers = kNumbersPerWord<T>;
+  const std::int64_t columns = cache_columns(shape.head_dim), words = key_words<T>(shape.head_dim);
+  const std::int64_t whole = shape.head_dim / kNumbers;
   const std::int64_t page = slot / kCachePage, offset = slot % kCachePage;
   for (int head = 0; head < shape.kv_heads; ++head, k += shape.head_dim, v += shape.head_dim) {
     const std::int64_t first = (page * shape.kv_heads + head) * kCachePage;
-    T* key = keys + first * shape.head_dim + offset;
-    for (int c = 0; c < shape.head_dim; ++c) key[c * kCachePage] = k[c];
+    T* key = keys + (first * words + offset) * kNumbers;
+    for (std::int64_t word = 0; word < whole; ++word) {
+      std::memcpy(key + word * kCachePage * kNumbers, k + word * kNumbers, kNumbers * sizeof(T));
+    }
+    if (whole < words) {  // half a word
+      key[whole * kCachePage * kNumbers] = k[shape.head_dim - 1];
+      key[whole * kCachePage * kNumbers + 1] = T{0};
+    }
     T* value = values + (first + offset) * columns;
     std::copy(v, v + shape.head_dim, value);
     std::fill(value + shape.head_dim, value + columns, T{0});
@@ -37,7 +46,7 @@ void write_range(const Matrix& k, const Matrix& v, const std::int32_t* slots, co
   }
 }
 
-// Keys go one element to a cache line, which takes some ten times as long as a copy.
+// Keys go one word to a cache line, which takes some ten times as long as a copy.
 std::int64_t written_grain(const Matrix& k) { return row_grain(16 * k.cols); }
 
 }  // namespace

@@ -8,14 +8,13 @@
 #include "attention_cached.h"
 
 #include "ahead.h"
-#include "attention_product.h"
 #include "attention_scratch.h"
 #include "block_pages.h"
+#include "cached_scores.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {
 
-constexpr int kPageVectors = kCachePageKeys / kWidth;
 // Floats of a cache line. Scores begin at a multiple of it, so that a position's lane does not depend on the chunk.
 constexpr std::int32_t kLine = 16;
 
@@ -39,7 +38,7 @@ ScoreRows score_rows(const CachedAttentionCall& call, const CacheChunk& chunk) {
 
 struct Scratch {
   ScoreRows range;
-  float *queries, *outputs;  // [rows, head_dim], [rows, cache_columns]
+  float *queries, *outputs;  // [rows, at most head_dim in pairs], [rows, cache_columns]
   float* scores;             // [rows, range.stride]; weights after softmax
   float* total;              // [rows]: sums of weights
 
@@ -47,7 +46,7 @@ struct Scratch {
     const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * (call.heads / call.kv_heads);
     ScratchCursor cursor(base);
     range = score_rows(call, chunk);
-    queries = cursor.take(rows * call.head_dim);
+    queries = cursor.take(rows * ((call.head_dim + 1) / 2 * 2));
     outputs = cursor.take(rows * cache_columns(call.head_dim));
     scores = cursor.take(rows * range.stride);
     total = cursor.take(rows);
@@ -58,55 +57,6 @@ struct Scratch {
 std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& chunk) {
   return Scratch{}.place(call, chunk, nullptr);
 }
-
-// scores [rows, stride] = queries · keys, a vector of one page's keys at a time. Lanes behind a segment's end hold
-// anything, until the scores of the path's next block are written over them. Pages lie apart, so that the processor
-// does not foresee them: meanwhile a little of as many pages of `next` is asked for, the keys of the next block. Rows
-// behind the first tile's ask for what is there, which costs less than a branch.
-template <typename T>
-struct Scores {
-  const float* queries;
-  std::int64_t head_dim;
-  const BlockPages<T>& keys;
-  const BlockPages<T>& next;
-  float* scores;
-  std::int64_t stride;
-
-  template <int kRows, int kVectors>
-  void compute(std::int64_t row, int vector) const {
-    const float* query = queries + row * head_dim;
-    const T *from[kVectors], *ahead[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const int page = (vector + v) / kPageVectors;
-      from[v] = keys.at[page] + (vector + v) % kPageVectors * kWidth;
-      ahead[v] = (row == 0 ? next : keys).at[page];
-    }
-    VecF sum[kRows][kVectors] = {};
-    for (std::int64_t c = 0; c < head_dim; ++c) {
-      VecF columns[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) columns[v] = load(from[v] + c * kCachePageKeys);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const float element = query[r * head_dim + c];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sum[r][v] += element * columns[v];
-      }
-      // Keys of one dimension are a cache line, or half of one.
-      if (sizeof(T) * kCachePageKeys == kCacheLine || c % 2 == 0) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; v += kPageVectors) __builtin_prefetch(ahead[v] + c * kCachePageKeys, 0, 2);
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      float* to = scores + (row + r) * stride + vector * kWidth;
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) store(to + v * kWidth, sum[r][v]);
-    }
-  }
-};
 
 // outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end). Meanwhile as much of `next` is
 // asked for, by the first tile's rows.
@@ -244,11 +194,11 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
   const float scale = scaled_for_exp2(call.head_dim);
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* from = static_cast<const T*>(call.q) + offset(row);
-    float* to = s.queries + row * call.head_dim;
-    for_vectors(call.head_dim, [=](auto load, auto store) { store(to, load(from) * scale); });
+    query_row_of(from, call.head_dim, scale, s.queries + row * query_row<T>(call.head_dim));
   }
   const auto keys_of = [&](const CacheBlock& block) {
-    return BlockPages<T>(call, block, kv_head, call.key_cache, shape.head_dim * kCachePageKeys);
+    return BlockPages<T>(call, block, kv_head, call.key_cache,
+                         key_words<T>(shape.head_dim) * kNumbersPerWord<T> * kCachePageKeys);
   };
   const auto values_of = [&](const CacheBlock& block) {
     return BlockPages<T>(call, block, kv_head, call.value_cache, shape.columns * kCachePageKeys);
@@ -256,8 +206,8 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
   for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen, const CacheBlock& next) {
     const bool last = &next == &block;
     const BlockPages<T> keys = keys_of(block), ahead = last ? values_of(call.blocks[chunk.first_block]) : keys_of(next);
-    const Scores<T> scores{s.queries + seen.row * shape.head_dim,          shape.head_dim, keys, ahead,
-                           s.scores + seen.row * s.range.stride + seen.at, s.range.stride};
+    const Scores<T> scores{s.queries + seen.row * query_row<T>(shape.head_dim), shape.head_dim, scale, keys, ahead,
+                           s.scores + seen.row * s.range.stride + seen.at,      s.range.stride};
     for_tiles(scores, seen.rows, seen.begin / kWidth, (seen.end + kWidth - 1) / kWidth);
   });
   for (std::int64_t row = 0; row < rows; ++row) {

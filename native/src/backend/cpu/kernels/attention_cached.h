@@ -1,8 +1,9 @@
 // Attention of decoding rows over a paged cache. A row's bits follow from its query and the keys and values that it
 // sees, in their order and at their positions: not from the pages and segments they lie in, nor from other rows.
 //
-// Layout of a page, for each key/value head: keys [head_dim, kCachePage], so that scores of a page's keys are vectors;
-// values [kCachePage, cache_columns(head_dim)], zeros past head_dim.
+// Layout of a page, for each key/value head: keys [key_words, kCachePage] of words of 4 bytes, which hold one f32 number
+// or two of bf16, so that scores of a page's keys are vectors; values [kCachePage, cache_columns(head_dim)]. Zeros past
+// head_dim.
 #pragma once
 
 #include "kernels.h"
@@ -14,6 +15,14 @@ constexpr int kCachePageKeys = 16;
 constexpr int kCacheBlockKeys = 128;
 
 constexpr std::int64_t cache_columns(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
+template <typename T>
+constexpr int kNumbersPerWord = static_cast<int>(4 / sizeof(T));
+
+template <typename T>
+constexpr std::int64_t key_words(int head_dim) {
+  return (head_dim + kNumbersPerWord<T> - 1) / kNumbersPerWord<T>;
+}
 
 // A block of a segment, read at once for rows [row_begin, row_end) of a chunk. A row that sees fewer of its keys sees
 // no key after them.
