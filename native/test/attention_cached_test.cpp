@@ -115,7 +115,7 @@ std::vector<double> values_of(const std::vector<std::vector<std::uint8_t>>& rows
 }
 
 constexpr AttentionShape kShapes[] = {{9, 3, 64, 0}, {2, 2, 24, 0},    {4, 1, 80, 45}, {6, 2, 18, 1},
-                                      {4, 4, 16, 7}, {4, 2, 128, 130}, {8, 1, 96, 0}};
+                                      {4, 4, 16, 7}, {4, 2, 128, 130}, {8, 1, 96, 0},  {3, 1, 7, 0}};
 
 void equals_tree_attention() {
   Random random(11);

@@ -31,9 +31,8 @@ void write_token(const T* k, const T* v, std::int32_t slot, const AttentionShape
       key[whole * kCachePage * kNumbers] = k[shape.head_dim - 1];
       key[whole * kCachePage * kNumbers + 1] = T{0};
     }
-    T* value = values + (first + offset) * columns;
-    std::copy(v, v + shape.head_dim, value);
-    std::fill(value + shape.head_dim, value + columns, T{0});
+    T* value = values + (first + offset / kNumbers * kNumbers) * columns + (kNumbers - 1 - offset % kNumbers);
+    for (std::int64_t c = 0; c < columns; ++c) value[c * kNumbers] = c < shape.head_dim ? v[c] : T{0};
   }
 }
 

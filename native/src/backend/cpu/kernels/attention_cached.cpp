@@ -7,10 +7,8 @@
 // other rows may add them to its outputs.
 #include "attention_cached.h"
 
-#include "ahead.h"
 #include "attention_scratch.h"
-#include "block_pages.h"
-#include "cached_scores.h"
+#include "cached_values.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {
@@ -41,6 +39,7 @@ struct Scratch {
   float *queries, *outputs;  // [rows, at most head_dim in pairs], [rows, cache_columns]
   float* scores;             // [rows, range.stride]; weights after softmax
   float* total;              // [rows]: sums of weights
+  float* turned;             // [rows, range.stride / 2]: pairs of weights
 
   std::int64_t place(const CachedAttentionCall& call, const CacheChunk& chunk, float* base) {
     const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * (call.heads / call.kv_heads);
@@ -50,6 +49,7 @@ struct Scratch {
     outputs = cursor.take(rows * cache_columns(call.head_dim));
     scores = cursor.take(rows * range.stride);
     total = cursor.take(rows);
+    turned = cursor.take(rows * range.stride / 2);
     return cursor.used();
   }
 };
@@ -57,58 +57,6 @@ struct Scratch {
 std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& chunk) {
   return Scratch{}.place(call, chunk, nullptr);
 }
-
-// outputs [rows, columns] += weights [rows, stride] · values, over keys [begin, end). Meanwhile as much of `next` is
-// asked for, by the first tile's rows.
-template <typename T>
-struct WeightedValues {
-  const float* weights;
-  std::int64_t stride;
-  const BlockPages<T>& pages;
-  const BlockPages<T>& next;
-  std::int32_t begin, end;
-  std::int64_t columns;
-  float* outputs;
-
-  template <int kRows, int kVectors>
-  void compute(std::int64_t row, int vector) const {
-    constexpr int kBytes = kVectors * kWidth * static_cast<int>(sizeof(T));
-    float* to = outputs + row * columns + vector * kWidth;
-    const float* weight = weights + row * stride;
-    VecF sum[kRows][kVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = load(to + r * columns + v * kWidth);
-    }
-    for (std::int32_t key = begin; key < end;) {
-      const std::int32_t page = key / kCachePageKeys, page_end = (page + 1) * kCachePageKeys;
-      const std::int64_t at = key % kCachePageKeys * columns + vector * kWidth;
-      const T *values = pages.at[page] + at, *ahead = (row == 0 ? next : pages).at[page] + at;
-      const std::int32_t stop = page_end < end ? page_end : end;
-      for (; key < stop; ++key, values += columns, ahead += columns) {
-        VecF value[kVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kWidth);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const float element = weight[r * stride + key];
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) sum[r][v] += element * value[v];
-        }
-#pragma GCC unroll 4
-        for (int byte = 0; byte < kBytes; byte += kCacheLine) {
-          __builtin_prefetch(reinterpret_cast<const char*>(ahead) + byte, 0, 2);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) store(to + r * columns + v * kWidth, sum[r][v]);
-    }
-  }
-};
 
 VecI lanes_from(std::int32_t first) {
   VecI lanes;
@@ -215,18 +163,17 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
     const std::int32_t first = first_visible(call.position[in_batch], call.window);
     s.total[row] = soften_row(s.scores + row * s.range.stride, s.range.stride, first - s.range.origin,
                               call.end[in_batch] - s.range.origin);
+    if constexpr (kDotPairs<T>) {
+      turned_weights(s.scores + row * s.range.stride, s.range.stride,
+                     reinterpret_cast<T*>(s.turned) + row * s.range.stride);
+    }
   }
   clear(s.outputs, rows * shape.columns);
   for_blocks(call, chunk, shape, s, [&](const CacheBlock& block, const BlockRows& seen, const CacheBlock& next) {
     const BlockPages<T> pages = values_of(block), ahead = values_of(next);
-    const WeightedValues<T> values{s.scores + seen.row * s.range.stride + seen.at,
-                                   s.range.stride,
-                                   pages,
-                                   ahead,
-                                   seen.begin,
-                                   seen.end,
-                                   shape.columns,
-                                   s.outputs + seen.row * shape.columns};
+    const WeightRows<T> weights{kDotPairs<T> ? s.turned : s.scores, s.range.stride, seen.at};
+    const WeightedValues<T> values{weights,    seen.row, pages,         ahead,
+                                   seen.begin, seen.end, shape.columns, s.outputs + seen.row * shape.columns};
     for_tiles(values, seen.rows, 0, static_cast<int>(shape.columns / kWidth));
   });
   for (std::int64_t row = 0; row < rows; ++row) {

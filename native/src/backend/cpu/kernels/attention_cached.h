@@ -1,9 +1,10 @@
 // Attention of decoding rows over a paged cache. A row's bits follow from its query and the keys and values that it
 // sees, in their order and at their positions: not from the pages and segments they lie in, nor from other rows.
 //
-// Layout of a page, for each key/value head: keys [key_words, kCachePage] of words of 4 bytes, which hold one f32 number
-// or two of bf16, so that scores of a page's keys are vectors; values [kCachePage, cache_columns(head_dim)]. Zeros past
-// head_dim.
+// Layout of a page, for each key/value head, in words of 4 bytes that hold one f32 number or two of bf16: keys
+// [key_words, kCachePage], a word of consecutive head dimensions, so that scores of a page's keys are vectors; values
+// [kCachePage / numbers of a word, cache_columns(head_dim)], a word of consecutive keys, the earlier one in its upper
+// half. Zeros past head_dim.
 #pragma once
 
 #include "kernels.h"

@@ -12,16 +12,16 @@ constexpr int kPageVectors = kCachePageKeys / kWidth;
 // product, which is exact then, else the queries before it.
 #if defined(__AVX512BF16__)
 template <typename T>
-constexpr bool kKeyPairs = sizeof(T) == sizeof(Bf16);
+constexpr bool kDotPairs = sizeof(T) == sizeof(Bf16);
 #else
 template <typename T>
-constexpr bool kKeyPairs = false;
+constexpr bool kDotPairs = false;
 #endif
 
 // What a word of keys is multiplied by, of a row of queries in the scratch: a pair for the dot product, else f32
 // numbers.
 template <typename T>
-constexpr int kQueryStep = kKeyPairs<T> ? 1 : kNumbersPerWord<T>;
+constexpr int kQueryStep = kDotPairs<T> ? 1 : kNumbersPerWord<T>;
 
 template <typename T>
 constexpr std::int64_t query_row(int head_dim) {
@@ -31,7 +31,7 @@ constexpr std::int64_t query_row(int head_dim) {
 // sum += a row's query times a word of a vector's keys.
 template <typename T>
 inline VecF add_word(const float* query, VecF word, VecF sum) {
-  if constexpr (kKeyPairs<T> || kNumbersPerWord<T> == 1) {
+  if constexpr (kDotPairs<T> || kNumbersPerWord<T> == 1) {
     return multiply_add(*query, word, sum, Words<kNumbersPerWord<T>>{});
   } else {
     const VecU bits = reinterpret_cast<VecU>(word);
@@ -83,7 +83,7 @@ struct Scores {
     for (int r = 0; r < kRows; ++r) {
       float* to = scores + (row + r) * stride + vector * kWidth;
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) store(to + v * kWidth, kKeyPairs<T> ? sum[r][v] * scale : sum[r][v]);
+      for (int v = 0; v < kVectors; ++v) store(to + v * kWidth, kDotPairs<T> ? sum[r][v] * scale : sum[r][v]);
     }
   }
 };
@@ -92,7 +92,7 @@ struct Scores {
 template <typename T>
 inline void query_row_of(const T* query, int head_dim, float scale, float* to) {
   to[query_row<T>(head_dim) - 1] = 0;
-  if constexpr (kKeyPairs<T>) {
+  if constexpr (kDotPairs<T>) {
     __builtin_memcpy(to, query, static_cast<std::size_t>(head_dim) * sizeof(T));
   } else {
     for_vectors(head_dim, [=](auto load, auto store) { store(to, load(query) * scale); });
