@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "backend/cpu/pair_product.h"
+#include "backend/cpu/panel_order.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/thread_team.h"
 
@@ -244,6 +245,20 @@ void check_kept_items() {
   }
 }
 
+// A step's products twice over, one of them of two weights.
+void check_panel_order() {
+  const std::vector<char> panels(1000);
+  const char* at = panels.data();
+  const PanelRun first{{{{at, 4, 10}}}}, second{{{{at + 40, 2, 20}, {at + 400, 6, 30}}}}, third{{{{at + 900, 4, 5}}}};
+  PanelOrder order;
+  for (const PanelRun& run : {first, second, third}) order.read(run);
+  const PanelRun after_first = order.read(first), after_second = order.read(second), after_third = order.read(third);
+  expect(after_first.at(0, 4) == at + 40, "the first thread's panels of the next product are elsewhere");
+  expect(after_first.at(2, 4) == at + 400 + 2 * 30, "the second thread's panels of the next product are elsewhere");
+  expect(after_second.at(1, 2) == at + 910 && after_third.at(1, 2) == at + 20, "an order of products was forgotten");
+  expect(PanelRun{}.at(1, 2) == nullptr, "what is not known has an address");
+}
+
 void check_narrow_terms() {
   const auto backend = make_cpu_backend(2);
   expect(backend->takes_narrow_terms(DType::bf16), "an adapter's part is not added where a product is written");
@@ -306,6 +321,7 @@ int main(int argc, char** argv) {
   run.run("the CPU is described", check_info);
   run.run("each thread of a team runs each round once, also where there are more of them than cores", check_team);
   run.run("each of the items that threads keep runs once", check_kept_items);
+  run.run("what comes after a product is known once it came", check_panel_order);
   run.run("operations give the same bits while the threads stay awake", check_many_operations);
   return run.finish();
 }

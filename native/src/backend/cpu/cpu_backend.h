@@ -9,6 +9,7 @@
 #include "allocator.h"
 #include "kernels/kernels.h"
 #include "onednn.h"
+#include "panel_order.h"
 #include "thread_team.h"
 
 namespace tempora {
@@ -144,6 +145,7 @@ class CpuBackend : public Backend {
   Allocator allocator_;
   ProductCache products_;
   RotaryTable rotary_;
+  PanelOrder panel_order_;
   std::unique_ptr<ThreadTeam> team_;  // made when it is first wanted
 };
 

@@ -102,6 +102,16 @@ PackedProduct product_of(CpuBackend& backend, const Input& input, std::int64_t r
   return product;
 }
 
+std::size_t panel_bytes(const PackedKernels& kernels, const PackedProduct& product, DType dtype) {
+  return static_cast<std::size_t>(kernels.panel_columns * product.k) * size_of(dtype);
+}
+
+// The panels of the product.
+Panels panels_in(const PackedKernels& kernels, const PackedProduct& product, DType dtype) {
+  return {static_cast<const char*>(product.panels), (product.n + kernels.panel_columns - 1) / kernels.panel_columns,
+          static_cast<std::int64_t>(panel_bytes(kernels, product, dtype))};
+}
+
 bool widens(const PackedKernels& kernels, DType dtype) { return dtype == DType::bf16 && !kernels.bf16_takes_bf16; }
 
 // Whether so many multiply-adds are left to the calling thread.
@@ -127,8 +137,12 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
   const auto multiply = kernels.multiply[index_of(x.dtype)];
   const bool small = is_small(x.rows * weight.size());
   if (panels >= 2 * threads_ || x.rows < 2 * kRowGrain) {
-    parallel_ranges(threads_, panels, small ? kNever : 2, 1,
-                    [&](std::int64_t begin, std::int64_t end) { multiply(product, begin, end); });
+    const PanelRun next = panel_order_.read({{panels_in(kernels, product, x.dtype)}});
+    parallel_ranges(threads_, panels, small ? kNever : 2, 1, [&](std::int64_t begin, std::int64_t end) {
+      PackedProduct part = product;
+      part.following = next.at(begin, panels);
+      multiply(part, begin, end);
+    });
     return;
   }
   // Few panels, many rows: the rows are split.
@@ -167,13 +181,18 @@ void CpuBackend::row_products(const Matrix& x, const std::vector<WeightProduct>&
   }
   const auto multiply = kernels.multiply[index_of(x.dtype)];
   if (panels < 2 * threads_ && x.rows >= 2 * kRowGrain) return Backend::row_products(x, products);
+  PanelRun run;
+  for (std::size_t i = 0; i < std::min(parts.size(), run.parts.size()); ++i) {
+    run.parts[i] = panels_in(kernels, parts[i].product, x.dtype);
+  }
+  const PanelRun next = panel_order_.read(run);
   parallel_ranges(threads_, panels, is_small(x.rows * numbers) ? kNever : 2, 1,
                   [&](std::int64_t begin, std::int64_t end) {
                     for (std::size_t i = 0; i < parts.size(); ++i) {
                       PackedProduct product = parts[i].product;
                       const std::int64_t first = std::max(begin, parts[i].begin), last = std::min(end, parts[i].end);
                       if (first >= last) continue;
-                      if (last < end) product.following = parts[i + 1].product.panels;
+                      product.following = last < end ? parts[i + 1].product.panels : next.at(begin, panels);
                       multiply(product, first - parts[i].begin, last - parts[i].begin);
                     }
                   });
@@ -195,13 +214,15 @@ void CpuBackend::row_swiglu(const Matrix& x, const WeightProduct& gate, const We
   const auto multiply = kernels.multiply[index_of(x.dtype)];
   const auto join = element_kernels_for(isa_).swiglu[index_of(out.dtype)];
   const std::int64_t columns = kernels.panel_columns, panels = (gate.weight.rows + columns - 1) / columns;
-  const std::size_t panel_bytes = static_cast<std::size_t>(columns * gates.k) * size_of(x.dtype);
+  const std::size_t bytes = panel_bytes(kernels, gates, x.dtype);
+  const PanelRun next = panel_order_.read({{panels_in(kernels, gates, x.dtype)}});
   const bool small = is_small(x.rows * (gate.weight.size() + up.weight.size()));
   parallel_ranges(threads_, panels, small ? kNever : 2, 1, [&](std::int64_t begin, std::int64_t end) {
-    PackedProduct first = gates;
-    first.following = static_cast<const char*>(ups.panels) + static_cast<std::size_t>(begin) * panel_bytes;
+    PackedProduct first = gates, second = ups;
+    first.following = static_cast<const char*>(ups.panels) + static_cast<std::size_t>(begin) * bytes;
+    second.following = next.at(begin, panels);
     multiply(first, begin, end);
-    multiply(ups, begin, end);
+    multiply(second, begin, end);
     const std::int64_t column = begin * columns, count = std::min(out.cols, end * columns) - column;
     for (std::int64_t row = 0; row < x.rows; ++row) {
       const auto at = [&](const Matrix& m) { return element(m, row * m.row_stride() + column); };
