@@ -253,10 +253,13 @@ void check_panel_order() {
   PanelOrder order;
   for (const PanelRun& run : {first, second, third}) order.read(run);
   const PanelRun after_first = order.read(first), after_second = order.read(second), after_third = order.read(third);
-  expect(after_first.at(0, 4) == at + 40, "the first thread's panels of the next product are elsewhere");
-  expect(after_first.at(2, 4) == at + 400 + 2 * 30, "the second thread's panels of the next product are elsewhere");
-  expect(after_second.at(1, 2) == at + 910 && after_third.at(1, 2) == at + 20, "an order of products was forgotten");
-  expect(PanelRun{}.at(1, 2) == nullptr, "what is not known has an address");
+  expect(after_first.at(0, 4, 2) == at + 40, "the first thread's panels of the next product are elsewhere");
+  expect(after_first.at(2, 4, 2) == at + 400 + 2 * 30, "the second thread's panels of the next product are elsewhere");
+  expect(after_second.at(1, 2, 2) == at + 910 && after_third.at(1, 2, 2) == at + 20,
+         "an order of products was forgotten");
+  // Seven panels among three threads begin at 0, 2 and 4; eight begin at 0, 2 and 5.
+  expect(after_first.at(4, 7, 3) == at + 400 + 3 * 30, "a thread's panels are foretold by its number");
+  expect(PanelRun{}.at(1, 2, 2) == nullptr, "what is not known has an address");
 }
 
 void check_narrow_terms() {

@@ -45,7 +45,8 @@ void write_range(const Matrix& k, const Matrix& v, const std::int32_t* slots, co
   }
 }
 
-// Keys go one word to a cache line, which takes some ten times as long as a copy.
+// Keys go one word to a cache line, and values of bf16 every second number, which takes some ten times as long as a
+// copy.
 std::int64_t written_grain(const Matrix& k) { return row_grain(16 * k.cols); }
 
 }  // namespace
@@ -117,7 +118,8 @@ void CpuBackend::cached_attention(const CachePlan& cache_plan, const AttentionSh
   call.out = out.data;
   const CachedAttentionKernels& kernels = cached_attention_kernels_for(isa_);
   std::int64_t floats = 0;
-  for (const CacheChunk& chunk : plan.chunks) floats = std::max(floats, kernels.scratch(call, chunk));
+  for (const CacheChunk& chunk : plan.chunks)
+    floats = std::max(floats, kernels.scratch[index_of(q.dtype)](call, chunk));
   const ThreadScratch scratch(*this, floats);
   const auto attend = kernels.attend[index_of(q.dtype)];
   // The next step's rows are the same, and find their keys and values where they left them.

@@ -1,5 +1,5 @@
 // In which order weights' panels are read: the layers' products come in the same order at each decoding step, so that
-// the panels of a product can be asked for while the one before it computes.
+// the panels of a product can be asked for while the one before it computes. (Tiles do not ask ahead.)
 #pragma once
 
 #include <array>
@@ -15,13 +15,15 @@ struct Panels {
   std::int64_t count = 0, bytes = 0;  // bytes of one
 };
 
-// Those of some weights that are multiplied by at once, split among the threads.
+// Those of at most three weights that are multiplied by at once, split among the threads.
 struct PanelRun {
   std::array<Panels, 3> parts;
 
-  // Where a thread begins whose part of `of` other panels begins at `begin`; null where that is not known.
-  const void* at(std::int64_t begin, std::int64_t of) const {
-    std::int64_t panel = (parts[0].count + parts[1].count + parts[2].count) * begin / of;
+  // Where the thread begins whose part of `of` other panels begins at `begin`, both split as parallel_ranges does; null
+  // where that is not known.
+  const void* at(std::int64_t begin, std::int64_t of, std::int64_t threads) const {
+    const std::int64_t thread = ((begin + 1) * threads + of - 1) / of - 1;
+    std::int64_t panel = (parts[0].count + parts[1].count + parts[2].count) * thread / threads;
     for (const Panels& part : parts) {
       if (panel < part.count) return part.data + panel * part.bytes;
       panel -= part.count;

@@ -27,6 +27,10 @@ std::int64_t padded_k(const PackedKernels& kernels, DType dtype, std::int64_t k)
   return (k + unit - 1) / unit * unit;
 }
 
+std::size_t panel_bytes(const PackedKernels& kernels, std::int64_t padded_k, DType dtype) {
+  return static_cast<std::size_t>(kernels.panel_columns * padded_k) * size_of(dtype);
+}
+
 // x as the kernel reads it: f32 for widened weights, rows padded as the weight's are.
 struct Input {
   const void* data = nullptr;
@@ -68,14 +72,14 @@ const WeightPanels& panels_of(CpuBackend& backend, const CpuWeight& weight) {
   panels.padded_k = padded_k(kernels, values.dtype, values.cols);
   const std::int64_t columns = kernels.panel_columns;
   const std::int64_t count = (values.rows + columns - 1) / columns;
-  const std::size_t panel_bytes = static_cast<std::size_t>(columns * panels.padded_k) * size_of(values.dtype);
-  panels.data = backend.allocate(static_cast<std::size_t>(count) * panel_bytes, MemoryUse::weights);
+  const std::size_t bytes = panel_bytes(kernels, panels.padded_k, values.dtype);
+  panels.data = backend.allocate(static_cast<std::size_t>(count) * bytes, MemoryUse::weights);
   parallel_ranges(backend.threads(), count, 2, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
       const std::int64_t first = panel * columns;
       kernels.pack[index_of(values.dtype)](
           values.data, first, std::min(columns, values.rows - first), values.cols,
-          static_cast<char*>(panels.data.data()) + static_cast<std::size_t>(panel) * panel_bytes);
+          static_cast<char*>(panels.data.data()) + static_cast<std::size_t>(panel) * bytes);
     }
   });
   weight.panels = std::move(panels);
@@ -102,14 +106,10 @@ PackedProduct product_of(CpuBackend& backend, const Input& input, std::int64_t r
   return product;
 }
 
-std::size_t panel_bytes(const PackedKernels& kernels, const PackedProduct& product, DType dtype) {
-  return static_cast<std::size_t>(kernels.panel_columns * product.k) * size_of(dtype);
-}
-
 // The panels of the product.
 Panels panels_in(const PackedKernels& kernels, const PackedProduct& product, DType dtype) {
   return {static_cast<const char*>(product.panels), (product.n + kernels.panel_columns - 1) / kernels.panel_columns,
-          static_cast<std::int64_t>(panel_bytes(kernels, product, dtype))};
+          static_cast<std::int64_t>(panel_bytes(kernels, product.k, dtype))};
 }
 
 bool widens(const PackedKernels& kernels, DType dtype) { return dtype == DType::bf16 && !kernels.bf16_takes_bf16; }
@@ -140,7 +140,7 @@ void CpuBackend::row_product(const Matrix& x, const Weight& weight, const Matrix
     const PanelRun next = panel_order_.read({{panels_in(kernels, product, x.dtype)}});
     parallel_ranges(threads_, panels, small ? kNever : 2, 1, [&](std::int64_t begin, std::int64_t end) {
       PackedProduct part = product;
-      part.following = next.at(begin, panels);
+      part.following = next.at(begin, panels, threads_);
       multiply(part, begin, end);
     });
     return;
@@ -192,7 +192,7 @@ void CpuBackend::row_products(const Matrix& x, const std::vector<WeightProduct>&
                       PackedProduct product = parts[i].product;
                       const std::int64_t first = std::max(begin, parts[i].begin), last = std::min(end, parts[i].end);
                       if (first >= last) continue;
-                      product.following = last < end ? parts[i + 1].product.panels : next.at(begin, panels);
+                      product.following = last < end ? parts[i + 1].product.panels : next.at(begin, panels, threads_);
                       multiply(product, first - parts[i].begin, last - parts[i].begin);
                     }
                   });
@@ -214,13 +214,13 @@ void CpuBackend::row_swiglu(const Matrix& x, const WeightProduct& gate, const We
   const auto multiply = kernels.multiply[index_of(x.dtype)];
   const auto join = element_kernels_for(isa_).swiglu[index_of(out.dtype)];
   const std::int64_t columns = kernels.panel_columns, panels = (gate.weight.rows + columns - 1) / columns;
-  const std::size_t bytes = panel_bytes(kernels, gates, x.dtype);
+  const std::size_t bytes = panel_bytes(kernels, gates.k, x.dtype);
   const PanelRun next = panel_order_.read({{panels_in(kernels, gates, x.dtype)}});
   const bool small = is_small(x.rows * (gate.weight.size() + up.weight.size()));
   parallel_ranges(threads_, panels, small ? kNever : 2, 1, [&](std::int64_t begin, std::int64_t end) {
     PackedProduct first = gates, second = ups;
     first.following = static_cast<const char*>(ups.panels) + static_cast<std::size_t>(begin) * bytes;
-    second.following = next.at(begin, panels);
+    second.following = next.at(begin, panels, threads_);
     multiply(first, begin, end);
     multiply(second, begin, end);
     const std::int64_t column = begin * columns, count = std::min(out.cols, end * columns) - column;
@@ -237,10 +237,9 @@ void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, co
   const std::int64_t k = padded_k(kernels, x.dtype, weight.cols);
   const Input input = input_of(*this, x, widens(kernels, x.dtype), k);
   const std::int64_t columns = kernels.panel_columns, at_once = kPanelsAtOnce * columns;
-  const std::size_t element_bytes = size_of(x.dtype);
-  const std::size_t panel_bytes = static_cast<std::size_t>(columns * k) * element_bytes;
-  const std::size_t row_bytes = static_cast<std::size_t>(at_once * weight.cols) * element_bytes;
-  const std::size_t scratch_bytes = (row_bytes + kPanelsAtOnce * panel_bytes + 63) / 64 * 64;
+  const std::size_t bytes = panel_bytes(kernels, k, x.dtype);
+  const std::size_t row_bytes = static_cast<std::size_t>(at_once * weight.cols) * size_of(x.dtype);
+  const std::size_t scratch_bytes = (row_bytes + kPanelsAtOnce * bytes + 63) / 64 * 64;
   const Buffer scratch = workspace(scratch_bytes * static_cast<std::size_t>(threads_));
   const std::int64_t items = (weight.rows + at_once - 1) / at_once;
   parallel_items(threads_, items, [&](std::int64_t item, int thread) {
@@ -251,7 +250,7 @@ void CpuBackend::quantised_row_product(const Matrix& x, const Weight& weight, co
     const std::int64_t panel_count = (count + columns - 1) / columns;
     for (std::int64_t panel = 0; panel < panel_count; ++panel) {
       kernels.pack[index_of(x.dtype)](rows, panel * columns, std::min(columns, count - panel * columns), weight.cols,
-                                      panels + static_cast<std::size_t>(panel) * panel_bytes);
+                                      panels + static_cast<std::size_t>(panel) * bytes);
     }
     PackedProduct product;
     product.x = input.data;

@@ -36,26 +36,28 @@ ScoreRows score_rows(const CachedAttentionCall& call, const CacheChunk& chunk) {
 
 struct Scratch {
   ScoreRows range;
-  float *queries, *outputs;  // [rows, at most head_dim in pairs], [rows, cache_columns]
+  float *queries, *outputs;  // [rows, query_row], [rows, cache_columns]
   float* scores;             // [rows, range.stride]; weights after softmax
   float* total;              // [rows]: sums of weights
-  float* turned;             // [rows, range.stride / 2]: pairs of weights
+  float* turned;             // [rows, range.stride / 2]: weights for the dot product, where there is one
 
+  template <typename T>
   std::int64_t place(const CachedAttentionCall& call, const CacheChunk& chunk, float* base) {
     const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * (call.heads / call.kv_heads);
     ScratchCursor cursor(base);
     range = score_rows(call, chunk);
-    queries = cursor.take(rows * ((call.head_dim + 1) / 2 * 2));
+    queries = cursor.take(rows * query_row<T>(call.head_dim));
     outputs = cursor.take(rows * cache_columns(call.head_dim));
     scores = cursor.take(rows * range.stride);
     total = cursor.take(rows);
-    turned = cursor.take(rows * range.stride / 2);
+    turned = cursor.take(kDotPairs<T> ? rows * range.stride / 2 : 0);
     return cursor.used();
   }
 };
 
+template <typename T>
 std::int64_t scratch_floats(const CachedAttentionCall& call, const CacheChunk& chunk) {
-  return Scratch{}.place(call, chunk, nullptr);
+  return Scratch{}.place<T>(call, chunk, nullptr);
 }
 
 VecI lanes_from(std::int32_t first) {
@@ -134,7 +136,7 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
   const HeadShape shape{group, call.head_dim, cache_columns(call.head_dim)};
   const std::int64_t rows = static_cast<std::int64_t>(chunk.rows) * group;
   Scratch s;
-  s.place(call, chunk, scratch);
+  s.place<T>(call, chunk, scratch);
   const auto offset = [&](std::int64_t row) {
     const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + row % group;
     return ((chunk.row + row / group) * call.heads + head) * call.head_dim;
@@ -187,6 +189,7 @@ void attend(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_hea
 
 }  // namespace
 
-const CachedAttentionKernels cached_attention_kernels = {scratch_floats, {attend<float>, attend<Bf16>}};
+const CachedAttentionKernels cached_attention_kernels = {{scratch_floats<float>, scratch_floats<Bf16>},
+                                                         {attend<float>, attend<Bf16>}};
 
 }  // namespace tempora::TEMPORA_ISA

@@ -53,8 +53,9 @@ struct CachedAttentionCall {
 };
 
 struct CachedAttentionKernels {
-  // Floats of scratch that attend needs for the chunk: scores of its rows' whole visible paths, above all.
-  std::int64_t (*scratch)(const CachedAttentionCall& call, const CacheChunk& chunk);
+  // Floats of scratch that attend needs for the chunk: scores of its rows' whole visible paths, above all. Indexed by
+  // DType, as attend.
+  std::int64_t (*scratch[2])(const CachedAttentionCall& call, const CacheChunk& chunk);
   // The chunk's rows of out, for the query heads of kv_head. Indexed by DType.
   void (*attend[2])(const CachedAttentionCall& call, const CacheChunk& chunk, int kv_head, float* scratch);
 };

@@ -8,8 +8,8 @@ namespace tempora::TEMPORA_ISA {
 
 constexpr int kPageVectors = kCachePageKeys / kWidth;
 
-// The dot product takes words as they are; else a word's numbers are widened. Its scores are scaled after their
-// product, which is exact then, else the queries before it.
+// The dot product takes pairs of bf16 as they are: queries stay so too, and scores are scaled after the product.
+// Elsewhere a word's numbers are widened, and queries are scaled before.
 #if defined(__AVX512BF16__)
 template <typename T>
 constexpr bool kDotPairs = sizeof(T) == sizeof(Bf16);

@@ -19,10 +19,10 @@ inline void turned_weights(const float* weights, std::int64_t n, Bf16* to) {
 }
 #endif
 
-// Weights of a chunk's rows. Those of pairs: where they begin if they are turned.
+// Weights of a chunk's rows.
 template <typename T>
 struct WeightRows {
-  const float* first;
+  const float* first;   // turned where there is the dot product
   std::int64_t stride;  // floats of a row; as many numbers where they are turned
   std::int64_t at;      // of the block's first key
 
@@ -70,7 +70,7 @@ struct WeightedValues {
       for (; key + kStep <= stop; key += kStep, words += columns, ahead += columns) {
         add<kRows, kVectors, false>(tile_row, key, words, sum);
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) __builtin_prefetch(ahead + v * kWidth, 0, 2);
+        for (int number = 0; number < kVectors * kWidth; number += 16) __builtin_prefetch(ahead + number, 0, 2);
       }
       if (key < stop) {
         add<kRows, kVectors, true>(tile_row, key, words, sum);

@@ -17,9 +17,11 @@ struct PackedProduct {
   std::int64_t k = 0;  // a multiple of k_unit
   std::int64_t n = 0;
   const void* panels = nullptr;
-  const void* following = nullptr;  // what is read after the last panel that is asked for, or null
-  void* out = nullptr;              // [rows, n]
-  std::int64_t row_out = 0;         // elements from one row of out to the next
+  // What is probably read after the last panel that is asked for, or null; it may no longer be there, so that it is
+  // only to be asked for.
+  const void* following = nullptr;
+  void* out = nullptr;       // [rows, n]
+  std::int64_t row_out = 0;  // elements from one row of out to the next
   bool out_bf16 = false;
   bool accumulate = false;
 };
