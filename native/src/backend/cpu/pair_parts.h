@@ -1,0 +1,24 @@
+// How products of pairs are split.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../matrix.h"
+
+namespace tempora {
+
+// Pairs that are multiplied before sums of f32, which are added to, go to memory.
+constexpr std::int64_t kMostPairs = 1024;
+
+inline std::int64_t groups(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
+
+// Whether threads that take so many items each wait for one of them by more than a part in 32.
+inline bool uneven(std::int64_t items, std::int64_t threads) {
+  return (groups(items, threads) * threads - items) * 32 > items;
+}
+
+// Whether what is laid out of it is multiplied by enough.
+inline bool is_large(const Matrix& x) { return std::min(x.rows, x.cols) >= 32; }
+
+}  // namespace tempora
