@@ -245,6 +245,27 @@ void check_kept_items() {
   }
 }
 
+// Ranges of any size; where nobody may help, items stay with their threads.
+void check_kept_ranges() {
+  constexpr int kThreads = 3;
+  for (const std::int64_t least_left : {1, 2, 1000}) {
+    for (const std::vector<std::int64_t>& begins :
+         {std::vector<std::int64_t>{0, 40, 40, 43}, {0, 1, 2, 30}, {0, 0, 0, 0}}) {
+      std::vector<std::atomic<int>> ran(static_cast<std::size_t>(begins.back()));
+      std::atomic<int> helped{0};
+      parallel_kept_ranges(kThreads, begins, least_left, [&](std::int64_t item, int thread) {
+        const auto own = static_cast<std::size_t>(thread);
+        if (item < begins[own] || item >= begins[own + 1]) ++helped;
+        if (item % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        ++ran[static_cast<std::size_t>(item)];
+      });
+      for (const auto& times : ran) expect(times == 1, "an item did not run once");
+      expect(least_left < 1000 || helped == 0, "a thread helped where too little was left");
+      expect(least_left > 1 || begins[1] != 40 || helped > 0, "no thread helped another that was far behind");
+    }
+  }
+}
+
 // A step's products twice over, one of them of two weights.
 void check_panel_order() {
   const std::vector<char> panels(1000);
@@ -324,6 +345,7 @@ int main(int argc, char** argv) {
   run.run("the CPU is described", check_info);
   run.run("each thread of a team runs each round once, also where there are more of them than cores", check_team);
   run.run("each of the items that threads keep runs once", check_kept_items);
+  run.run("each of ranges of any size, and those that are done help", check_kept_ranges);
   run.run("what comes after a product is known once it came", check_panel_order);
   run.run("operations give the same bits while the threads stay awake", check_many_operations);
   return run.finish();

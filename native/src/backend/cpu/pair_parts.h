@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../matrix.h"
+#include "kernels/byte_rows.h"
 
 namespace tempora {
 
@@ -16,6 +17,12 @@ inline std::int64_t groups(std::int64_t count, std::int64_t size) { return (coun
 // Whether threads that take so many items each wait for one of them by more than a part in 32.
 inline bool uneven(std::int64_t items, std::int64_t threads) {
   return (groups(items, threads) * threads - items) * 32 > items;
+}
+
+// One of so many parts.
+inline ByteRows part_of(const ByteRows& rows, std::int64_t part, std::int64_t parts) {
+  const std::int64_t begin = rows.rows * part / parts, end = rows.rows * (part + 1) / parts;
+  return {static_cast<const char*>(rows.data) + begin * rows.row, end - begin, rows.row, rows.bytes};
 }
 
 // Whether what is laid out of it is multiplied by enough.

@@ -16,6 +16,10 @@ constexpr std::int64_t kPanelsBytes = 512 << 10;
 constexpr std::int64_t kMostPairsAtOnce = 4096;
 // Rows that are worth laying out a panel for once more.
 constexpr std::int64_t kLeastRows = 192;
+// Rows that a thread takes at once, those of several blocks: by the panels some 0.2 ms.
+constexpr std::int64_t kRowsAtOnce = 192;
+// A thread that is done lays out another's panels for no fewer such parts.
+constexpr std::int64_t kLeastLeft = 2;
 
 std::int64_t pairs_of(const PairSum& sum) {
   std::int64_t pairs = 0;
@@ -38,6 +42,11 @@ std::vector<PairTerm> slice(const PairSum& sum, std::int64_t begin, std::int64_t
   }
   return parts;
 }
+
+// Rows that are multiplied at once, and how many come after them.
+struct PairRange {
+  std::int64_t row, rows, following;
+};
 
 // One sum, of all pairs or a part of them.
 class PairPass {
@@ -71,9 +80,10 @@ class PairPass {
     return {element(right, first), right.rows, right.row_stride() * 2, columns * 2};
   }
 
-  void multiply(std::int64_t row, std::int64_t rows, std::int64_t panel, std::int64_t count, const void* laid_out,
+  void multiply(const PairRange& range, std::int64_t panel, std::int64_t count, const void* laid_out,
                 const ByteRows& ahead) const {
     const auto [first, columns] = columns_of(panel, count);
+    const std::int64_t row = range.row;
     PairProduct product;
     product.terms = static_cast<int>(terms_.size());
     for (std::size_t i = 0; i < terms_.size(); ++i) {
@@ -81,7 +91,7 @@ class PairPass {
       product.left[i] = {element(x, row * x.row_stride()), 2 * x.row_stride(), x.cols / 2};
     }
     if (first_) add_narrow(product, row, panel);
-    product.rows = rows;
+    product.rows = range.rows;
     product.panels = laid_out;
     product.columns = columns;
     product.out = element(sum_.out, row * sum_.out.row_stride() + first);
@@ -91,6 +101,9 @@ class PairPass {
     if (added.data != nullptr) product.added = element(added, row * added.row_stride() + first);
     product.row_added = added.row_stride();
     product.ahead[0] = ahead;
+    const Matrix& x = terms_.front().left;
+    product.ahead[1] = {element(x, (row + range.rows) * x.row_stride()), range.following, 2 * x.row_stride(),
+                        2 * x.cols};
     kernels_.multiply(product);
   }
 
@@ -149,34 +162,66 @@ std::vector<PairItem> share_of(const std::vector<PairPass>& passes, std::int64_t
   return items;
 }
 
-void add_up(CpuBackend& backend, const std::vector<PairPass>& passes, std::int64_t rows) {
-  const int threads = backend.threads();
-  std::int64_t panels = 0, scratch_bytes = 0;
-  for (const PairPass& pass : passes) panels += pass.panels();
-  std::int64_t parts = 1;
-  while (uneven(panels * parts, threads) && rows / parts >= 2 * kLeastRows) parts *= 2;
-  std::vector<std::vector<PairItem>> shares;
-  for (int i = 0; i < threads; ++i) {
-    shares.push_back(share_of(passes, rows, parts, i, threads));
-    for (const PairItem& item : shares.back()) {
-      scratch_bytes = std::max(scratch_bytes, item.count * item.pass->panel_bytes());
+// All threads' shares, in parts of their items' rows that any thread can take.
+class PairShares {
+ public:
+  PairShares(const std::vector<PairPass>& passes, std::int64_t rows, int threads, std::int64_t block_rows) {
+    std::int64_t panels = 0, parts = 1;
+    for (const PairPass& pass : passes) panels += pass.panels();
+    while (uneven(panels * parts, threads) && rows / parts >= 2 * kLeastRows) parts *= 2;
+    for (int i = 0; i < threads; ++i) items_.push_back(share_of(passes, rows, parts, i, threads));
+    for (const std::vector<PairItem>& items : items_) {
+      begins_.push_back(static_cast<std::int64_t>(parts_.size()));
+      for (const PairItem& item : items) {
+        panels_bytes_ = std::max(panels_bytes_, item.count * item.pass->panel_bytes());
+        add(item, &item == &items.back() ? nullptr : &item + 1, block_rows);
+      }
+    }
+    begins_.push_back(static_cast<std::int64_t>(parts_.size()));
+  }
+
+  void multiply(CpuBackend& backend) const {
+    const Buffer scratch = backend.workspace(static_cast<std::size_t>(panels_bytes_ * backend.threads()));
+    std::vector<const PairItem*> laid_out(static_cast<std::size_t>(backend.threads()));
+    parallel_kept_ranges(backend.threads(), begins_, kLeastLeft, [&](std::int64_t index, std::int64_t thread) {
+      const Part& part = parts_[static_cast<std::size_t>(index)];
+      const PairItem& item = *part.item;
+      char* own = static_cast<char*>(scratch.data()) + thread * panels_bytes_;
+      if (const PairItem*& last = laid_out[static_cast<std::size_t>(thread)]; last != &item) {
+        for (std::int64_t panel = 0; panel < item.count; ++panel) {
+          item.pass->lay_out(item.panel + panel, own + panel * item.pass->panel_bytes());
+        }
+        last = &item;
+      }
+      item.pass->multiply(part.rows, item.panel, item.count, own, part.ahead);
+    });
+  }
+
+ private:
+  struct Part {
+    const PairItem* item;
+    PairRange rows;
+    ByteRows ahead;  // of what the thread lays out next
+  };
+
+  void add(const PairItem& item, const PairItem* next, std::int64_t block_rows) {
+    const std::int64_t count = std::max<std::int64_t>(1, item.rows / kRowsAtOnce);
+    const auto begin_of = [&](std::int64_t i) {
+      return i == count ? item.rows : item.rows * i / count / block_rows * block_rows;
+    };
+    const ByteRows ahead = next == nullptr ? ByteRows{} : next->pass->read_by(next->panel, next->count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t following = i + 1 < count ? block_rows : 0;
+      parts_.push_back(
+          {&item, {item.row + begin_of(i), begin_of(i + 1) - begin_of(i), following}, part_of(ahead, i, count)});
     }
   }
-  const Buffer scratch = backend.workspace(static_cast<std::size_t>(scratch_bytes * threads));
-  parallel_items(threads, threads, [&](std::int64_t share, std::int64_t) {
-    char* own = static_cast<char*>(scratch.data()) + share * scratch_bytes;
-    const std::vector<PairItem>& items = shares[static_cast<std::size_t>(share)];
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      const PairItem& item = items[i];
-      for (std::int64_t panel = 0; panel < item.count; ++panel) {
-        item.pass->lay_out(item.panel + panel, own + panel * item.pass->panel_bytes());
-      }
-      ByteRows ahead;
-      if (i + 1 < items.size()) ahead = items[i + 1].pass->read_by(items[i + 1].panel, items[i + 1].count);
-      item.pass->multiply(item.row, item.rows, item.panel, item.count, own, ahead);
-    }
-  });
-}
+
+  std::vector<std::vector<PairItem>> items_;  // of each thread
+  std::vector<Part> parts_;
+  std::vector<std::int64_t> begins_;  // of each thread's parts, and the end
+  std::int64_t panels_bytes_ = 0;     // the most that are laid out at once
+};
 
 }  // namespace
 
@@ -199,7 +244,7 @@ bool add_up_pairs(CpuBackend& backend, const std::vector<PairSum>& sums) {
   for (std::int64_t i = 0; i < count; ++i) {
     std::vector<PairPass> passes;
     for (const PairSum& sum : sums) passes.emplace_back(kernels, sum, pairs * i / count, pairs * (i + 1) / count);
-    add_up(backend, passes, rows);
+    PairShares(passes, rows, backend.threads(), kernels.block_rows).multiply(backend);
   }
   return true;
 }

@@ -87,27 +87,42 @@ constexpr std::int64_t row_grain(std::int64_t cols) {
   return std::max<std::int64_t>(2, kParallelGrain / std::max<std::int64_t>(1, cols));
 }
 
-// As parallel_items, but each thread begins with a contiguous range that is the same in every call of so many items,
-// then helps the others: what it read for an item before may still be in its caches, or in its memory.
+// As parallel_items, but each thread begins with a range of its own, [begins[thread], begins[thread + 1]), then helps
+// the others: for items of which a thread does the next one sooner than another. It helps where so many items are left,
+// for what they cost it more.
 template <typename Body>
-void parallel_kept_items(int threads, std::int64_t count, const Body& body) {
-  if (threads <= 1 || count <= 1) return parallel_items(threads, count, body);
+void parallel_kept_ranges(int threads, const std::vector<std::int64_t>& begins, std::int64_t least_left,
+                          const Body& body) {
+  if (threads <= 1) {
+    for (std::int64_t i = begins.front(); i < begins.back(); ++i) body(i, 0);
+    return;
+  }
   struct alignas(64) Range {
     std::atomic<std::int64_t> next;
   };
   std::vector<Range> ranges(static_cast<std::size_t>(threads));
-  const auto first = [&](std::int64_t thread) { return count * thread / threads; };
-  for (int thread = 0; thread < threads; ++thread) ranges[static_cast<std::size_t>(thread)].next = first(thread);
-  on_all_threads(threads, [&](std::int64_t thread, std::int64_t) {
+  for (std::size_t i = 0; i < ranges.size(); ++i) ranges[i].next = begins[i];
+  on_all_threads(threads, [&](std::int64_t thread, std::int64_t present) {
     for (int i = 0; i < threads; ++i) {
-      const std::int64_t owner = (thread + i) % threads, end = first(owner + 1);
+      const std::int64_t owner = (thread + i) % threads, end = begins[static_cast<std::size_t>(owner) + 1];
       std::atomic<std::int64_t>& next = ranges[static_cast<std::size_t>(owner)].next;
-      if (next.load(std::memory_order_relaxed) >= end) continue;
-      for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < end;) {
-        body(item, static_cast<int>(thread));
+      const std::int64_t least = i == 0 || owner >= present ? 1 : least_left;
+      while (next.load(std::memory_order_relaxed) + least <= end) {
+        const std::int64_t item = next.fetch_add(1, std::memory_order_relaxed);
+        if (item < end) body(item, static_cast<int>(thread));
       }
     }
   });
+}
+
+// With ranges that are the same in every call of so many items: what a thread read for an item before may still be in
+// its caches, or in its memory.
+template <typename Body>
+void parallel_kept_items(int threads, std::int64_t count, const Body& body) {
+  if (threads <= 1 || count <= 1) return parallel_items(threads, count, body);
+  std::vector<std::int64_t> begins;
+  for (int thread = 0; thread <= threads; ++thread) begins.push_back(count * thread / threads);
+  parallel_kept_ranges(threads, begins, 1, body);
 }
 
 }  // namespace tempora
