@@ -18,6 +18,8 @@ constexpr std::int64_t kChunkBytes = 300 << 10;
 constexpr std::int64_t kLeastChunks = 4;
 // Panels of inputs that a thread takes at once: of a whole chunk some 0.3 ms.
 constexpr std::int64_t kPanelsAtOnce = 12;
+// Panels beside which the next chunk's d_out is asked for: what came earlier would have left the second cache again.
+constexpr std::int64_t kLatePanels = 4;
 // Below this, squares of f32 may have lost what they add up.
 constexpr double kLeastSquares = 1e-24;
 
@@ -133,8 +135,8 @@ class GradientPass {
       if (i + 1 < panels_) product.ahead[1] = {panel(i + 1), 1, panel_bytes_, panel_bytes_};
       if (next != nullptr) {
         const Matrix following = d_out_of(*next);
-        product.ahead[0] =
-            part_of({following.data, following.rows, following.row_stride() * 2, following.cols * 2}, i, panels_);
+        const ByteRows rows{following.data, following.rows, following.row_stride() * 2, following.cols * 2};
+        product.ahead[0] = late_part_of(rows, i, panels_, kLatePanels);
       }
       kernels_.multiply(product);
     }

@@ -19,9 +19,11 @@ inline bool uneven(std::int64_t items, std::int64_t threads) {
   return (groups(items, threads) * threads - items) * 32 > items;
 }
 
-// One of so many parts.
-inline ByteRows part_of(const ByteRows& rows, std::int64_t part, std::int64_t parts) {
-  const std::int64_t begin = rows.rows * part / parts, end = rows.rows * (part + 1) / parts;
+// What is brought beside one of so many parts of other work, all of it beside the last `late` of them.
+inline ByteRows late_part_of(const ByteRows& rows, std::int64_t part, std::int64_t parts, std::int64_t late) {
+  const std::int64_t of = std::min(parts, late), i = part - (parts - of);
+  if (i < 0) return {};
+  const std::int64_t begin = rows.rows * i / of, end = rows.rows * (i + 1) / of;
   return {static_cast<const char*>(rows.data) + begin * rows.row, end - begin, rows.row, rows.bytes};
 }
 

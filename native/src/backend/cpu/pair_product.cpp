@@ -18,6 +18,8 @@ constexpr std::int64_t kMostPairsAtOnce = 4096;
 constexpr std::int64_t kLeastRows = 192;
 // Rows that a thread takes at once, those of several blocks: by the panels some 0.2 ms.
 constexpr std::int64_t kRowsAtOnce = 192;
+// Parts beside which the next panels are asked for: what came earlier would have left the second cache again.
+constexpr std::int64_t kLateParts = 2;
 // A thread that is done lays out another's panels for no fewer such parts.
 constexpr std::int64_t kLeastLeft = 2;
 
@@ -212,8 +214,9 @@ class PairShares {
     const ByteRows ahead = next == nullptr ? ByteRows{} : next->pass->read_by(next->panel, next->count);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t following = i + 1 < count ? block_rows : 0;
-      parts_.push_back(
-          {&item, {item.row + begin_of(i), begin_of(i + 1) - begin_of(i), following}, part_of(ahead, i, count)});
+      parts_.push_back({&item,
+                        {item.row + begin_of(i), begin_of(i + 1) - begin_of(i), following},
+                        late_part_of(ahead, i, count, kLateParts)});
     }
   }
 
