@@ -121,6 +121,33 @@ template <typename Weights>
 constexpr std::int64_t kStepBytes =
     Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
 
+// The same of a whole panel, from the registers.
+template <typename T, int kRows>
+[[gnu::always_inline]] inline void write_panel(const PackedProduct& p, std::int64_t row, std::int64_t column,
+                                               const VecF (&sums)[kRows][kPanelVectors]) {
+  T* out = static_cast<T*>(p.out) + row * p.row_out + column;
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r, out += p.row_out) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) {
+      T* to = out + v * kWidth;
+      store(to, p.accumulate ? load(to) + sums[r][v] : sums[r][v]);
+    }
+  }
+}
+
+// Where a block is written, asked for before it is computed.
+template <int kRows>
+inline void prefetch_out(const PackedProduct& p, std::int64_t row, std::int64_t column) {
+  const std::int64_t size = p.out_bf16 ? 2 : 4;
+  const char* line = static_cast<const char*>(p.out) + (row * p.row_out + column) * size;
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r, line += p.row_out * size) {
+    __builtin_prefetch(line, 1);
+    if (size > 2) __builtin_prefetch(line + kCacheLine, 1);
+  }
+}
+
 // What comes from memory while a block is computed: some lines at each step of k, `stride` bytes after those of the
 // step before.
 struct Ahead {
@@ -135,6 +162,8 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead a
   const auto* w = static_cast<const typename Weights::W*>(p.panels) + panel * p.k * kPanelColumns;
   VecF sums[kRows][kPanelVectors] = {};
   const RowOffsets offset(p.row_x);
+  const std::int64_t column = panel * kPanelColumns;
+  prefetch_out<kRows>(p, row, column);
   for (std::int64_t k = 0, end = turn; k < p.k; end = p.k, ahead = then) {
     for (; k < end; k += Weights::kStep, w += Weights::kStep * kPanelColumns) {
       Weights::template step<kRows>(x + k, offset, w, sums);
@@ -143,15 +172,17 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead a
       ahead.next += ahead.stride;
     }
   }
-  // Through memory: written out for each register, this would be most of the code.
+  if (column + kPanelColumns <= p.n) {
+    return p.out_bf16 ? write_panel<Bf16>(p, row, column, sums) : write_panel<float>(p, row, column, sums);
+  }
+  // Through memory: with masks for each register, this would be most of the code.
   alignas(64) float results[kRows * kPanelColumns];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kPanelVectors; ++v) store(results + (r * kPanelVectors + v) * kWidth, sums[r][v]);
   }
-  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kPanelColumns, kRows, kPanelColumns, row,
-                                                      panel * kPanelColumns);
+  (p.out_bf16 ? write_rows<Bf16> : write_rows<float>)(p, results, kPanelColumns, kRows, kPanelColumns, row, column);
 }
 
 // What follows a thread's last panel; where nothing does, again and again what is there already.
