@@ -58,7 +58,7 @@ async function measure(variant: StepVariant, steps: number): Promise<StepMeasure
     await engine.optimizerStep({ learningRate: 1e-6, maxGradNorm: 1, seed: step });
     seconds.push((performance.now() - start) / 1000);
   }
-  // The first step allocates, and the second takes the workspace anew, as one piece of the size that the first one needed.
+  // The first step allocates, and the second takes the workspace anew, as one piece of the size that the first needed.
   const sorted = seconds.slice(2).sort((a, b) => a - b);
   const median = sorted[Math.floor(sorted.length / 2)] as number;
   return {

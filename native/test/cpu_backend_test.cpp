@@ -6,6 +6,8 @@
 #include <fstream>
 #include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "backend/cpu/pair_product.h"
 #include "backend/cpu/panel_order.h"
@@ -99,16 +101,21 @@ std::vector<std::uint8_t> pair_products(int threads, bool awake) {
   if (awake) many.emplace(*backend, DType::bf16);
   Device device(*backend);
   Random random(31);
-  const std::int64_t rows = 411, k = 130, n = 610;
+  // Several parts of rows and of panels, and chunks that do not divide evenly.
+  const std::int64_t rows = 1001, k = 450, n = 610, less = 130;
   const Tensor x = device.random(random, rows, k, DType::bf16), d_out = device.random(random, rows, n, DType::bf16);
+  const Tensor d_less = device.random(random, rows, less, DType::bf16);
   const auto weight = device.weight(device.random(random, n, k, DType::bf16));
-  const Tensor out = device.output(rows, n, DType::bf16), d_x = device.output(rows, k, DType::f32);
-  const Tensor gradient = device.output(n, k, DType::f32);
-  backend->products(x.matrix, {{*weight, out.matrix}});
-  backend->transposed_products({{d_out.matrix, *weight}}, d_x.matrix);
+  const auto narrow = device.weight(device.random(random, less, k, DType::bf16));
+  const Tensor out = device.output(rows, n, DType::bf16), out_less = device.output(rows, less, DType::bf16);
+  const Tensor d_x = device.output(rows, k, DType::f32);
+  const Tensor gradient = device.output(n, k, DType::f32), gradient_less = device.output(less, k, DType::f32);
+  backend->products(x.matrix, {{*weight, out.matrix}, {*narrow, out_less.matrix}});
+  backend->transposed_products({{d_out.matrix, *weight}, {d_less.matrix, *narrow}}, d_x.matrix);
   std::optional<double> squares;
-  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false, &squares}});
-  for (const Tensor* tensor : {&out, &d_x, &gradient}) device.read(*tensor);
+  backend->gradient_products(x.matrix, {{d_out.matrix, gradient.matrix, false, &squares},
+                                        {d_less.matrix, gradient_less.matrix, false, nullptr}});
+  for (const Tensor* tensor : {&out, &out_less, &d_x, &gradient, &gradient_less}) device.read(*tensor);
   expect(squares.has_value(), "the sum of the gradient's squares is not known");
   device.note(std::vector<double>{*squares});
   return device.read_back;
@@ -245,25 +252,53 @@ void check_kept_items() {
   }
 }
 
-// Ranges of any size; where nobody may help, items stay with their threads.
+// How often each item ran and on which thread, and how many ran on another than their range's. Of three items in the
+// first range, the first waits, for a while, until there is help.
+struct KeptRanges {
+  std::vector<std::atomic<int>> ran, thread_of;
+  std::atomic<int> helped{0};
+
+  KeptRanges(int threads, const std::vector<std::int64_t>& begins, std::int64_t least_left)
+      : ran(static_cast<std::size_t>(begins.back())), thread_of(ran.size()) {
+    parallel_kept_ranges(threads, begins, least_left, [&](std::int64_t item, int thread) {
+      const auto own = static_cast<std::size_t>(thread), at = static_cast<std::size_t>(item);
+      if (item < begins[own] || item >= begins[own + 1]) ++helped;
+      for (int i = 0; i < 2000 && begins[1] == 3 && item == 0 && helped == 0; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      ++ran[at];
+      thread_of[at] = thread;
+    });
+    for (const auto& times : ran) expect(times == 1, "an item did not run once");
+  }
+};
+
+// Also where a check fails, the next ones must not find the team.
+struct TakenTeam {
+  ThreadTeam* const before;
+  explicit TakenTeam(ThreadTeam& team) : before(std::exchange(active_team, &team)) {}
+  ~TakenTeam() { active_team = before; }
+  TakenTeam(const TakenTeam&) = delete;
+  TakenTeam& operator=(const TakenTeam&) = delete;
+};
+
 void check_kept_ranges() {
-  constexpr int kThreads = 3;
   for (const std::int64_t least_left : {1, 2, 1000}) {
     for (const std::vector<std::int64_t>& begins :
          {std::vector<std::int64_t>{0, 40, 40, 43}, {0, 1, 2, 30}, {0, 0, 0, 0}}) {
-      std::vector<std::atomic<int>> ran(static_cast<std::size_t>(begins.back()));
-      std::atomic<int> helped{0};
-      parallel_kept_ranges(kThreads, begins, least_left, [&](std::int64_t item, int thread) {
-        const auto own = static_cast<std::size_t>(thread);
-        if (item < begins[own] || item >= begins[own + 1]) ++helped;
-        if (item % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        ++ran[static_cast<std::size_t>(item)];
-      });
-      for (const auto& times : ran) expect(times == 1, "an item did not run once");
-      expect(least_left < 1000 || helped == 0, "a thread helped where too little was left");
-      expect(least_left > 1 || begins[1] != 40 || helped > 0, "no thread helped another that was far behind");
+      const KeptRanges ranges(3, begins, least_left);
+      expect(least_left < 1000 || ranges.helped == 0, "a thread helped where too little was left");
     }
   }
+  for (const std::int64_t least_left : {1, 2}) {
+    const KeptRanges ranges(2, {0, 3, 3}, least_left);
+    expect(ranges.helped > 0, "a thread that was done did not help");
+    expect(least_left == 1 || ranges.thread_of[2] == 0, "a thread did not leave what was too little");
+  }
+  // A team of fewer threads than there are ranges.
+  ThreadTeam two(2);
+  const TakenTeam taken(two);
+  const KeptRanges few(3, {0, 2, 4, 9}, 1000);
 }
 
 // A step's products twice over, one of them of two weights.

@@ -98,7 +98,10 @@ class GradientPass {
         kernels_.pair_blocks(d_out.data, d_out.row_stride(), d_out.rows, d_out.cols, own);
         last = &chunk;
       }
-      multiply(chunk, item % parts, parts, &chunk == &chunks.back() ? nullptr : &chunk + 1, own);
+      // The next one is this thread's, if it is in the range that the thread began with.
+      const std::int64_t next = item / parts + 1, begin = count * parts * thread / backend_.threads();
+      const bool follows = item >= begin && next * parts < count * parts * (thread + 1) / backend_.threads();
+      multiply(chunk, item % parts, parts, follows ? &chunk + 1 : nullptr, own);
     });
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       const double sum = std::accumulate(squares_[i].begin(), squares_[i].end(), 0.0);

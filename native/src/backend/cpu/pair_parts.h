@@ -19,7 +19,8 @@ inline bool uneven(std::int64_t items, std::int64_t threads) {
   return (groups(items, threads) * threads - items) * 32 > items;
 }
 
-// What is brought beside one of so many parts of other work, all of it beside the last `late` of them.
+// The share of `rows` that is brought beside part `part` of `parts` of other work: equal shares beside the last `late`
+// of them, and nothing before.
 inline ByteRows late_part_of(const ByteRows& rows, std::int64_t part, std::int64_t parts, std::int64_t late) {
   const std::int64_t of = std::min(parts, late), i = part - (parts - of);
   if (i < 0) return {};

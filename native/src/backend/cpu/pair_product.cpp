@@ -16,11 +16,11 @@ constexpr std::int64_t kPanelsBytes = 512 << 10;
 constexpr std::int64_t kMostPairsAtOnce = 4096;
 // Rows that are worth laying out a panel for once more.
 constexpr std::int64_t kLeastRows = 192;
-// Rows that a thread takes at once, those of several blocks: by the panels some 0.2 ms.
-constexpr std::int64_t kRowsAtOnce = 192;
+// The fewest rows of a part that a thread takes, if the item has so many: 0.2 ms and more by its panels.
+constexpr std::int64_t kPartRows = 192;
 // Parts beside which the next panels are asked for: what came earlier would have left the second cache again.
 constexpr std::int64_t kLateParts = 2;
-// A thread that is done lays out another's panels for no fewer such parts.
+// A thread that is done helps another while so many parts of its share are left: it has to lay out the panels itself.
 constexpr std::int64_t kLeastLeft = 2;
 
 std::int64_t pairs_of(const PairSum& sum) {
@@ -45,9 +45,9 @@ std::vector<PairTerm> slice(const PairSum& sum, std::int64_t begin, std::int64_t
   return parts;
 }
 
-// Rows that are multiplied at once, and how many come after them.
+// Rows that are multiplied at once, and how many of those behind them are brought meanwhile.
 struct PairRange {
-  std::int64_t row, rows, following;
+  std::int64_t row, rows, ahead;
 };
 
 // One sum, of all pairs or a part of them.
@@ -104,8 +104,7 @@ class PairPass {
     product.row_added = added.row_stride();
     product.ahead[0] = ahead;
     const Matrix& x = terms_.front().left;
-    product.ahead[1] = {element(x, (row + range.rows) * x.row_stride()), range.following, 2 * x.row_stride(),
-                        2 * x.cols};
+    product.ahead[1] = {element(x, (row + range.rows) * x.row_stride()), range.ahead, 2 * x.row_stride(), 2 * x.cols};
     kernels_.multiply(product);
   }
 
@@ -203,11 +202,11 @@ class PairShares {
   struct Part {
     const PairItem* item;
     PairRange rows;
-    ByteRows ahead;  // of what the thread lays out next
+    ByteRows ahead;  // of what is laid out next in its share
   };
 
   void add(const PairItem& item, const PairItem* next, std::int64_t block_rows) {
-    const std::int64_t count = std::max<std::int64_t>(1, item.rows / kRowsAtOnce);
+    const std::int64_t count = std::max<std::int64_t>(1, item.rows / kPartRows);
     const auto begin_of = [&](std::int64_t i) {
       return i == count ? item.rows : item.rows * i / count / block_rows * block_rows;
     };

@@ -87,9 +87,9 @@ constexpr std::int64_t row_grain(std::int64_t cols) {
   return std::max<std::int64_t>(2, kParallelGrain / std::max<std::int64_t>(1, cols));
 }
 
-// As parallel_items, but each thread begins with a range of its own, [begins[thread], begins[thread + 1]), then helps
-// the others: for items of which a thread does the next one sooner than another. It helps where so many items are left,
-// for what they cost it more.
+// As parallel_items, but each thread begins with a range of its own, [begins[thread], begins[thread + 1]): for items
+// that cost less behind their neighbours. A thread that is done helps another while at least so many items are left of
+// that one's range, since they cost it more. Ranges of threads that are not there are done whole.
 template <typename Body>
 void parallel_kept_ranges(int threads, const std::vector<std::int64_t>& begins, std::int64_t least_left,
                           const Body& body) {

@@ -121,7 +121,7 @@ template <typename Weights>
 constexpr std::int64_t kStepBytes =
     Weights::kStep* kPanelColumns* static_cast<std::int64_t>(sizeof(typename Weights::W));
 
-// The same of a whole panel, from the registers.
+// As write_rows, of a whole panel and from the registers.
 template <typename T, int kRows>
 [[gnu::always_inline]] inline void write_panel(const PackedProduct& p, std::int64_t row, std::int64_t column,
                                                const VecF (&sums)[kRows][kPanelVectors]) {
@@ -144,7 +144,7 @@ inline void prefetch_out(const PackedProduct& p, std::int64_t row, std::int64_t 
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, line += p.row_out * size) {
     __builtin_prefetch(line, 1);
-    if (size > 2) __builtin_prefetch(line + kCacheLine, 1);
+    if (size * kPanelColumns > kCacheLine) __builtin_prefetch(line + kCacheLine, 1);
   }
 }
 

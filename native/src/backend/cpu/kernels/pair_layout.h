@@ -73,9 +73,9 @@ static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::i
 // So many columns at a time, whole blocks and whole cache lines.
 constexpr std::int64_t kColumnsAtOnce = 96;
 static_assert(kColumnsAtOnce % kBlockRows == 0 && kColumnsAtOnce % kPanelColumns == 0);
-// Of each row several lines are asked for ahead; lines of rows that are a multiple of 1 KB apart share few places of
-// the first cache.
-constexpr std::int64_t kBlockRowsAhead = 12;
+// Of each row several lines are asked for ahead. Lines of rows that are a multiple of 1 KB apart share few places of
+// the first cache: more rows would drive each other out.
+constexpr std::int64_t kWideRowsAhead = 12;
 
 // 16 words of two vectors from the kFirst-th word of the first on.
 template <int kFirst>
@@ -107,6 +107,8 @@ struct BlockPairs {
   }
 };
 
+static_assert(kColumnsAtOnce == 2 * BlockPairs::kColumns);
+
 static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
   const std::int64_t pairs = (k + 1) / 2, block_words = kBlockRows * pairs;
   for (std::int64_t begin = 0; begin < columns; begin += kColumnsAtOnce) {
@@ -116,11 +118,11 @@ static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std:
     for (std::int64_t i = 0; i < k; i += 2, source += 2 * row, target += kBlockRows) {
       const bool two = i + 1 < k;
       const std::uint16_t* odd = source + (two ? row : 0);
-      prefetch_two(source + kBlockRowsAhead * row, row);
-      prefetch_two(source + kBlockRowsAhead * row + 32, row);
+      prefetch_two(source + kWideRowsAhead * row, row);
+      prefetch_two(source + kWideRowsAhead * row + 32, row);
       BlockPairs(source, odd, first, two).store(target, block_words, (first + kBlockRows - 1) / kBlockRows);
       if (second <= 0) continue;
-      prefetch_two(source + kBlockRowsAhead * row + 64, row);
+      prefetch_two(source + kWideRowsAhead * row + 64, row);
       BlockPairs(source + BlockPairs::kColumns, odd + BlockPairs::kColumns, second, two)
           .store(target + 4 * block_words, block_words, (second + kBlockRows - 1) / kBlockRows);
     }
