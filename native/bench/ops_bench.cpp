@@ -108,7 +108,9 @@ class Bench {
   }
 
   void head(std::int64_t rows, std::int64_t cols, std::int64_t vocab) {
-    const Matrix hidden = activation(rows, cols), kept = activation(rows, vocab);
+    const Matrix hidden = activation(rows, cols);
+    const auto kept_bytes = static_cast<std::int64_t>(backend_.kept_logits_bytes(rows, vocab, hidden.dtype));
+    const Matrix room = matrix(1, (kept_bytes + 3) / 4, DType::f32), kept{room.data, hidden.dtype, rows, vocab};
     const auto head = weight(vocab, cols);
     const Matrix d_hidden = matrix(rows, cols, DType::f32), d_weight = matrix(vocab, cols, DType::f32);
     const Matrix log_prob = matrix(1, rows, DType::f32), lse = matrix(1, rows, DType::f32);

@@ -1,5 +1,5 @@
-// Gradients of the log-prob head from kept log-probs, which are rounded twice: against those from logits that are
-// computed again, and those of f32, over a vocabulary where most tokens lie at log-probs of -8 to -16.
+// Gradients of the log-prob head from kept log-probs, which are rounded: against those from logits that are computed
+// again, and those of f32, over a vocabulary where most tokens lie at log-probs of -8 to -16.
 #include <cmath>
 #include <string>
 
@@ -25,7 +25,12 @@ Gradients gradients(Device& device, const Tensor& hidden, const Tensor& weight, 
   const Edges edges = {kRows, token.data(), start.data()};
   const Tensor ones = device.upload(1, kRows, DType::f32, std::vector<double>(kRows, 1));
   const Tensor log_prob = device.output(1, kRows, DType::f32), lse = device.output(1, kRows, DType::f32);
-  const Tensor kept = keep_dtype == nullptr ? Tensor{} : device.output(kRows, kVocab, *keep_dtype);
+  Tensor kept;
+  if (keep_dtype != nullptr) {
+    const std::size_t bytes = device.backend.kept_logits_bytes(kRows, kVocab, *keep_dtype);
+    kept = device.output(1, static_cast<std::int64_t>((bytes + 3) / 4), DType::f32);
+    kept.matrix = {kept.matrix.data, *keep_dtype, kRows, kVocab};
+  }
   const auto head = device.weight(weight);
   device.backend.head_forward(hidden.matrix, *head, edges, log_prob.matrix.f32(), lse.matrix.f32(), kept.matrix);
   const Tensor d_hidden = device.output(kRows, kWidth, DType::f32);

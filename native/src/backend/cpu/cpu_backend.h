@@ -21,6 +21,8 @@ struct RotaryTable {
   Buffer values;  // f32 [positions, C]: cosines, then sines
 };
 
+struct KeptLogProbs;
+
 class CpuBackend : public Backend {
  public:
   // threads 0: all cores. Throws std::invalid_argument where TEMPORA_CPU_KERNELS names what this CPU cannot run.
@@ -100,6 +102,7 @@ class CpuBackend : public Backend {
   void gather_rows(const Matrix& x, const std::int32_t* rows, const Matrix& out) override;
   void scatter_rows(const Matrix& part, const std::int32_t* rows, const Matrix& whole) override;
 
+  std::size_t kept_logits_bytes(std::int64_t rows, std::int64_t vocabulary, DType dtype) const override;
   void head_forward(const Matrix& hidden, const Weight& weight, const Edges& edges, float* log_prob, float* lse,
                     const Matrix& keep) override;
   void head_backward(const Matrix& hidden, const Weight& weight, const Edges& edges, const float* coefficient,
@@ -130,7 +133,7 @@ class CpuBackend : public Backend {
   void quantised_row_product(const Matrix& x, const Weight& weight, const Matrix& out, bool accumulate);
 
   void head_rows(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
-                 const Matrix& keep);
+                 const KeptLogProbs& keep, float* kept_logits);
 
   // c (+)= op(a) · op(b) of strided matrices; bf16 is widened where the CPU has no instructions for it.
   void multiply(const Product& product, const void* a, const void* b, void* c);

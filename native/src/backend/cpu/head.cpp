@@ -2,8 +2,8 @@
 // exists at once.
 //
 // Logits that are kept in bf16's place are kept as log-probs, in the 16 bits that kernels/head.h tells of: a likely
-// token's log-prob is nearly exact, where its logit would be off by a part in 2000 of itself. Until a row's log-sum-exp
-// is known, they count from the largest logit that the row has had so far.
+// token's log-prob is nearly exact, where its logit would be off by a part in 2000 of itself. As a row's log-sum-exp is
+// not known yet, they count from the largest logit of some columns of the row, which is kept behind them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -32,6 +32,11 @@ constexpr std::int64_t kPairBackwardColumns = 4096;
 constexpr std::int64_t kPairColumns = 256;
 constexpr std::int64_t kPairRows = 128;
 
+// Columns that have one reference where log-probs are kept.
+constexpr std::int64_t kKeptColumns = 256;
+static_assert(kPairColumns == kKeptColumns && kForwardColumns % kKeptColumns == 0);
+static_assert(kBackwardColumns % kKeptColumns == 0 && kPairBackwardColumns % kKeptColumns == 0);
+
 struct Tile {
   std::int64_t row_begin, row_end, column_begin, column_end;
   std::int64_t rows() const { return row_end - row_begin; }
@@ -50,6 +55,38 @@ void for_logit_tiles(std::int64_t rows, std::int64_t vocab, std::int64_t columns
 std::size_t tile_elements(std::int64_t rows, std::int64_t columns) {
   return static_cast<std::size_t>(std::min(rows, kTileRows) * columns);
 }
+
+std::int64_t codes_bytes(std::int64_t rows, std::int64_t vocab) { return (rows * vocab * 2 + 63) / 64 * 64; }
+
+}  // namespace
+
+// Kept log-probs of some rows: codes [rows, vocab], and what they count from, [rows, groups of kKeptColumns].
+struct KeptLogProbs {
+  std::uint16_t* codes = nullptr;  // null: none are kept
+  float* references = nullptr;
+  std::int64_t vocab = 0, groups = 0;
+
+  KeptLogProbs() = default;
+  explicit KeptLogProbs(const Matrix& kept) : vocab(kept.cols), groups((kept.cols + kKeptColumns - 1) / kKeptColumns) {
+    if (kept.data == nullptr || kept.dtype == DType::f32) return;
+    codes = static_cast<std::uint16_t*>(kept.data);
+    references = reinterpret_cast<float*>(static_cast<char*>(kept.data) + codes_bytes(kept.rows, vocab));
+  }
+
+  KeptLogProbs from_row(std::int64_t row) const {
+    KeptLogProbs rest = *this;
+    if (codes == nullptr) return rest;
+    rest.codes += row * vocab;
+    rest.references += row * groups;
+    return rest;
+  }
+  std::uint16_t* at(std::int64_t row, std::int64_t column) const { return codes + row * vocab + column; }
+  float& reference(std::int64_t row, std::int64_t column) const {
+    return references[row * groups + column / kKeptColumns];
+  }
+};
+
+namespace {
 
 // logits f32 [rows of the tile, columns of the tile] = hidden · weightᵀ
 Product logits_product(const Matrix& hidden, const Tile& tile, std::int64_t row_c) {
@@ -80,15 +117,13 @@ namespace {
 class LogSums {
  public:
   LogSums(const HeadKernels& kernels, const Edges& edges, std::int64_t rows, std::int64_t vocab,
-          std::int64_t chunk_columns, float* log_prob, const Matrix& keep)
+          std::int64_t chunk_columns, float* log_prob, const KeptLogProbs& keep)
       : kernels_(kernels),
         edges_(edges),
-        rows_(rows),
-        vocab_(vocab),
         chunk_columns_(chunk_columns),
         chunks_((vocab + chunk_columns - 1) / chunk_columns),
         log_prob_(log_prob),
-        kept_(keep.dtype == DType::bf16 ? static_cast<std::uint16_t*>(keep.data) : nullptr),
+        kept_(keep),
         largest_(static_cast<std::size_t>(rows * chunks_)),
         exp_sum_(static_cast<std::size_t>(rows * chunks_)) {}
 
@@ -100,7 +135,10 @@ class LogSums {
     kernels_.add_to_log_sum(logits, columns, &largest, &sum);
     largest_[at] = largest;
     exp_sum_[at] = sum;
-    if (kept_ != nullptr) kernels_.keep(logits, largest, kept_ + row * vocab_ + column, columns);
+    if (kept_.codes != nullptr) {
+      kernels_.keep(logits, largest, kept_.at(row, column), columns);
+      for (std::int64_t i = 0; i < columns; i += kKeptColumns) kept_.reference(row, column + i) = largest;
+    }
     for (std::int32_t e = edges_.row_start[row]; e < edges_.row_start[row + 1]; ++e) {
       const std::int64_t own = edges_.token[e] - column;
       if (own >= 0 && own < columns) log_prob_[e] = logits[own];
@@ -122,41 +160,44 @@ class LogSums {
     for (std::int32_t e = edges_.row_start[row]; e < edges_.row_start[row + 1]; ++e) {
       log_prob_[e] = static_cast<float>(log_prob_[e] - log_sum);
     }
-    if (kept_ == nullptr) return;
-    for (std::int64_t i = 0; i < chunks_; ++i) {
-      const std::int64_t column = i * chunk_columns_;
-      kernels_.shift(kept_ + row * vocab_ + column, largest[i] - lse[row], std::min(chunk_columns_, vocab_ - column));
-    }
   }
 
  private:
   const HeadKernels& kernels_;
   const Edges& edges_;
-  std::int64_t rows_, vocab_, chunk_columns_, chunks_;
+  std::int64_t chunk_columns_, chunks_;
   float* log_prob_;
-  std::uint16_t* kept_;
+  KeptLogProbs kept_;
   std::vector<float> largest_;   // [rows, chunks]
   std::vector<double> exp_sum_;  // of exp(logit - largest)
 };
 
 }  // namespace
 
+std::size_t CpuBackend::kept_logits_bytes(std::int64_t rows, std::int64_t vocabulary, DType dtype) const {
+  if (dtype == DType::f32) return Backend::kept_logits_bytes(rows, vocabulary, dtype);
+  const std::int64_t groups = (vocabulary + kKeptColumns - 1) / kKeptColumns;
+  return static_cast<std::size_t>(codes_bytes(rows, vocabulary) + rows * groups * 4);
+}
+
 void CpuBackend::head_forward(const Matrix& hidden, const Weight& head, const Edges& edges, float* log_prob, float* lse,
                               const Matrix& keep) {
   require_dense("head_forward", {hidden, keep});
   const Matrix weight = head.values();
   require_head(hidden, weight, keep);
+  const KeptLogProbs kept(keep);
   for (std::int64_t row = 0; row < hidden.rows; row += kTileRows) {
     const std::int64_t rows = std::min(kTileRows, hidden.rows - row);
     const Edges own{edges.count, edges.token, edges.row_start + row};
-    head_rows(hidden.row_range(row, rows), weight, own, log_prob, lse + row,
-              keep.data == nullptr ? keep : keep.row_range(row, rows));
+    // f32 logits that are kept are computed where they stay.
+    float* logits = keep.data != nullptr && keep.dtype == DType::f32 ? keep.f32() + row * weight.rows : nullptr;
+    head_rows(hidden.row_range(row, rows), weight, own, log_prob, lse + row, kept.from_row(row), logits);
   }
 }
 
-// The same for at most kTileRows rows.
+// The same for at most kTileRows rows. logits: where those of f32 are kept, or null.
 void CpuBackend::head_rows(const Matrix& hidden, const Matrix& weight, const Edges& edges, float* log_prob, float* lse,
-                           const Matrix& keep) {
+                           const KeptLogProbs& keep, float* kept_logits) {
   const HeadKernels& kernels = head_kernels_for(isa_);
   const std::int64_t rows = hidden.rows, vocab = weight.rows;
   const bool pairs = multiplies_pairs(*this, hidden, weight);
@@ -168,12 +209,11 @@ void CpuBackend::head_rows(const Matrix& hidden, const Matrix& weight, const Edg
       }
     });
   } else {
-    // f32 logits that are kept are computed where they stay.
-    const bool in_place = keep.data != nullptr && keep.dtype == DType::f32;
+    const bool in_place = kept_logits != nullptr;
     const Buffer buffer = workspace(in_place ? 0 : tile_elements(rows, kForwardColumns) * sizeof(float));
     for_logit_tiles(rows, vocab, kForwardColumns, [&](const Tile& tile) {
       const std::int64_t stride = in_place ? vocab : tile.columns();
-      float* logits = in_place ? keep.f32() + tile.column_begin : static_cast<float*>(buffer.data());
+      float* logits = in_place ? kept_logits + tile.column_begin : static_cast<float*>(buffer.data());
       multiply(logits_product(hidden, tile, stride), hidden.data, element(weight, tile.column_begin * weight.cols),
                logits);
       parallel_ranges(threads_, rows, row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -214,6 +254,15 @@ struct RowGradient {
     }
   }
 
+  // Of log-probs that are kept.
+  void of_kept(std::int64_t row, const KeptLogProbs& kept, float lse, const Tile& tile, char* d_logits) const {
+    for (std::int64_t column = tile.column_begin; column < tile.column_end; column += kKeptColumns) {
+      const Tile part{tile.row_begin, tile.row_end, column, std::min(tile.column_end, column + kKeptColumns)};
+      (*this)(row, kept.at(row, column), lse - kept.reference(row, column), part, d_logits);
+      d_logits += static_cast<std::size_t>(part.columns()) * size_of(out);
+    }
+  }
+
  private:
   float read(const void* from, std::int64_t index) const {
     if (in == DType::f32) return static_cast<const float*>(from)[index];
@@ -248,7 +297,7 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
   const std::int64_t rows = hidden.rows, vocab = weight.rows, cols = hidden.cols;
   const std::int64_t columns = multiplies_pairs(*this, hidden, weight) ? kPairBackwardColumns : kBackwardColumns;
   const bool again = kept.data == nullptr;
-  const bool kept_log_probs = !again && kept.dtype == DType::bf16;
+  const KeptLogProbs log_probs(kept);
   const Buffer logits_buffer = workspace(again ? tile_elements(rows, columns) * sizeof(float) : 0);
   const Buffer gradient_buffer = workspace(tile_elements(rows, columns) * size_of(hidden.dtype));
   const RowGradient row_gradient{kernels, edges, coefficient, again ? DType::f32 : kept.dtype, hidden.dtype};
@@ -262,11 +311,16 @@ void CpuBackend::head_backward(const Matrix& hidden, const Weight& head, const E
     parallel_ranges(threads_, tile.rows(), row_grain(tile.columns()), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t r = tile.row_begin + i;
-        const void* logits = again ? element(logits_buffer.data(), DType::f32, i * tile.columns())
-                                   : element(kept, r * vocab + tile.column_begin);
-        row_gradient(r, logits, kept_log_probs ? 0 : lse[r], tile,
-                     static_cast<char*>(gradient_buffer.data()) +
-                         static_cast<std::size_t>(i * tile.columns()) * size_of(hidden.dtype));
+        char* d_logits = static_cast<char*>(gradient_buffer.data()) +
+                         static_cast<std::size_t>(i * tile.columns()) * size_of(hidden.dtype);
+        if (log_probs.codes != nullptr) {
+          row_gradient.of_kept(r, log_probs, lse[r], tile, d_logits);
+          continue;
+        }
+        row_gradient(r,
+                     again ? element(logits_buffer.data(), DType::f32, i * tile.columns())
+                           : element(kept, r * vocab + tile.column_begin),
+                     lse[r], tile, d_logits);
       }
     });
     Product to_hidden;

@@ -263,6 +263,11 @@ function keptRows({ vocabSize }: ModelConfig, a: number, scored: number, tree: n
   return Math.min(scored, tree > fitting ? tree : Math.floor(fitting / tree) * tree);
 }
 
+/** What kept log-probs of 16 bits count from: a number for each 256 columns of a row (cpu/head.cpp). */
+function keptReferences({ vocabSize }: ModelConfig, a: number, rows: number): number {
+  return a === 4 ? 0 : 4 * rows * Math.ceil(vocabSize / 256);
+}
+
 /**
  * What a training takes beside weights, gradients and moments: its first step, before there are moments, and each after it, in arenas
  * of one chunk.
@@ -359,7 +364,7 @@ function takeStep(
   const logits = kept * config.vocabSize * block.a;
   scratch.scope(() => {
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
-    if (logits <= mostKeptLogits) scratch.take(logits);
+    if (logits <= mostKeptLogits) scratch.take(logits + keptReferences(config, block.a, kept));
     for (const bytes of [4, 4]) scratch.take(kept * bytes);
     scratch.held.pass(headProducts(model, kept, logits));
   });

@@ -62,11 +62,6 @@ void keep(const float* logits, float reference, std::uint16_t* to, std::int64_t 
   for_vectors(n, [=](auto load, auto store) { store(kept, load(logits) - reference); });
 }
 
-void shift_all(std::uint16_t* x, float shift, std::int64_t n) {
-  Kept* kept = reinterpret_cast<Kept*>(x);
-  for_streamed_vectors(n, [=](auto load, auto store) { store(kept, load(kept) + shift); });
-}
-
 void round_all(const float* x, std::uint16_t* to, std::int64_t n) {
   for_vectors(n, [=](auto load, auto store) { store(to, load(x)); });
 }
@@ -86,7 +81,6 @@ void scaled_exp(const void* logits, float log_sum, float scale, void* d_logits, 
 const HeadKernels head_kernels = {
     add_to_log_sum,
     keep,
-    shift_all,
     round_all,
     {{scaled_exp<float, float>, scaled_exp<float, Bf16>}, {scaled_exp<Kept, float>, scaled_exp<Kept, Bf16>}},
 };

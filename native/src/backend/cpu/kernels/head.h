@@ -17,8 +17,6 @@ struct HeadKernels {
   void (*add_to_log_sum)(const float* logits, std::int64_t n, float* largest, double* exp_sum);
   // to = logits - reference, at most 0, as kept log-probs
   void (*keep)(const float* logits, float reference, std::uint16_t* to, std::int64_t n);
-  // Kept log-probs: x += shift, rounded again
-  void (*shift)(std::uint16_t* x, float shift, std::int64_t n);
   // to = bf16(x)
   void (*round)(const float* x, std::uint16_t* to, std::int64_t n);
   // d_logits = scale · exp(logits - log_sum); first index the type of logits, where bf16 stands for kept log-probs,
