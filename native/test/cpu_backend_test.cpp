@@ -14,6 +14,7 @@
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/thread_team.h"
 
+#include "isas.h"
 #include "op_cases.h"
 
 namespace tempora::test {
@@ -370,10 +371,14 @@ int main(int argc, char** argv) {
   if (kCountsResidentBytes) run.run("no more is resident than was in use at once", check_resident_memory);
   run.run("too much memory is refused with a remedy", check_out_of_memory);
   run.run("bits do not depend on the number of threads", check_thread_counts);
-  if (tempora::multiplies_pairs_of(tempora::choose_isa(), tempora::DType::bf16)) {
-    run.run("nor do those of large products of bf16", check_pair_products);
-    run.run("they take an adapter's part in", check_narrow_terms);
-    run.run("squares too large for f32 are not taken for a gradient's norm", check_large_squares);
+  for (const tempora::Isa isa : tested_isas()) {
+    if (!tempora::multiplies_pairs_of(isa, tempora::DType::bf16)) continue;
+    const std::string by = std::string(" (") + isa_name(isa) + ")";
+    setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
+    run.run("nor do those of large products of bf16" + by, check_pair_products);
+    run.run("they take an adapter's part in" + by, check_narrow_terms);
+    run.run("squares too large for f32 are not taken for a gradient's norm" + by, check_large_squares);
+    unsetenv("TEMPORA_CPU_KERNELS");
   }
   run.run("backends work side by side", check_side_by_side);
   run.run("a backend moves from thread to thread", check_changing_threads);

@@ -44,7 +44,7 @@ namespace {
 Isa best_isa() {
 #if TEMPORA_HAVE_X86_ISAS
   if (isa_supported(Isa::amx)) return Isa::amx;
-  // Intel's cores run vdpbf16ps at half the rate of f32 multiply-adds, AMD's at twice.
+  // Intel's cores multiply by vdpbf16ps at half the rate of f32 multiply-adds, AMD's at twice.
   if (isa_supported(Isa::avx512bf16) && __builtin_cpu_is("amd")) return Isa::avx512bf16;
 #endif
   if (isa_supported(Isa::avx512)) return Isa::avx512;

@@ -31,10 +31,10 @@ struct Chunk {
 };
 
 // A multiple of kChunkRows.
-std::int64_t rows_of_chunk(const std::vector<PairGradient>& gradients, std::int64_t pairs, std::int64_t threads) {
+std::int64_t rows_of_chunk(const std::vector<PairGradient>& gradients, std::int64_t row_bytes, std::int64_t threads) {
   std::int64_t rows = 0;
   for (const PairGradient& gradient : gradients) rows += gradient.out.rows;
-  const std::int64_t most = std::min(kChunkBytes / (4 * pairs), rows / (kLeastChunks * threads));
+  const std::int64_t most = std::min(kChunkBytes / row_bytes, rows / (kLeastChunks * threads));
   return std::max<std::int64_t>(1, most / kChunkRows) * kChunkRows;
 }
 
@@ -66,12 +66,13 @@ class GradientPass {
         last_(last),
         pairs_(groups(x.rows, 2)),
         panels_(groups(x.cols, kernels_.panel_columns)),
-        panel_bytes_(pairs_ * kernels_.panel_columns * 4) {}
+        panel_bytes_(pairs_ * kernels_.panel_columns * kernels_.pair_bytes) {}
 
   void add(const std::vector<PairGradient>& gradients) {
     laid_out_ = backend_.workspace(static_cast<std::size_t>(panels_ * panel_bytes_));
-    const std::int64_t most = rows_of_chunk(gradients, pairs_, backend_.threads());
-    const std::int64_t chunk_bytes = groups(most, kernels_.block_rows) * kernels_.block_rows * pairs_ * 4;
+    const std::int64_t most = rows_of_chunk(gradients, pairs_ * kernels_.pair_bytes, backend_.threads());
+    const std::int64_t chunk_bytes =
+        groups(most, kernels_.block_rows) * kernels_.block_rows * pairs_ * kernels_.pair_bytes;
     const Buffer scratch = backend_.workspace(static_cast<std::size_t>(chunk_bytes * backend_.threads()));
     on_all_threads(backend_.threads(), [&](std::int64_t thread, std::int64_t threads) {
       for (std::int64_t i = panels_ * thread / threads; i < panels_ * (thread + 1) / threads; ++i) {

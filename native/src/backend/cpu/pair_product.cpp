@@ -1,5 +1,7 @@
 #include "pair_product.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "kernels/pair_product.h"
@@ -10,8 +12,17 @@
 namespace tempora {
 namespace {
 
-// What a thread's panels take of its second cache.
-constexpr std::int64_t kPanelsBytes = 512 << 10;
+// What a thread's panels take: half of its second cache, if that is known.
+constexpr long kLeastPanelsBytes = 512 << 10, kMostPanelsBytes = 1 << 20;
+std::int64_t panels_bytes() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  static const long cache = 0;
+#endif
+  return std::clamp(cache / 2, kLeastPanelsBytes, kMostPanelsBytes);
+}
+
 // Pairs that are multiplied before sums of another type than f32 go to memory.
 constexpr std::int64_t kMostPairsAtOnce = 4096;
 // Rows that are worth laying out a panel for once more.
@@ -57,7 +68,8 @@ class PairPass {
       : kernels_(kernels), sum_(sum), terms_(slice(sum, begin, end)), pairs_(end - begin), first_(begin == 0) {}
 
   std::int64_t panels() const { return groups(sum_.out.cols, kernels_.panel_columns); }
-  std::int64_t panel_bytes() const { return pairs_ * kernels_.panel_columns * 4; }
+  std::int64_t scratch_bytes() const { return kernels_.scratch_bytes(pairs_); }
+  std::int64_t panel_bytes() const { return pairs_ * kernels_.panel_columns * kernels_.pair_bytes; }
 
   void lay_out(std::int64_t panel, char* to) const {
     const auto [first, columns] = columns_of(panel, 1);
@@ -68,7 +80,7 @@ class PairPass {
       } else {
         kernels_.pair_rows(element(right, first), right.row_stride(), right.rows, columns, to);
       }
-      to += term.left.cols / 2 * kernels_.panel_columns * 4;
+      to += term.left.cols / 2 * kernels_.panel_columns * kernels_.pair_bytes;
     }
   }
 
@@ -82,7 +94,7 @@ class PairPass {
     return {element(right, first), right.rows, right.row_stride() * 2, columns * 2};
   }
 
-  void multiply(const PairRange& range, std::int64_t panel, std::int64_t count, const void* laid_out,
+  void multiply(const PairRange& range, std::int64_t panel, std::int64_t count, const void* laid_out, void* scratch,
                 const ByteRows& ahead) const {
     const auto [first, columns] = columns_of(panel, count);
     const std::int64_t row = range.row;
@@ -105,6 +117,7 @@ class PairPass {
     product.ahead[0] = ahead;
     const Matrix& x = terms_.front().left;
     product.ahead[1] = {element(x, (row + range.rows) * x.row_stride()), range.ahead, 2 * x.row_stride(), 2 * x.cols};
+    product.scratch = scratch;
     kernels_.multiply(product);
   }
 
@@ -152,7 +165,7 @@ std::vector<PairItem> share_of(const std::vector<PairPass>& passes, std::int64_t
       std::int64_t panel = std::max(begin - first, std::int64_t{0});
       const std::int64_t panel_end = std::min(end - first, pass.panels());
       while (panel < panel_end) {
-        const std::int64_t at_once = std::max<std::int64_t>(1, kPanelsBytes / pass.panel_bytes());
+        const std::int64_t at_once = std::max<std::int64_t>(1, panels_bytes() / pass.panel_bytes());
         const std::int64_t left = panel_end - panel, count = groups(left, groups(left, at_once));
         items.push_back({&pass, row, row_end - row, panel, count});
         panel += count;
@@ -175,6 +188,7 @@ class PairShares {
       begins_.push_back(static_cast<std::int64_t>(parts_.size()));
       for (const PairItem& item : items) {
         panels_bytes_ = std::max(panels_bytes_, item.count * item.pass->panel_bytes());
+        scratch_bytes_ = std::max(scratch_bytes_, item.pass->scratch_bytes());
         add(item, &item == &items.back() ? nullptr : &item + 1, block_rows);
       }
     }
@@ -182,19 +196,20 @@ class PairShares {
   }
 
   void multiply(CpuBackend& backend) const {
-    const Buffer scratch = backend.workspace(static_cast<std::size_t>(panels_bytes_ * backend.threads()));
+    const std::int64_t own_bytes = panels_bytes_ + scratch_bytes_;
+    const Buffer scratch = backend.workspace(static_cast<std::size_t>(own_bytes * backend.threads()));
     std::vector<const PairItem*> laid_out(static_cast<std::size_t>(backend.threads()));
     parallel_kept_ranges(backend.threads(), begins_, kLeastLeft, [&](std::int64_t index, std::int64_t thread) {
       const Part& part = parts_[static_cast<std::size_t>(index)];
       const PairItem& item = *part.item;
-      char* own = static_cast<char*>(scratch.data()) + thread * panels_bytes_;
+      char* own = static_cast<char*>(scratch.data()) + thread * own_bytes;
       if (const PairItem*& last = laid_out[static_cast<std::size_t>(thread)]; last != &item) {
         for (std::int64_t panel = 0; panel < item.count; ++panel) {
           item.pass->lay_out(item.panel + panel, own + panel * item.pass->panel_bytes());
         }
         last = &item;
       }
-      item.pass->multiply(part.rows, item.panel, item.count, own, part.ahead);
+      item.pass->multiply(part.rows, item.panel, item.count, own, own + panels_bytes_, part.ahead);
     });
   }
 
@@ -223,6 +238,7 @@ class PairShares {
   std::vector<Part> parts_;
   std::vector<std::int64_t> begins_;  // of each thread's parts, and the end
   std::int64_t panels_bytes_ = 0;     // the most that are laid out at once
+  std::int64_t scratch_bytes_ = 0;
 };
 
 }  // namespace
@@ -260,7 +276,8 @@ struct PairTiles {
   std::int64_t rows, columns;
 
   std::int64_t laid_out_bytes() const { return groups(columns, kernels.panel_columns) * panel_bytes(); }
-  std::int64_t panel_bytes() const { return left.cols / 2 * kernels.panel_columns * 4; }
+  std::int64_t panel_bytes() const { return left.cols / 2 * kernels.panel_columns * kernels.pair_bytes; }
+  std::int64_t scratch_bytes() const { return kernels.scratch_bytes(left.cols / 2); }
   std::int64_t columns_from(std::int64_t column) const {
     return std::clamp(right.rows - column, std::int64_t{0}, columns);
   }
@@ -274,12 +291,13 @@ struct PairTiles {
   }
 
   // By all rows; the rows of `right` from `following` on are brought meanwhile.
-  void multiply(std::int64_t column, std::int64_t following, const char* laid_out, float* tile,
+  void multiply(std::int64_t column, std::int64_t following, const char* laid_out, char* scratch, float* tile,
                 const std::function<void(const PairTile&)>& body) const {
     PairProduct product;
     product.panels = laid_out;
     product.columns = product.row_out = columns_from(column);
     product.out = tile;
+    product.scratch = scratch;
     const std::int64_t blocks = groups(left.rows, rows), ahead = columns_from(following);
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t row = left.rows * i / blocks, begin = ahead * i / blocks;
@@ -308,14 +326,15 @@ void for_pair_tiles(CpuBackend& backend, const Matrix& left, const Matrix& right
                     std::int64_t columns, const std::function<void(const PairTile&)>& body) {
   const PairProductKernels& kernels = pair_product_kernels_for(backend.isa());
   const PairTiles tiles{kernels, left, right, rows, columns};
-  const std::int64_t own_bytes = tiles.laid_out_bytes() + rows * columns * 4;
+  const std::int64_t tile_bytes = rows * columns * 4, laid_out = tiles.laid_out_bytes();
+  const std::int64_t own_bytes = tile_bytes + laid_out + tiles.scratch_bytes();
   const Buffer scratch = backend.workspace(static_cast<std::size_t>(own_bytes * backend.threads()));
   parallel_items(backend.threads(), groups(right.rows, columns), [&](std::int64_t item, std::int64_t thread) {
     char* own = static_cast<char*>(scratch.data()) + thread * own_bytes;
     const std::int64_t column = item * columns;
     tiles.lay_out(column, own);
-    tiles.multiply(column, column + backend.threads() * columns, own,
-                   reinterpret_cast<float*>(own + tiles.laid_out_bytes()), body);
+    tiles.multiply(column, column + backend.threads() * columns, own, own + laid_out + tile_bytes,
+                   reinterpret_cast<float*>(own + laid_out), body);
   });
 }
 

@@ -1,4 +1,4 @@
-// Products of large matrices of bf16 by the CPU's dot products of pairs, several at once.
+// Products of large matrices of bf16, two of k at a time (kernels/pair_product.h), several at once.
 #pragma once
 
 #include <functional>

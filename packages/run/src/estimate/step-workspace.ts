@@ -33,43 +33,57 @@ const partTokens = 128;
 const tileRows = 1024;
 const tileColumns = 1024;
 const pairTileColumns = 4096;
-/** Of large products of pairs (pair_product.cpp): what a thread lays out, bytes and rows of a transposed operand, pairs of one pass, columns of a panel. */
-const panelsBytes = 512 * 2 ** 10;
+/** Of large products of pairs (pair_product.cpp): the most panels that a thread lays out, bytes and rows of a transposed operand, pairs of one pass. */
+const panelsBytes = 2 ** 20;
 const chunkRows = 96;
 const chunkBytes = 300 * 2 ** 10;
 const leastChunks = 4;
 const mostPairs = 1024;
-const panelColumns = 32;
 const mostParts = 4;
+/** The columns of a panel and the bytes that its numbers take, by the instructions that multiply pairs. */
+const pairKernels: Record<string, { columns: number; numberBytes: number }> = {
+  avx2: { columns: 16, numberBytes: 4 },
+  avx512: { columns: 32, numberBytes: 4 },
+  avx512bf16: { columns: 32, numberBytes: 2 },
+};
 
 export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
 
-/** The threads that multiply bf16 in pairs here; 0 where oneDNN does. */
-function pairThreads({ dtype, threads }: ComputedModel): number {
+/** The products of bf16 in pairs here; undefined where oneDNN multiplies. */
+function pairProducts({ dtype, threads }: ComputedModel): PairProducts | undefined {
   const here = deviceInfo();
-  return dtype === "bf16" && here.cpuKernels === "avx512bf16" ? (threads ?? here.threads) : 0;
+  const kernels = dtype === "bf16" ? pairKernels[here.cpuKernels] : undefined;
+  return kernels && new PairProducts(threads ?? here.threads, kernels.columns, kernels.numberBytes);
 }
 
-/** What a product of pairs lays out of a weight, from `k` inputs to `n` outputs, each thread some panels at a time. */
-function panelBytes(threads: number, k: number, n: number): number {
-  const panel = (k / Math.ceil(k / (2 * mostPairs))) * panelColumns * 2;
-  const panels = Math.ceil(n / panelColumns / threads);
-  return threads * panel * Math.max(1, Math.min(panels, Math.floor(panelsBytes / panel)));
-}
+class PairProducts {
+  constructor(
+    readonly threads: number,
+    readonly columns: number,
+    readonly numberBytes: number,
+  ) {}
 
-/** What the product for the gradients of weights of one input lays out: all of its `tokens` inputs, and of all the outputs' gradients some rows a thread. */
-function gradientBytes(threads: number, tokens: number, inputs: number, outputs: number): number {
-  const pass = tokens / Math.ceil(tokens / (2 * mostPairs));
-  const most = Math.min(chunkBytes / (2 * pass), outputs / (leastChunks * threads));
-  const rows = Math.max(1, Math.floor(most / chunkRows)) * chunkRows;
-  return 2 * pass * (Math.ceil(inputs / panelColumns) * panelColumns + threads * rows);
+  /** What a product lays out of a weight, from `k` inputs to `n` outputs, each thread some panels at a time. */
+  panels(k: number, n: number): number {
+    const panel = (k / Math.ceil(k / (2 * mostPairs))) * this.columns * this.numberBytes;
+    const panels = Math.ceil(n / this.columns / this.threads);
+    return this.threads * panel * Math.max(1, Math.min(panels, Math.floor(panelsBytes / panel)));
+  }
+
+  /** What the product for the gradients of weights of one input lays out: all of its `tokens` inputs, and of all the outputs' gradients some rows a thread. */
+  gradients(tokens: number, inputs: number, outputs: number): number {
+    const pass = tokens / Math.ceil(tokens / (2 * mostPairs));
+    const most = Math.min(chunkBytes / (this.numberBytes * pass), outputs / (leastChunks * this.threads));
+    const rows = Math.max(1, Math.floor(most / chunkRows)) * chunkRows;
+    return this.numberBytes * pass * (Math.ceil(inputs / this.columns) * this.columns + this.threads * rows);
+  }
 }
 
 /** The most that products of a block take beside their operands. */
 function blockProducts(model: ComputedModel, tokens: number): number {
-  const threads = pairThreads(model);
+  const products = pairProducts(model);
   const whole = dequantised(model);
-  if (threads === 0) return whole;
+  if (products === undefined) return whole;
   const { hiddenSize: hidden, intermediateSize: inner, heads, kvHeads, headDim } = model.config;
   const queries = heads * headDim;
   const projected = queries + 2 * kvHeads * headDim;
@@ -77,28 +91,27 @@ function blockProducts(model: ComputedModel, tokens: number): number {
     [hidden, Math.max(inner, queries)],
     [projected, hidden],
     [2 * inner, hidden],
-  ].map(([k = 0, n = 0]) => panelBytes(threads, k, n));
+  ].map(([k = 0, n = 0]) => products.panels(k, n));
   if (model.adapter != null) return whole + Math.max(...panels);
   const gradients = [
     [hidden, projected],
     [queries, hidden],
     [hidden, 2 * inner],
     [inner, hidden],
-  ].map(([inputs = 0, outputs = 0]) => gradientBytes(threads, tokens, inputs, outputs));
+  ].map(([inputs = 0, outputs = 0]) => products.gradients(tokens, inputs, outputs));
   return Math.max(whole + Math.max(...panels), ...gradients);
 }
 
 /** What the head's backward pass over `rows` takes. */
 function headProducts(model: ComputedModel, rows: number, logits: number): number {
-  const threads = pairThreads(model);
+  const products = pairProducts(model);
   const { hiddenSize: hidden } = model.config;
   const a = sizeOf(model.dtype);
-  const tile = Math.min(rows, tileRows) * (threads > 0 ? pairTileColumns : tileColumns);
+  const tile = Math.min(rows, tileRows) * (products ? pairTileColumns : tileColumns);
   const tileBytes = tile * (logits <= mostKeptLogits ? a : a + 4);
-  if (threads === 0) return tileBytes;
-  const gradients =
-    model.adapter == null ? gradientBytes(threads, Math.min(rows, tileRows), hidden, pairTileColumns) : 0;
-  return tileBytes + Math.max(panelBytes(threads, pairTileColumns, hidden), gradients);
+  if (products === undefined) return tileBytes;
+  const gradients = model.adapter == null ? products.gradients(Math.min(rows, tileRows), hidden, pairTileColumns) : 0;
+  return tileBytes + Math.max(products.panels(pairTileColumns, hidden), gradients);
 }
 
 type Projection = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
@@ -222,7 +235,7 @@ class Block {
 
   /** Adapters' products with A: all at once where the products by the weights take them in (narrow_term), else one by one. */
   #addAll(scratch: Arena, names: readonly Projection[], kept?: Arena): void {
-    if (this.byRows || pairThreads(this.model) === 0) {
+    if (this.byRows || pairProducts(this.model) === undefined) {
       for (const name of names) this.#add(scratch, name);
       return;
     }

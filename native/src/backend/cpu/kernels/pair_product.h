@@ -1,5 +1,6 @@
-// Products of large bf16 matrices by dot products of pairs (vdpbf16ps): pairs of k lie together in both operands.
-// Training's weights change with every step, so what has to be laid out is laid out within the product, into caches.
+// Products of large bf16 matrices, two of k at a time: as a pair of bf16 in one word, for dot products (vdpbf16ps), or
+// as two numbers of f32, for multiply-adds. Training's weights change with every step, so what has to be laid out is
+// laid out within the product, into caches.
 #pragma once
 
 #include "byte_rows.h"
@@ -33,7 +34,7 @@ struct PairProduct {
   NarrowRows narrow[kMostPairTerms];  // added as well
   int narrow_terms = 0;
   std::int64_t rows = 0;
-  const void* panels = nullptr;  // of the right operands: [panel][all terms' pairs][panel_columns][2]
+  const void* panels = nullptr;  // of the right operands: [panel][all terms' pairs] as laid out
   std::int64_t columns = 0;
   void* out = nullptr;
   std::int64_t row_out = 0;  // elements
@@ -46,15 +47,18 @@ struct PairProduct {
   std::int64_t row_squares = 0;
   // What is brought into the second cache meanwhile.
   ByteRows ahead[2];
+  void* scratch = nullptr;  // scratch_bytes(all terms' pairs); of a left operand from pair_blocks none
 };
 
 struct PairProductKernels {
-  int panel_columns;  // 0: these instructions have no such products
-  int block_rows;     // rows of a left operand that are multiplied at once
+  int panel_columns;                                  // 0: these instructions have no such products
+  int block_rows;                                     // rows of a left operand that are multiplied at once
+  int pair_bytes;                                     // what a column of a panel and a row of a block take of a pair
+  std::int64_t (*scratch_bytes)(std::int64_t pairs);  // what a product over so many takes beside
   // Of a matrix whose rows are k: rows 2i and 2i + 1 of `columns` columns as pairs, one panel. Of an odd k the last
   // pair's second half is zeros, as are the columns that the panel has more.
   void (*pair_rows)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
-  // The same for the rows of a left operand: blocks of so many columns, [block][pairs][block_rows][2].
+  // The same for the rows of a left operand: blocks of block_rows columns, [block][pairs].
   void (*pair_blocks)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);
   // Of a matrix whose columns are k, even: `columns` of its rows as one panel.
   void (*pair_columns)(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to);

@@ -1,29 +1,25 @@
-// Laying out pairs for pair_product.cpp.
+// Pairs of bf16 as one word each, for the dot products of pair_product.cpp (vdpbf16ps).
 #pragma once
 
 #include <immintrin.h>
 
-#include "pair_product.h"
-#include "simd.h"
+#include "pair_shape.h"
+#include "word_transpose.h"
 
 namespace tempora::TEMPORA_ISA {
 
-constexpr int kPanelColumns = 32;
-// 24 sums, two vectors of the right operand and one of the left fit the 32 registers.
-constexpr int kBlockRows = 12;
+// What a column of a panel and a row of a block take of a pair.
+constexpr std::int64_t kPairBytes = 4;
 
-// The first `count` of 16 words, or of 32 halves.
-inline __mmask16 first_words(std::int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (1u << (count < 0 ? 0 : count)) - 1);
-}
+// The first `count` of 32 halves.
 inline __mmask32 first_halves(std::int64_t count) {
   return count >= 32 ? 0xFFFFFFFFu : (1u << (count < 0 ? 0 : count)) - 1;
 }
 
-// Rows that are asked for ahead: more of them at a time than the processor's own prefetching follows. Whoever lays out
-// a panel lays out its neighbour next, so that what that is made of is asked for too, into the second cache.
-constexpr std::int64_t kRowsAhead = 48;
-constexpr int kSecondCache = 2;
+inline void prefetch_two(const std::uint16_t* row, std::int64_t apart) {
+  __builtin_prefetch(row);
+  __builtin_prefetch(row + apart);
+}
 
 // Which words of two vectors make 16 pairs, from the `first` column on.
 struct PairOrder {
@@ -52,11 +48,6 @@ struct ColumnPairs {
   }
 };
 
-inline void prefetch_two(const std::uint16_t* row, std::int64_t apart) {
-  __builtin_prefetch(row);
-  __builtin_prefetch(row + apart);
-}
-
 static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
   const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
   std::uint32_t* target = static_cast<std::uint32_t*>(to);
@@ -69,13 +60,6 @@ static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::i
     ColumnPairs(source, source + (two ? row : 0), mask, two ? mask : 0).store(target);
   }
 }
-
-// So many columns at a time, whole blocks and whole cache lines.
-constexpr std::int64_t kColumnsAtOnce = 96;
-static_assert(kColumnsAtOnce % kBlockRows == 0 && kColumnsAtOnce % kPanelColumns == 0);
-// Of each row several lines are asked for ahead. Lines of rows that are a multiple of 1 KB apart share few places of
-// the first cache: more rows would drive each other out.
-constexpr std::int64_t kWideRowsAhead = 12;
 
 // 16 words of two vectors from the kFirst-th word of the first on.
 template <int kFirst>
@@ -129,76 +113,17 @@ static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std:
   }
 }
 
-// Words and pairs of words as GCC's own vectors: its intrinsics for these shuffles warn of values that they do not use.
-using Words = std::uint32_t __attribute__((vector_size(64)));
-using Pairs = std::uint64_t __attribute__((vector_size(64)));
-
-inline Words low_words(Words a, Words b) {
-  return shuffle_as<Words, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b);
-}
-inline Words high_words(Words a, Words b) {
-  return shuffle_as<Words, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
-}
-inline Words low_pairs(Words a, Words b) {
-  return reinterpret_cast<Words>(
-      shuffle_as<Pairs, 0, 8, 2, 10, 4, 12, 6, 14>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
-}
-inline Words high_pairs(Words a, Words b) {
-  return reinterpret_cast<Words>(
-      shuffle_as<Pairs, 1, 9, 3, 11, 5, 13, 7, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
-}
-// Of each, the first and third, or the second and fourth 16 bytes.
-inline Words even_quarters(Words a, Words b) {
-  return reinterpret_cast<Words>(
-      shuffle_as<Pairs, 0, 1, 4, 5, 8, 9, 12, 13>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
-}
-inline Words odd_quarters(Words a, Words b) {
-  return reinterpret_cast<Words>(
-      shuffle_as<Pairs, 2, 3, 6, 7, 10, 11, 14, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
-}
-
-// 16 × 16 words, transposed in registers.
-inline void transpose(Words (&rows)[16]) {
-  Words t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
-    t[2 * i + 1] = high_words(rows[2 * i], rows[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[4 * i] = low_pairs(t[4 * i], t[4 * i + 2]);
-    rows[4 * i + 1] = high_pairs(t[4 * i], t[4 * i + 2]);
-    rows[4 * i + 2] = low_pairs(t[4 * i + 1], t[4 * i + 3]);
-    rows[4 * i + 3] = high_pairs(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = even_quarters(rows[i], rows[4 + i]);
-    t[4 + i] = odd_quarters(rows[i], rows[4 + i]);
-    t[8 + i] = even_quarters(rows[8 + i], rows[12 + i]);
-    t[12 + i] = odd_quarters(rows[8 + i], rows[12 + i]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[i] = even_quarters(t[i], t[8 + i]);
-    rows[8 + i] = odd_quarters(t[i], t[8 + i]);
-    rows[4 + i] = even_quarters(t[4 + i], t[12 + i]);
-    rows[12 + i] = odd_quarters(t[4 + i], t[12 + i]);
-  }
-}
-
 static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
   const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
   const std::int64_t pairs = k / 2;
   for (std::int64_t pair = 0; pair < pairs; pair += 16) {
-    const __mmask16 mask = first_words(pairs - pair);
+    const Lanes lanes(pairs - pair);
     for (int half = 0; half < kPanelColumns; half += 16) {
       Words rows[16];
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
         const std::uint16_t* words = source + (half + i) * row + 2 * pair;
-        rows[i] = half + i < columns ? reinterpret_cast<Words>(_mm512_maskz_loadu_epi32(mask, words)) : Words{};
+        rows[i] = half + i < columns ? lanes.load_words(words) : Words{};
         __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
       }
       transpose(rows);
@@ -207,6 +132,33 @@ static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std
       for (int i = 0; i < 16; ++i) {
         if (pair + i < pairs) __builtin_memcpy(target + i * kPanelColumns, &rows[i], sizeof rows[i]);
       }
+    }
+  }
+}
+
+// Rows are multiplied as they are.
+static std::int64_t scratch_bytes(std::int64_t) { return 0; }
+inline PairRows left_rows(const PairRows& term, std::int64_t row, std::int64_t, char*&) {
+  return {static_cast<const char*>(term.data) + row * term.row, term.row, term.pairs};
+}
+
+// sums += a pair of each row times the panel's. kBlocks: rows lie as pair_blocks writes them.
+template <int kRows, bool kBlocks>
+[[gnu::always_inline]] inline void multiply_pair(const char* left, const RowOffsets& offset, const char* right,
+                                                 VecF (&sums)[kRows][kPanelVectors]) {
+  __m512bh columns[kPanelVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kPanelVectors; ++v) {
+    columns[v] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(right + v * 64));
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    int two;
+    __builtin_memcpy(&two, offset.row(left, r), sizeof two);
+    const auto value = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+#pragma GCC unroll 2
+    for (int v = 0; v < kPanelVectors; ++v) {
+      sums[r][v] = reinterpret_cast<VecF>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums[r][v]), value, columns[v]));
     }
   }
 }

@@ -1,0 +1,104 @@
+// As many rows of words as a vector has lanes, transposed in registers.
+#pragma once
+
+#include "simd.h"
+
+namespace tempora::TEMPORA_ISA {
+
+// Words and pairs of words as GCC's own vectors: its intrinsics for these shuffles warn of values that they do not use.
+using Words = VecU;
+using Pairs = std::uint64_t __attribute__((vector_size(kWidth * 4)));
+
+#if defined(__AVX512F__)
+
+inline Words low_words(Words a, Words b) {
+  return shuffle_as<Words, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b);
+}
+inline Words high_words(Words a, Words b) {
+  return shuffle_as<Words, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
+}
+inline Words low_pairs(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      shuffle_as<Pairs, 0, 8, 2, 10, 4, 12, 6, 14>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+}
+inline Words high_pairs(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      shuffle_as<Pairs, 1, 9, 3, 11, 5, 13, 7, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+}
+// Of each, the first and third, or the second and fourth 16 bytes.
+inline Words even_quarters(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      shuffle_as<Pairs, 0, 1, 4, 5, 8, 9, 12, 13>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+}
+inline Words odd_quarters(Words a, Words b) {
+  return reinterpret_cast<Words>(
+      shuffle_as<Pairs, 2, 3, 6, 7, 10, 11, 14, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+}
+
+// rows[i][j] becomes rows[j][i].
+inline void transpose(Words (&rows)[16]) {
+  Words t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = high_words(rows[2 * i], rows[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[4 * i] = low_pairs(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 1] = high_pairs(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 2] = low_pairs(t[4 * i + 1], t[4 * i + 3]);
+    rows[4 * i + 3] = high_pairs(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = even_quarters(rows[i], rows[4 + i]);
+    t[4 + i] = odd_quarters(rows[i], rows[4 + i]);
+    t[8 + i] = even_quarters(rows[8 + i], rows[12 + i]);
+    t[12 + i] = odd_quarters(rows[8 + i], rows[12 + i]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = even_quarters(t[i], t[8 + i]);
+    rows[8 + i] = odd_quarters(t[i], t[8 + i]);
+    rows[4 + i] = even_quarters(t[4 + i], t[12 + i]);
+    rows[12 + i] = odd_quarters(t[4 + i], t[12 + i]);
+  }
+}
+
+#elif defined(__AVX2__)
+
+inline Words low_words(Words a, Words b) { return shuffle_as<Words, 0, 8, 1, 9, 4, 12, 5, 13>(a, b); }
+inline Words high_words(Words a, Words b) { return shuffle_as<Words, 2, 10, 3, 11, 6, 14, 7, 15>(a, b); }
+template <int... kPair>
+inline Words pairs_of(Words a, Words b) {
+  return reinterpret_cast<Words>(shuffle_as<Pairs, kPair...>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+}
+
+// rows[i][j] becomes rows[j][i].
+inline void transpose(Words (&rows)[8]) {
+  Words t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = high_words(rows[2 * i], rows[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    rows[i] = pairs_of<0, 4, 2, 6>(t[i], t[i + 2]);
+    rows[i + 1] = pairs_of<1, 5, 3, 7>(t[i], t[i + 2]);
+    rows[i + 2] = pairs_of<0, 4, 2, 6>(t[i + 1], t[i + 3]);
+    rows[i + 3] = pairs_of<1, 5, 3, 7>(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = pairs_of<0, 1, 4, 5>(rows[i], rows[4 + i]);
+    t[4 + i] = pairs_of<2, 3, 6, 7>(rows[i], rows[4 + i]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) rows[i] = t[i];
+}
+
+#endif
+
+}  // namespace tempora::TEMPORA_ISA
