@@ -16,7 +16,7 @@ import {
 import { TemporaError } from "@tempora/errors";
 import { blockBytes } from "./arena.ts";
 import { gibibytes } from "./gibibytes.ts";
-import { generationWorkspace, type StepShape, sizeOf, stepWorkspace } from "./step-workspace.ts";
+import { generationWorkspace, panelColumns, type StepShape, sizeOf, stepWorkspace } from "./step-workspace.ts";
 
 /** What decides how much memory an engine takes. */
 export interface MemoryPlan {
@@ -68,8 +68,6 @@ const addonBytes = 25 * 2 ** 20;
 
 /** NF4 with double quantisation (QLoRA, arXiv:2305.14314): 4 bits, a byte for each 64 numbers, a float for each 256 of those. */
 const nf4Bytes = 1 / 2 + (1 + 4 / 256) / 64;
-/** Rows of a panel with AVX-512, 16 with AVX2 (kernels/packed.cpp). */
-const panelRows = 32;
 
 const numbersOf = ({ shape }: { shape: readonly number[] }) => shape.reduce((product, size) => product * size, 1);
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
@@ -148,7 +146,8 @@ function computed({ config, dtype, adapter, quantize, threads }: MemoryPlan) {
 }
 
 function panelBytes({ shape: [rows = 0, columns = 0] }: { shape: readonly number[] }, size: number): number {
-  return blockBytes(Math.ceil(rows / panelRows) * panelRows * columns * size);
+  const together = panelColumns();
+  return blockBytes(Math.ceil(rows / together) * together * columns * size);
 }
 
 /** An adapter's B once more: its products read panels in training too (adapters.cpp, weights.cpp). */

@@ -40,20 +40,21 @@ const chunkBytes = 300 * 2 ** 10;
 const leastChunks = 4;
 const mostPairs = 1024;
 const mostParts = 4;
-/** The columns of a panel and the bytes that its numbers take, by the instructions that multiply pairs. */
-const pairKernels: Record<string, { columns: number; numberBytes: number }> = {
-  avx2: { columns: 16, numberBytes: 4 },
-  avx512: { columns: 32, numberBytes: 4 },
-  avx512bf16: { columns: 32, numberBytes: 2 },
-};
+/** The bytes of a number of such products' panels, by the instructions. */
+const pairNumberBytes: Record<string, number> = { avx2: 4, avx512: 4, avx512bf16: 2 };
+/** The columns of a panel, by the instructions (two vectors of f32); others have 32. */
+const narrowPanels: Record<string, number> = { baseline: 8, avx2: 16 };
+
+/** Columns that lie together in a product's panels here. */
+export const panelColumns = () => narrowPanels[deviceInfo().cpuKernels] ?? 32;
 
 export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
 
 /** The products of bf16 in pairs here; undefined where oneDNN multiplies. */
 function pairProducts({ dtype, threads }: ComputedModel): PairProducts | undefined {
   const here = deviceInfo();
-  const kernels = dtype === "bf16" ? pairKernels[here.cpuKernels] : undefined;
-  return kernels && new PairProducts(threads ?? here.threads, kernels.columns, kernels.numberBytes);
+  const numberBytes = dtype === "bf16" ? pairNumberBytes[here.cpuKernels] : undefined;
+  return numberBytes === undefined ? undefined : new PairProducts(threads ?? here.threads, panelColumns(), numberBytes);
 }
 
 class PairProducts {
