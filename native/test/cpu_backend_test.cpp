@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <optional>
 #include <thread>
@@ -102,8 +103,9 @@ std::vector<std::uint8_t> pair_products(int threads, bool awake) {
   if (awake) many.emplace(*backend, DType::bf16);
   Device device(*backend);
   Random random(31);
-  // Several parts of rows and of panels, and chunks that do not divide evenly.
-  const std::int64_t rows = 1001, k = 450, n = 610, less = 130;
+  // Several parts of rows and of panels, chunks that do not divide evenly, and passes of odd numbers of pairs, of which
+  // one has some of both products.
+  const std::int64_t rows = 401, k = 450, n = 3000, less = 1210;
   const Tensor x = device.random(random, rows, k, DType::bf16), d_out = device.random(random, rows, n, DType::bf16);
   const Tensor d_less = device.random(random, rows, less, DType::bf16);
   const auto weight = device.weight(device.random(random, n, k, DType::bf16));

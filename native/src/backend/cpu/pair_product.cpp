@@ -12,15 +12,16 @@
 namespace tempora {
 namespace {
 
-// What a thread's panels take: half of its second cache, if that is known.
-constexpr long kLeastPanelsBytes = 512 << 10, kMostPanelsBytes = 1 << 20;
-std::int64_t panels_bytes() {
+// What the panels that a thread multiplies by at once may take: half of its second cache, if that is known. More than
+// the most was no faster.
+constexpr long kLeastBudget = 512 << 10, kMostBudget = 1 << 20;
+std::int64_t panels_budget() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
   static const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #else
   static const long cache = 0;
 #endif
-  return std::clamp(cache / 2, kLeastPanelsBytes, kMostPanelsBytes);
+  return std::clamp(cache / 2, kLeastBudget, kMostBudget);
 }
 
 // Pairs that are multiplied before sums of another type than f32 go to memory.
@@ -165,7 +166,7 @@ std::vector<PairItem> share_of(const std::vector<PairPass>& passes, std::int64_t
       std::int64_t panel = std::max(begin - first, std::int64_t{0});
       const std::int64_t panel_end = std::min(end - first, pass.panels());
       while (panel < panel_end) {
-        const std::int64_t at_once = std::max<std::int64_t>(1, panels_bytes() / pass.panel_bytes());
+        const std::int64_t at_once = std::max<std::int64_t>(1, panels_budget() / pass.panel_bytes());
         const std::int64_t left = panel_end - panel, count = groups(left, groups(left, at_once));
         items.push_back({&pass, row, row_end - row, panel, count});
         panel += count;
@@ -290,23 +291,30 @@ struct PairTiles {
     }
   }
 
-  // By all rows; the rows of `right` from `following` on are brought meanwhile.
+  // By all rows, so many panels at a time as stay in the second cache; the rows of `right` from `following` on are
+  // brought meanwhile.
   void multiply(std::int64_t column, std::int64_t following, const char* laid_out, char* scratch, float* tile,
                 const std::function<void(const PairTile&)>& body) const {
+    const std::int64_t width = columns_from(column), ahead = columns_from(following);
+    const std::int64_t at_once = std::max<std::int64_t>(1, panels_budget() / panel_bytes()) * kernels.panel_columns;
     PairProduct product;
-    product.panels = laid_out;
-    product.columns = product.row_out = columns_from(column);
-    product.out = tile;
+    product.row_out = width;
     product.scratch = scratch;
-    const std::int64_t blocks = groups(left.rows, rows), ahead = columns_from(following);
+    const std::int64_t blocks = groups(left.rows, rows);
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t row = left.rows * i / blocks, begin = ahead * i / blocks;
       product.rows = left.rows * (i + 1) / blocks - row;
       product.left[0] = {element(left, row * left.row_stride()), 2 * left.row_stride(), left.cols / 2};
       product.ahead[0] = {element(right, (following + begin) * right.row_stride()), ahead * (i + 1) / blocks - begin,
                           2 * right.row_stride(), 2 * right.cols};
-      kernels.multiply(product);
-      body({row, product.rows, column, product.columns, tile});
+      for (std::int64_t first = 0; first < width; first += at_once) {
+        product.panels = laid_out + first / kernels.panel_columns * panel_bytes();
+        product.columns = std::min(at_once, width - first);
+        product.out = tile + first;
+        kernels.multiply(product);
+        product.ahead[0] = {};
+      }
+      body({row, product.rows, column, width, tile});
     }
   }
 };

@@ -16,7 +16,8 @@ import {
 import { TemporaError } from "@tempora/errors";
 import { blockBytes } from "./arena.ts";
 import { gibibytes } from "./gibibytes.ts";
-import { generationWorkspace, panelColumns, type StepShape, sizeOf, stepWorkspace } from "./step-workspace.ts";
+import { panelColumns } from "./pair-products.ts";
+import { generationWorkspace, type StepShape, sizeOf, stepWorkspace } from "./step-workspace.ts";
 
 /** What decides how much memory an engine takes. */
 export interface MemoryPlan {

@@ -1,5 +1,6 @@
-import { type AdapterConfig, adapterModules, type DType, deviceInfo, type ModelConfig } from "@tempora/engine";
+import { type AdapterConfig, adapterModules, type DType, type ModelConfig } from "@tempora/engine";
 import { Arena, Held } from "./arena.ts";
+import { pairProducts } from "./pair-products.ts";
 
 /** A training step over a forest of `tokens` tokens. */
 export interface StepShape {
@@ -33,56 +34,13 @@ const partTokens = 128;
 const tileRows = 1024;
 const tileColumns = 1024;
 const pairTileColumns = 4096;
-/** Of large products of pairs (pair_product.cpp): the most panels that a thread lays out, bytes and rows of a transposed operand, pairs of one pass. */
-const panelsBytes = 2 ** 20;
-const chunkRows = 96;
-const chunkBytes = 300 * 2 ** 10;
-const leastChunks = 4;
-const mostPairs = 1024;
 const mostParts = 4;
-/** The bytes of a number of such products' panels, by the instructions. */
-const pairNumberBytes: Record<string, number> = { avx2: 4, avx512: 4, avx512bf16: 2 };
-/** The columns of a panel, by the instructions (two vectors of f32); others have 32. */
-const narrowPanels: Record<string, number> = { baseline: 8, avx2: 16 };
-
-/** Columns that lie together in a product's panels here. */
-export const panelColumns = () => narrowPanels[deviceInfo().cpuKernels] ?? 32;
 
 export const sizeOf = (dtype: DType) => (dtype === "f32" ? 4 : 2);
 
-/** The products of bf16 in pairs here; undefined where oneDNN multiplies. */
-function pairProducts({ dtype, threads }: ComputedModel): PairProducts | undefined {
-  const here = deviceInfo();
-  const numberBytes = dtype === "bf16" ? pairNumberBytes[here.cpuKernels] : undefined;
-  return numberBytes === undefined ? undefined : new PairProducts(threads ?? here.threads, panelColumns(), numberBytes);
-}
-
-class PairProducts {
-  constructor(
-    readonly threads: number,
-    readonly columns: number,
-    readonly numberBytes: number,
-  ) {}
-
-  /** What a product lays out of a weight, from `k` inputs to `n` outputs, each thread some panels at a time. */
-  panels(k: number, n: number): number {
-    const panel = (k / Math.ceil(k / (2 * mostPairs))) * this.columns * this.numberBytes;
-    const panels = Math.ceil(n / this.columns / this.threads);
-    return this.threads * panel * Math.max(1, Math.min(panels, Math.floor(panelsBytes / panel)));
-  }
-
-  /** What the product for the gradients of weights of one input lays out: all of its `tokens` inputs, and of all the outputs' gradients some rows a thread. */
-  gradients(tokens: number, inputs: number, outputs: number): number {
-    const pass = tokens / Math.ceil(tokens / (2 * mostPairs));
-    const most = Math.min(chunkBytes / (this.numberBytes * pass), outputs / (leastChunks * this.threads));
-    const rows = Math.max(1, Math.floor(most / chunkRows)) * chunkRows;
-    return this.numberBytes * pass * (Math.ceil(inputs / this.columns) * this.columns + this.threads * rows);
-  }
-}
-
 /** The most that products of a block take beside their operands. */
 function blockProducts(model: ComputedModel, tokens: number): number {
-  const products = pairProducts(model);
+  const products = pairProducts(model.dtype, model.threads);
   const whole = dequantised(model);
   if (products === undefined) return whole;
   const { hiddenSize: hidden, intermediateSize: inner, heads, kvHeads, headDim } = model.config;
@@ -105,14 +63,14 @@ function blockProducts(model: ComputedModel, tokens: number): number {
 
 /** What the head's backward pass over `rows` takes. */
 function headProducts(model: ComputedModel, rows: number, logits: number): number {
-  const products = pairProducts(model);
+  const products = pairProducts(model.dtype, model.threads);
   const { hiddenSize: hidden } = model.config;
   const a = sizeOf(model.dtype);
   const tile = Math.min(rows, tileRows) * (products ? pairTileColumns : tileColumns);
   const tileBytes = tile * (logits <= mostKeptLogits ? a : a + 4);
   if (products === undefined) return tileBytes;
   const gradients = model.adapter == null ? products.gradients(Math.min(rows, tileRows), hidden, pairTileColumns) : 0;
-  return tileBytes + Math.max(products.panels(pairTileColumns, hidden), gradients);
+  return Math.max(tileBytes + Math.max(products.panels(pairTileColumns, hidden), gradients), products.tiles(hidden));
 }
 
 type Projection = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
@@ -236,7 +194,7 @@ class Block {
 
   /** Adapters' products with A: all at once where the products by the weights take them in (narrow_term), else one by one. */
   #addAll(scratch: Arena, names: readonly Projection[], kept?: Arena): void {
-    if (this.byRows || pairProducts(this.model) === undefined) {
+    if (this.byRows || pairProducts(this.model.dtype, this.model.threads) === undefined) {
       for (const name of names) this.#add(scratch, name);
       return;
     }

@@ -13,10 +13,10 @@ inline __mmask16 first_words(std::int64_t count) {
 }
 
 // The first `count` lanes, which may be all, or none. Others are loaded as zeros, and not stored.
-struct Lanes {
+struct FirstLanes {
   __mmask16 mask;
 
-  explicit Lanes(std::int64_t count) : mask(first_words(count)) {}
+  explicit FirstLanes(std::int64_t count) : mask(first_words(count)) {}
 
   VecF load(const float* from) const { return reinterpret_cast<VecF>(_mm512_maskz_loadu_ps(mask, from)); }
   VecF load(const Bf16* from) const {
@@ -41,10 +41,10 @@ struct Lanes {
 #else
 
 // As above.
-struct Lanes {
+struct FirstLanes {
   std::int64_t count;
 
-  explicit Lanes(std::int64_t lanes) : count(lanes) {}
+  explicit FirstLanes(std::int64_t lanes) : count(lanes) {}
 
   template <typename T>
   VecF load(const T* from) const {

@@ -1,12 +1,9 @@
 // Laying out panels for packed.cpp.
 #pragma once
 
-#include "simd.h"
+#include "panel_shape.h"
 
 namespace tempora::TEMPORA_ISA {
-
-constexpr int kPanelVectors = 2;
-constexpr int kPanelColumns = kPanelVectors * kWidth;
 
 // The elements of one column that a step of k takes: 4 bytes, moved as one.
 template <typename T, int kStep>

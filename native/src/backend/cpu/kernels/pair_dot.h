@@ -117,13 +117,13 @@ static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std
   const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
   const std::int64_t pairs = k / 2;
   for (std::int64_t pair = 0; pair < pairs; pair += 16) {
-    const Lanes lanes(pairs - pair);
+    const FirstLanes lanes(pairs - pair);
     for (int half = 0; half < kPanelColumns; half += 16) {
-      Words rows[16];
+      WordRow rows[16];
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {
         const std::uint16_t* words = source + (half + i) * row + 2 * pair;
-        rows[i] = half + i < columns ? lanes.load_words(words) : Words{};
+        rows[i] = half + i < columns ? lanes.load_words(words) : WordRow{};
         __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
       }
       transpose(rows);

@@ -17,7 +17,7 @@ constexpr std::int64_t kPanelPairBytes = kPanelColumns * kPairBytes;
 // Bytes of a panel that are asked for ahead: it streams from the second cache.
 constexpr std::int64_t kPanelAhead = 2048;
 
-// Pairs that are multiplied between two looks at what else is to be brought: a cache line of a row.
+// Pairs that are multiplied between two looks at what else is to be brought: a cache line of a row of bf16.
 constexpr std::int64_t kPairsAtOnce = 16;
 
 // A null pointer has no rows to step through, though they are not read.
@@ -29,7 +29,7 @@ template <int kRows>
                                               const VecF (&sums)[kRows][kPanelVectors]) {
   Bf16* out = static_cast<Bf16*>(p.out) + row * p.row_out + column;
   const Bf16* added = static_cast<const Bf16*>(added_of(p)) + row * p.row_added + column;
-  const Lanes lanes[] = {Lanes(p.columns - column), Lanes(p.columns - column - kWidth)};
+  const FirstLanes lanes[] = {FirstLanes(p.columns - column), FirstLanes(p.columns - column - kWidth)};
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
 #pragma GCC unroll 2
@@ -46,7 +46,7 @@ template <int kRows>
 [[gnu::always_inline]] inline void add_narrow(const PairProduct& p, std::int64_t row, std::int64_t panel,
                                               VecF (&sums)[kRows][kPanelVectors]) {
   const std::int64_t column = panel * kPanelColumns;
-  const Lanes lanes[] = {Lanes(p.columns - column), Lanes(p.columns - column - kWidth)};
+  const FirstLanes lanes[] = {FirstLanes(p.columns - column), FirstLanes(p.columns - column - kWidth)};
   for (int term = 0; term < p.narrow_terms; ++term) {
     const NarrowRows& narrow = p.narrow[term];
     const RowOffsets offset(4 * narrow.row);
@@ -72,7 +72,7 @@ template <int kRows>
                                              const VecF (&sums)[kRows][kPanelVectors]) {
   float* out = static_cast<float*>(p.out) + row * p.row_out + column;
   const float* added = static_cast<const float*>(added_of(p)) + row * p.row_added + column;
-  const Lanes lanes[] = {Lanes(p.columns - column), Lanes(p.columns - column - kWidth)};
+  const FirstLanes lanes[] = {FirstLanes(p.columns - column), FirstLanes(p.columns - column - kWidth)};
   VecF squares[kPanelVectors] = {};
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r, out += p.row_out, added += p.row_added) {
@@ -180,7 +180,7 @@ BlockRows rows_of_block(const PairProduct& p, std::int64_t row, std::int64_t row
   return of;
 }
 
-// A block of rows meets all panels while it is in the first cache; the next one comes meanwhile.
+// A block of rows meets all panels while it is in the first cache, or in the second; the next one comes meanwhile.
 template <bool kBlocks>
 void multiply_blocks(const PairProduct& p) {
   const std::int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;

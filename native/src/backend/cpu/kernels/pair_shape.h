@@ -3,13 +3,12 @@
 
 #include "lanes.h"
 #include "pair_product.h"
+#include "panel_shape.h"
 #include "row_offsets.h"
 #include "simd.h"
 
 namespace tempora::TEMPORA_ISA {
 
-constexpr int kPanelVectors = 2;
-constexpr int kPanelColumns = kPanelVectors * kWidth;
 // The sums, two vectors of the right operand and one of the left fit the 32 registers, or 16.
 constexpr int kBlockRows = kWidth == 16 ? 12 : 6;
 

@@ -10,13 +10,15 @@ namespace tempora::TEMPORA_ISA {
 // What a column of a panel and a row of a block take of a pair: in both, all first numbers lie before the second ones.
 constexpr std::int64_t kPairBytes = 8;
 
-// So that rows of a power of two of numbers do not share places in the first cache.
+// Behind a widened row: its last vector is written whole, and rows of a power of two of numbers do not share places in
+// the first cache.
 constexpr std::int64_t kRowGap = 64;
+static_assert(kRowGap >= (kWidth - 2) * 4);
 
 static void pair_rows(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
   const Bf16* source = static_cast<const Bf16*>(from);
   float* target = static_cast<float*>(to);
-  const Lanes first(columns), last(columns - kWidth);
+  const FirstLanes first(columns), last(columns - kWidth);
   for (std::int64_t i = 0; i < k; ++i, source += row, target += kPanelColumns) {
     __builtin_prefetch(source + kRowsAhead * row);
     __builtin_prefetch(source + kPanelColumns, 0, kSecondCache);
@@ -39,7 +41,7 @@ static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std:
       }
       float* block = target;
       for (std::int64_t column = 0; column < count; column += kBlockRows, block += block_numbers) {
-        const VecF numbers = Lanes(i < k ? count - column : 0).load(source + column);
+        const VecF numbers = FirstLanes(i < k ? count - column : 0).load(source + column);
         __builtin_memcpy(block, &numbers, kBlockRows * sizeof(float));
       }
     }
@@ -51,13 +53,13 @@ static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std
   const Bf16* source = static_cast<const Bf16*>(from);
   const std::int64_t pairs = k / 2;
   for (std::int64_t pair = 0; pair < pairs; pair += kWidth) {
-    const Lanes lanes(pairs - pair);
+    const FirstLanes lanes(pairs - pair);
     for (int half = 0; half < kPanelColumns; half += kWidth) {
-      Words rows[kWidth];
+      WordRow rows[kWidth];
 #pragma GCC unroll 16
       for (int i = 0; i < kWidth; ++i) {
         const Bf16* words = source + (half + i) * row + 2 * pair;
-        rows[i] = half + i < columns ? lanes.load_words(words) : Words{};
+        rows[i] = half + i < columns ? lanes.load_words(words) : WordRow{};
         __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
       }
       transpose(rows);
@@ -72,9 +74,10 @@ static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std
   }
 }
 
-// Bytes for left_rows.
+// Bytes for left_rows, of whole cache lines: the next thread's panels lie behind them.
 static std::int64_t scratch_bytes(std::int64_t pairs) {
-  return kBlockRows * (pairs * kPairBytes + static_cast<std::int64_t>(kMostPairTerms) * kRowGap);
+  const std::int64_t bytes = kBlockRows * (pairs * kPairBytes + static_cast<std::int64_t>(kMostPairTerms) * kRowGap);
+  return (bytes + 63) / 64 * 64;
 }
 
 // Rows of a term as they are multiplied; `scratch` moves behind them.
@@ -87,7 +90,7 @@ inline PairRows left_rows(const PairRows& term, std::int64_t row, std::int64_t r
     float* to = reinterpret_cast<float*>(scratch);
     std::int64_t k = 0;
     for (; k + kWidth <= 2 * term.pairs; k += kWidth) store(to + k, load(numbers + k));
-    if (k < 2 * term.pairs) store(to + k, Lanes(2 * term.pairs - k).load(numbers + k));
+    if (k < 2 * term.pairs) store(to + k, FirstLanes(2 * term.pairs - k).load(numbers + k));
   }
   return wide;
 }

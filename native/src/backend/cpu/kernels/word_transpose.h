@@ -5,39 +5,40 @@
 
 namespace tempora::TEMPORA_ISA {
 
-// Words and pairs of words as GCC's own vectors: its intrinsics for these shuffles warn of values that they do not use.
-using Words = VecU;
+// WordRow and pairs of words as GCC's own vectors: its intrinsics for these shuffles warn of values that they do not
+// use.
+using WordRow = VecU;
 using Pairs = std::uint64_t __attribute__((vector_size(kWidth * 4)));
 
 #if defined(__AVX512F__)
 
-inline Words low_words(Words a, Words b) {
-  return shuffle_as<Words, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b);
+inline WordRow low_words(WordRow a, WordRow b) {
+  return shuffle_as<WordRow, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29>(a, b);
 }
-inline Words high_words(Words a, Words b) {
-  return shuffle_as<Words, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
+inline WordRow high_words(WordRow a, WordRow b) {
+  return shuffle_as<WordRow, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31>(a, b);
 }
-inline Words low_pairs(Words a, Words b) {
-  return reinterpret_cast<Words>(
+inline WordRow low_pairs(WordRow a, WordRow b) {
+  return reinterpret_cast<WordRow>(
       shuffle_as<Pairs, 0, 8, 2, 10, 4, 12, 6, 14>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
-inline Words high_pairs(Words a, Words b) {
-  return reinterpret_cast<Words>(
+inline WordRow high_pairs(WordRow a, WordRow b) {
+  return reinterpret_cast<WordRow>(
       shuffle_as<Pairs, 1, 9, 3, 11, 5, 13, 7, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 // Of each, the first and third, or the second and fourth 16 bytes.
-inline Words even_quarters(Words a, Words b) {
-  return reinterpret_cast<Words>(
+inline WordRow even_quarters(WordRow a, WordRow b) {
+  return reinterpret_cast<WordRow>(
       shuffle_as<Pairs, 0, 1, 4, 5, 8, 9, 12, 13>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
-inline Words odd_quarters(Words a, Words b) {
-  return reinterpret_cast<Words>(
+inline WordRow odd_quarters(WordRow a, WordRow b) {
+  return reinterpret_cast<WordRow>(
       shuffle_as<Pairs, 2, 3, 6, 7, 10, 11, 14, 15>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 
 // rows[i][j] becomes rows[j][i].
-inline void transpose(Words (&rows)[16]) {
-  Words t[16];
+inline void transpose(WordRow (&rows)[16]) {
+  WordRow t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
@@ -68,16 +69,16 @@ inline void transpose(Words (&rows)[16]) {
 
 #elif defined(__AVX2__)
 
-inline Words low_words(Words a, Words b) { return shuffle_as<Words, 0, 8, 1, 9, 4, 12, 5, 13>(a, b); }
-inline Words high_words(Words a, Words b) { return shuffle_as<Words, 2, 10, 3, 11, 6, 14, 7, 15>(a, b); }
+inline WordRow low_words(WordRow a, WordRow b) { return shuffle_as<WordRow, 0, 8, 1, 9, 4, 12, 5, 13>(a, b); }
+inline WordRow high_words(WordRow a, WordRow b) { return shuffle_as<WordRow, 2, 10, 3, 11, 6, 14, 7, 15>(a, b); }
 template <int... kPair>
-inline Words pairs_of(Words a, Words b) {
-  return reinterpret_cast<Words>(shuffle_as<Pairs, kPair...>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
+inline WordRow pairs_of(WordRow a, WordRow b) {
+  return reinterpret_cast<WordRow>(shuffle_as<Pairs, kPair...>(reinterpret_cast<Pairs>(a), reinterpret_cast<Pairs>(b)));
 }
 
 // rows[i][j] becomes rows[j][i].
-inline void transpose(Words (&rows)[8]) {
-  Words t[8];
+inline void transpose(WordRow (&rows)[8]) {
+  WordRow t[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     t[2 * i] = low_words(rows[2 * i], rows[2 * i + 1]);
