@@ -4,7 +4,6 @@
 #include <immintrin.h>
 
 #include "pair_shape.h"
-#include "word_transpose.h"
 
 namespace tempora::TEMPORA_ISA {
 
@@ -114,26 +113,9 @@ static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std:
 }
 
 static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
-  const std::uint16_t* source = static_cast<const std::uint16_t*>(from);
-  const std::int64_t pairs = k / 2;
-  for (std::int64_t pair = 0; pair < pairs; pair += 16) {
-    const FirstLanes lanes(pairs - pair);
-    for (int half = 0; half < kPanelColumns; half += 16) {
-      WordRow rows[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        const std::uint16_t* words = source + (half + i) * row + 2 * pair;
-        rows[i] = half + i < columns ? lanes.load_words(words) : WordRow{};
-        __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
-      }
-      transpose(rows);
-      std::uint32_t* target = static_cast<std::uint32_t*>(to) + pair * kPanelColumns + half;
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        if (pair + i < pairs) __builtin_memcpy(target + i * kPanelColumns, &rows[i], sizeof rows[i]);
-      }
-    }
-  }
+  transpose_pairs(from, row, k, columns, [=](std::int64_t pair, int column, WordRow words) {
+    __builtin_memcpy(static_cast<std::uint32_t*>(to) + pair * kPanelColumns + column, &words, sizeof words);
+  });
 }
 
 // Rows are multiplied as they are.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "pair_shape.h"
-#include "word_transpose.h"
 
 namespace tempora::TEMPORA_ISA {
 
@@ -50,28 +49,11 @@ static void pair_blocks(const void* from, std::int64_t row, std::int64_t k, std:
 
 // Transposed as pairs, which are half as many, and then widened.
 static void pair_columns(const void* from, std::int64_t row, std::int64_t k, std::int64_t columns, void* to) {
-  const Bf16* source = static_cast<const Bf16*>(from);
-  const std::int64_t pairs = k / 2;
-  for (std::int64_t pair = 0; pair < pairs; pair += kWidth) {
-    const FirstLanes lanes(pairs - pair);
-    for (int half = 0; half < kPanelColumns; half += kWidth) {
-      WordRow rows[kWidth];
-#pragma GCC unroll 16
-      for (int i = 0; i < kWidth; ++i) {
-        const Bf16* words = source + (half + i) * row + 2 * pair;
-        rows[i] = half + i < columns ? lanes.load_words(words) : WordRow{};
-        __builtin_prefetch(words + kPanelColumns * row, 0, kSecondCache);
-      }
-      transpose(rows);
-      float* target = static_cast<float*>(to) + 2 * pair * kPanelColumns + half;
-#pragma GCC unroll 16
-      for (int i = 0; i < kWidth; ++i) {
-        if (pair + i >= pairs) continue;
-        store(target + 2 * i * kPanelColumns, reinterpret_cast<VecF>(rows[i] << 16));
-        store(target + (2 * i + 1) * kPanelColumns, reinterpret_cast<VecF>(rows[i] & 0xFFFF0000u));
-      }
-    }
-  }
+  transpose_pairs(from, row, k, columns, [=](std::int64_t pair, int column, WordRow words) {
+    float* target = static_cast<float*>(to) + 2 * pair * kPanelColumns + column;
+    store(target, reinterpret_cast<VecF>(words << 16));
+    store(target + kPanelColumns, reinterpret_cast<VecF>(words & 0xFFFF0000u));
+  });
 }
 
 // Bytes for left_rows, of whole cache lines: the next thread's panels lie behind them.
