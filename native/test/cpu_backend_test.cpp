@@ -321,6 +321,15 @@ void check_panel_order() {
   expect(PanelRun{}.at(1, 2, 2) == nullptr, "what is not known has an address");
 }
 
+// oneDNN's are the others: by tiles, and where there are no such instructions.
+void check_own_products() {
+  for (const Isa isa : tested_isas()) {
+    const bool own = isa != Isa::baseline && isa != Isa::amx;
+    expect(multiplies_pairs_of(isa, DType::bf16) == own, std::string("large products of bf16 by ") + isa_name(isa));
+    expect(!multiplies_pairs_of(isa, DType::f32), "large products of f32 are not of pairs");
+  }
+}
+
 void check_narrow_terms() {
   const auto backend = make_cpu_backend(2);
   expect(backend->takes_narrow_terms(DType::bf16), "an adapter's part is not added where a product is written");
@@ -373,6 +382,7 @@ int main(int argc, char** argv) {
   if (kCountsResidentBytes) run.run("no more is resident than was in use at once", check_resident_memory);
   run.run("too much memory is refused with a remedy", check_out_of_memory);
   run.run("bits do not depend on the number of threads", check_thread_counts);
+  run.run("large products of bf16 are our own from AVX2 on", check_own_products);
   for (const tempora::Isa isa : tested_isas()) {
     if (!tempora::multiplies_pairs_of(isa, tempora::DType::bf16)) continue;
     const std::string by = std::string(" (") + isa_name(isa) + ")";
