@@ -55,10 +55,13 @@ void expect_same_draws(Isa isa, const std::vector<float>& row, const SamplingOpt
   const auto backend = make_cpu_backend(2);
   const SamplingKernels& kernels = sampling_kernels_for(isa);
   const auto vocab = static_cast<std::int64_t>(row.size());
-  const float largest = *std::max_element(row.begin(), row.end()), scale = 1 / options.temperature;
-  std::vector<float> weights(row.size()), sums((row.size() + kSamplingBlock - 1) / kSamplingBlock);
-  kernels.exp_weights(row.data(), vocab, largest, scale, weights.data());
-  kernels.block_exp_sums(row.data(), vocab, largest, scale, sums.data(), nullptr);
+  const float largest = *std::max_element(row.begin(), row.end()), inverse = 1 / options.temperature;
+  const SamplingScale scale =
+      sampling_scale(sampling_shift(kernels.glimpse(row.data(), vocab), largest, inverse), inverse);
+  const std::size_t blocks = (row.size() + kSamplingBlock - 1) / kSamplingBlock;
+  std::vector<float> weights(row.size()), maxima(blocks), sums(blocks);
+  kernels.weights(row.data(), vocab, scale, weights.data());
+  kernels.weigh(row.data(), vocab, {scale, scale, maxima.data(), nullptr, sums.data(), nullptr, {nullptr, nullptr, 1}});
   double mass = 0;
   for (const float sum : sums) mass += sum;
   std::vector<Choice> choices;

@@ -5,47 +5,42 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
-#include <utility>
 #include <vector>
 
 #include "cpu_backend.h"
 #include "kernels/sampling.h"
 #include "parallel.h"
 #include "thread_scratch.h"
+#include "top_p_estimate.h"
 #include "views.h"
 
 namespace tempora {
 namespace {
 
-constexpr std::int64_t kSample = 4096;  // logits from which it is estimated where the top p end
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Candidate {
   float logit;
-  float weight;  // exp((logit - largest) / temperature)
-  std::int32_t token;
+  float weight;
+  std::int64_t index;  // among those that are near
 };
 
-// More likely first; the lower id among equals.
+// More likely first; the lower index among equals.
 bool before(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  return a.logit != b.logit ? a.logit > b.logit : a.index < b.index;
 }
 
 // Tokens whose logits lie in a range, in order of their ids, in scratch with room for all.
 struct Near {
   float* logits;
   float* weights;
-  std::int32_t* tokens;
   std::int64_t count = 0;
-  float least = 0, most = 0;  // of all in the range
+  LogitRange range = {};
+  float least = 0, most = 0;  // of them
 
-  static constexpr int kArrays = 3;
-  Near(float* scratch, std::int64_t vocab)
-      : logits(scratch),
-        weights(logits + vocab + kSamplingSlack),
-        tokens(reinterpret_cast<std::int32_t*>(weights + vocab + kSamplingSlack)) {}
-  Candidate at(std::int64_t i) const { return {logits[i], weights[i], tokens[i]}; }
+  static constexpr int kArrays = 2;
+  Near(float* scratch, std::int64_t vocab) : logits(scratch), weights(logits + vocab + kSamplingSlack) {}
+  Candidate at(std::int64_t i) const { return {logits[i], weights[i], i}; }
 };
 
 class RowSampler {
@@ -70,40 +65,48 @@ class RowSampler {
 
   // False where the logits are no numbers to choose from.
   bool sample(double uniform, std::int32_t* token, float* log_prob) {
-    kernels_.block_maxima(logits_, vocab_, maxima_.data());
-    largest_ = *std::max_element(maxima_.begin(), maxima_.end());
-    if (options_.temperature > 0) scale_ = 1 / options_.temperature;
     const bool top_k = options_.top_k > 0 && options_.top_k < vocab_;
     const bool from_top = options_.temperature > 0 && (top_k || options_.top_p < 1);
-    const double log_sum = std::log(exp_sums(from_top ? weights_ : nullptr));
-    if (!std::isfinite(log_sum) || !std::isfinite(largest_)) return false;
+    const float inverse = options_.temperature > 0 ? 1 / options_.temperature : 1;
+    const float guess = kernels_.glimpse(logits_, vocab_);
+    weigh(guess, inverse, from_top);
+    if (sampling_shift(guess, largest_, inverse) != guess) weigh(largest_, inverse, from_top);
+    const double plain_sum = scaled_ ? total(plain_sums_) : mass_;
+    if (!std::isfinite(plain_sum) || !std::isfinite(mass_) || !std::isfinite(largest_)) return false;
     if (options_.temperature <= 0) {
       *token = most_likely();
     } else {
       *token = from_top ? draw_from_top(uniform, top_k) : draw_from_all(uniform);
     }
-    *log_prob = static_cast<float>(static_cast<double>(logits_[*token]) - largest_ - log_sum);
+    // Rounding may make a token likelier than all.
+    const double log_prob_of =
+        static_cast<double>(logits_[*token]) - static_cast<double>(plain_.shift) - std::log(plain_sum);
+    *log_prob = static_cast<float>(std::min(log_prob_of, 0.0));
     return true;
   }
 
  private:
-  // Fills sums_ with Σ exp((logit - largest) · scale_), `weights` with its terms unless it is null, and mass_ with
-  // their total. Returns that total at scale 1.
-  double exp_sums(float* weights) {
-    if (scale_ == 1) {
-      kernels_.block_exp_sums(logits_, vocab_, largest_, 1, sums_.data(), weights);
-      return mass_ = total(sums_);
-    }
-    plain_sums_.resize(blocks_);
-    kernels_.block_exp_sums_twice(logits_, vocab_, largest_, scale_, plain_sums_.data(), sums_.data(), weights);
+  // Weights at temperature 1 and at this one, counted from `shift`: of blocks, and of each token if some are left out.
+  void weigh(float shift, float inverse, bool from_top) {
+    plain_ = sampling_scale(shift, 1);
+    scale_ = sampling_scale(shift, inverse);
+    scaled_ = inverse != 1;
+    if (scaled_) plain_sums_.resize(blocks_);
+    const std::int64_t every = (vocab_ / kSamplingGroup * kSampledOfGroup + kMostSampled - 1) / kMostSampled;
+    sampled_ = kernels_.weigh(logits_, vocab_,
+                              {plain_,
+                               scale_,
+                               maxima_.data(),
+                               scaled_ ? plain_sums_.data() : nullptr,
+                               sums_.data(),
+                               from_top ? weights_ : nullptr,
+                               {sampled_logits_, sampled_weights_, std::max<std::int64_t>(every, 1)}});
     mass_ = total(sums_);
-    return total(plain_sums_);
+    largest_ = kernels_.range(maxima_.data(), static_cast<std::int64_t>(blocks_)).most;
   }
 
-  static double total(const std::vector<float>& sums) {
-    double total = 0;
-    for (const float sum : sums) total += sum;
-    return total;
+  double total(const std::vector<float>& sums) const {
+    return kernels_.total(sums.data(), static_cast<std::int64_t>(sums.size()));
   }
 
   std::int32_t most_likely() const {
@@ -122,7 +125,7 @@ class RowSampler {
     const std::int64_t first = static_cast<std::int64_t>(block) * kSamplingBlock;
     const std::int64_t count = std::min(kSamplingBlock, vocab_ - first);
     float weights[kSamplingBlock];
-    kernels_.exp_weights(logits_ + first, count, largest_, scale_, weights);
+    kernels_.weights(logits_ + first, count, scale_, weights);
     return static_cast<std::int32_t>(first + walk(weights, count, left));
   }
 
@@ -140,9 +143,13 @@ class RowSampler {
 
   std::int32_t draw_from_top(double uniform, bool top_k) {
     if (top_k) {
-      split_at(top_k_threshold(), kInfinity, vocab_);
+      split_at({top_k_threshold(), kInfinity});
+      weigh_near();
       const double mass = keep_most_likely(static_cast<std::int64_t>(options_.top_k));
+      const Candidate last = last_;
       if (options_.top_p < 1) keep_mass(mass * options_.top_p);
+      // Rounding may lead past the end to tokens without weight.
+      if (before(last, last_)) last_ = last;
       add_kept_near();
     } else {
       keep_top_p(mass_ * options_.top_p);
@@ -154,126 +161,62 @@ class RowSampler {
   // says roughly where the last one lies, so that only those near it are compared.
   void keep_top_p(double wanted) {
     const float lowest = top_p_threshold();
-    const auto [low, high] = around_top_p(lowest, mass_ - wanted);
-    if ((low > lowest || high < kInfinity) && cut_between(low, high, wanted, true)) return;
-    cut_between(lowest, kInfinity, wanted, false);
+    const LogitRange likely = around_top_p(lowest, mass_ - wanted);
+    if ((likely.low > lowest || likely.high < kInfinity) && cut_between(likely, wanted, true)) return;
+    cut_between({lowest, kInfinity}, wanted, false);
   }
 
-  // Keeps the tokens from `high` up and of those in [low, high) the most likely that `wanted` needs. False where the
-  // last one must lie elsewhere, which only a guess can cause.
-  bool cut_between(float low, float high, double wanted, bool guessed) {
-    SamplingFound found = split_at(low, high, vocab_ / 4);
+  LogitRange around_top_p(float lowest, double rest) const {
+    const double share = static_cast<double>(sampled_) / static_cast<double>(vocab_);
+    return estimate_top_p(kernels_, {sampled_logits_, sampled_weights_, sampled_, share}, lowest, rest);
+  }
+
+  // Keeps the tokens above `range` and of those in it the most likely that `wanted` needs. False where the last one
+  // must lie elsewhere, which only a guess can cause.
+  bool cut_between(LogitRange range, double wanted, bool guessed) {
+    split_at(range);
     for (const double sum : kept_sums_) wanted -= sum;
-    if (guessed && (wanted <= 0 || found.count == 0)) return false;
-    if (found.least == found.most) return keep_tied(found, wanted) || !guessed;
-    if (found.count > vocab_ / 4) split_at(low, high, vocab_);
+    if (guessed && (wanted <= 0 || near_.count == 0)) return false;
+    if (near_.least == near_.most) return keep_tied(wanted) || !guessed;
+    weigh_near();
     if (!keep_mass(wanted) && guessed) return false;
     add_kept_near();
     return true;
   }
 
-  // The first of `found`, which are all alike, that reach `wanted`; false, and all of them, where they don't.
-  bool keep_tied(const SamplingFound& found, double wanted) {
-    float weight;
-    kernels_.exp_weights(&found.most, 1, largest_, scale_, &weight);
-    const double needed = std::ceil(wanted / static_cast<double>(weight));
-    auto left = static_cast<std::int64_t>(std::clamp(needed, 1.0, static_cast<double>(found.count)));
+  // The first of near_, which are all alike, that reach `wanted`; false, and all of them, where they don't.
+  bool keep_tied(double wanted) {
+    kernels_.weights(near_.logits, 1, scale_, near_.weights);
+    const auto weight = static_cast<double>(near_.weights[0]);
+    const double needed = std::ceil(wanted / weight);
+    auto left = static_cast<std::int64_t>(std::clamp(needed, 1.0, static_cast<double>(near_.count)));
+    last_ = {near_.logits[0], near_.weights[0], left - 1};
     for (std::size_t span = 0; left > 0; ++span) {
       const std::int64_t kept = std::min<std::int64_t>(near_counts_[span], left);
-      kept_sums_[span] += static_cast<double>(kept) * static_cast<double>(weight);
+      kept_sums_[span] += static_cast<double>(kept) * weight;
       left -= kept;
-      if (left > 0) continue;
-      std::int64_t token = static_cast<std::int64_t>(span) * kSamplingSpan - 1;
-      for (std::int64_t i = 0; i < kept; ++i) {
-        do ++token;
-        while (logits_[token] != found.most);
-      }
-      last_ = {found.most, weight, static_cast<std::int32_t>(token)};
     }
-    return needed <= static_cast<double>(found.count);
+    return needed <= static_cast<double>(near_.count);
   }
 
-  // Logits between which the least likely token of the top p should lie, where the tokens past it weigh `rest`: three
-  // standard deviations of the sample's estimate to each side.
-  std::pair<float, float> around_top_p(float lowest, double rest) const {
-    constexpr std::int32_t kBins = 1024;
-    constexpr std::int64_t kFew = 64;
-    const std::pair<float, float> everything = {lowest, kInfinity};
-    if (vocab_ < 2 * kSample) return everything;
-    float logits[kSample], weights[kSample];
-    for (std::int64_t i = 0; i < kSample; ++i) logits[i] = logits_[i * vocab_ / kSample];
-    kernels_.exp_weights(logits, kSample, largest_, scale_, weights);
-    const auto [least, most] = range_of(logits);
-    const float first = std::max(lowest, least);
-    const float bins_per_logit = static_cast<float>(kBins) / (most - first);
-    if (!std::isfinite(bins_per_logit) || bins_per_logit <= 0) return everything;
-    double sums[kBins + 2][2] = {};  // of weights and their squares: below `first`, and of the bins from there up
-    std::int32_t bins[kSample];
-    kernels_.bins(logits, kSample, {first, bins_per_logit, -1, 1, kBins + 1}, bins);
-    std::int64_t reaching = 0;
-    for (std::int64_t i = 0; i < kSample; ++i) {
-      const double weight = weights[i];
-      sums[bins[i]][0] += weight;
-      sums[bins[i]][1] += weight * weight;
-      reaching += bins[i] >= 1 ? 1 : 0;
-    }
-    if (reaching < kFew) return everything;
-    const auto edge = [&](std::int64_t bin) { return first + static_cast<float>(bin - 1) / bins_per_logit; };
-    const double wanted = rest * static_cast<double>(kSample) / static_cast<double>(vocab_);
-    double below = 0, below_squares = 0;
-    // Whether `wanted` lies that far above (direction 1) or below what was added up.
-    const auto is_far = [&](double direction) {
-      const double variance = below_squares - below * below / static_cast<double>(kSample);
-      const double off = (wanted - below) * direction;
-      return off > 0 && off * off > 9 * variance;
-    };
-    float low = lowest;
-    for (std::int64_t bin = 0; bin <= kBins; ++bin) {
-      if (bin > 0 && is_far(-1)) return {low, edge(bin)};
-      below += sums[bin][0];
-      below_squares += sums[bin][1];
-      if (is_far(1)) low = edge(bin + 1);
-    }
-    return {low, kInfinity};
+  // In kept_sums_ the weights of the spans' tokens above the range, in near_ those in it, yet without weights.
+  void split_at(LogitRange range) {
+    near_.range = range;
+    near_.count = kernels_.split({logits_, maxima_.data(), weights_, vocab_}, range.low, range.high, kept_sums_.data(),
+                                 near_counts_.data(), near_.logits);
+    const auto [least, most] = kernels_.range(near_.logits, near_.count);
+    near_.least = least;
+    near_.most = most;
   }
 
-  // The least and the most, in lanes, since the branches of minmax_element() cannot be foreseen.
-  static std::pair<float, float> range_of(const float (&logits)[kSample]) {
-    constexpr std::int64_t kLanes = 8;
-    float least[kLanes], most[kLanes];
-    std::fill_n(least, kLanes, kInfinity);
-    std::fill_n(most, kLanes, -kInfinity);
-    const auto take = [&](float value, std::int64_t lane) {
-      least[lane] = value < least[lane] ? value : least[lane];
-      most[lane] = value > most[lane] ? value : most[lane];
-    };
-    for (std::int64_t i = 0; i < kSample; i += kLanes) {
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) take(logits[i + lane], lane);
-    }
-    return {*std::min_element(least, least + kLanes), *std::max_element(most, most + kLanes)};
-  }
-
-  // In kept_sums_ the weights of the spans' tokens from `high` up, in near_ those in [low, high), of which the first
-  // `room`.
-  SamplingFound split_at(float low, float high, std::int64_t room) {
-    const SamplingFound found =
-        kernels_.split({logits_, maxima_.data(), weights_, vocab_}, low, high, kept_sums_.data(), near_counts_.data(),
-                       {near_.logits, near_.weights, near_.tokens, room});
-    near_.count = std::min(found.count, room);
-    near_.least = found.least;
-    near_.most = found.most;
-    return found;
-  }
+  void weigh_near() { kernels_.weights(near_.logits, near_.count, scale_, near_.weights); }
 
   // What last_ keeps of near_ joins kept_sums_.
   void add_kept_near() {
-    kernels_.keep_until(near_.logits, near_.tokens, near_.count, last_.logit, last_.token, near_.weights);
-    const float* weights = near_.weights;
-    for (std::size_t span = 0; span < kept_sums_.size(); weights += near_counts_[span++]) {
-      const std::int32_t count = near_counts_[span];
-      double lanes[4] = {};
-      for (std::int32_t i = 0; i < count; ++i) lanes[i % 4] += weights[i];
-      kept_sums_[span] += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    std::int64_t first = 0;
+    for (std::size_t span = 0; span < kept_sums_.size(); first += near_counts_[span++]) {
+      kept_sums_[span] += kernels_.keep_until(near_.logits + first, near_counts_[span], first, last_.logit, last_.index,
+                                              near_.weights + first);
     }
   }
 
@@ -289,10 +232,20 @@ class RowSampler {
     const std::int64_t count = std::min(kSamplingSpan, vocab_ - first);
     float weights[kSamplingSpan];
     std::copy_n(weights_ + first, count, weights);
-    std::int32_t tokens[kSamplingSpan];
-    std::iota(std::begin(tokens), std::end(tokens), static_cast<std::int32_t>(first));
-    kernels_.keep_until(logits_ + first, tokens, count, last_.logit, last_.token, weights);
+    kernels_.keep_until(logits_ + first, count, first, last_.logit, last_token(), weights);
     return static_cast<std::int32_t>(first + walk(weights, count, left));
+  }
+
+  std::int64_t last_token() const {
+    std::int64_t left = last_.index, token = 0;
+    for (std::size_t span = 0; left >= near_counts_[span]; ++span) {
+      left -= near_counts_[span];
+      token += kSamplingSpan;
+    }
+    for (;; ++token) {
+      const bool is_near = logits_[token] >= near_.range.low && logits_[token] < near_.range.high;
+      if (is_near && left-- == 0) return token;
+    }
   }
 
   static double mass_of(std::vector<Candidate>::const_iterator begin, std::vector<Candidate>::const_iterator end) {
@@ -315,32 +268,18 @@ class RowSampler {
   // Half of that, so that rounding does no harm.
   float top_p_threshold() const {
     const double weight = 0.5 * (1 - static_cast<double>(options_.top_p)) * mass_ / static_cast<double>(vocab_);
-    return static_cast<float>(largest_ + std::log(weight) * static_cast<double>(options_.temperature));
+    return static_cast<float>(static_cast<double>(scale_.shift) +
+                              std::log(weight) * static_cast<double>(options_.temperature));
   }
 
-  // Leaves in near_ the `count` most likely. Returns their mass.
+  // Leaves weights to the `count` most likely in near_ alone. Returns their mass.
   double keep_most_likely(std::int64_t count) {
     std::vector<Candidate> order(static_cast<std::size_t>(near_.count));
     for (std::int64_t i = 0; i < near_.count; ++i) order[static_cast<std::size_t>(i)] = near_.at(i);
     const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(count, near_.count) - 1);
     std::nth_element(order.begin(), last, order.end(), before);
     last_ = *last;
-    double mass = 0;
-    std::int64_t kept = 0;
-    for (std::int64_t i = 0; i < near_.count; ++i) {
-      const Candidate one = near_.at(i);
-      if (before(last_, one)) {
-        --near_counts_[static_cast<std::size_t>(one.token / kSamplingSpan)];
-        continue;
-      }
-      near_.logits[kept] = one.logit;
-      near_.weights[kept] = one.weight;
-      near_.tokens[kept++] = one.token;
-      mass += one.weight;
-    }
-    near_.count = kept;
-    near_.least = last_.logit;
-    return mass;
+    return kernels_.keep_until(near_.logits, near_.count, 0, last_.logit, last_.index, near_.weights);
   }
 
   // Finds the last of the most likely in near_ whose weights reach `wanted`: by histograms down to one narrow bin, and
@@ -377,7 +316,7 @@ class RowSampler {
     bins_.assign(count, 0);
     if (binned) kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
     double masses[kBins] = {}, mass = 0;
-    for (std::size_t i = 0; i < count; ++i) masses[bins_[i]] += near_.weights[i];
+    for (std::size_t i = 0; i < count; ++i) masses[bins_[i]] += static_cast<double>(near_.weights[i]);
     for (const double one : masses) mass += one;
     const bool reached = mass >= *wanted;
     std::int32_t bin = 0;
@@ -413,16 +352,19 @@ class RowSampler {
   std::int64_t vocab_;
   std::size_t blocks_;
   std::vector<float> maxima_;                     // of the blocks
-  std::vector<float> sums_;                       // of the blocks, at scale_
-  std::vector<float> plain_sums_;                 // of the blocks, at scale 1 where that is another
+  std::vector<float> sums_;                       // of the blocks, by scale_
+  std::vector<float> plain_sums_;                 // of the blocks, by plain_ where that is another
   std::vector<double> kept_sums_;                 // of the spans: tokens that are kept
   std::vector<std::int32_t> near_counts_, bins_;  // of the spans' tokens in near_; of near_
   Near near_;
-  float* weights_;       // exp((logit - largest_) · scale_) of the row where some of its tokens are left out
+  float* weights_;  // of the row, by scale_, where some of its tokens are left out
+  float sampled_logits_[kMostSampled], sampled_weights_[kMostSampled];
+  std::int64_t sampled_ = 0;
   Candidate last_ = {};  // the least likely that is kept
   double mass_ = 0;
   float largest_ = 0;
-  float scale_ = 1;
+  SamplingScale plain_ = {}, scale_ = {};  // at temperature 1, and at this one
+  bool scaled_ = false;                    // whether they differ
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
 // k, whatever the tile it falls in: its bits do not depend on m or n.
 #pragma once
 
-#include "simd.h"
+#include "exponentials.h"
 
 namespace tempora::TEMPORA_ISA {
 
@@ -120,35 +120,6 @@ inline void BlockTiles<kPerWord>::compute(std::int64_t row, int vector) const {
 template <int kPerWord>
 inline void multiply(const BlockProduct& p) {
   for_tiles(BlockTiles<kPerWord>{p}, p.m, 0, p.n_vectors);
-}
-
-// 2^x for x <= 127, relative error below 2e-7; 0 below -125, NaN for NaN.
-inline VecF exp2(VecF x) {
-#if defined(__AVX512F__)
-  const VecF n = reinterpret_cast<VecF>(_mm512_maskz_roundscale_ps(0xFFFF, reinterpret_cast<__m512>(x), 0));
-  const VecF r = x - n;
-#else
-  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  const VecF clamped = x < -125.0f ? splat(-125.0f) : x > 127.0f ? splat(127.0f) : x;
-  const VecF shifted = clamped + magic;
-  const VecF r = clamped - (shifted - magic);
-#endif
-  // Interpolates 2^r at the Chebyshev nodes of [-1/2, 1/2].
-  VecF p = splat(1.5461444e-4f);
-  p = p * r + 1.3400428e-3f;
-  p = p * r + 9.6180567e-3f;
-  p = p * r + 5.5503272e-2f;
-  p = p * r + 2.4022651e-1f;
-  p = p * r + 6.9314721e-1f;
-  p = p * r + 1.0f;
-#if defined(__AVX512F__)
-  const __mmask16 some = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), _mm512_set1_ps(-125.0f), _CMP_NLT_UQ);
-  return reinterpret_cast<VecF>(_mm512_maskz_scalef_ps(some, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
-#else
-  const VecI n = reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic);
-  const VecF value = p * reinterpret_cast<VecF>((n + 127) << 23);
-  return x < -125.0f ? VecF{} : value;
-#endif
 }
 
 template <int... kLane>

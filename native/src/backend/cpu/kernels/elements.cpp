@@ -1,6 +1,6 @@
 #include "elements.h"
 
-#include "simd.h"
+#include "exponentials.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {

@@ -1,6 +1,6 @@
 #include "head.h"
 
-#include "simd.h"
+#include "exponentials.h"
 
 namespace tempora::TEMPORA_ISA {
 // Beside simd.h's own, so that its loops find them.

@@ -1,71 +1,145 @@
 #include "sampling.h"
 
-#include "simd.h"
+#include "exponentials.h"
+#include "sampling_split.h"
 
 namespace tempora::TEMPORA_ISA {
 namespace {
 
-void block_maxima(const float* logits, std::int64_t n, float* maxima) {
-  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock) {
-    const std::int64_t count = n < kSamplingBlock ? n : kSamplingBlock;
-    VecF top = splat(-__builtin_inff());
-    std::int64_t i = 0;
-    for (; i + kWidth <= count; i += kWidth) top = max(load(logits + i), top);
-    if (i < count) top = max(load_part(logits + i, count - i, -__builtin_inff()), top);
-    *maxima++ = max_lane(top);
+constexpr int kBlocks = kSamplingGroup / kSamplingBlock;
+static_assert(kBlocks == 4 && kSampledOfGroup == 4 * kBlocks);
+
+// Each four lanes of a and b: lanes 0 and 1 alternating, or 2 and 3.
+template <int kFirst, int... kLane>
+inline VecF alternate(VecF a, VecF b, std::integer_sequence<int, kLane...>) {
+  return shuffle<(kLane / 4 * 4 + kFirst + kLane % 4 / 2 + kLane % 2 * kWidth)...>(a, b);
+}
+
+// Each four lanes of a and b: the first halves behind each other, or the second ones.
+template <int kFirst, int... kLane>
+inline VecF halves(VecF a, VecF b, std::integer_sequence<int, kLane...>) {
+  return shuffle<(kLane / 4 * 4 + kFirst + kLane % 2 + kLane % 4 / 2 * kWidth)...>(a, b);
+}
+
+// Joins all lanes of each of four vectors in a fixed order.
+template <typename Join>
+inline void fold_four(const VecF (&v)[4], Join join, float* to) {
+  constexpr auto kLanes = std::make_integer_sequence<int, kWidth>();
+  const VecF a = join(alternate<0>(v[0], v[1], kLanes), alternate<2>(v[0], v[1], kLanes));
+  const VecF b = join(alternate<0>(v[2], v[3], kLanes), alternate<2>(v[2], v[3], kLanes));
+  VecF all = join(halves<0>(a, b, kLanes), halves<2>(a, b, kLanes));
+  if constexpr (kWidth > 8) all = join(all, lanes_behind<8>(all, kLanes));
+  if constexpr (kWidth > 4) all = join(all, lanes_behind<4>(all, kLanes));
+  __builtin_memcpy(to, &all, 4 * sizeof *to);
+}
+
+inline VecF weight_of(VecF logits, SamplingScale scale) { return quick_exp2((logits - scale.shift) * scale.factor); }
+
+// A group's part of what a SamplingPass writes; `sampled` is its place in the sample, or -1.
+template <bool kTwice, bool kKeep>
+inline void weigh_group(const float* logits, const SamplingPass& pass, std::int64_t block, float* weights,
+                        std::int64_t sampled) {
+  const SamplingScale scale = pass.scale, plain_scale = pass.plain;
+  VecF most[kBlocks], total[kBlocks], plain[kBlocks];
+#pragma GCC unroll 4
+  for (int b = 0; b < kBlocks; ++b) {
+    most[b] = splat(-__builtin_inff());
+    total[b] = plain[b] = splat(0);
+    for (int i = 0; i < kSamplingBlock; i += kWidth) {
+      const VecF x = load(logits + b * kSamplingBlock + i), weight = weight_of(x, scale);
+      most[b] = max(x, most[b]);
+      total[b] += weight;
+      if constexpr (kTwice) plain[b] += weight_of(x, plain_scale);
+      if constexpr (kKeep) store(weights + b * kSamplingBlock + i, weight);
+    }
+  }
+  fold_four(
+      most, [](VecF a, VecF b) { return max(a, b); }, pass.maxima + block);
+  fold_four(
+      total, [](VecF a, VecF b) { return a + b; }, pass.sums + block);
+  if constexpr (kTwice)
+    fold_four(
+        plain, [](VecF a, VecF b) { return a + b; }, pass.plain_sums + block);
+  if (!kKeep || sampled < 0) return;
+  for (int b = 0; b < kBlocks; ++b) {
+    __builtin_memcpy(pass.sample.logits + sampled + 4 * b, logits + b * kSamplingBlock, 4 * sizeof *logits);
+    __builtin_memcpy(pass.sample.weights + sampled + 4 * b, weights + b * kSamplingBlock, 4 * sizeof *weights);
   }
 }
 
-// Calls body(offset, vector) for a block's vectors; the last may be filled up by lanes without weight.
-template <typename Body>
-void for_block(const float* logits, std::int64_t count, Body body) {
+// The last group, filled up by logits without weight.
+template <bool kTwice, bool kKeep>
+void weigh_part(const float* logits, std::int64_t count, const SamplingPass& pass, std::int64_t block, float* to) {
+  float filled[kSamplingGroup], weights[kSamplingGroup], results[3][kBlocks];
+  for (std::int64_t i = 0; i < kSamplingGroup; ++i) filled[i] = i < count ? logits[i] : -__builtin_inff();
+  SamplingPass part = pass;
+  part.maxima = results[0];
+  part.sums = results[1];
+  part.plain_sums = results[2];
+  weigh_group<kTwice, kKeep>(filled, part, 0, weights, -1);
+  for (std::int64_t b = 0; b * kSamplingBlock < count; ++b) {
+    pass.maxima[block + b] = results[0][b];
+    pass.sums[block + b] = results[1][b];
+    if constexpr (kTwice) pass.plain_sums[block + b] = results[2][b];
+  }
+  if constexpr (kKeep) __builtin_memcpy(to, weights, static_cast<std::size_t>(count) * sizeof *to);
+}
+
+template <bool kTwice, bool kKeep>
+std::int64_t weigh_by(const float* logits, std::int64_t n, const SamplingPass& pass) {
+  std::int64_t at = 0, sampled = 0;
+  for (std::int64_t group = 0; at + kSamplingGroup <= n; at += kSamplingGroup, ++group) {
+    const bool sample = kKeep && group % pass.sample.every == 0;
+    weigh_group<kTwice, kKeep>(logits + at, pass, at / kSamplingBlock, kKeep ? pass.weights + at : nullptr,
+                               sample ? sampled : -1);
+    sampled += sample ? kSampledOfGroup : 0;
+  }
+  if (at < n) {
+    weigh_part<kTwice, kKeep>(logits + at, n - at, pass, at / kSamplingBlock, kKeep ? pass.weights + at : nullptr);
+  }
+  return sampled;
+}
+
+std::int64_t weigh(const float* logits, std::int64_t n, const SamplingPass& pass) {
+  if (pass.weights == nullptr) {
+    return (pass.plain_sums == nullptr ? weigh_by<false, false> : weigh_by<true, false>)(logits, n, pass);
+  }
+  return (pass.plain_sums == nullptr ? weigh_by<false, true> : weigh_by<true, true>)(logits, n, pass);
+}
+
+double total(const float* sums, std::int64_t n) {
+  VecD total = {};
   std::int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) body(i, load(logits + i));
-  if (i < count) body(i, load_part(logits + i, count - i, -__builtin_inff()));
+  for (; i + kWidth <= n; i += kWidth) total += low_double(load(sums + i)) + high_double(load(sums + i));
+  double rest = 0;
+  for (; i < n; ++i) rest += static_cast<double>(sums[i]);
+  return sum(total) + rest;
 }
 
-template <bool keep>
-void exp_sums(const float* logits, std::int64_t n, float shift, float scale, float* sums, float* weights) {
-  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock, weights += keep ? kSamplingBlock : 0) {
-    VecF total = splat(0);
-    for_block(logits, n < kSamplingBlock ? n : kSamplingBlock, [&](std::int64_t i, VecF x) {
-      const VecF weight = exp((x - shift) * scale);
-      total += weight;
-      if constexpr (keep) store(weights + i, weight);
-    });
-    *sums++ = sum(total);
+SamplingRange range(const float* logits, std::int64_t n) {
+  VecF least = splat(__builtin_inff()), most = splat(-__builtin_inff());
+  std::int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    least = min(load(logits + i), least);
+    most = max(load(logits + i), most);
   }
-}
-
-template <bool keep>
-void exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled,
-                    float* weights) {
-  for (; n > 0; n -= kSamplingBlock, logits += kSamplingBlock, weights += keep ? kSamplingBlock : 0) {
-    VecF total[2] = {splat(0), splat(0)};
-    for_block(logits, n < kSamplingBlock ? n : kSamplingBlock, [&](std::int64_t i, VecF x) {
-      const VecF distance = x - shift, weight = exp(distance * scale);
-      total[0] += exp(distance);
-      total[1] += weight;
-      if constexpr (keep) store(weights + i, weight);
-    });
-    *plain++ = sum(total[0]);
-    *scaled++ = sum(total[1]);
+  if (i < n) {
+    least = min(load_part(logits + i, n - i, __builtin_inff()), least);
+    most = max(load_part(logits + i, n - i, -__builtin_inff()), most);
   }
+  return {-max_lane(-least), max_lane(most)};
 }
 
-void block_exp_sums(const float* logits, std::int64_t n, float shift, float scale, float* sums, float* weights) {
-  weights == nullptr ? exp_sums<false>(logits, n, shift, scale, sums, weights)
-                     : exp_sums<true>(logits, n, shift, scale, sums, weights);
+float glimpse(const float* logits, std::int64_t n) {
+  constexpr std::int64_t kVectors = 16;
+  VecF most = splat(-__builtin_inff());
+  if (n < kWidth) return range(logits, n).most;
+  for (std::int64_t i = 0; i < kVectors; ++i) most = max(load(logits + i * (n - kWidth) / (kVectors - 1)), most);
+  return max_lane(most);
 }
 
-void block_exp_sums_twice(const float* logits, std::int64_t n, float shift, float scale, float* plain, float* scaled,
-                          float* weights) {
-  weights == nullptr ? exp_sums_twice<false>(logits, n, shift, scale, plain, scaled, weights)
-                     : exp_sums_twice<true>(logits, n, shift, scale, plain, scaled, weights);
-}
-
-void exp_weights(const float* logits, std::int64_t n, float shift, float scale, float* weights) {
-  for_vectors(n, [=](auto load, auto store) { store(weights, exp((load(logits) - shift) * scale)); });
+void weights(const float* logits, std::int64_t n, SamplingScale scale, float* weights) {
+  for_vectors(n, [=](auto load, auto store) { store(weights, weight_of(load(logits), scale)); });
 }
 
 void bins(const float* logits, std::int64_t n, const SamplingBins& of, std::int32_t* to) {
@@ -85,143 +159,53 @@ void bins(const float* logits, std::int64_t n, const SamplingBins& of, std::int3
   __builtin_memcpy(to + i, &whole, static_cast<std::size_t>(n - i) * sizeof *to);
 }
 
-// Bit i: lane i reaches `least`.
-unsigned lanes_from(VecF x, float least) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), _mm512_set1_ps(least), _CMP_GE_OQ);
-#elif defined(__AVX2__)
-  return static_cast<unsigned>(
-      _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(x), _mm256_set1_ps(least), _CMP_GE_OQ)));
-#else
-  unsigned lanes = 0;
-  for (int i = 0; i < kWidth; ++i) lanes |= (x[i] >= least ? 1u : 0u) << i;
-  return lanes;
-#endif
-}
-
-void append_lanes(unsigned lanes, VecF x, VecF weights, std::int64_t first, const SamplingNear& near, std::int64_t at) {
-#if defined(__AVX512F__)
-  const __m512i ids = _mm512_add_epi32(_mm512_set1_epi32(static_cast<std::int32_t>(first)),
-                                       _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-  const auto mask = static_cast<__mmask16>(lanes);
-  _mm512_storeu_ps(near.logits + at, _mm512_maskz_compress_ps(mask, reinterpret_cast<__m512>(x)));
-  _mm512_storeu_ps(near.weights + at, _mm512_maskz_compress_ps(mask, reinterpret_cast<__m512>(weights)));
-  _mm512_storeu_si512(near.tokens + at, _mm512_maskz_compress_epi32(mask, ids));
-#else
-  for (; lanes != 0; lanes &= lanes - 1, ++at) {
-    const int lane = __builtin_ctz(lanes);
-    near.logits[at] = x[lane];
-    near.weights[at] = weights[lane];
-    near.tokens[at] = static_cast<std::int32_t>(first) + lane;
-  }
-#endif
-}
-
-// One pass of split(). Logits are looked at by blocks, since branches by vectors are hard to foresee.
-class Splitter {
- public:
-  Splitter(const SamplingRow& row, float low, float high, const SamplingNear& near)
-      : row_(row), low_(low), high_(high), near_(near) {}
-
-  // Lanes are summed up in f32 within a block only.
-  void block(std::int64_t first, std::int64_t count, VecD* total) {
-    constexpr int kVectors = kSamplingBlock / kWidth;
-    VecF x[kVectors];
-    unsigned above[kVectors], between[kVectors], any_above = 0, any_between = 0;
-    for (int i = 0; i < kVectors; ++i) {
-      const std::int64_t begin = i * kWidth, left = count - begin;
-      x[i] = left >= kWidth ? load(row_.logits + first + begin)
-                            : load_part(row_.logits + first + begin, left > 0 ? left : 0, -__builtin_inff());
-      above[i] = lanes_from(x[i], high_);
-      between[i] = lanes_from(x[i], low_) & ~above[i];
-      if (left < kWidth) between[i] &= left > 0 ? (1u << left) - 1 : 0;
-      any_above |= above[i];
-      any_between |= between[i];
-    }
-    if (any_above != 0) {
-      VecF weights = splat(0);
-      for (int i = 0; i < kVectors; ++i) weights += weights_in(above[i], x[i], first + i * kWidth);
-      *total += low_double(weights) + high_double(weights);
-    }
-    if (any_between == 0) return;
-    for (int i = 0; i < kVectors; ++i) {
-      narrow(between[i], x[i]);
-      const std::int64_t begin = first + i * kWidth;
-      if (found_ < near_.room) append_lanes(between[i], x[i], weights_at(begin), begin, near_, found_);
-      found_ += __builtin_popcount(between[i]);
-    }
-  }
-
-  std::int64_t found() const { return found_; }
-  SamplingFound result() const { return {found_, -max_lane(-least_), max_lane(most_)}; }
-
- private:
-#if defined(__AVX512F__)
-  // The lanes are masks already.
-  VecF weights_in(unsigned above, VecF, std::int64_t i) const {
-    return reinterpret_cast<VecF>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(above), row_.weights + i));
-  }
-  void narrow(unsigned between, VecF x) {
-    const auto mask = static_cast<__mmask16>(between);
-    const auto value = reinterpret_cast<__m512>(x), least = reinterpret_cast<__m512>(least_),
-               most = reinterpret_cast<__m512>(most_);
-    least_ = reinterpret_cast<VecF>(_mm512_mask_min_ps(least, mask, least, value));
-    most_ = reinterpret_cast<VecF>(_mm512_mask_max_ps(most, mask, most, value));
-  }
-#else
-  VecF weights_in(unsigned, VecF x, std::int64_t i) const { return x >= high_ ? weights_at(i) : splat(0); }
-  void narrow(unsigned, VecF x) {
-    const auto inside = (x >= low_) & (x < high_);
-    least_ = min(inside ? x : splat(__builtin_inff()), least_);
-    most_ = max(inside ? x : splat(-__builtin_inff()), most_);
-  }
-#endif
-  // Behind the row's last there is room for whole vectors.
-  VecF weights_at(std::int64_t i) const { return load(row_.weights + i); }
-
-  const SamplingRow row_;
-  const float low_, high_;
-  const SamplingNear near_;
-  std::int64_t found_ = 0;
-  VecF least_ = splat(__builtin_inff()), most_ = splat(-__builtin_inff());
-};
-
-SamplingFound split(const SamplingRow& row, float low, float high, double* sums, std::int32_t* counts,
-                    const SamplingNear& near) {
-  Splitter splitter(row, low, high, near);
+std::int64_t split(const SamplingRow& row, float low, float high, double* sums, std::int32_t* counts, float* near) {
+  Splitter splitter(low, high, near);
   const float* maxima = row.maxima;
   const std::int64_t n = row.size;
   for (std::int64_t begin = 0; begin < n; begin += kSamplingSpan) {
     const std::int64_t end = n - begin < kSamplingSpan ? n : begin + kSamplingSpan, before = splitter.found();
-    VecD total = {};
     for (std::int64_t first = begin; first < end; first += kSamplingBlock) {
-      const std::int64_t count = end - first < kSamplingBlock ? end - first : kSamplingBlock;
-      if (*maxima++ >= low) splitter.block(first, count, &total);
+      const float most = *maxima++;
+      if (!(most >= low)) continue;
+      const float* logits = row.logits + first;
+      float filled[kSamplingBlock];
+      if (end - first < kSamplingBlock) {
+        // NaN is in no range.
+        for (std::int64_t i = 0; i < kSamplingBlock; ++i) filled[i] = first + i < end ? logits[i] : __builtin_nanf("");
+        logits = filled;
+      }
+      splitter.block(logits, row.weights + first, most);
     }
-    *sums++ = sum(total);
+    *sums++ = splitter.take_total();
     *counts++ = static_cast<std::int32_t>(splitter.found() - before);
   }
-  return splitter.result();
+  return splitter.found();
 }
 
-void keep_until(const float* logits, const std::int32_t* tokens, std::int64_t n, float logit, std::int32_t token,
-                float* weights) {
+template <int... kLane>
+inline VecI counted(std::integer_sequence<int, kLane...>) {
+  return VecI{kLane...};
+}
+
+double keep_until(const float* logits, std::int64_t n, std::int64_t first, float logit, std::int64_t last,
+                  float* weights) {
+  const VecI lanes = counted(std::make_integer_sequence<int, kWidth>());
+  VecD total = {};
+  const auto keep = [&](std::int64_t i, VecF x, VecF weight) {
+    const auto kept = (x > logit) | ((x == logit) & (lanes <= static_cast<std::int32_t>(last - first - i)));
+    weight = kept ? weight : splat(0);
+    total += low_double(weight) + high_double(weight);
+    return weight;
+  };
   std::int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    VecI ids;
-    __builtin_memcpy(&ids, tokens + i, sizeof ids);
-    const VecF x = load(logits + i);
-    const auto kept = (x > logit) | ((x == logit) & (ids <= token));
-    store(weights + i, kept ? load(weights + i) : splat(0));
-  }
-  for (; i < n; ++i) {
-    if (logits[i] < logit || (logits[i] == logit && tokens[i] > token)) weights[i] = 0;
-  }
+  for (; i + kWidth <= n; i += kWidth) store(weights + i, keep(i, load(logits + i), load(weights + i)));
+  if (i < n) store_part(weights + i, keep(i, load_part(logits + i, n - i), load_part(weights + i, n - i)), n - i);
+  return sum(total);
 }
 
 }  // namespace
 
-const SamplingKernels sampling_kernels = {block_maxima, block_exp_sums, block_exp_sums_twice, exp_weights, bins,
-                                          split,        keep_until};
+const SamplingKernels sampling_kernels = {glimpse, weigh, weights, total, range, bins, split, keep_until};
 
 }  // namespace tempora::TEMPORA_ISA

@@ -96,6 +96,12 @@ inline void store_one(Bf16* to, float x) {
 // The first `count` < kWidth elements; the others are `fill`.
 template <typename T>
 inline VecF load_part(const T* from, std::int64_t count, float fill = 0) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    return reinterpret_cast<VecF>(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from));
+  }
+#endif
   VecF v = splat(fill);
   for (std::int64_t i = 0; i < count; ++i) v[i] = widen(from[i]);
   return v;
@@ -103,6 +109,11 @@ inline VecF load_part(const T* from, std::int64_t count, float fill = 0) {
 
 template <typename T>
 inline void store_part(T* to, VecF v, std::int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+  }
+#endif
   for (std::int64_t i = 0; i < count; ++i) store_one(to + i, v[i]);
 }
 
@@ -223,66 +234,5 @@ inline VecD high_double(VecF v) {
   return __builtin_convertvector(h, VecD);
 }
 #endif
-
-// e^x to about 1 ulp (Cephes' expf: x = n ln2 + r, a polynomial in r, times 2^n). 0 and infinity past the ends of
-// the range, NaN for NaN.
-inline VecF exp(VecF x) {
-  x = min(splat(89.0f), max(splat(-104.0f), x));
-#if defined(__AVX512F__)
-  const __m512 whole = _mm512_maskz_roundscale_ps(0xFFFF, reinterpret_cast<__m512>(x * 1.44269504088896341f), 0);
-  const VecF n = reinterpret_cast<VecF>(whole);
-#else
-  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  const VecF shifted = x * 1.44269504088896341f + magic;
-  const VecF n = shifted - magic;
-#endif
-  VecF r = x - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  VecF p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-#if defined(__AVX512F__)
-  return reinterpret_cast<VecF>(_mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(p), whole));
-#else
-  // 2^n as two factors, so that neither leaves the range of normal numbers.
-  const VecI exponent = reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic);
-  const VecI half = exponent >> 1;
-  const VecF scale_a = reinterpret_cast<VecF>((half + 127) << 23);
-  const VecF scale_b = reinterpret_cast<VecF>((exponent - half + 127) << 23);
-  return p * scale_a * scale_b;
-#endif
-}
-
-// e^x with a relative error of 2^-22 + 1.25 · |x| · 2^-24, which is enough where the result is rounded to bf16, and in
-// sums of exponentials that have the largest x for their zero. 0 and infinity past the ends of the range, NaN for NaN.
-inline VecF quick_exp(VecF x) {
-#if defined(__AVX512F__)
-  const VecF t = x * 1.44269504088896341f;
-  constexpr int kFloor = 1;  // t - floor(t); 0 of infinities
-  const VecF r = reinterpret_cast<VecF>(_mm512_maskz_reduce_ps(0xFFFF, reinterpret_cast<__m512>(t), kFloor));
-  // The best of this degree for 2^r on [0, 1] that is 1 at 0 (Remez).
-  VecF p = splat(1.8671302e-3f);
-  p = p * r + 9.0170298e-3f;
-  p = p * r + 5.5799913e-2f;
-  p = p * r + 2.4016444e-1f;
-  p = p * r + 6.9315130e-1f;
-  p = p * r + 1.0f;
-  // Takes floor(t) by itself.
-  return reinterpret_cast<VecF>(
-      _mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(t)));
-#else
-  return exp(x);
-#endif
-}
-
-// Of activations of type T.
-template <typename T>
-inline VecF sigmoid(VecF x) {
-  return 1.0f / (1.0f + (sizeof(T) == sizeof(Bf16) ? quick_exp(-x) : exp(-x)));
-}
 
 }  // namespace tempora::TEMPORA_ISA
