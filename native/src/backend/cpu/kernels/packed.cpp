@@ -149,14 +149,17 @@ inline void prefetch_out(const PackedProduct& p, std::int64_t row, std::int64_t 
 }
 
 // What comes from memory while a block is computed: some lines at each step of k, `stride` bytes after those of the
-// step before.
+// step before. It comes to the second cache, which can wait for more lines at once than the first.
 struct Ahead {
   const char* next = nullptr;
   std::int64_t stride = 0;
 };
 
-// kRows rows by a panel; `ahead` until step `turn` of k, and `then`.
-template <typename Weights, int kRows, int kLines, int kLocality>
+// Where a panel comes from memory while it is multiplied by, it is asked for from the second cache so many bytes ahead.
+constexpr std::int64_t kNearAhead = 2048;
+
+// kRows rows by a panel, which comes from memory meanwhile if kStreams; `ahead` until step `turn` of k, and `then`.
+template <typename Weights, int kRows, int kLines, bool kStreams>
 void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead, std::int64_t turn, Ahead then) {
   const auto* x = static_cast<const typename Weights::X*>(p.x) + row * p.row_x;
   const auto* w = static_cast<const typename Weights::W*>(p.panels) + panel * p.k * kPanelColumns;
@@ -168,7 +171,10 @@ void block(const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead a
     for (; k < end; k += Weights::kStep, w += Weights::kStep * kPanelColumns) {
       Weights::template step<kRows>(x + k, offset, w, sums);
 #pragma GCC unroll 2
-      for (int i = 0; i < kLines; ++i) __builtin_prefetch(ahead.next + i * kCacheLine, 0, kLocality);
+      for (int i = 0; i < kLines; ++i) {
+        __builtin_prefetch(ahead.next + i * kCacheLine, 0, 2);
+        if (kStreams) __builtin_prefetch(reinterpret_cast<const char*>(w) + kNearAhead + i * kCacheLine);
+      }
       ahead.next += ahead.stride;
     }
   }
@@ -191,18 +197,18 @@ Ahead following(const PackedProduct& p, std::int64_t stride) {
                                 : Ahead{static_cast<const char*>(p.x), 0};
 }
 
-// Few rows: the weights stream from memory, faster from one place than from several, and are asked for a little ahead.
-// Where that ends, with the thread's last panel, what follows is.
+// Few rows: the weights stream from memory, and are asked for a little ahead. Where that ends, with the thread's last
+// panel, what follows is.
 template <typename Weights, int kRows>
 void few_rows(const PackedProduct& p, std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t kStride = kStepBytes<Weights>, kAhead = 8192;
+  constexpr std::int64_t kStride = kStepBytes<Weights>, kAhead = 12288;
   constexpr int kLines = kStride <= kCacheLine ? 1 : static_cast<int>(kStride / kCacheLine);
   constexpr std::int64_t kStepsAhead = kAhead / kStride * Weights::kStep;
   const std::int64_t turn = p.k > kStepsAhead ? p.k - kStepsAhead : 0;
   for (std::int64_t panel = begin; panel < end; ++panel) {
     const char* own = static_cast<const char*>(p.panels) + panel * (p.k / Weights::kStep) * kStride;
-    block<Weights, kRows, kLines, 3>(p, 0, panel, {own + kAhead, kStride}, panel + 1 < end ? p.k : turn,
-                                     following(p, kStride));
+    block<Weights, kRows, kLines, true>(p, 0, panel, {own + kAhead, kStride}, panel + 1 < end ? p.k : turn,
+                                        following(p, kStride));
   }
 }
 
@@ -218,7 +224,7 @@ void dispatch_few(const PackedProduct& p, std::int64_t begin, std::int64_t end) 
 template <typename Weights, int kRows = kMostRows>
 void dispatch_block(std::int64_t rows, const PackedProduct& p, std::int64_t row, std::int64_t panel, Ahead ahead) {
   if (rows == kRows) {
-    block<Weights, kRows, 1, 2>(p, row, panel, ahead, p.k, ahead);
+    block<Weights, kRows, 1, false>(p, row, panel, ahead, p.k, ahead);
   } else if constexpr (kRows > kMostRows / 2) {
     dispatch_block<Weights, kRows - 1>(rows, p, row, panel, ahead);
   }
