@@ -97,10 +97,6 @@ void check_kernels(GuardedCudaBackend& backend) {
   expect(swiglu == 2, "two products and SwiGLU are " + std::to_string(swiglu) + " kernels");
 }
 
-bool starts_with_any(const std::string& name, std::initializer_list<const char*> beginnings) {
-  return std::ranges::any_of(beginnings, [&](const char* beginning) { return name.starts_with(beginning); });
-}
-
 }  // namespace
 }  // namespace tempora::test
 
@@ -123,7 +119,7 @@ int main(int argc, char** argv) {
   }
   for (OpCase& op_case : attention_cases()) cases.push_back(std::move(op_case));
   for (OpCase& op_case : narrow_cases()) cases.push_back(std::move(op_case));
-  // What has kernels of Hopper's own instructions has others for older devices.
+  // Products of rows have kernels of Hopper's own instructions, and others for older devices.
   use_hopper(false);
   GuardedCudaBackend older(kHeadChunkBytes);
   use_hopper(true);
@@ -135,8 +131,7 @@ int main(int argc, char** argv) {
       if (dtype == DType::f32 && op_case.name.find("of many tiles") != std::string::npos) continue;
       const std::string name = op_case.name + (dtype == DType::f32 ? " f32" : " bf16");
       run.run(name, [&] { check_repeatedly(op_case, backend, dtype); });
-      const bool two = dtype == DType::bf16 &&
-                       starts_with_any(op_case.name, {"tree attention", "cached attention", "row_product", "narrow"});
+      const bool two = dtype == DType::bf16 && op_case.name.starts_with("row_");
       if (!two || !device_is_emulated()) continue;
       run.run(name + " before Hopper", [&] {
         const OlderDevice here;
