@@ -17,6 +17,7 @@
 namespace tempora {
 namespace {
 
+constexpr std::int64_t kWalkedAtOnce = 64;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Candidate {
@@ -130,15 +131,19 @@ class RowSampler {
   }
 
   // The first index whose running sum passes `left`; the last one of any weight where rounding leaves none.
-  static std::int64_t walk(const float* weights, std::int64_t count, double left) {
-    std::int64_t last = 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (weights[i] <= 0) continue;
-      if (left < weights[i]) return i;
-      left -= weights[i];
-      last = i;
+  std::int64_t walk(const float* weights, std::int64_t count, double left) const {
+    std::int64_t i = 0;
+    for (; i + kWalkedAtOnce < count; i += kWalkedAtOnce) {
+      const double sum = kernels_.total(weights + i, kWalkedAtOnce);
+      if (left < sum) break;
+      left -= sum;
     }
-    return last;
+    for (; i < count; ++i) {
+      if (left < static_cast<double>(weights[i])) return i;
+      left -= static_cast<double>(weights[i]);
+    }
+    for (i = count - 1; i > 0 && weights[i] <= 0;) --i;
+    return i;
   }
 
   std::int32_t draw_from_top(double uniform, bool top_k) {
@@ -242,9 +247,11 @@ class RowSampler {
       left -= near_counts_[span];
       token += kSamplingSpan;
     }
+    // Without a branch on each logit, which cannot be foreseen.
     for (;; ++token) {
-      const bool is_near = logits_[token] >= near_.range.low && logits_[token] < near_.range.high;
-      if (is_near && left-- == 0) return token;
+      const bool is_near = (logits_[token] >= near_.range.low) & (logits_[token] < near_.range.high);
+      left -= is_near ? 1 : 0;
+      if (left < 0) return token;
     }
   }
 
@@ -313,14 +320,19 @@ class RowSampler {
     const float top = near_.most, bins_per_logit = static_cast<float>(kBins) / (top - near_.least);
     const bool binned = std::isfinite(bins_per_logit) && bins_per_logit > 0;
     const auto count = static_cast<std::size_t>(near_.count);
-    bins_.assign(count, 0);
-    if (binned) kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
-    double masses[kBins] = {}, mass = 0;
-    for (std::size_t i = 0; i < count; ++i) masses[bins_[i]] += static_cast<double>(near_.weights[i]);
-    for (const double one : masses) mass += one;
+    bins_.resize(std::max(bins_.size(), count));
+    if (binned) {
+      kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
+    } else {
+      std::fill_n(bins_.begin(), count, 0);
+    }
+    double masses[kBins][2] = {}, mass = 0;  // two each, so that neighbours in one bin do not wait for each other
+    for (std::size_t i = 0; i < count; ++i) masses[bins_[i]][i % 2] += static_cast<double>(near_.weights[i]);
+    const auto mass_at = [&](std::int32_t bin) { return masses[bin][0] + masses[bin][1]; };
+    for (std::int32_t bin = 0; bin < kBins; ++bin) mass += mass_at(bin);
     const bool reached = mass >= *wanted;
     std::int32_t bin = 0;
-    for (; binned && bin + 1 < kBins && masses[bin] < *wanted; ++bin) *wanted -= masses[bin];
+    for (; binned && bin + 1 < kBins && mass_at(bin) < *wanted; ++bin) *wanted -= mass_at(bin);
     for (std::size_t i = 0; i < count; ++i) {
       if (bins_[i] == bin) order->push_back(near_.at(static_cast<std::int64_t>(i)));
     }
