@@ -40,8 +40,10 @@ inline Lanes lanes_of(VecF x, VecF low, VecF high) {
 #if defined(__AVX2__)
     return static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
 #else
+    std::int32_t reached[kWidth];
+    __builtin_memcpy(reached, &mask, sizeof mask);
     unsigned lanes = 0;
-    for (int i = 0; i < kWidth; ++i) lanes |= (mask[i] != 0 ? 1u : 0u) << i;
+    for (int i = 0; i < kWidth; ++i) lanes |= (reached[i] != 0 ? 1u : 0u) << i;
     return lanes;
 #endif
   };
@@ -69,20 +71,20 @@ class Splitter {
     constexpr int kVectors = kSamplingBlock / kWidth;
     Lanes lanes[kVectors];
     unsigned between = 0;
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       lanes[i] = lanes_of(load(logits + i * kWidth), low_, high_);
       between |= lanes[i].between;
     }
     if (most >= highest_) {
       VecF sums = splat(0);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
       for (int i = 0; i < kVectors; ++i)
         sums = add_above(sums, lanes[i], load(logits + i * kWidth), high_, weights + i * kWidth);
       total_ += low_double(sums) + high_double(sums);
     }
     if (between == 0) return;
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       append_lanes(lanes[i].between, load(logits + i * kWidth), near_ + found_);
       found_ += __builtin_popcount(lanes[i].between);
