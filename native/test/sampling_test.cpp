@@ -64,6 +64,9 @@ void expect_same_draws(Isa isa, const std::vector<float>& row, const SamplingOpt
   kernels.weigh(row.data(), vocab, {scale, scale, maxima.data(), nullptr, sums.data(), nullptr, {nullptr, nullptr, 1}});
   double mass = 0;
   for (const float sum : sums) mass += sum;
+  double plain = 0;
+  for (const float logit : row) plain += std::exp(static_cast<double>(logit) - static_cast<double>(largest));
+  const double log_sum = std::log(plain);
   std::vector<Choice> choices;
   for (std::size_t i = 0; i < row.size(); ++i) choices.push_back({row[i], weights[i], static_cast<std::int32_t>(i)});
 
@@ -78,9 +81,42 @@ void expect_same_draws(Isa isa, const std::vector<float>& row, const SamplingOpt
   backend->sample(logits.matrix, options, uniforms.data(), tokens.data(), log_probs.data());
   for (std::size_t i = 0; i < uniforms.size(); ++i) {
     const std::int32_t want = draw_by_sorting(choices, mass, options, uniforms[i]);
+    const double log_prob =
+        static_cast<double>(row[static_cast<std::size_t>(want)]) - static_cast<double>(largest) - log_sum;
+    expect(std::abs(static_cast<double>(log_probs[i]) - log_prob) <= 1e-6 * (1 + std::abs(log_prob)),
+           std::string(isa_name(isa)) + ": a log-prob of " + std::to_string(log_probs[i]) + ", not " +
+               std::to_string(log_prob));
     expect(tokens[i] == want, std::string(isa_name(isa)) + ", top k " + std::to_string(options.top_k) + ", top p " +
                                   std::to_string(options.top_p) + ", uniform " + std::to_string(uniforms[i]) +
                                   ": token " + std::to_string(tokens[i]) + " in place of " + std::to_string(want));
+  }
+}
+
+// Rows without a number to choose from, or with one that is none, wherever it lies.
+void check_bad_rows(Isa isa) {
+  setenv("TEMPORA_CPU_KERNELS", isa_name(isa), 1);
+  const auto backend = make_cpu_backend(1);
+  Device device(*backend);
+  const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+  const std::int64_t vocab = 300;
+  for (const SamplingOptions& options :
+       std::vector<SamplingOptions>{{0, 0, 1}, {1, 0, 1}, {0.7f, 0, 0.9f}, {1, 5, 1}}) {
+    std::vector<std::vector<double>> rows(2, std::vector<double>(vocab, 0.5));
+    for (const double bad : {nan, infinity}) rows.push_back(rows[0]), rows.back()[77] = bad;
+    for (const double bad : {nan, infinity}) rows.push_back(rows[0]), rows.back()[290] = bad;
+    for (const double bad : {nan, -infinity}) rows.emplace_back(vocab, bad);
+    std::vector<double> all;
+    for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
+    const Tensor logits = device.upload(static_cast<std::int64_t>(rows.size()), vocab, DType::f32, all);
+    const std::vector<double> uniforms(rows.size(), 0.5);
+    std::vector<std::int32_t> tokens(rows.size());
+    std::vector<float> log_probs(rows.size());
+    backend->sample(logits.matrix, options, uniforms.data(), tokens.data(), log_probs.data());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      expect((tokens[i] == -1) == (i >= 2), std::string(isa_name(isa)) + ": row " + std::to_string(i) + " gave token " +
+                                                std::to_string(tokens[i]) + " at temperature " +
+                                                std::to_string(options.temperature));
+    }
   }
 }
 
@@ -103,6 +139,8 @@ std::vector<SamplingOptions> all_options(std::int64_t vocab) {
     all.push_back({1, top_k, 1});
     all.push_back({1.3f, top_k, 0.9f});
   }
+  all.push_back({1, 0, 1});
+  all.push_back({0.5f, 0, 1});
   all.push_back({0.3f, 0, 0.9f});
   all.push_back({2, 0, 0.6f});
   return all;
@@ -140,12 +178,32 @@ int main(int argc, char** argv) {
   using namespace tempora::test;
   TestRun run(argc, argv);
   for (const Shape& shape : shapes()) {
-    // 9001 is more than the sampler estimates from, and no multiple of a block or a vector.
+    // From 3001 on the sampler estimates. None is a multiple of a block or a vector.
     for (const std::int64_t vocab : {67, 3001, 9001}) {
       run.run(std::string(shape.name) + " logits of " + std::to_string(vocab) + " tokens",
               [&] { check_rows(vocab, shape.fill, all_options(vocab)); });
     }
   }
+  run.run("rows that are no numbers to choose from give no token", [] {
+    for (const tempora::Isa isa : tested_isas()) check_bad_rows(isa);
+  });
+  run.run("rows about as long as a vector, a block, a group and a span", [] {
+    for (const std::int64_t vocab : {1, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1023, 1024, 1025, 8192}) {
+      check_rows(vocab, shapes().front().fill, {{1, 0, 0.9f}, {0.7f, 0, 1}, {1.3f, 3, 0.8f}});
+    }
+  });
+  // Of 273 groups every other is sampled, and the last is a part.
+  run.run("flat logits of 70001 tokens", [] {
+    check_rows(70001, shapes().front().fill, {{1, 0, 0.9f}, {0.7f, 0, 0.5f}});
+  });
+  run.run("one logit far above those that are guessed from", [] {
+    for (const float above : {30.0f, 60.0f}) {
+      const Fill fill = [above](Random& random, std::int64_t i) {
+        return static_cast<float>(random.normal()) + (i == 1234 ? above : 0);
+      };
+      check_rows(9001, fill, {{1, 0, 0.9f}, {1, 0, 1}, {0.7f, 0, 0.9f}, {20, 0, 0.9f}});
+    }
+  });
   for (const std::size_t shape : {0, 1, 2}) {
     run.run(std::string(shapes()[shape].name) + " logits of 131072 tokens", [&] {
       check_rows(131072, shapes()[shape].fill, {{1, 0, 0.5f}, {1, 0, 0.9f}, {1, 0, 0.999f}, {0.7f, 0, 0.95f}});

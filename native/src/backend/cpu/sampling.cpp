@@ -68,7 +68,8 @@ class RowSampler {
   bool sample(double uniform, std::int32_t* token, float* log_prob) {
     const bool top_k = options_.top_k > 0 && options_.top_k < vocab_;
     const bool from_top = options_.temperature > 0 && (top_k || options_.top_p < 1);
-    const float inverse = options_.temperature > 0 ? 1 / options_.temperature : 1;
+    // Between the ends of what weights can be counted with.
+    const float inverse = options_.temperature > 0 ? std::clamp(1 / options_.temperature, 1e-37f, 1e38f) : 1;
     const float guess = kernels_.glimpse(logits_, vocab_);
     weigh(guess, inverse, from_top);
     if (sampling_shift(guess, largest_, inverse) != guess) weigh(largest_, inverse, from_top);

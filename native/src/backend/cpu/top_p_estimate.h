@@ -8,6 +8,7 @@
 namespace tempora {
 
 constexpr std::int64_t kMostSampled = 4096;
+static_assert(kMostSampled % kSampledOfGroup == 0, "whole groups' samples fill it at most");
 
 // Logits in [low, high).
 struct LogitRange {

@@ -12,6 +12,7 @@ struct ForwardTiles {
   static constexpr int kRowTiles = kWideTileTokens / (16 * kTileWarps);  // of 16 queries, a warp
   static constexpr int kKeyColumns = kTileTokens / 8, kValueColumns = C / 8;
   static constexpr std::size_t kSharedBytes = tile_bytes<C>(kWideTileTokens + 2 * kTileTokens);
+  static_assert(kSharedBytes <= kBlockShared);
 };
 
 // The rows that a lane holds numbers of: 16 * tile + lane / 4 + 8 * half of its warp's.

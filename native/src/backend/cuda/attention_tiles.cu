@@ -56,6 +56,7 @@ void attend_by_tiles_backward(cudaStream_t stream, const DeviceTiles& tiles, con
   const std::int64_t items = q.rows * shape.heads;
   with_head(shape.head_dim, [&]<int C>() {
     constexpr std::size_t shared = kBackwardSharedBytes<C>;
+    static_assert(shared <= kBlockShared);
     launch("tree_attention_backward, delta", delta_kernel<C>, blocks_for(items, kBlock / kWarp), kBlock, stream, items,
            numbers(out), numbers(to.d_out), to.delta);
     const dim3 queries(tiles.queries.tiles, static_cast<unsigned>(shape.heads));

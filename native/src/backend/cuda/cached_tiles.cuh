@@ -16,6 +16,7 @@ struct CachedTiles {
   static_assert(sizeof(float) * kTileWarps * kQueries * C <= sizeof(bf16) * 2 * kKeyElements);
   static constexpr std::size_t kSharedBytes =
       sizeof(bf16) * (2 * kKeyElements + kQueries * kTileStride<C>)+sizeof(float) * 2 * kTileWarps * kQueries;
+  static_assert(kSharedBytes <= kBlockShared);
 };
 
 template <int C, int R>

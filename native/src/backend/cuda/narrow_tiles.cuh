@@ -62,6 +62,7 @@ struct NarrowProductTile {
   static constexpr std::size_t kStage = kX + (kFlat > kTall ? kFlat : kTall);
   static constexpr int kStages = ring_stages(kStage);
   static constexpr std::size_t kSharedBytes = kStages * kStage;
+  static_assert(kSharedBytes <= kBlockShared);
 };
 
 // B's fragment of a weight's tile: inputs [k, k + 16), outputs [n, n + 8).
@@ -189,6 +190,7 @@ struct NarrowGradientTile {
   static constexpr std::size_t kStage = kX + sizeof(float) * kGradientRows * kTallStride<rank>;
   static constexpr int kStages = ring_stages(kStage);
   static constexpr std::size_t kSharedBytes = kStages * kStage;
+  static_assert(kSharedBytes <= kBlockShared);
 };
 
 // A's fragment of the transposed narrow tile: ranks [i, i + 16), rows [t, t + 16).

@@ -67,7 +67,7 @@ inline VecF exp2(VecF x) {
 #endif
 }
 
-// 2^x with a relative error of 2^-22 up to x = 127. NaN for NaN.
+// 2^x with a relative error of 2^-22 between -125 and 127, less than 2^-124 below. NaN for NaN.
 inline VecF quick_exp2(VecF x) {
 #if defined(__AVX512F__)
   constexpr int kFloor = 1;  // x - floor(x); 0 of infinities
