@@ -321,12 +321,8 @@ class RowSampler {
     const float top = near_.most, bins_per_logit = static_cast<float>(kBins) / (top - near_.least);
     const bool binned = std::isfinite(bins_per_logit) && bins_per_logit > 0;
     const auto count = static_cast<std::size_t>(near_.count);
-    bins_.resize(std::max(bins_.size(), count));
-    if (binned) {
-      kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
-    } else {
-      std::fill_n(bins_.begin(), count, 0);
-    }
+    bins_.assign(count, 0);
+    if (binned) kernels_.bins(near_.logits, near_.count, {top, -bins_per_logit, 0, 0, kBins - 1}, bins_.data());
     double masses[kBins][2] = {}, mass = 0;  // two each, so that neighbours in one bin do not wait for each other
     for (std::size_t i = 0; i < count; ++i) masses[bins_[i]][i % 2] += static_cast<double>(near_.weights[i]);
     const auto mass_at = [&](std::int32_t bin) { return masses[bin][0] + masses[bin][1]; };

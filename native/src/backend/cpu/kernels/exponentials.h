@@ -5,6 +5,20 @@
 
 namespace tempora::TEMPORA_ISA {
 
+#if !defined(__AVX512F__)
+// x to the nearest integer, as a float and as an integer.
+struct Rounded {
+  VecF number;
+  VecI integer;
+};
+
+inline Rounded rounded(VecF x) {
+  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
+  const VecF shifted = x + magic;
+  return {shifted - magic, reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic)};
+}
+#endif
+
 // e^x to about 1 ulp (Cephes' expf: x = n ln2 + r, a polynomial in r, times 2^n). 0 and infinity past the ends of
 // the range, NaN for NaN.
 inline VecF exp(VecF x) {
@@ -13,9 +27,7 @@ inline VecF exp(VecF x) {
   const __m512 whole = _mm512_maskz_roundscale_ps(0xFFFF, reinterpret_cast<__m512>(x * 1.44269504088896341f), 0);
   const VecF n = reinterpret_cast<VecF>(whole);
 #else
-  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  const VecF shifted = x * 1.44269504088896341f + magic;
-  const VecF n = shifted - magic;
+  const auto [n, exponent] = rounded(x * 1.44269504088896341f);
 #endif
   VecF r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
@@ -30,7 +42,6 @@ inline VecF exp(VecF x) {
   return reinterpret_cast<VecF>(_mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(p), whole));
 #else
   // 2^n as two factors, so that neither leaves the range of normal numbers.
-  const VecI exponent = reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic);
   const VecI half = exponent >> 1;
   const VecF scale_a = reinterpret_cast<VecF>((half + 127) << 23);
   const VecF scale_b = reinterpret_cast<VecF>((exponent - half + 127) << 23);
@@ -44,10 +55,9 @@ inline VecF exp2(VecF x) {
   const VecF n = reinterpret_cast<VecF>(_mm512_maskz_roundscale_ps(0xFFFF, reinterpret_cast<__m512>(x), 0));
   const VecF r = x - n;
 #else
-  const VecF magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
   const VecF clamped = x < -125.0f ? splat(-125.0f) : x > 127.0f ? splat(127.0f) : x;
-  const VecF shifted = clamped + magic;
-  const VecF r = clamped - (shifted - magic);
+  const auto [whole, n] = rounded(clamped);
+  const VecF r = clamped - whole;
 #endif
   // Interpolates 2^r at the Chebyshev nodes of [-1/2, 1/2].
   VecF p = splat(1.5461444e-4f);
@@ -61,7 +71,6 @@ inline VecF exp2(VecF x) {
   const __mmask16 some = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), _mm512_set1_ps(-125.0f), _CMP_NLT_UQ);
   return reinterpret_cast<VecF>(_mm512_maskz_scalef_ps(some, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
 #else
-  const VecI n = reinterpret_cast<VecI>(shifted) - reinterpret_cast<VecI>(magic);
   const VecF value = p * reinterpret_cast<VecF>((n + 127) << 23);
   return x < -125.0f ? VecF{} : value;
 #endif
